@@ -21,7 +21,7 @@ import pandas as pd
 
 from qoderdata import next_triggers
 from qoderdata.cron import parse
-from qoderdata.sandbox.account import pool
+from qoderdata.sandbox.account import make_pairs
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -33,7 +33,7 @@ AGENTS, ENVIRONMENTS = 2000, 20
 
 def fleet(deployments: int, schedules: int) -> pd.DataFrame:
     """Make up deployments that share schedules, each with the service's list of its next triggers."""
-    pairs = pool(schedules, seed=7)
+    pairs = make_pairs(schedules, seed=7)
     random = np.random.default_rng(7)
     of_row = random.integers(0, schedules, deployments)
     following = [parse(pair.expression, pair.timezone).following(START) for pair in pairs]

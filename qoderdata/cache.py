@@ -1,8 +1,8 @@
 """One Parquet file per query: its name, age and format number.
 
-A file is named by a digest of the query, the service and the account. Its metadata says when it was fetched, and
-its own name, so that a file under another account's name is not used. A file that cannot be read, or of another
-format, counts as absent, and one that cannot be written is not kept: a broken cache costs one more pull.
+A file is named by a digest of the query, the service and the account. Its metadata hold the time of the pull, and
+the file's own name, so that a file that was renamed to another account's name is not used. A file that cannot be
+read, or of another format, counts as absent; one that cannot be written is not kept, with a warning.
 """
 
 from __future__ import annotations
@@ -49,9 +49,9 @@ class CachedTable:
 
 
 def file_name(kind: str, query: Mapping[str, object]) -> str:
-    """Return the name of a query's file: what is listed, and a digest of all that tells one answer from another.
+    """Return the name of a query's file: what is listed, and a digest of everything that the answer depends on.
 
-    That is the base URL, the workspace, the account's digest, and the filters.
+    `query` has the base URL, the workspace, the account's digest, and the filters.
 
     Examples
     --------
@@ -98,7 +98,7 @@ def read(folder: Folder, name: str, schema: pa.Schema) -> CachedTable | None:
             return CachedTable(file.read().cast(schema), datetime.fromisoformat(facts["fetched_at"]))
     except Exception as error:  # noqa: BLE001 - a damaged file can fail in any way, an object store in its own
         warn(
-            f"the cached file {folder.full(name)} counts as absent: {error}",
+            f"the cached file {folder.path_of(name)} counts as absent: {error}",
             CacheWarning,
         )
         return None
@@ -114,7 +114,7 @@ def _facts(schema: pa.Schema, *, name: str, expected: pa.Schema) -> dict[str, An
 
 
 class _Checksummed(io.RawIOBase):
-    """Pass on what is written, and keep the checksum of it."""
+    """Pass on what is written, and compute its checksum."""
 
     def __init__(self, sink: pa.NativeFile | io.BytesIO) -> None:
         super().__init__()
@@ -130,7 +130,7 @@ class _Checksummed(io.RawIOBase):
 
 
 def _write_with_checksum(table: pa.Table, sink: pa.NativeFile) -> None:
-    """Write a table with the checksum of all the rest of the file in the file's footer.
+    """Write a table; its footer has the checksum of all other bytes of the file.
 
     Parquet's own checksums cover the pages alone, so that a changed bit in the footer can give other values.
     """

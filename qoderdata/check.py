@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass
-from numbers import Real
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from qoderdata.columns import TEXT, require_frame
+from qoderdata.columns import TEXT, require_frame, require_unique_deployments
 from qoderdata.errors import UnknownOutcomesWarning
 from qoderdata.formatting import (
     format_credits,
@@ -22,7 +21,7 @@ from qoderdata.formatting import (
 )
 from qoderdata.frames import fetched_at, rows_before
 from qoderdata.outcomes import STATUSES, is_assumed, is_unknown
-from qoderdata.parsing import Instant, Span, check_count, parse_instant, parse_span, parse_zone
+from qoderdata.parsing import Instant, Span, check_count, check_number, parse_instant, parse_span, parse_zone
 from qoderdata.summaries import compare_periods, failure_streaks, session_costs, unusual_runs
 from qoderdata.timelines import missed_triggers, schedule_lints
 from qoderdata.translation import gettext as _
@@ -163,12 +162,10 @@ def check(
     """
     check_count(streak, name="streak")
     for name, share in (("budget_share", budget_share), ("doubtful", doubtful)):
-        if isinstance(share, bool) or not isinstance(share, Real) or not share >= 0:
-            raise ValueError(f"{name}={share!r} must be a share, 0 or more, such as 0.05")
+        check_number(share, lambda number: number >= 0, name=name, must="be a share, 0 or more, such as 0.05")
     tz = parse_zone(tz).key
     df = require_frame(df, _COLUMNS, what="deployments", optional=_OPTIONAL)
-    if not df["id"].is_unique:
-        raise ValueError("an id is in the deployments frame twice; drop one of its rows")
+    require_unique_deployments(df)
     end = parse_instant(pd.Timestamp.now("UTC") if now is None else now, name="now")
     if runs is not None:
         runs = require_frame(runs, _RUN_COLUMNS, what="runs", optional=["status_from"])

@@ -1,4 +1,4 @@
-"""Whether a frame is what a function needs: a frame, its columns, and their dtypes.
+"""Check whether a frame is what a function needs: a frame, with certain columns, of the right dtypes.
 
 CSV, ``convert_dtypes`` and other libraries change dtypes. What is unambiguous is converted; what is not is a
 `FrameTypeError` that names the column and says how to convert it.
@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from qoderdata.errors import FRAME_SOURCES, FrameTypeError, frame_hint, require_columns
+from qoderdata.errors import FrameTypeError, frame_hint, require_columns
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
@@ -133,6 +133,12 @@ def require_frame(
     return frame.assign(**converted) if converted else frame
 
 
+def require_unique_deployments(df: pd.DataFrame) -> None:
+    """Raise `ValueError` where an id is in a deployments frame more than once."""
+    if not df["id"].is_unique:
+        raise ValueError("an id is in the deployments frame twice; drop one of its rows")
+
+
 def require_dtypes(schema: Mapping[str, nw.dtypes.DType], wanted: Collection[str], *, what: str) -> None:
     """Raise `FrameTypeError` where a wanted column of a frame of another library has the wrong dtype.
 
@@ -239,7 +245,8 @@ def _wrong_dtype(column: pd.Series[Any], kind: Dtype, name: str, what: str) -> F
 
 
 def _error(message: str, name: str, what: str) -> FrameTypeError:
-    error = FrameTypeError(f"{message}{frame_hint(what, ' (or')}{')' if what in FRAME_SOURCES else ''}")
+    hint = frame_hint(what, start=" (or")
+    error = FrameTypeError(f"{message}{hint})" if hint else message)
     error.column = name
     return error
 

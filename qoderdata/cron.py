@@ -34,7 +34,8 @@ DAY = 86_400
 #: The years 1 to 9999, in seconds since 1970.
 _CALENDAR_BEGIN, _CALENDAR_END = -62_135_596_800, 253_402_300_800
 
-#: Files beside the zones: this machine's own zone, and copies with other rules (right/ counts leap seconds).
+#: Names that are no zones: this machine's own zone, and copies of zones with other rules (right/ counts leap
+#: seconds).
 _NO_ZONES = ("localtime", "posixrules", "Factory")
 _NO_FOLDERS = ("posix/", "right/")
 
@@ -49,23 +50,24 @@ _ITEM = re.compile(
 )
 
 _LEAP_YEAR = 2028
-#: 29 February on a given weekday can be 40 years away; what is silent for longer never fires.
-_SILENCE = 50 * 366 * DAY
+#: 29 February on a given weekday can be 40 years away; a schedule with a longer gap never fires.
+_LONGEST_GAP = 50 * 366 * DAY
 
 MONTHS = (
     mark("January"), mark("February"), mark("March"), mark("April"), mark("May"), mark("June"),
     mark("July"), mark("August"), mark("September"), mark("October"), mark("November"), mark("December"),
 )  # fmt: skip
-#: From Monday, so that a weekend is in a row.
+#: From Monday, so that Saturday and Sunday are consecutive.
 WEEKDAYS = (
     mark("Monday"), mark("Tuesday"), mark("Wednesday"), mark("Thursday"), mark("Friday"), mark("Saturday"),
     mark("Sunday"),
 )  # fmt: skip
 
 _MINUTES, _HOURS, _DAYS = 60, 24, 31
-#: So many times of day are listed one by one, and so many numbers of a regular row.
+#: The most times of day that are listed one by one, and the most numbers of an evenly spaced list.
 _FEW_TIMES, _FEW_NUMBERS = 4, 5
-_RUN = 3
+#: The fewest consecutive numbers that are written as "a to b".
+_SHORTEST_RANGE = 3
 
 
 class CronError(ValueError):
@@ -87,7 +89,7 @@ class NeverFiresError(CronError):
 
 
 class CronField(NamedTuple):
-    """What one of the five fields may hold: whole numbers, or names that count up from the least one."""
+    """One of the five fields: its range of whole numbers, and names that count up from the least one."""
 
     name: str
     least: int
@@ -145,8 +147,8 @@ class Schedule:
     def following(self, after: datetime) -> Iterator[datetime]:
         """Yield the instants strictly after a time in UTC, ascending, lazily and without end.
 
-        Ends only where the schedule stays silent for 50 years, as one does whose only local time falls into the
-        gap of a yearly clock change, and with the calendar (the year 9999).
+        Ends only where the schedule does not fire for 50 years, such as one whose only local time is skipped by a
+        yearly clock change, and at the end of the calendar (the year 9999).
 
         Examples
         --------
@@ -154,13 +156,13 @@ class Schedule:
         >>> next(following).isoformat(), next(following).isoformat()
         ('2028-02-29T09:00:00+00:00', '2032-02-29T09:00:00+00:00')
         """
-        begin = heard = whole_seconds(after + timedelta(microseconds=1))
+        begin = last_fired = whole_seconds(after + timedelta(microseconds=1))
         length = 2 * DAY
         last = whole_seconds(datetime(9999, 12, 30, tzinfo=UTC))
-        while begin < last and begin - heard < _SILENCE:
+        while begin < last and begin - last_fired < _LONGEST_GAP:
             end = min(begin + length, last)
             for second in self._seconds(begin, end).tolist():
-                heard = second
+                last_fired = second
                 yield EPOCH + timedelta(seconds=second)
             begin, length = end, min(2 * length, 366 * DAY)
 
@@ -208,8 +210,8 @@ class Schedule:
         segments = offset_segments(self.timezone, start, end)
         offsets = [offset for _, _, offset in segments]
         local = self.wall_times(start + min(offsets), end + max(offsets))
-        # Within a segment of one offset, local time and UTC run side by side: a skipped time lies in no segment,
-        # a repeated one in two.
+        # Within a segment, local time differs from UTC by one offset: a skipped local time lies in no segment, a
+        # repeated one in two.
         parts = []
         for begin, until, offset in segments:
             low, high = np.searchsorted(local, (begin + offset, until + offset))
@@ -371,15 +373,15 @@ def offset_segments(timezone: str, start: int, end: int) -> tuple[OffsetSegment,
 
     found = []
     begin, offset = start, offset_at(start)
-    look = start
-    # One look a day finds every change: no zone has changed its offset twice within a week since 1970.
-    while look < end - 1:
-        before, look = look, min(look + DAY, end - 1)
-        new = offset_at(look)
+    second = start
+    # One check a day finds every change: no zone has changed its offset twice within a week since 1970.
+    while second < end - 1:
+        before, second = second, min(second + DAY, end - 1)
+        new = offset_at(second)
         if new == offset:
             continue
-        # The change lies in (before, look]: halve until it is known to the second.
-        after = look
+        # The change lies in (before, second]: halve until it is known to the second.
+        after = second
         while after - before > 1:
             middle = (before + after) // 2
             before, after = (middle, after) if offset_at(middle) == offset else (before, middle)
@@ -460,7 +462,7 @@ def describe_days(schedule: Schedule) -> str:
     """
     on_days = len(schedule.days) < _DAYS
     on_weekdays = len(schedule.weekdays) < len(WEEKDAYS)
-    # Either field matches, and one of them matches every day: then every day it is.
+    # Where either field is enough and one of them matches every day, the schedule fires every day.
     if schedule.either_day and not (on_days and on_weekdays):
         on_days = on_weekdays = False
     in_months = "" if len(schedule.months) == len(MONTHS) else describe_months(schedule.months)
@@ -488,7 +490,7 @@ def describe_days(schedule: Schedule) -> str:
 
 
 def describe_months(values: Sequence[int]) -> str:
-    """Write the names of months, 1 to 12 and ascending; three or more in a row as "a to b".
+    """Write the names of months, 1 to 12 and ascending; three or more consecutive ones as "a to b".
 
     Examples
     --------
@@ -510,7 +512,7 @@ def days_in_month(month: int) -> int:
 
 
 def describe_numbers(values: Sequence[int]) -> str:
-    """Write ascending numbers: a row without gaps as "a to b", a long regular one as "a, b, ..., z".
+    """Write ascending numbers: consecutive ones as "a to b", a long evenly spaced list as "a, b, ..., z".
 
     Examples
     --------
@@ -520,23 +522,24 @@ def describe_numbers(values: Sequence[int]) -> str:
     steps = {later - earlier for earlier, later in pairwise(values)}
     if len(values) > _FEW_NUMBERS and len(steps) == 1 and steps != {1}:
         return f"{values[0]}, {values[1]}, …, {values[-1]}"
-    return join_words([_run(*map(str, run)) for run in _runs(values)])
+    return join_words([_range(*map(str, ends)) for ends in _ranges(values)])
 
 
-def _run(first: str, last: str | None = None) -> str:
+def _range(first: str, last: str | None = None) -> str:
     return first if last is None else _("{first} to {last}", first=first, last=last)
 
 
 def _names(values: Sequence[int], names: Sequence[str], *, is_or: bool = False) -> str:
-    return join_words([_run(*(_(names[value - 1]) for value in run)) for run in _runs(values)], is_or=is_or)
+    return join_words([_range(*(_(names[value - 1]) for value in ends)) for ends in _ranges(values)], is_or=is_or)
 
 
-def _runs(values: Sequence[int]) -> list[tuple[int, ...]]:
-    """Return the two ends of each run of three or more consecutive numbers, and all others one by one."""
+def _ranges(values: Sequence[int]) -> list[tuple[int, ...]]:
+    """Return the first and last of each three or more consecutive numbers, and all others one by one."""
     found: list[tuple[int, ...]] = []
     for part in np.split(values, np.flatnonzero(np.diff(values) != 1) + 1):
-        row = part.tolist()
-        found.extend([(row[0], row[-1])] if len(row) >= _RUN else [(value,) for value in row])
+        numbers = part.tolist()
+        is_range = len(numbers) >= _SHORTEST_RANGE
+        found.extend([(numbers[0], numbers[-1])] if is_range else [(number,) for number in numbers])
     return found
 
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 _PACKAGE = __name__.partition(".")[0]
-#: The function whose result is wanted, for each name of a frame in messages.
+#: The function that returns a kind of frame, by the name of the kind in messages.
 FRAME_SOURCES = {
     "deployments": "load_deployments",
     "runs": "load_runs",
@@ -207,7 +207,7 @@ def status_error_class(status_code: int) -> type[APIStatusError]:
 
 
 def frame_hint(what: str, start: str = ";") -> str:
-    """Return the end of a message, which says where a frame comes from; nothing for an unknown name of a frame.
+    """Return the end of a message: which function returns such a frame; an empty text for an unknown kind.
 
     Examples
     --------
@@ -220,10 +220,10 @@ def frame_hint(what: str, start: str = ";") -> str:
 def require_columns(
     present: Iterable[object], wanted: Iterable[str], *, what: str, advice: str | None = None
 ) -> None:
-    """Raise `MissingColumnError` unless every wanted column is there; `what` names the frame.
+    """Raise `MissingColumnError` unless every wanted column is there; `what` is the kind of frame.
 
-    `advice` says what to do; ``None``: pass the frame that the right function gives, where one is known for
-    `what`.
+    `advice` says what to do; ``None``: the message names the function that returns such a frame, where there is
+    one.
     """
     have = [str(name) for name in present]
     missing = [name for name in wanted if name not in have]

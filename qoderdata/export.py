@@ -48,7 +48,7 @@ if TYPE_CHECKING:
     Pieces = tuple[list[str], Iterator[Piece]]
 
 
-#: Where pandas itself looks for a frame's attrs.
+#: The key of the metadata in which pandas keeps a frame's attrs.
 _ATTRS = b"PANDAS_ATTRS"
 _GZIP = ".csv.gz"
 #: Rows a batch: enough for Arrow to be quick, few enough to hold several.
@@ -333,7 +333,7 @@ def to_arrow(frame: pd.DataFrame, *, keep_index: bool | None = None) -> pa.Table
 
 
 def is_meaningful(index: pd.Index[Any]) -> bool:
-    """Tell whether an index is more than the numbers of the rows."""
+    """Return whether an index is more than the numbers of the rows."""
     return index.nlevels > 1 or index.name is not None or not pd.api.types.is_integer_dtype(index.dtype)
 
 

@@ -1,10 +1,9 @@
-"""Whole files or none: write beside, check, rename; private permissions; locks; the same on an object store.
+"""Write files whole or not at all, private to the user and under locks, on a local disk or an object store.
 
 On a local disk a file is written under a temporary name in the same folder, flushed to the disk and renamed
 over its target, so that a reader sees the old file or the new one. An object store has no rename, but an
-upload appears only when it is complete: there the bytes are made first and sent in one upload, and one that
-breaks off leaves the old object. Listings are never remembered, since other machines write too. The content is up
-to the caller.
+upload appears only when it is complete: there the bytes are made first and sent in one upload, and an upload that
+breaks off leaves the old object. Listings are never cached, since other machines write too.
 """
 
 from __future__ import annotations
@@ -49,15 +48,15 @@ LOCK_PATIENCE = 120.0
 LOCK_RENEWAL = 15.0
 #: Paths that name an open file of this process.
 _OWN_DESCRIPTOR = re.compile(r"/dev/(stdout|stderr)|/(?:dev|proc/self)/fd/(\d+)")
-#: Of a file's name, what the name of the temporary file beside it repeats; together they fit into 255 bytes.
+#: How many characters of a file's name its temporary file repeats, so that the whole name fits into 255 bytes.
 _REPEATED = 40
 
 
 def check_ending(path: str | Path, endings: Sequence[str], *, what: str) -> None:
     """Raise `ValueError` unless a file's name ends in a way that fits what is written to it.
 
-    A name without any ending says nothing, and passes; so does what is not a regular file. What is no name at all
-    is a `TypeError`.
+    A name without an ending passes, and so does a path that is there and is no regular file. Raise `TypeError` for
+    what is no path.
 
     Examples
     --------
@@ -82,10 +81,10 @@ def replace(
 ) -> None:
     """Write a local file so that it is there whole or not at all; what `write` raises leaves it untouched.
 
-    A file that is there keeps its mode; of a symbolic link its target is replaced. A pipe, a terminal or another
-    character device is written to when all is made. `private`: replace whatever is there, links too, by a file
-    that only the user can read. `durable`: wait until the disk has the content, so that no power cut leaves an
-    empty file.
+    A file that is there keeps its mode; where a symbolic link is there, its target is replaced. A pipe, a terminal
+    or another character device is written to once the content is complete. `private`: replace whatever is there,
+    links too, by a file that only the user can read. `durable`: wait until the disk has the content, so that no
+    power cut leaves an empty file.
     """
     given = Path(path)
     if not private and _is_special(given):
@@ -133,17 +132,17 @@ def _is_special(path: Path) -> bool:
 
 
 def _write_through(path: Path, write: Callable[[pa.NativeFile], object]) -> None:
-    """Write to a pipe, a character device or an open descriptor, once everything is made."""
+    """Write to a pipe, a character device or an open descriptor, once the content is complete."""
     status = path.stat()
     if stat.S_ISDIR(status.st_mode):
         raise IsADirectoryError(errno.EISDIR, "this is a folder; give the name of a file", str(path))
     if stat.S_ISSOCK(status.st_mode) or stat.S_ISBLK(status.st_mode):
         raise OSError(errno.EINVAL, "this is a socket or a disk; give the name of a file", str(path))
-    with tempfile.NamedTemporaryFile() as made:
-        with pa.OSFile(made.name, "wb") as sink:
+    with tempfile.NamedTemporaryFile() as content:
+        with pa.OSFile(content.name, "wb") as sink:
             write(sink)
         with _open_in_place(path) as target:
-            shutil.copyfileobj(made, target)
+            shutil.copyfileobj(content, target)
 
 
 def _open_in_place(path: Path) -> IO[bytes]:
@@ -151,7 +150,7 @@ def _open_in_place(path: Path) -> IO[bytes]:
     own = _OWN_DESCRIPTOR.fullmatch(str(path))
     if own is None:
         return path.open("wb")
-    sys.stdout.flush()  # what was printed before comes before
+    sys.stdout.flush()  # so that earlier output comes first
     name, number = own.groups()
     return os.fdopen(os.dup(int(number) if number else {"stdout": 1, "stderr": 2}[name]), "wb")
 
@@ -166,8 +165,8 @@ def _keep_owner_and_mode(path: Path, old: os.stat_result) -> None:
 class Folder:
     """A folder of files: a path, or a URL that pyarrow or fsspec opens, such as ``s3://bucket/folder``.
 
-    Making one touches nothing; the folder is created with its first file, private to the user. Raise `CacheError`
-    where nothing here opens such a URL. `path` is the folder's path in `filesystem`.
+    Creating the object reads and writes nothing; the folder is created with its first file, private to the user.
+    Raise `CacheError` where no installed package opens the URL. `path` is the folder's path in `filesystem`.
     """
 
     def __init__(self, location: str | Path) -> None:
@@ -188,7 +187,7 @@ class Folder:
         """Return the folder below this one; nothing is created."""
         return Folder(f"{self.location.rstrip('/')}/{name}")
 
-    def full(self, name: str) -> str:
+    def path_of(self, name: str) -> str:
         """Return the path, in `filesystem`, of a file below this folder."""
         return f"{self.path.rstrip('/')}/{name}"
 
@@ -198,7 +197,7 @@ class Folder:
         Folders on the way are created. What `write` raises is raised on, and an old file stays. An object store is
         always waited for.
         """
-        path = self.full(name)
+        path = self.path_of(name)
         if self.local:
             _make_private(Path(path).parent)
             replace(path, write, private=True, durable=durable)
@@ -217,7 +216,7 @@ class Folder:
 
         Raise `IsADirectoryError` where a folder lies in its place, and `OSError` where it cannot be read now.
         """
-        path = self.full(name)
+        path = self.path_of(name)
         if self.local and Path(path).is_dir():
             raise IsADirectoryError(errno.EISDIR, "a folder lies in the place of a file", path)
         try:
@@ -235,13 +234,13 @@ class Folder:
             content = self.read(name)
             return None if content is None else pa.BufferReader(content)
         try:
-            return self.filesystem.open_input_file(self.full(name))
+            return self.filesystem.open_input_file(self.path_of(name))
         except (FileNotFoundError, NotADirectoryError):
             return None
 
     def files(self, below: str = "") -> list[fs.FileInfo]:
-        """List the files under a folder below this one, at any depth; temporary ones and locks left out."""
-        base = self.full(below) if below else self.path
+        """List the files below this folder, or a folder in it, at any depth, without temporary files and locks."""
+        base = self.path_of(below) if below else self.path
         with self._raising_os_error():
             infos = self._list(base)
         return [
@@ -257,11 +256,11 @@ class Folder:
     def clear(self) -> int:
         """Remove the Parquet files below this folder, and return how many there were.
 
-        What killed writers left goes too, and folders that are empty then. A process that writes at that moment
-        loses its file.
+        Temporary files of writers that were killed are removed too, and folders that are empty then. A process
+        that writes at that moment loses its file.
         """
         paths = [info.path for info in self.parquet_files()]
-        self.sweep()
+        self.remove_temporary_files()
         self.delete(paths)
         if self.local:
             for emptied in (*{Path(path).parent for path in paths}, Path(self.path)):
@@ -271,7 +270,7 @@ class Folder:
 
     def remove(self, name: str) -> None:
         """Remove a file below this folder; one that is not there is no error."""
-        self.delete([self.full(name)])
+        self.delete([self.path_of(name)])
 
     def delete(self, paths: Iterable[str]) -> None:
         """Remove files, given by their paths in `filesystem`; one that is not there is no error."""
@@ -282,10 +281,10 @@ class Folder:
     def move(self, name: str, to: str) -> bool:
         """Move a file below this folder, or what lies in its place, and return whether there was anything."""
         if self.local:
-            target = Path(self.full(to))
+            target = Path(self.path_of(to))
             _make_private(target.parent)
             try:
-                Path(self.full(name)).rename(target)
+                Path(self.path_of(name)).rename(target)
             except (FileNotFoundError, NotADirectoryError):
                 return False
             return True
@@ -296,8 +295,8 @@ class Folder:
         self.remove(name)
         return True
 
-    def sweep(self) -> None:
-        """Remove what killed writers left half-written below this folder; call it where nobody else writes."""
+    def remove_temporary_files(self) -> None:
+        """Remove the temporary files of writers that were killed; call it only where nobody else writes."""
         if self.local:
             for beside in Path(self.path).rglob(f".*{_TEMPORARY}"):
                 beside.unlink(missing_ok=True)
@@ -307,9 +306,9 @@ class Folder:
         """Hold a lock that other processes on this machine respect; an object store has none.
 
         A thread renews it, also while this process waits for the service, but not while the process is stopped.
-        `timeout`: seconds to wait for another holder; ``None`` waits, and warns after a second, while the holder
-        renews it, and gives up after `LOCK_PATIENCE` seconds without. Raise `CacheError` where another process
-        holds the lock.
+        `timeout`: seconds to wait for another holder. ``None``: wait as long as the holder renews the lock, with a
+        warning after a second, and give up after `LOCK_PATIENCE` seconds without a renewal. Raise `CacheError`
+        where another process holds the lock.
         """
         import filelock  # noqa: PLC0415 - slow to import, and only stores need it
 
@@ -317,7 +316,7 @@ class Folder:
             yield
             return
         _make_private(Path(self.path))
-        path = Path(self.full(name + _LOCK))
+        path = Path(self.path_of(name + _LOCK))
         lock = filelock.FileLock(path, mode=_PRIVATE_FILE)
         try:
             lock.acquire(timeout=LOCK_NOTICE if timeout is None else timeout)
@@ -341,7 +340,7 @@ class Folder:
             lock.release()
 
     @contextlib.contextmanager
-    def opened(self, what: str) -> Iterator[None]:
+    def raising_cache_error(self, what: str) -> Iterator[None]:
         """Turn an `OSError` into a `CacheError` that says what cannot be read now."""
         try:
             yield
@@ -377,7 +376,7 @@ class Folder:
 
 
 def _wait_for(lock: filelock.BaseFileLock, path: Path) -> None:
-    """Wait for a lock while its holder renews it, and say so."""
+    """Warn, and wait for a lock as long as its holder renews it."""
     from filelock import Timeout  # noqa: PLC0415 - as in `Folder.lock`
 
     warn(f"waiting for another process, which holds {path}", CacheWarning)
@@ -397,7 +396,10 @@ def _wait_for(lock: filelock.BaseFileLock, path: Path) -> None:
 
 
 def _touched_at(path: Path) -> int | None:
-    """Return when a lock was renewed: with older filelock, each attempt to take it changes `st_mtime` too."""
+    """Return the access time of a lock, which its holder renews.
+
+    The time of change does not tell: with older versions of filelock each attempt to take the lock sets it.
+    """
     try:
         return path.stat().st_atime_ns
     except OSError:
@@ -423,7 +425,7 @@ def _file_path(url: str) -> str:
 
 
 def _open_url(url: str) -> tuple[fs.FileSystem, str, Any]:
-    """Open a URL: pyarrow's view of it, the path in that, and fsspec's own view where there is one."""
+    """Open a URL; return pyarrow's file system, the path in it, and fsspec's file system or ``None``."""
     try:
         from fsspec.core import url_to_fs  # noqa: PLC0415 - only where a URL is given
     except ImportError:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from qoderdata.columns import TEXT, require_frame
+from qoderdata.columns import TEXT, require_frame, require_unique_deployments
 from qoderdata.summaries.wilson import check_confidence
 from qoderdata.timelines.upcoming_triggers import trigger_counts
 
@@ -120,14 +120,16 @@ def cost_forecast(
     wanted = ["id", "name"]
     df = require_frame(df, wanted, what="deployments", optional=["budget_max_credit_cost"]).reset_index(drop=True)
     sessions = require_frame(sessions, ["id", "deployment_id", "usage_total_credits"], what="sessions")
-    if not df["id"].is_unique:
-        raise ValueError("an id is in the deployments frame twice; drop one of its rows")
+    require_unique_deployments(df)
     triggers = trigger_counts(df, horizon, start=start)
 
     last = sessions.drop_duplicates("id", keep="last").reset_index(drop=True)
     usage = last.groupby("deployment_id", observed=True)["usage_total_credits"]
     known = pd.DataFrame({
-        "sessions": usage.count(), "mean": usage.mean(), "std": usage.std(), "p95": usage.quantile(0.95),
+        "sessions": usage.count(),
+        "mean": usage.mean(),
+        "std": usage.std(),
+        "p95": usage.quantile(0.95),
     }).reindex(triggers.index)  # fmt: skip
     count, fires = known["sessions"].fillna(0).astype("int64"), triggers.astype("float64")
     t = np.array([_t_quantile(n - 1, confidence) if n > 1 else math.nan for n in count], dtype="float64")

@@ -22,15 +22,16 @@ if TYPE_CHECKING:
 #: Stands where there is no value: missing is not zero.
 MISSING = "–"
 
-#: A unit and the next smaller one, in seconds.
+#: Each unit and the next smaller one, with their lengths in seconds.
 _DAY, _HOUR, _MINUTE, _SECOND = mark("d"), mark("h"), mark("min"), mark("s")
 _UNITS = ((_DAY, 86400, _HOUR, 3600), (_HOUR, 3600, _MINUTE, 60), (_MINUTE, 60, _SECOND, 1))
 _ELLIPSIS = "…"
-#: How many texts a warning names, and how wide each is at most.
+#: The most texts that a warning names, and the most columns of each.
 _NAMED = 10
 _NAMED_COLUMNS = 80
 _REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
-_UNPRINTABLE = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
+#: Unicode categories of characters that can control a terminal or change the direction of what follows.
+UNPRINTABLE = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
 _JOINERS = frozenset("\u200c\u200d")
 _ID_TAIL = 4
 
@@ -52,13 +53,13 @@ def one_line(text: str | float | None) -> str:
 
 
 def _printable(character: str) -> str:
-    if character not in _JOINERS and unicodedata.category(character) in _UNPRINTABLE:
+    if character not in _JOINERS and unicodedata.category(character) in UNPRINTABLE:
         return _REPLACEMENT
     return character
 
 
 def tell_apart(names: Sequence[str], ids: Sequence[str]) -> list[str]:
-    """Return names with the end of the id behind those that several ids share.
+    """Return names, with the end of the id appended to each name that several ids share.
 
     Examples
     --------
@@ -103,7 +104,7 @@ def truncate(text: str, columns: int) -> str:
 
 
 def truncate_middle(text: str, columns: int) -> str:
-    """Cut the middle of a line that takes more columns than these: both ends of a name tell it apart.
+    """Cut the middle of a line that takes more columns than these: names often differ only at one end.
 
     Examples
     --------
@@ -131,7 +132,7 @@ def _fitting(characters: Iterable[str], columns: int) -> str:
 
 
 def format_percent(share: float | None) -> str:
-    """Format a share as a percentage with one digit; only none and all read as 0.0 % and 100.0 %.
+    """Format a share as a percentage with one digit; only 0 is shown as 0.0 %, and only 1 as 100.0 %.
 
     Examples
     --------
@@ -183,6 +184,17 @@ def counted(number: int, noun: str) -> str:
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
+def format_count(number: int | None) -> str:
+    """Format a whole number; a missing one is not 0.
+
+    Examples
+    --------
+    >>> format_count(12345), format_count(None)
+    ('12,345', '–')
+    """
+    return MISSING if number is None or _is_missing(number) else f"{number:,}"
+
+
 def format_credits(number: float | None) -> str:
     """Format credits as the service does, with two decimals; a missing number is not 0.
 
@@ -191,7 +203,7 @@ def format_credits(number: float | None) -> str:
     >>> format_credits(1234.5), format_credits(None)
     ('1,234.50', '–')
     """
-    return MISSING if _is_missing(number) or number is None else f"{number:,.2f}"
+    return MISSING if number is None or _is_missing(number) else f"{number:,.2f}"
 
 
 def format_duration(length: timedelta | None) -> str:
@@ -259,7 +271,7 @@ def format_time(time: datetime | None, tz: str = "UTC") -> str:
         text = stamp.to_pydatetime(warn=False).astimezone(ZoneInfo(tz)).isoformat(" ", "minutes")
     except (OverflowError, ValueError):
         text, tz = stamp.isoformat(" ", "minutes"), "UTC"
-    # An offset of former centuries may have seconds, which are left out.
+    # The offset of a time in a former century may have seconds, which are left out.
     return f"{text[:-6]} UTC" if tz == "UTC" else f"{text[:16]} {text[16:22]}"
 
 

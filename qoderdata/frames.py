@@ -46,7 +46,7 @@ NAMES = {
 }
 #: Columns that agents, environments and events have, whose ``id`` is not a deployment's.
 _OTHER_IDS = {"model", "config_type", "session_id"}
-#: What is a frame, in messages.
+#: The accepted kinds of frames, for messages.
 KINDS = "a frame (pandas, Polars, PyArrow, DuckDB, Dask, PySpark)"
 #: Replaces a secret value.
 MASK = "***"
@@ -72,7 +72,7 @@ class ExtraArray(TEXT.construct_array_type()):  # type: ignore[misc] # its name 
 
 
 def is_secret(name: object) -> bool:
-    """Return whether all that a column or key of this name holds is to be masked, also as a part of a path.
+    """Return whether everything in a column or key of this name is to be masked; the name may be a dotted path.
 
     Examples
     --------
@@ -85,7 +85,7 @@ def is_secret(name: object) -> bool:
 def mask_value(value: object, *, hide: bool = False) -> object:
     """Mask the secret values inside a list or object, in a copy.
 
-    `hide`: it is such a value itself, so that everything in it but keys and gaps is masked.
+    `hide`: the value itself is secret, so that everything in it but keys and missing values is masked.
 
     Examples
     --------
@@ -102,7 +102,7 @@ def mask_value(value: object, *, hide: bool = False) -> object:
 def mask_text(text: str, *, hide: bool = False) -> str:
     """Mask the secret values in JSON text; other text is left alone, unless it looks like an object cut short.
 
-    `hide`: the whole text is such a value; then text that is not a JSON list or object becomes `MASK`.
+    `hide`: the whole text is secret; text that is not a JSON list or object becomes `MASK`.
 
     Examples
     --------
@@ -400,7 +400,7 @@ def upcoming_runs(df: pd.DataFrame) -> pd.DataFrame:
 
 
 def listed_times(listed: object) -> NDArray[np.datetime64]:
-    """Return one cell of a column of lists as times in UTC, whether it is missing, an array in UTC or a list."""
+    """Return one cell of a column of lists of times, which may be missing, as an array of times in UTC."""
     if isinstance(listed, np.ndarray) and listed.dtype.kind == "M":
         return listed.astype("datetime64[us]", copy=False)
     if isinstance(listed, np.ndarray | list | tuple):

@@ -1,9 +1,9 @@
 """Dated snapshots of the deployments: how are they written, thinned, and read back?
 
 A series is one account's, with archived deployments or without; it has a folder of its own. A snapshot is stored
-as its differences to a base: prompts, names and schedules rarely change, so that a base is written once in
-`BASE_AGE` and a snapshot holds little but counters and times. A base is no snapshot; it stays as long as a
-snapshot may name it.
+as its differences from a base: prompts, names and schedules rarely change, so that a base is written once in
+`BASE_AGE`, and a snapshot holds little but counters and times. A base is no snapshot; it is kept as long as a
+snapshot may refer to it.
 
 The name of a file holds its time, its number of rows and the checksum of its bytes; the metadata hold the account.
 Files are only added and removed, never changed, so that processes need no lock.
@@ -45,7 +45,7 @@ FORMAT = 1
 KEEP_ALL = timedelta(days=1)
 #: No snapshot is kept for longer.
 KEEP_DAYS = timedelta(days=400)
-#: A base serves the snapshots of this time.
+#: For how long after a base was written new snapshots may refer to it.
 BASE_AGE = timedelta(days=14)
 
 _METADATA_KEY = b"qoderdata"
@@ -62,7 +62,7 @@ _COMPRESSION = 6
 
 
 class SeriesIdentity(Account):
-    """What tells one series from another; each of its files repeats it."""
+    """The facts that identify a series; each of its files repeats them."""
 
     include_archived: bool
 
@@ -77,7 +77,7 @@ class Series:
 
 @dataclass(frozen=True, slots=True)
 class SnapshotFile:
-    """A snapshot or a base as its file's name tells it."""
+    """A snapshot or a base, as described by the name of its file."""
 
     name: str
     #: When the pull began, in UTC.
@@ -161,11 +161,11 @@ def read(
 def accounts(cache_folder: Folder) -> list[Account]:
     """Return the account of each series below a cache folder, not checked.
 
-    The newest base of a series tells it; a series without one that can be read is left out. Raise `CacheError`
-    where the folder cannot be read now.
+    It is read from the newest base of each series; a series without a base that can be read is left out. Raise
+    `CacheError` where the folder cannot be read now.
     """
     folder = cache_folder.folder(FOLDER)
-    with folder.opened("snapshots"):
+    with folder.raising_cache_error("snapshots"):
         paths = sorted(info.path for info in folder.parquet_files())
     newest = {path.rpartition("/")[0]: path for path in paths}
     found = []
@@ -234,7 +234,7 @@ def _open(of: Series, name: str) -> tuple[pq.ParquetFile, dict[str, Any]]:
     """Return a file whose checksum and account are right, and the facts in its metadata."""
     source = of.folder.open_file(name)
     if source is None:
-        raise FileNotFoundError(f"{of.folder.full(name)} is not there")
+        raise FileNotFoundError(f"{of.folder.path_of(name)} is not there")
     checksum = 0
     while piece := source.read(_PIECE):
         checksum = zlib.crc32(piece, checksum)
@@ -331,7 +331,7 @@ def _difference(table: pa.Table, base: _Base) -> pa.Table:
 
 
 def _take(table: pa.Table, index: Any) -> pa.Table:  # noqa: ANN401 - an Arrow array
-    """Return rows; those that follow one another already are not copied."""
+    """Return the rows at some indices; consecutive rows are not copied."""
     rows = index.to_numpy()
     is_run = len(rows) > 0 and not index.null_count and (np.diff(rows) == 1).all()
     return table.slice(int(rows[0]), len(rows)) if is_run else table.take(index)
@@ -389,6 +389,6 @@ def _equal_lists(old: _Values, new: _Values) -> pa.Array[Any]:
 
 def _array(column: Any) -> pa.Array[Any]:  # noqa: ANN401 - a chunked array
     found: Any = column.combine_chunks()
-    # A column without a chunk stays one.
+    # pyarrow leaves a column without a chunk as it is.
     array: pa.Array[Any] = found if isinstance(found, pa.Array) else pa.nulls(0, column.type)
     return array

@@ -1,4 +1,4 @@
-"""What became of a run: from its record, its session and its session's events.
+"""Resolve what became of a run, from its record, its session and its session's events.
 
 Older editions of the service say it in the record's ``status``; the newest says it in the session alone. The work
 is in two steps, so that the first one's result can be kept on disk: `ends_from_events` reduces a session's events
@@ -35,7 +35,7 @@ _DTYPES: dict[Any, Any] = {
     _NUMBER: np.dtype("float64"),
 }
 
-#: Columns of a runs frame that the rules read and fill.
+#: Columns of a runs frame that the rules read or fill.
 _RUNS: dict[str, Any] = {
     "status": _TEXT,
     "session_id": _TEXT,
@@ -49,7 +49,7 @@ _RUNS: dict[str, Any] = {
     "error_message": _TEXT,
     "status_from": _TEXT,
 }
-#: Those that are added where they are absent, each with one of the same kind.
+#: Those that are added where they are absent, each with a column of the same type.
 _ADDED = {"trigger_scheduled_at": "created_at", "status_from": "status"}
 _REQUIRED = [name for name in _RUNS if name not in _ADDED]
 _FILLED = [name for name in _RUNS if name not in ("session_id", "trigger_scheduled_at", "created_at")]
@@ -59,8 +59,8 @@ _EVENTS: dict[str, Any] = dict.fromkeys(
 ) | {"processed_at": _TIME}
 
 
-class _Side(NamedTuple):
-    """A frame that is looked up by session: its columns, and the prefix that these have beside those of runs."""
+class _Lookup(NamedTuple):
+    """A frame that is joined to runs by session: its name, the column of the session, and its columns' types."""
 
     what: str
     key: str
@@ -68,6 +68,7 @@ class _Side(NamedTuple):
 
     @property
     def columns(self) -> dict[str, Any]:
+        """The columns by the names that they have beside those of runs."""
         return {f"_{self.what}_{name}": kind for name, kind in self.kinds.items()}
 
     @property
@@ -75,7 +76,7 @@ class _Side(NamedTuple):
         return [*dict.fromkeys([self.key, *self.kinds])]
 
 
-_SESSIONS = _Side(
+_SESSIONS = _Lookup(
     "sessions",
     "id",
     {
@@ -86,7 +87,7 @@ _SESSIONS = _Side(
         "stats_duration_seconds": _NUMBER,
     },
 )
-_ENDS = _Side(
+_ENDS = _Lookup(
     "ends",
     "session_id",
     {
@@ -262,7 +263,7 @@ def ends_from_events(events: pd.DataFrame) -> pd.DataFrame:
 
 
 def ends_from_table(events: pa.Table) -> pa.Table:
-    """Return what `ends_from_events` does, of a table with each session's events together, in the list's order."""
+    """Return what `ends_from_events` returns, for a table that has each session's events together and in order."""
     listed = _Events(events)
     final = listed.first(listed.ends)
     before = listed.rows < final[listed.codes]
@@ -276,12 +277,12 @@ def ends_from_table(events: pa.Table) -> pa.Table:
     end = np.select([by_final, by_error], [final, first_fatal], -1)
     by_idle = listed.at(listed.idle, end)
     stop_reason = listed.take("stop_reason", np.where(by_idle, end, -1))
-    unexplained = by_idle & _mask(pc.is_null(stop_reason))
+    has_no_reason = by_idle & _mask(pc.is_null(stop_reason))
     statuses = pa.array(list(_STATUS_BY_STOP_REASON.values()), _TEXT)
     status = statuses.take(pc.index_in(stop_reason, value_set=pa.array(list(_STATUS_BY_STOP_REASON), _TEXT)))
     for mask, word in (
-        (unexplained & (last_fatal < 0), "completed"),
-        ((unexplained & (last_fatal >= 0)) | by_error | (by_final & ~by_idle), "failed"),
+        (has_no_reason & (last_fatal < 0), "completed"),
+        ((has_no_reason & (last_fatal >= 0)) | by_error | (by_final & ~by_idle), "failed"),
         (waits, "waiting"),
     ):
         status = pc.if_else(pa.array(mask), pa.scalar(word, _TEXT), status)
@@ -289,7 +290,8 @@ def ends_from_table(events: pa.Table) -> pa.Table:
     failed, decided = _one_of(status, ["failed"]), _one_of(status, ["completed", "failed", "cancelled"])
     last_error = listed.last(before & listed.error)
     cause = np.select([~failed, by_error, last_fatal >= 0], [-1, first_fatal, last_fatal], last_error)
-    own_words = pc.if_else(pa.array(failed), pc.coalesce(stop_reason, pa.scalar(_SESSION_TERMINATED, _TEXT)), None)
+    type_without_error = pc.coalesce(stop_reason, pa.scalar(_SESSION_TERMINATED, _TEXT))
+    type_without_error = pc.if_else(pa.array(failed), type_without_error, None)
     started = listed.first(before & listed.running)
     kind = np.select([by_final, by_error, waits], [0, 1, 2], -1)
     columns = {
@@ -298,7 +300,7 @@ def ends_from_table(events: pa.Table) -> pa.Table:
         "status": status,
         "started_at": listed.take("processed_at", np.where(started < listed.none, started, -1)),
         "completed_at": listed.take("processed_at", np.where(decided, end, -1)),
-        "error_type": pc.if_else(pa.array(cause >= 0), listed.take("error_type", cause), own_words),
+        "error_type": pc.if_else(pa.array(cause >= 0), listed.take("error_type", cause), type_without_error),
         "error_message": listed.take("error_message", cause),
     }
     return pa.table(columns)
@@ -309,8 +311,8 @@ def apply_ends(
 ) -> pd.DataFrame:
     """Fill the columns of a pandas runs frame from its sessions, and ends as `ends_from_events` returns them.
 
-    The last row of a session counts; one whose ``end`` is ``gone`` (the service does not have the session any
-    more) says nothing.
+    The last row of a session counts. A row whose ``end`` is ``gone`` has no end: the service no longer has the
+    session.
     """
     _require_frame(runs, _REQUIRED, what="runs")
     runs = runs.copy(deep=False)
@@ -318,11 +320,11 @@ def apply_ends(
     for name in set(names).difference(runs.columns):
         runs[name] = pd.Series(pd.NA, index=runs.index, dtype=_DTYPES[_RUNS[name]])
     columns = {name: _arrow(runs[name], kind) for name, kind in _RUNS.items()}
-    for side, frame in ((_SESSIONS, sessions), (_ENDS, ends)):
+    for lookup, frame in ((_SESSIONS, sessions), (_ENDS, ends)):
         if frame is not None:
-            _require_frame(frame, side.required, what=side.what)
-            rows = _last_rows(_arrow(frame[side.key], _TEXT), columns["session_id"])
-            for (column, kind), name in zip(side.columns.items(), side.kinds, strict=True):
+            _require_frame(frame, lookup.required, what=lookup.what)
+            rows = _last_rows(_arrow(frame[lookup.key], _TEXT), columns["session_id"])
+            for (column, kind), name in zip(lookup.columns.items(), lookup.kinds, strict=True):
                 columns[column] = _take(_arrow(frame[name], kind), rows)
     return _with_filled(runs[names], columns)
 
@@ -337,12 +339,13 @@ def apply_ends_lazy(runs: Any, sessions: Any = None, ends: Any = None) -> Any:  
     present = frame.collect_schema().names()
     errors.require_columns(present, _REQUIRED, what="runs")
     names = _result_names(present)
-    for side, native in ((_SESSIONS, sessions), (_ENDS, ends)):
+    for lookup, native in ((_SESSIONS, sessions), (_ENDS, ends)):
         if native is not None:
             other: Any = open_frame(native)
-            errors.require_columns(other.collect_schema().names(), side.required, what=side.what)
-            renamed = (nw.col(name).alias(column) for name, column in zip(side.kinds, side.columns, strict=True))
-            keyed = other.select(nw.col(side.key).alias("_key"), *renamed)
+            errors.require_columns(other.collect_schema().names(), lookup.required, what=lookup.what)
+            columns = zip(lookup.kinds, lookup.columns, strict=True)
+            renamed = (nw.col(name).alias(column) for name, column in columns)
+            keyed = other.select(nw.col(lookup.key).alias("_key"), *renamed)
             frame = frame.join(keyed, how="left", left_on="session_id", right_on="_key")
     if frame.implementation.is_dask():
         return frame.to_native().map_partitions(_resolve_partition, names)
@@ -359,8 +362,9 @@ def apply_ends_lazy(runs: Any, sessions: Any = None, ends: Any = None) -> Any:  
 def current_ends_lazy(sessions: Any, ends: Any) -> Any:  # noqa: ANN401 frames of any engine
     """Return the ends that still count: final ones, and those whose session has not changed since they were read.
 
-    Those whose session changed, but could not be read, count unless it runs. Sessions have ``id``, unique,
-    ``status`` and ``updated_at``; ends are as they are stored: the session in ``id``, and ``session_updated_at``.
+    The end of a session that changed, but could not be read, counts unless the session runs. Sessions have ``id``,
+    unique, ``status`` and ``updated_at``; ends are as they are stored: the session in ``id``, and
+    ``session_updated_at``.
     """
     known: Any = open_frame(sessions).select(
         *(nw.col(name).alias(f"_{name}") for name in ("id", "status", "updated_at"))
@@ -371,9 +375,7 @@ def current_ends_lazy(sessions: Any, ends: Any) -> Any:  # noqa: ANN401 frames o
     unread = nw.col("session_updated_at").is_null() & ~nw.col("end").is_null()
     kept = unread & ~_flag(nw.col("_status").is_in(RUNNING_SESSIONS))
     counted = joined.filter(_flag(nw.col("end").is_in(["final", "gone"])) | unchanged | kept)
-    return counted.select(
-        nw.col("id").alias("session_id"), *(nw.col(name) for name in _ENDS.kinds if name != "session_id")
-    ).to_native()
+    return counted.select(nw.col("id").alias("session_id"), *(nw.col(name) for name in _ENDS.kinds)).to_native()
 
 
 #: All columns that the rules read.
@@ -381,68 +383,69 @@ _JOINED = {**_RUNS, **_SESSIONS.columns, **_ENDS.columns}
 
 
 def _fill(frame: Any) -> Any:  # noqa: ANN401 a narwhals frame of any engine
-    """Add the filled columns, as ``_new_…``: the rules, for every engine. Conditions are never null."""
+    """Apply the rules, on every engine: add the filled columns, as ``_new_…``. Conditions are never null."""
     col = nw.col
     frame = _with_milliseconds(frame).with_columns(
-        _flag(col("status_from").is_in(["run", "session", "events"])).alias("_again"),
-        _flag(col("status_from").is_in(["session", "events"])).alias("_clear"),
-        _flag(col("_ends_end") == "gone").alias("_gone"),
-        _flag(col("_ends_end").is_in(["final", "error", "waiting"])).alias("_ended"),
-        _flag(col("_sessions_status").is_in(RUNNING_SESSIONS)).alias("_running"),
+        _flag(col("status_from").is_in(["run", "session", "events"])).alias("_is_resolved"),
+        _flag(col("status_from").is_in(["session", "events"])).alias("_is_cleared"),
+        _flag(col("_ends_end") == "gone").alias("_is_gone"),
+        _flag(col("_ends_end").is_in(["final", "error", "waiting"])).alias("_has_end"),
+        _flag(col("_sessions_status").is_in(RUNNING_SESSIONS)).alias("_is_running"),
     )
-    clear, own, refused, ended = col("_clear"), col("_own"), col("_refused"), col("_ended")
+    cleared, has_end = col("_is_cleared"), col("_has_end")
+    own_status, own_error = col("_has_own_status"), col("_has_own_error")
     has_error = ~(col("error_type").is_null() & col("error_message").is_null())
-    frame = frame.with_columns((~col("status").is_null() & ~col("_again")).alias("_own"))
-    frame = frame.with_columns((has_error & ~own & ~clear).alias("_refused"))
+    frame = frame.with_columns((~col("status").is_null() & ~col("_is_resolved")).alias("_has_own_status"))
+    frame = frame.with_columns((has_error & ~own_status & ~cleared).alias("_has_own_error"))
     frame = frame.with_columns(
-        (~own & ~refused).alias("_reads"),
-        (~own & ~refused & ~col("_gone")).alias("_told"),
+        (~own_status & ~own_error).alias("_uses_session"),
+        (~own_status & ~own_error & ~col("_is_gone")).alias("_uses_events"),
     )
     pending = col("session_id").is_null()
     archived = ~col("_sessions_archived_at").is_null()
     status = _first_match(
-        (own, col("status")),
-        (refused, nw.lit("failed")),
+        (own_status, col("status")),
+        (own_error, nw.lit("failed")),
         (pending, nw.lit("pending")),
-        (ended, col("_ends_status")),
-        (col("_running") & ~col("_gone"), nw.lit("running")),
+        (has_end, col("_ends_status")),
+        (col("_is_running") & ~col("_is_gone"), nw.lit("running")),
         (_flag(col("_sessions_status") == "terminated") & ~archived, nw.lit("failed")),
         (_flag(col("_sessions_status") == "idle") | archived, nw.lit("completed")),
     )
     status_from = _first_match(
-        (own, nw.lit("service")),
-        (refused | pending, nw.lit("run")),
-        (ended, nw.lit("events")),
-        (~col("_sessions_id").is_null() & ~(col("_running") & col("_gone")), nw.lit("session")),
+        (own_status, nw.lit("service")),
+        (own_error | pending, nw.lit("run")),
+        (has_end, nw.lit("events")),
+        (~col("_sessions_id").is_null() & ~(col("_is_running") & col("_is_gone")), nw.lit("session")),
     )
     frame = frame.with_columns(status.alias("_new_status"), status_from.alias("_new_status_from"))
 
     terminated = _flag(col("_new_status_from") == "session") & _flag(col("_new_status") == "failed")
     seconds = col("_sessions_stats_duration_seconds")
-    measured = nw.when(_flag((seconds > 0) & (seconds < _MAX_SECONDS)) & ~col("_running")).then(seconds)
-    reads, told = col("_reads"), col("_told")
+    measured = nw.when(_flag((seconds > 0) & (seconds < _MAX_SECONDS)) & ~col("_is_running")).then(seconds)
+    uses_session, uses_events = col("_uses_session"), col("_uses_events")
     in_order = _flag(col("_ends_completed_at") >= col("_ends_started_at"))
     sources = {
         "started_at": (
-            nw.when(told).then(col("_ends_started_at")),
-            nw.when(reads).then(col("_sessions_created_at")),
+            nw.when(uses_events).then(col("_ends_started_at")),
+            nw.when(uses_session).then(col("_sessions_created_at")),
         ),
-        "completed_at": (nw.when(told).then(col("_ends_completed_at")),),
+        "completed_at": (nw.when(uses_events).then(col("_ends_completed_at")),),
         "duration_ms": (
-            nw.when(told & in_order).then(col("_ends_ms")),
-            nw.when(reads).then((measured * 1000 + 0.5).floor().cast(nw.Int64)),
+            nw.when(uses_events & in_order).then(col("_ends_ms")),
+            nw.when(uses_session).then((measured * 1000 + 0.5).floor().cast(nw.Int64)),
         ),
         "error_type": (
-            nw.when(told).then(col("_ends_error_type")),
+            nw.when(uses_events).then(col("_ends_error_type")),
             nw.when(terminated).then(nw.lit(_SESSION_TERMINATED)),
         ),
-        "error_message": (nw.when(told).then(col("_ends_error_message")),),
+        "error_message": (nw.when(uses_events).then(col("_ends_error_message")),),
     }
     triggered = nw.coalesce(col("triggered_at"), col("trigger_scheduled_at"), col("created_at"))
     return frame.with_columns(
-        nw.when(own).then(col("triggered_at")).otherwise(triggered).alias("_new_triggered_at"),
+        nw.when(own_status).then(col("triggered_at")).otherwise(triggered).alias("_new_triggered_at"),
         *(
-            nw.coalesce(nw.when(~clear).then(col(name)), *others).alias(f"_new_{name}")
+            nw.coalesce(nw.when(~cleared).then(col(name)), *others).alias(f"_new_{name}")
             for name, others in sources.items()
         ),
     )
@@ -457,7 +460,7 @@ def _first_match(*cases: tuple[nw.Expr, nw.Expr]) -> nw.Expr:
 
 
 def _with_milliseconds(frame: Any) -> Any:  # noqa: ANN401 likewise
-    """Add the time from start to end as ``_ends_ms``; SQL engines subtract times by a calendar, and so cannot."""
+    """Add the time from start to end as ``_ends_ms``; SQL engines need an expression of their own."""
     if frame.implementation.is_duckdb():
         sql = "(epoch_us(_ends_completed_at) - epoch_us(_ends_started_at)) // 1000"
         return open_frame(frame.to_native().project(f"*, {sql} AS _ends_ms"))
@@ -500,7 +503,7 @@ def _require_frame(frame: object, wanted: Iterable[str], *, what: str) -> None:
 
 
 def _result_names(names: Iterable[str]) -> list[str]:
-    """Return the columns of the result: what is added stands before ``extra``, which ends every frame."""
+    """Return the columns of the result: added ones come before ``extra``, the last column of every frame."""
     present = list(names)
     added = [name for name in _ADDED if name not in present]
     at = -1 if present[-1] == "extra" else len(present)
@@ -611,7 +614,7 @@ class _Events:
 
     @property
     def none(self) -> int:
-        """What `first` gives for a session without such an event: more than any row."""
+        """The number that `first` returns for a session without such an event: more than any row."""
         return len(self.codes)
 
     def first(self, mask: NDArray[np.bool_]) -> NDArray[np.int64]:

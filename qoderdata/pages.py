@@ -1,7 +1,7 @@
 """How is a list walked along its cursors: page size, prefetch of the next page, progress bar, end?
 
-The walk gets a function that fetches one page; it knows nothing of HTTP. It ends where the service says that there
-is no more, or in an exception. It does not stop early, and a repeated cursor is an error.
+`walk` is given a function that fetches one page; nothing here knows HTTP. A walk ends where the service says that
+there is no more, or with an exception. It does not stop early, and a repeated cursor is an error.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ QueryParams = dict[str, "str | Sequence[str]"]
 
 
 class Envelope(Protocol):
-    """What the walk reads of a page."""
+    """The fields of a page that a walk reads."""
 
     @property
     def has_more(self) -> bool:
@@ -112,9 +112,9 @@ class Progress:
 
 
 def has_small_pages(cursor_param: str) -> bool:
-    """Return whether a list grants no more than `SAFE_PAGE` records a page, which its cursor parameter tells.
+    """Return whether a list grants no more than `SAFE_PAGE` records a page, by its cursor parameter.
 
-    These lists are sessions, events, agents and environments; their page size says nothing of the other lists'.
+    These lists are sessions, events, agents and environments. Their page size says nothing of other lists.
     """
     return cursor_param == "page"
 
@@ -187,7 +187,7 @@ def fetch_pages(
     max_pages: int,
     mask: Callable[[str], str],
 ) -> Iterator[E]:
-    """Fetch page after page along the cursors, each when it is asked for, as `walk` takes and raises."""
+    """Fetch page after page along the cursors, without prefetch; parameters and exceptions are those of `walk`."""
     cursor = start
     seen = {cursor}
     for _ in range(max_pages):
@@ -227,8 +227,8 @@ def _broken_list_error(reason: str) -> errors.PaginationError:
 def progress_bar(unit: str, *, progress: bool | None) -> Any:  # noqa: ANN401 - tqdm is loaded when it is needed
     """Return a progress bar on standard error; ``None``: on a terminal or in a notebook, after `BAR_DELAY`.
 
-    When it is closed, it is gone from a terminal; in a notebook its last line stays, since a notebook would leave
-    an empty strip.
+    A terminal shows nothing of it once it is closed; a notebook keeps its last line, as an empty output would
+    remain otherwise.
     """
     from tqdm import tqdm  # noqa: PLC0415 - as above
 
@@ -250,7 +250,7 @@ class ProgressBar:
         self._since = since
         self._walked = 0.0
         self._bar = progress_bar(name, progress=progress)
-        #: Whether it is worth finding out what it would show.
+        #: Whether it is drawn; the times that it shows are computed only then.
         self.is_shown = not self._bar.disable
 
     def advance(self, count: int, *, newest: datetime | None, oldest: datetime | None) -> None:

@@ -1,4 +1,4 @@
-"""How times, ages, spans, windows and time zones are read; and how ids, choices and flags are checked.
+"""Parse times, ages, spans, windows and time zones, and check ids, choices and flags.
 
 A time without a zone and a number without a unit are errors, never a guess. Every time is returned in UTC.
 """
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, TypeVar
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Callable, Collection
     from datetime import tzinfo
 
     import pandas as pd
@@ -43,11 +43,11 @@ _UNITS = {
 _BARE_NUMBER = re.compile(r"\s*[+-]?\s*[0-9][0-9_,\s]*(\.[0-9]*)?\s*")
 #: Digits that pandas would join, as in "1 2h" and "1,5h", and a last number that it would drop, as in "PT1H5".
 _PART_WITHOUT_UNIT = re.compile(r"[0-9.][\s,+-]+[0-9]|P.*[0-9]\s*$")
-#: Other orders of a date are a guess, and a time of day alone would be of today.
+#: The begin of a time. A date in another order is ambiguous, and a time of day alone would be taken as of today.
 _YEAR_MONTH_DAY = re.compile(r"\s*[0-9]{4}(-[0-9]{2}-|[0-9]{2})[0-9]{2}")
-#: Units that pandas deprecates, with the form that it keeps.
+#: Units that pandas deprecates; their new forms are in lower case, but for these two.
 _DEPRECATED_UNIT = re.compile(r"(?<=[0-9.\s])(w|d|H|MIN|S|MS|US|NS)(?![A-Za-z])")
-_KEPT_UNITS = {"w": "W", "d": "D"}
+_NEW_UNITS = {"w": "W", "d": "D"}
 _ALLOWED_UNITS = "s, min, h, D or W"
 MICROSECOND = timedelta(microseconds=1)
 #: Lengths of time as whole microseconds, and the first Monday after 1970 began, on a Thursday.
@@ -121,7 +121,7 @@ def parse_span(value: Span, *, name: str) -> timedelta:
     import pandas as pd  # noqa: PLC0415 - slow to import, and spans are mostly written as above
 
     try:
-        length = pd.Timedelta(_with_kept_units(value))
+        length = pd.Timedelta(_with_new_units(value))
     except (ValueError, TypeError):
         length = pd.Timedelta("NaT")
     if pd.isna(length) or length < pd.Timedelta(0):
@@ -158,7 +158,7 @@ def parse_bound(value: Instant | Span, *, now: datetime, name: str) -> pd.Timest
 
 
 def bound_text(bound: Instant | Span | None) -> str | None:
-    """Return a bound so that the same question is the same text: an instant in UTC, an age as it is."""
+    """Return a bound as text for a cache key: an instant in UTC, an age as it was written."""
     if bound is None:
         return None
     try:
@@ -221,7 +221,9 @@ def parse_zone(key: str) -> ZoneInfo:
 
 
 def pandas_zone(key: str) -> tzinfo:
-    """Return a zone to give to pandas, which before version 3 takes a name for pytz's zone; that one ends in 2037.
+    """Return a zone to give to pandas.
+
+    Before version 3, pandas reads the name of a zone as pytz's zone, which has no clock changes after 2037.
 
     Examples
     --------
@@ -259,7 +261,7 @@ def parse_window(freq: str) -> timedelta:
 
 
 def require_few_windows(first: int, last: int, length: int, *, column: str, groups: int = 1) -> None:
-    """Raise where windows of time would fill the memory, as one time of the year 1 or 9999 makes them do.
+    """Raise where there are too many windows of time, as one wrong time in the year 1 or 9999 would make.
 
     Times and the length are in microseconds; each of `groups` has all windows. Raise `ValueError` for more windows
     than `MAX_WINDOWS`, or ten times as many rows; the message names the column and both times.
@@ -363,6 +365,19 @@ def check_count(value: int, *, name: str, least: int = 1) -> int:
     return int(value)
 
 
+def check_number(value: float, is_valid: Callable[[float], bool], *, name: str, must: str) -> None:
+    """Raise `ValueError` unless a value is a valid real number, of Python or of NumPy; `must` ends the message.
+
+    Examples
+    --------
+    >>> check_number(1.5, lambda number: 0 < number < 1, name="target", must="lie between 0 and 1")
+    Traceback (most recent call last):
+    ValueError: target=1.5 must lie between 0 and 1
+    """
+    if isinstance(value, bool) or not isinstance(value, numbers.Real) or not is_valid(value):
+        raise ValueError(f"{name}={value!r} must {must}")
+
+
 def check_choice(value: T, allowed: Collection[T], *, name: str) -> T:
     """Return a value, or raise `ValueError` unless it is one of those that are allowed.
 
@@ -413,10 +428,10 @@ def check_refresh(*, refresh: object, offline: object, may_be_all: bool = False)
         raise ValueError(f"refresh={refresh!r} asks the network and offline=True never does; give one of them")
 
 
-def _with_kept_units(value: Span) -> Span:
+def _with_new_units(value: Span) -> Span:
     if not isinstance(value, str) or "P" in value:  # ISO 8601, as in "PT2H"
         return value
-    return _DEPRECATED_UNIT.sub(lambda unit: _KEPT_UNITS.get(unit[1], unit[1].lower()), value)
+    return _DEPRECATED_UNIT.sub(lambda unit: _NEW_UNITS.get(unit[1], unit[1].lower()), value)
 
 
 def _is_bare_number(value: object) -> bool:

@@ -1,7 +1,7 @@
 """Which JSON path is which column of which dtype, for each table.
 
 The rule for a name is the JSON path joined by ``_``, without ``metadata.cas_config`` and ``cas_run_extras``.
-`qoderdata.decode` reads the values; `resolve_record` fills those of a run that follow from its record alone.
+`qoderdata.decode` reads the values; `resolve_record` fills the columns of a run that its record alone determines.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _TIME = pa.timestamp("us", tz="UTC")
 
 
 class Kind(enum.Enum):
-    """What a column holds, and so which JSON values fit it."""
+    """What a column holds, and so which JSON values fit it; the value is a description and the Arrow type."""
 
     TEXT = "text", pa.large_string()
     TEXT_OR_ID = "text, or the id of an object", pa.large_string()
@@ -52,7 +52,7 @@ class Column:
     #: The keys that lead to its value in a record; empty for a column that this package derives.
     path: tuple[str, ...]
     kind: Kind
-    #: What it says, in words.
+    #: A description.
     meaning: str
 
 
@@ -111,11 +111,14 @@ class Schema:
     @property
     def names(self) -> list[str]:
         """The names of all columns, including ``extra``."""
-        return [column.name for column in self.columns] + [EXTRA]
+        return self.arrow.names
 
 
 def has_columns(found: pa.Schema, expected: pa.Schema) -> bool:
-    """Return whether a Parquet file has the columns; Parquet does not keep the size of dictionary offsets."""
+    """Return whether a Parquet file has the expected columns.
+
+    Two dictionary types are taken to be equal: Parquet does not keep whether the offsets of texts have 64 bits.
+    """
     return found.names == expected.names and all(
         one.equals(other) or (pa.types.is_dictionary(one) and pa.types.is_dictionary(other))
         for one, other in zip(found.types, expected.types, strict=True)
@@ -329,7 +332,7 @@ OUTCOMES = Schema(
 
 
 def resolve_record(runs: pa.Table) -> pa.Table:
-    """Fill the columns of runs that follow from the record alone.
+    """Fill the columns of runs that the record alone determines.
 
     A record with a status keeps every field. Without one: it failed where it has an error, it is pending where it
     has neither an error nor a session, else only its session tells.

@@ -31,7 +31,7 @@ _BROKEN_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:[/\\]")
 
 
 class Account(TypedDict):
-    """What tells one account's data from another's: where the service is, the workspace, a digest of the token."""
+    """The facts that identify an account: its service, its workspace, and a digest of its token."""
 
     base_url: str
     workspace_id: str | None
@@ -41,7 +41,7 @@ class Account(TypedDict):
 class Secret:
     """A value that is shown as a mask in a repr, a log, a debugger and a traceback with local variables.
 
-    It is not a string, so that no slice or string operation gives a plain one, and it cannot be copied or pickled.
+    It is not a string, so that no string operation returns the plain text, and it cannot be copied or pickled.
 
     Examples
     --------

@@ -1,7 +1,7 @@
-"""In which language are sentences for people written: which translations are in use, and how is a message marked?
+"""Translate sentences for people: which catalogue is in use, and how is a message marked for it?
 
-The sources have the English sentences. `gettext` and `ngettext` look them up in the translations of the block
-`translated`; outside of one, a sentence stays as it is. ``report/zh.po`` is a catalogue of translations.
+The source code has English sentences. Within a ``with translated(…)`` block, `gettext` and `ngettext` look them up
+in its catalogue; elsewhere a sentence stays as it is. ``report/zh.po`` is a catalogue.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _translations: ContextVar[NullTranslations] = ContextVar("translations", default
 
 @contextmanager
 def translated(translations: NullTranslations) -> Iterator[None]:
-    """Write sentences in another language, that of a catalogue, within a ``with`` block.
+    """Translate sentences by a catalogue within a ``with`` block.
 
     Examples
     --------
@@ -38,7 +38,7 @@ def translated(translations: NullTranslations) -> Iterator[None]:
 
 
 def gettext(message: str, /, **values: object) -> str:
-    """Return an English message in the language of the block; its fields are filled as `str.format` does.
+    """Return an English message, translated where a catalogue is in use, with its fields filled by `str.format`.
 
     Examples
     --------
@@ -60,7 +60,7 @@ def ngettext(singular: str, plural: str, number: int, /, **values: object) -> st
 
 
 def mark(message: str) -> str:
-    """Return a message as it is: the catalogue then has it, and `gettext` translates it where it is shown.
+    """Return a message unchanged, and mark it for the catalogue; `gettext` translates it where it is shown.
 
     Examples
     --------

@@ -61,7 +61,7 @@ def local_folder(tmp_path: Path) -> Folder:
 
 
 def path_of(folder: Folder) -> Path:
-    return Path(folder.full(NAME))
+    return Path(folder.path_of(NAME))
 
 
 def read_cached(folder: Folder) -> cache.CachedTable | None:
@@ -277,7 +277,7 @@ def test_file_renamed_to_another_account_counts_as_absent(local_folder: Folder, 
     """Otherwise one account could read the data of another."""
     cache.write(local_folder, NAME, answer)
     other = cache.file_name("deployments", QUERY | {"account": "another"})
-    Path(local_folder.full(NAME)).rename(local_folder.full(other))
+    Path(local_folder.path_of(NAME)).rename(local_folder.path_of(other))
     with pytest.warns(CacheWarning, match="another query or account"):
         assert cache.read(local_folder, other, DEPLOYMENTS.arrow) is None
 
@@ -404,7 +404,7 @@ def test_parquet_files_lists_only_complete_files(local_folder: Folder, answer: c
     temporary = Path(local_folder.path) / f".{NAME}.1234-abcdef01.tmp"
     temporary.write_bytes(b"half of")
     (Path(local_folder.path) / "notes.txt").write_text("the user's own")
-    paths = [Path(local_folder.full(name)) for name in names]
+    paths = [Path(local_folder.path_of(name)) for name in names]
     found = sorted((info.path, info.size) for info in local_folder.parquet_files())
     assert found == [(path.as_posix(), path.stat().st_size) for path in paths]
 

@@ -25,6 +25,7 @@ from rich.cells import cell_len
 import qoderdata as qd
 from qoderdata.cli import main, output
 from qoderdata.cli.output import Output, TableColumn
+from qoderdata.formatting import format_count
 from qoderdata.sandbox import Sandbox
 
 if TYPE_CHECKING:
@@ -227,7 +228,7 @@ def test_names_are_truncated_before_dates_and_numbers(
     columns = [
         TableColumn("name", lambda row: row.name),
         TableColumn("at", lambda row: row.at, "fixed"),
-        TableColumn("runs", lambda row: output.count(row.runs), "number"),
+        TableColumn("runs", lambda row: format_count(row.runs), "number"),
         TableColumn("a wide column", lambda _: "x" * 30, "fixed", optional=1),
     ]
     monkeypatch.setenv("COLUMNS", "50")
@@ -249,7 +250,7 @@ def test_optional_columns_are_dropped_before_names_are_truncated(
         TableColumn("name", lambda row: row.name),
         TableColumn("id", lambda _: "i" * 37, "id", optional=9),
         TableColumn("not known", lambda row: row.none, "number", optional=1),
-        TableColumn("all of the runs", lambda row: output.count(row.runs), "number", optional=5),
+        TableColumn("all of the runs", lambda row: format_count(row.runs), "number", optional=5),
     ]
     monkeypatch.setenv("COLUMNS", str(width))
     assert output.print_table(frame, columns) == left_out
@@ -279,7 +280,7 @@ def test_column_with_readable_width_displaces_optional_columns(
     frame = pd.DataFrame({"what": ["word " * 30], "runs": [7]})
     columns = [
         TableColumn("what", lambda row: row.what, "prose", readable=60),
-        TableColumn("runs", lambda row: output.count(row.runs), "number", optional=1),
+        TableColumn("runs", lambda row: format_count(row.runs), "number", optional=1),
     ]
     monkeypatch.setenv("COLUMNS", str(width))
     assert output.print_table(frame, columns) == left_out
@@ -732,7 +733,7 @@ def test_long_text_in_a_column_is_wrapped_not_truncated(
     text = "a sentence that has more words than fit beside the rest of the table " * 3
     frame = pd.DataFrame({"n": [1], "what": [text]})
     columns = [
-        TableColumn("n", lambda row: output.count(row.n), "number"),
+        TableColumn("n", lambda row: format_count(row.n), "number"),
         TableColumn("what", lambda row: row.what, "prose"),
     ]
     monkeypatch.setenv("COLUMNS", "40")

@@ -183,7 +183,7 @@ class TestReplace:
         folder = Folder(target.parent)
         assert len(list(target.parent.iterdir())) == 2
         assert [info.base_name for info in folder.files()] == ["file"]
-        folder.sweep()
+        folder.remove_temporary_files()
         assert list(target.parent.iterdir()) == [target]
 
 
@@ -301,7 +301,7 @@ class TestFolder:
         assert folder.files() == []
         assert folder.files("below") == []
         folder.remove("a")
-        folder.sweep()
+        folder.remove_temporary_files()
         assert not (folder.local and Path(folder.location).exists())
 
     def test_written_files_are_read_and_listed(self, folder: Folder) -> None:
@@ -313,7 +313,7 @@ class TestFolder:
         assert text(folder.folder("below").folder("deep"), "b") == b"2"
         assert sorted(info.base_name for info in folder.files()) == ["a", "b"]
         assert [info.base_name for info in folder.files("below")] == ["b"]
-        assert {info.path for info in folder.files()} == {folder.full("a"), folder.full("below/deep/b")}
+        assert {info.path for info in folder.files()} == {folder.path_of("a"), folder.path_of("below/deep/b")}
 
     def test_removed_file_is_absent(self, folder: Folder) -> None:
         folder.replace("a", writer_of(b"1"))

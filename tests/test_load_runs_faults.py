@@ -211,7 +211,7 @@ def read_files(folder: Path) -> dict[Path, bytes]:
 
 
 def raise_permission_error(folder: Folder, name: str) -> NoReturn:
-    raise PermissionError(13, "Permission denied", folder.full(name))
+    raise PermissionError(13, "Permission denied", folder.path_of(name))
 
 
 def test_manifest_with_permission_error_is_not_replaced(

@@ -198,7 +198,7 @@ def _count_disk_operations(monkeypatch: pytest.MonkeyPatch) -> None:
         replace(self, name, write, durable=durable)
         KILL_COUNTDOWN.count_operation()
         if not durable:
-            UNFLUSHED.append(Path(self.full(name)))
+            UNFLUSHED.append(Path(self.path_of(name)))
 
     def counted_remove(self: Folder, name: str) -> None:
         KILL_COUNTDOWN.count_operation()

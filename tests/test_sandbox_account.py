@@ -125,7 +125,7 @@ def test_number_of_runs_is_exactly_as_given_for_random_arguments(deployments: in
 
 def test_number_of_runs_is_exact_when_manual_runs_do_not_fit(monkeypatch: pytest.MonkeyPatch) -> None:
     """Scheduled runs take the place of the manual ones."""
-    monkeypatch.setattr(run_history, "_BESIDES", 0.9)
+    monkeypatch.setattr(run_history, "_EXTRA_SHARE", 0.9)
     sandbox = Sandbox(deployments=5, runs=40)
     assert len(sandbox.runs) == 40
     assert sum(run["trigger_context"]["type"] == "schedule" for run in sandbox.runs) > 10

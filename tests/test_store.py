@@ -115,7 +115,7 @@ def test_files_and_folders_are_private(store: TableStore, tmp_path: Path) -> Non
 @pytest.mark.parametrize("engine", ["duckdb", "polars", "pyarrow"])
 def test_other_engines_read_the_data_files_directly(store: TableStore, engine: str) -> None:
     commit_entries(store, page(*(run(number, day=1 + number % 14) for number in range(60)), run(60, day=None)))
-    folder = store.folder.full("data")
+    folder = store.folder.path_of("data")
     if engine == "duckdb":
         duckdb = pytest.importorskip("duckdb")
         found = duckdb.sql(
@@ -360,7 +360,7 @@ def test_new_file_outside_the_manifest_is_kept_on_an_object_store(
     for name in ("20260615T000000-ab.parquet", "20260615T020000-cd.parquet"):
         store.folder.replace(f"data/day=2026-06-14/{name}", lambda sink: sink.write(b"PAR1"))
     monkeypatch.setattr(dataset, "_is_old", lambda name: name < "20260615T010000")
-    store._dataset.sweep(store._manifest.files)
+    store._dataset.remove_unlisted(store._manifest.files)
     left = [info.base_name for info in store.folder.files("data")]
     assert len(left) == 2
     assert "20260615T020000-cd.parquet" in left

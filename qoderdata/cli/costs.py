@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import qoderdata as qd
 from qoderdata.cli import grouping, options
-from qoderdata.cli.output import Output, TableColumn, columns_where_any, count, window_columns
+from qoderdata.cli.output import Output, TableColumn, columns_where_any, window_columns
 from qoderdata.cli.service import Service, service_options
-from qoderdata.formatting import MISSING, counted, format_credits, format_percent
+from qoderdata.formatting import MISSING, counted, format_count, format_credits, format_percent
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -64,7 +64,7 @@ def _notes(sessions: pd.DataFrame, total: pd.DataFrame, *, by: list[str]) -> lis
 
 def _columns(costs: pd.DataFrame) -> list[TableColumn]:
     return [
-        TableColumn("sessions", lambda row: count(row.sessions), "number"),
+        TableColumn("sessions", lambda row: format_count(row.sessions), "number"),
         TableColumn("credits", lambda row: format_credits(row.credits), "number"),
         TableColumn("share", lambda row: format_percent(row.share), "number", optional=1),
         TableColumn("median a session", lambda row: format_credits(row.credits_p50), "number", optional=2),

@@ -9,9 +9,9 @@ import click
 
 import qoderdata as qd
 from qoderdata.cli import grouping, options
-from qoderdata.cli.output import MINOR, Output, TableColumn, count
+from qoderdata.cli.output import MINOR, Output, TableColumn
 from qoderdata.cli.service import Service, run_service_options
-from qoderdata.formatting import format_percent, format_time
+from qoderdata.formatting import format_count, format_percent, format_time
 
 _REACH = timedelta(days=14)
 _SHORT = "less than 14 days of runs cannot tell which errors are new"
@@ -56,11 +56,11 @@ def errors(
 def _columns(tz: str) -> list[TableColumn]:
     return [
         TableColumn("new", lambda row: "new" if row.is_new else "", "fixed", is_alert=lambda row: row.is_new),
-        TableColumn("failed", lambda row: count(row.count), "number"),
+        TableColumn("failed", lambda row: format_count(row.count), "number"),
         TableColumn("error", lambda row: row.error_type),
         TableColumn("message", lambda row: row.message, "prose"),
         TableColumn("share", lambda row: format_percent(row.share), "number", optional=3),
-        TableColumn("deployments", lambda row: count(row.deployments), "number", optional=4),
+        TableColumn("deployments", lambda row: format_count(row.deployments), "number", optional=4),
         TableColumn("first seen", lambda row: format_time(row.first_seen, tz), "fixed", optional=5),
         TableColumn("last seen", lambda row: format_time(row.last_seen, tz), "fixed", optional=2),
         TableColumn("example", lambda row: row.example_run_id, "id", optional=MINOR),

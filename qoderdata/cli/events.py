@@ -48,7 +48,7 @@ def events(id: str, *, types: tuple[str, ...], service: Service, result: Output)
 
 
 def _session_of(client: qd.Client, id: str) -> str | None:  # noqa: A002 - as above
-    """Return the session of a run or session; say why a run has none."""
+    """Return the session of a run or session; ``None`` where a run has none, with a note that says why."""
     if id.startswith("sess_"):
         return id
     try:

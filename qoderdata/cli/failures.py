@@ -7,9 +7,9 @@ from typing import Any
 
 import qoderdata as qd
 from qoderdata.cli import grouping, options
-from qoderdata.cli.output import Output, TableColumn, count
+from qoderdata.cli.output import Output, TableColumn
 from qoderdata.cli.service import Service, run_service_options
-from qoderdata.formatting import counted, format_interval, format_percent, format_time
+from qoderdata.formatting import counted, format_count, format_interval, format_percent, format_time
 
 
 @options.command("failures", example="qoderdata failures --by agent --top 10")
@@ -50,7 +50,7 @@ def failures(
     above = result.name_above(rates, fail_over, figure="failure_rate", groups=labels)
     columns = [*labels, *rate_columns(is_grouped=groups.keys != ["id"])]
     empty = "no deployment has run so often" if len(deployments) else "there are no deployments"
-    empty = options.unless_said(empty, deployments, filters)
+    empty = options.empty_table_text(empty, deployments, filters)
     result.print_frame(rates, columns, empty=empty, notes=[*notes, *above])
     return options.FOUND if above else 0
 
@@ -59,9 +59,9 @@ def rate_columns(*, is_grouped: bool = False) -> list[TableColumn]:
     """Return the figures of `failure_rates` for people; of a group, the most failures in a row of a deployment."""
     in_a_row = "most in a row" if is_grouped else "failing in a row"
     return [
-        TableColumn("runs", lambda row: count(row.total_runs), "number"),
-        TableColumn("failed", lambda row: count(row.total_failures), "number"),
+        TableColumn("runs", lambda row: format_count(row.total_runs), "number"),
+        TableColumn("failed", lambda row: format_count(row.total_failures), "number"),
         TableColumn("rate", lambda row: format_percent(row.failure_rate), "number"),
         TableColumn("95 % interval", lambda row: format_interval(row.ci_low, row.ci_high), "number", optional=1),
-        TableColumn(in_a_row, lambda row: count(row.consecutive_failures), "number", optional=2),
+        TableColumn(in_a_row, lambda row: format_count(row.consecutive_failures), "number", optional=2),
     ]

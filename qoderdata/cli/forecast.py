@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import qoderdata as qd
 from qoderdata.cli import options
-from qoderdata.cli.output import DEPLOYMENT, Output, TableColumn, count
+from qoderdata.cli.output import DEPLOYMENT, Output, TableColumn
 from qoderdata.cli.service import Service, service_options
-from qoderdata.formatting import MISSING, counted, format_credits, format_duration, format_percent
+from qoderdata.formatting import MISSING, counted, format_count, format_credits, format_duration, format_percent
 from qoderdata.parsing import parse_span
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ def forecast(
     sessions = service.load(qd.load_sessions, **window)
     found = qd.cost_forecast(deployments, sessions, horizon, start=start)
     empty = "paused deployments do not fire" if filters["status"] == "paused" else "nothing fires"
-    empty = options.unless_said(empty, deployments, filters)
+    empty = options.empty_table_text(empty, deployments, filters)
     result.print_frame(found, _COLUMNS, empty=empty, notes=_notes(found, horizon))
 
 
@@ -61,9 +61,9 @@ def _interval(row: Any) -> str:  # noqa: ANN401 - a row
 
 _COLUMNS = [
     *DEPLOYMENT,
-    TableColumn("triggers", lambda row: count(row.triggers), "number"),
+    TableColumn("triggers", lambda row: format_count(row.triggers), "number"),
     TableColumn("credits expected", lambda row: format_credits(row.expected), "number"),
     TableColumn("95 % interval", _interval, "number"),
-    TableColumn("sessions known", lambda row: count(row.sessions), "number", optional=1),
+    TableColumn("sessions known", lambda row: format_count(row.sessions), "number", optional=1),
     TableColumn("of the budget", lambda row: format_percent(row.budget_use), "number", optional=2),
 ]

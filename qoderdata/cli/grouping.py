@@ -98,18 +98,18 @@ class Groups:
         shown = []
         for word, key in zip(self.words, self.keys, strict=True):
             name = "name" if len(ids) == 1 else _NAMES.get(key, "name")
-            cell = _either(present.index(key))
+            cell = _first_text(present.index(key))
             if key in ids and name in present:
                 heading = "name" if key == "id" else word.removesuffix("_id")
-                shown.append(TableColumn(heading, _either(present.index(name), present.index(key))))
+                shown.append(TableColumn(heading, _first_text(present.index(name), present.index(key))))
                 shown.append(TableColumn(key, cell, "id", optional=MINOR, follows_name=True))
             else:
                 shown.append(TableColumn(word, cell, "id" if word.endswith("id") else "text"))
         return shown
 
 
-def _either(*indexes: int) -> Callable[[Any], Any]:
-    """Return a function of a row that returns the first cell that is a text, else the last one."""
+def _first_text(*indexes: int) -> Callable[[Any], Any]:
+    """Return a function of a row: the first of these cells that is a text, else the last of them."""
 
     def cell(row: Any) -> Any:  # noqa: ANN401 - a row
         return next((row[index] for index in indexes if isinstance(row[index], str)), row[indexes[-1]])
@@ -134,7 +134,7 @@ def _key(word: str, columns: Sequence[str], own: str) -> str:
 
 
 def optional(load: Callable[[], pd.DataFrame]) -> pd.DataFrame | None:
-    """Load a list for its names; where there is none, say so: ids are shown instead."""
+    """Load a list for its names; where that fails, warn that ids are shown, and return None."""
     try:
         return load()
     except NO_NAMES as error:

@@ -66,6 +66,6 @@ def missed(
         TableColumn("reason", lambda row: row.reason, "prose"),
     ]
     certain = result.name_rows(found[found["certain"]], labels, "certainly missed") if fail else []
-    empty = options.unless_said("nothing was missed", deployments, filters)
+    empty = options.empty_table_text("nothing was missed", deployments, filters)
     result.print_frame(found, columns, empty=empty, notes=certain)
     return options.FOUND if certain else 0

@@ -38,7 +38,7 @@ _WRITERS = (".csv", ".parquet")
 PATH = click.Path(readable=False)
 #: The exit code of a command that found what it was asked to look for.
 FOUND = 1
-#: What messages of the library say to callers in Python, and what they say here.
+#: Parts of messages that are written for callers in Python, and what a command says instead.
 _SPELLINGS = {
     "refresh='all'": "--refresh-all",
     "refresh=True": "--refresh",
@@ -55,7 +55,8 @@ _SPELLINGS = {
     ", or `from qoderdata.sandbox import Sandbox`": "",
     " and restart Python, or give other names by labels={id: name}": "",
 }
-#: Quoted text, which stays as it is; what is in the table; what tells outcomes; an exact time; and a parameter.
+#: What `spelled` looks for: quoted text, which stays as it is; the texts above; a call of `load_runs`; an exact
+#: time; and a parameter.
 _PYTHON = re.compile(
     "|".join(
         [
@@ -83,7 +84,7 @@ class Command(click.Command):
         self.params.append(verbose_option())
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Parse the words after the command; what is wrong with them names this command, which click forgets."""
+        """Parse the words after the command; click forgets which command an error is about, so add it."""
         try:
             return super().parse_args(ctx, args)
         except click.UsageError as error:
@@ -151,7 +152,7 @@ def option(declaration: str, **settings: Any) -> _Option:  # noqa: ANN401 - thos
 
 
 def gather(argument: str, make: Callable[..., Any], *options: _Option, group: str) -> Decorator:
-    """Add options to a command, and pass `make` of their values to it as one argument."""
+    """Return the decorator that adds options to a command, and passes `make` of their values as one argument."""
 
     def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(function)
@@ -170,8 +171,9 @@ def gather(argument: str, make: Callable[..., Any], *options: _Option, group: st
 
 
 def spelled(text: str, command: click.Command | None = None, words: Sequence[str] | None = None) -> str:
-    """Write a message of the library as a command spells it; ``None``: the command that runs.
+    """Return a message of the library in the words of a command: its options instead of Python's parameters.
 
+    `command`: ``None`` is the command that runs.
     `words` is the command line, where the message is to say which values are defaults.
     """
     command = command or click.get_current_context().command
@@ -196,7 +198,7 @@ def spelled(text: str, command: click.Command | None = None, words: Sequence[str
 
 
 def spell_findings(findings: pd.DataFrame, command: click.Command | None = None) -> pd.DataFrame:
-    """Return what `check` finds with its advice as `spelled` spells it."""
+    """Return what `check` finds, with the advice in the words of a command, as `spelled` returns it."""
     details = findings["detail"]
     has_advice = findings["kind"] == "incomplete_data"  # the others have names, which stay as they are
     return findings.assign(detail=details.where(~has_advice, details.map(lambda text: spelled(text, command))))
@@ -204,7 +206,7 @@ def spell_findings(findings: pd.DataFrame, command: click.Command | None = None)
 
 @contextlib.contextmanager
 def ended_by_signals() -> Iterator[None]:
-    """Let SIGTERM end the command as Ctrl-C does, also in a background job, where a shell ignores the latter."""
+    """End the command by SIGTERM as by Ctrl-C; by SIGINT also in a background job, where a shell ignores it."""
     ending = (signal.SIGINT, signal.SIGTERM)
     before = [signal.signal(one, signal.default_int_handler) for one in ending]
     try:
@@ -239,7 +241,7 @@ def deployment_filters(*, archived: bool = True) -> Decorator:
 
 
 def filters_given(filters: dict[str, Any]) -> dict[str, Any]:
-    """Return the filters of a list that leave out something; archived deployments are no part of most lists."""
+    """Return the filters that were given; `include_archived` and `outcomes` leave out nothing."""
     return {
         name: value
         for name, value in filters.items()
@@ -247,8 +249,8 @@ def filters_given(filters: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def unless_said(empty: str, deployments: pd.DataFrame, filters: dict[str, Any]) -> str:
-    """Return what is said of an empty table; nothing where `Service` has said that nothing passes the filters."""
+def empty_table_text(empty: str, deployments: pd.DataFrame, filters: dict[str, Any]) -> str:
+    """Return the text for an empty table; none where `Service` has noted that nothing passes the filters."""
     return "" if deployments.empty and filters_given(filters) else empty
 
 
@@ -273,7 +275,7 @@ def run_window(*, since: str | None = "30D") -> Decorator:
 
 
 def describe_window(window: dict[str, Any], what: str, tz: str) -> list[str]:
-    """Say which time a table is about, unless it is about all; `what` is such as ``"runs triggered"``.
+    """Return a note that says which time a table is about; none if it is about all. `what`: ``"runs triggered"``.
 
     Ages count from now: call this before what may take minutes to load.
     """
@@ -287,7 +289,7 @@ def describe_window(window: dict[str, Any], what: str, tz: str) -> list[str]:
 
 
 def nothing_in(period: Sequence[str], what: str) -> str:
-    """Say that there is nothing in a time that `describe_window` describes; `what` is such as ``"runs"``."""
+    """Return the text for an empty table of a time that `describe_window` describes; `what` is like ``"runs"``."""
     return f"there are no {period[0] if period else what}"
 
 
@@ -396,7 +398,7 @@ def time_option(name: str, meaning: str) -> Decorator:
 
 
 class NumberRange(click.FloatRange):
-    """A number in a range; nan, which click takes for one in every range, is none."""
+    """A number in a range; nan is refused, which click accepts for every range."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:  # noqa: ANN401
         """Read a number."""

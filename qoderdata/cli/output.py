@@ -1,4 +1,4 @@
-"""How results are printed: a table for people, Markdown for a chat, CSV and JSON for programs.
+"""Print results: a table for people, Markdown for a chat, CSV and JSON for programs.
 
 On a terminal a table fits its width: names are cut a little, then columns are left out, and a line says which. In
 a pipe or a file nothing is cut. Text from the service never reaches a terminal with control characters.
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 #: Rows of a table for people, unless `--top` says otherwise.
 DEFAULT_TOP = 40
-#: The `optional` of ids and of what other columns say too.
+#: The value of `optional` for ids, and for columns that repeat what other columns say.
 MINOR = 9
 #: How many rows a note names.
 _NAMED = 3
@@ -39,8 +39,6 @@ _NARROWEST = {"text": 12, "id": 20, "prose": 15}
 #: How wide it should be before columns that may be left out are shown.
 _READABLE = {"text": 22, "id": 20, "prose": 22}
 _GAP = 2
-#: Categories of characters that can steer a terminal or change the direction of what follows.
-_UNSAFE = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
 #: Characters that Markdown gives a meaning.
 _MARKDOWN = re.compile(r"([\\`*_\[\]<>|~#&@!])")
 #: Text that some Markdown renderers or chats turn into a link: a scheme, `www.`, an e-mail address, a domain.
@@ -90,7 +88,7 @@ def window_columns(frame: pd.DataFrame, tz: str) -> list[TableColumn]:
 
 def columns_where_any(frame: pd.DataFrame, name: str, heading: str) -> list[TableColumn]:
     """Return the column of a count, where any is above 0."""
-    counts = TableColumn(heading, lambda row: count(getattr(row, name)), "number", optional=1)
+    counts = TableColumn(heading, lambda row: formatting.format_count(getattr(row, name)), "number", optional=1)
     return [counts] if frame[name].gt(0).any() else []
 
 
@@ -196,12 +194,6 @@ def _in_zone(frame: pd.DataFrame, tz: str) -> pd.DataFrame:
     return frame.assign(**{name: frame[name].dt.tz_convert(parsing.pandas_zone(tz)) for name in times})
 
 
-def count(value: Any) -> str:  # noqa: ANN401 - an integer or one of pandas' missing values
-    """Write a count; a missing one is not 0."""
-    text = formatting.one_line(value)
-    return text if text == formatting.MISSING else f"{value:,}"
-
-
 def format_seconds(time: datetime | None, tz: str) -> str:
     """Write a time as `format_time` does, with seconds."""
     minute, _, offset = formatting.format_time(time, tz).rpartition(" ")
@@ -211,7 +203,7 @@ def format_seconds(time: datetime | None, tz: str) -> str:
 def print_table(frame: pd.DataFrame, columns: Sequence[TableColumn], *, markdown: bool = False) -> list[str]:
     """Print a frame as a table for people, of any width in Markdown; its index counts as columns.
 
-    Return the headings of columns that had no room, without `MINOR` ones that nobody misses.
+    Return the headings of the columns that had no room, without those of `MINOR` ones that repeat other columns.
     """
     rows = _cells(frame, columns)
     if markdown:
@@ -254,7 +246,7 @@ def _cells(frame: pd.DataFrame, columns: Sequence[TableColumn]) -> list[list[Tex
 
 
 def echo(text: str = "", *, end: str = "\n") -> None:
-    """Print text; where the reader has gone, as after `| head`, drop it and go on."""
+    """Print text; where the reader has closed the pipe, as `| head` does, drop the text and go on."""
     try:
         print(text, end=end)
     except BrokenPipeError:
@@ -262,7 +254,7 @@ def echo(text: str = "", *, end: str = "\n") -> None:
 
 
 def note(text: str) -> None:
-    """Say something about the result on standard error, in one line that cannot steer a terminal."""
+    """Print a note about the result on standard error, in one line without control characters."""
     with contextlib.suppress(OSError):  # a full or closed standard error changes no exit code
         print(f"qoderdata: {escape_controls(' '.join(text.split()))}", file=sys.stderr)
 
@@ -284,7 +276,7 @@ def print_exact(text: str) -> None:
 
 
 def flush() -> None:
-    """Write what is still buffered; a reader that has gone is no error."""
+    """Write what is still buffered; that the reader has closed the pipe is no error."""
     try:
         sys.stdout.flush()
     except BrokenPipeError:
@@ -299,12 +291,12 @@ def _discard_output() -> None:
 
 
 def escape_controls(text: str) -> str:
-    r"""Escape characters that can steer a terminal as JSON does, but no line ends and tabs."""
+    r"""Escape characters that can control a terminal, as JSON escapes them; keep line ends and tabs."""
     return "".join(json.dumps(character)[1:-1] if _is_unsafe(character) else character for character in text)
 
 
 def _is_unsafe(character: str) -> bool:
-    return character not in "\n\t" and unicodedata.category(character) in _UNSAFE
+    return character not in "\n\t" and unicodedata.category(character) in formatting.UNPRINTABLE
 
 
 # -- forms -------------------------------------------------------------------------------------------------------

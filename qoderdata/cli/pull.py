@@ -22,13 +22,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Destination:
-    """Where a pulled frame goes, and how the command says so."""
+    """The file that a pulled frame is written to, and the form of the message about it."""
 
     out: Path | None
     json: bool
 
     def take(self, frame: pd.DataFrame, what: str) -> None:
-        """Write the frame and say what was done."""
+        """Write the frame, and print what was done."""
         if self.out is not None:
             options.write(frame, self.out)
         if self.json:

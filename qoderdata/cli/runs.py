@@ -8,9 +8,9 @@ import click
 
 import qoderdata as qd
 from qoderdata.cli import grouping, options
-from qoderdata.cli.output import Output, TableColumn, columns_where_any, count, window_columns
+from qoderdata.cli.output import Output, TableColumn, columns_where_any, window_columns
 from qoderdata.cli.service import Service, run_service_options
-from qoderdata.formatting import format_interval, format_milliseconds, format_percent, format_time
+from qoderdata.formatting import format_count, format_interval, format_milliseconds, format_percent, format_time
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -88,11 +88,11 @@ def runs(
 
 def _rate_columns(rates: pd.DataFrame) -> list[TableColumn]:
     return [
-        TableColumn("runs", lambda row: count(row.runs), "number"),
+        TableColumn("runs", lambda row: format_count(row.runs), "number"),
         *columns_where_any(rates, "assumed", "assumed completed"),
-        TableColumn("failed", lambda row: count(row.failed), "number"),
-        TableColumn("skipped", lambda row: count(row.skipped), "number", optional=4),
-        TableColumn("unfinished", lambda row: count(row.unfinished), "number", optional=3),
+        TableColumn("failed", lambda row: format_count(row.failed), "number"),
+        TableColumn("skipped", lambda row: format_count(row.skipped), "number", optional=4),
+        TableColumn("unfinished", lambda row: format_count(row.unfinished), "number", optional=3),
         *columns_where_any(rates, "unknown", "outcome unknown"),
         TableColumn("rate", lambda row: format_percent(row.failure_rate), "number"),
         TableColumn("95 % interval", lambda row: format_interval(row.ci_low, row.ci_high), "number", optional=1),
@@ -111,7 +111,7 @@ def _error_columns(tz: str, *, is_whole: bool) -> list[TableColumn]:
     first_seen = "first seen" if is_whole else "first seen in this window"
     return [
         TableColumn("error", lambda row: row.error_type),
-        TableColumn("failed", lambda row: count(row.count), "number"),
+        TableColumn("failed", lambda row: format_count(row.count), "number"),
         TableColumn("share", lambda row: format_percent(row.share), "number", optional=1),
         TableColumn(first_seen, lambda row: format_time(row.first_seen, tz), "fixed", optional=2),
         TableColumn("last seen", lambda row: format_time(row.last_seen, tz), "fixed"),
@@ -120,9 +120,11 @@ def _error_columns(tz: str, *, is_whole: bool) -> list[TableColumn]:
 
 def _streak_columns(tz: str) -> list[TableColumn]:
     return [
-        TableColumn("failing in a row", lambda row: count(row.current_streak), "number", is_alert=_is_failing),
+        TableColumn(
+            "failing in a row", lambda row: format_count(row.current_streak), "number", is_alert=_is_failing
+        ),
         TableColumn("failing since", lambda row: format_time(row.current_streak_since, tz), "fixed"),
-        TableColumn("longest streak", lambda row: count(row.longest_streak), "number", optional=1),
+        TableColumn("longest streak", lambda row: format_count(row.longest_streak), "number", optional=1),
         TableColumn("mean time to repair", lambda row: format_milliseconds(row.mttr_ms), "number", optional=2),
     ]
 

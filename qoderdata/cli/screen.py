@@ -1,7 +1,7 @@
 """How is the live view drawn, and how does it share the terminal with the keyboard?
 
-The view is drawn anew each second, and when the terminal's size changes. Its thread owns the terminal: it takes
-the alternate screen and the keys, and gives them back whatever happens elsewhere.
+The view is drawn anew each second, and when the terminal's size changes. One thread draws it and reads the keys;
+it switches to the alternate screen, and restores the terminal whatever happens in other threads.
 """
 
 from __future__ import annotations

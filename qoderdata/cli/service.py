@@ -78,7 +78,7 @@ class Service:
     def load_filtered(
         self, load: Callable[..., pd.DataFrame], filters: dict[str, Any], *, what: str
     ) -> pd.DataFrame:
-        """Load a list; an agent may be given by its name. Where nothing passes the filters, say so."""
+        """Load a list, and print a note where nothing passes the filters; an agent may be given by its name."""
         found = self.load(load, **filters)
         given = filters_given(filters)
         if len(found) or not given:
@@ -143,7 +143,7 @@ def lacks_counters(deployments: pd.DataFrame) -> bool:
 
 @contextlib.contextmanager
 def advice_on_archived(filters: dict[str, Any]) -> Iterator[None]:
-    """Say how to store the list with archived deployments where it is asked for and not stored."""
+    """Add to a `CacheError` how to store the list with archived deployments, where that was asked for."""
     try:
         yield
     except CacheError as error:

@@ -116,7 +116,7 @@ class _Reader:
         self._client.page_limit = known
 
     def wait_as_told(self, error: errors.QoderdataError) -> None:
-        """Wait before the next reading as the service asks for in an error."""
+        """Set the pause before the next reading to what an error asks for, where that is longer than usual."""
         asked = getattr(error, "retry_after", None) or 0.0
         self.pause = max(self._every, timedelta(seconds=asked))
 

@@ -8,9 +8,9 @@ import click
 
 import qoderdata as qd
 from qoderdata.cli import options
-from qoderdata.cli.output import DEPLOYMENT, Output, TableColumn, count, window_columns
+from qoderdata.cli.output import DEPLOYMENT, Output, TableColumn, window_columns
 from qoderdata.cli.service import Service, service_options
-from qoderdata.formatting import format_time
+from qoderdata.formatting import format_count, format_time
 
 
 @options.command("triggers", example="qoderdata triggers --horizon 24h --tz Asia/Shanghai")
@@ -38,7 +38,7 @@ def triggers(
     empty = (
         "paused deployments do not fire; --include-paused treats them as active" if is_paused else "nothing fires"
     )
-    empty = options.unless_said(empty, deployments, filters)
+    empty = options.empty_table_text(empty, deployments, filters)
     if load is not None:
         found = qd.trigger_load(upcoming, freq=load)
         result.print_frame(found, [*window_columns(found, result.tz), *_LOAD_COLUMNS], empty=empty)
@@ -58,7 +58,7 @@ def trigger_columns(tz: str) -> list[TableColumn]:
 
 
 _LOAD_COLUMNS = [
-    TableColumn("triggers", lambda row: count(row.triggers), "number"),
-    TableColumn("deployments", lambda row: count(row.deployments), "number"),
-    TableColumn("on the hour", lambda row: count(row.at_minute_0), "number"),
+    TableColumn("triggers", lambda row: format_count(row.triggers), "number"),
+    TableColumn("deployments", lambda row: format_count(row.deployments), "number"),
+    TableColumn("on the hour", lambda row: format_count(row.at_minute_0), "number"),
 ]

@@ -80,7 +80,7 @@ def unusual(
 
 
 def _notes(runs: pd.DataFrame) -> list[str]:
-    """Say how many completed runs are compared with nothing, as only events tell how long they took."""
+    """Return a note: how many completed runs have no known duration, which only events tell."""
     took = runs["duration_ms"][runs["status"] == "completed"]
     unknown = int(took.isna().sum())
     if not unknown:

@@ -107,7 +107,7 @@ class ErrorMapper:
         return Failure(error, retries.is_retryable(status, response.headers), wait)
 
     def from_unreadable(self, path: str, response: Response) -> Failure:
-        """Return the failure of a success whose body is not whole JSON; records in it are never quoted."""
+        """Return the failure of a response with a success status whose body is not whole JSON; never quote it."""
         body = _describe_empty(response) or f"{len(response.body)} bytes of something else"
         error = errors.APIResponseValidationError(
             f"{self._request(path)}: the service answered {response.status}, but not with whole JSON: {body}. "
@@ -117,9 +117,10 @@ class ErrorMapper:
         return Failure(error, retryable=True)
 
     def from_contract(self, response: Response, error: errors.APIResponseValidationError) -> Failure:
-        """Return the failure of a success whose JSON breaks the contract, without frames that hold its text."""
+        """Return the failure of a response with a success status whose JSON breaks the contract."""
         error.args = tuple(self._mask(arg) if isinstance(arg, str) else arg for arg in error.args)
         error.request_id = self._request_id(response)
+        # The frames of a traceback would hold the text of the response.
         error.__cause__ = error.__context__ = None
         return Failure(error.with_traceback(None), retryable=False)
 

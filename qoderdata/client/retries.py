@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 #: The full waits in seconds after one failed attempt, after two, and so on; the last one for all that follow.
 _BACKOFFS = (0.5, 1.0, 2.0, 4.0, 8.0)
 _LONGEST_REQUESTED_WAIT = 60.0
+#: With jitter a wait is at least this share of the full wait.
 _LEAST_SHARE = 0.75
 _RETRYABLE_STATUSES = frozenset({408, 429, 500, 502, 503, 504, 529})
 _CONFLICT = 409
@@ -63,7 +64,7 @@ class RateLimiter:
             self._clock.sleep(start - now)
 
     def pause(self, seconds: float) -> None:
-        """Delay requests not yet scheduled; threads already waiting go on."""
+        """Delay the requests that have not called `wait` yet."""
         with self._lock:
             self._next = max(self._next, self._clock.monotonic() + seconds)
 
@@ -89,7 +90,7 @@ def is_retryable(status: int, headers: Mapping[str, str]) -> bool:
 def retry_wait(attempts: int, requested: float | None) -> float | None:
     """Return the seconds to wait after so many failed attempts, given the wait that the service requested.
 
-    ``None`` where that is more than 60, so that the caller decides.
+    ``None`` where that is more than 60: the request is not retried.
 
     Examples
     --------

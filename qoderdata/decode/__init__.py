@@ -1,4 +1,4 @@
-"""Bytes to Arrow: how a page of JSON becomes rows of a table.
+"""Turn bytes into Arrow: how does a page of JSON become rows of a table?
 
 ============  ========================================================================
 file          question

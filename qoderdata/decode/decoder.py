@@ -1,7 +1,7 @@
-"""Pages to one table: which reader a page needs, and how the tables of all pages are joined.
+"""Turn pages into one table: which reader does a page need, and how are the tables of all pages joined?
 
-`Decoder.read_page` proves that a body is a whole page, `Decoder.to_table` makes its table, and `Decoder.finish`
-joins the tables of all pages and warns of what was odd.
+`Decoder.read_page` checks that a body is a whole page, `Decoder.to_table` makes its table, and `Decoder.finish`
+joins the tables of all pages, and warns of repeated ids and of values that did not fit.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 Records = Mapping[str, Any] | Iterable[Mapping[str, Any]]
 
-#: As many records go to the exact reader at once.
+#: The most records of a page that go to the exact reader at once.
 _EXACT_RECORDS = 20
 #: Records that are held as Python objects at a time.
 _BATCH = 5_000
@@ -47,7 +47,7 @@ class Page:
     next_page: str | None
     #: The records: structs, JSON texts, or Python objects.
     records: Sequence[Any]
-    #: What made structs of the records; ``None`` where they are something else.
+    #: The reader that made structs of the records; ``None`` where they are no structs.
     reader: FastReader | None
     #: The body that they were read from.
     body: bytes
@@ -123,7 +123,7 @@ class Decoder:
         return pa.concat_tables(tables).unify_dictionaries()
 
     def _split(self, raws: Sequence[msgspec.Raw], first: int) -> Iterable[pa.Table]:
-        """Halve records until few are left that only the exact reader can read."""
+        """Halve the records until only few have to go to the exact reader."""
         text = join_list(raws)
         try:
             yield self._reader.table(self._reader.records.decode(text))
@@ -142,7 +142,7 @@ class Decoder:
         return table
 
     def finish(self, tables: Sequence[pa.Table]) -> pa.Table:
-        """Join the tables of all pages, in the order given: one row per id, as its last record says, at its place.
+        """Join the tables of all pages, in the order given: one row per id, the last record with that id.
 
         Warn once of all values that did not fit their columns, and once of all ids that came more than once.
         """
@@ -206,7 +206,7 @@ def _record_list(records: Records) -> Iterable[object]:
 
 
 def _checked(records: Iterable[object]) -> Iterator[object]:
-    """Check what a caller gave; the messages of `flatten` are about what the service sent."""
+    """Check records that a caller gave, since the messages of `flatten` are about a response."""
     for index, record in enumerate(records):
         name = record.get("id") if isinstance(record, Mapping) else None
         if not isinstance(name, str) or not is_utf8(name):

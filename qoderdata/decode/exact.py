@@ -1,4 +1,4 @@
-"""Records to a table, one value at a time: which value fits a column, and where all others go.
+"""Read records one value at a time: which value fits a column, and where does every other value go?
 
 This reader takes any record and loses nothing. A value goes to its column, or to ``extra`` under its dotted path.
 """
@@ -105,7 +105,7 @@ class Row:
         self.unknown = unknown
 
     def walk(self, value: Mapping[str, object], branch: Branch, above: FieldPath = ()) -> None:
-        """Take all keys of an object."""
+        """Put each value of an object into its column, into the column of other keys, or into `extra`."""
         own: dict[str, object] = {}
         for key, item in value.items():
             known = branch.keys.get(key)
@@ -125,7 +125,7 @@ class Row:
             self.columns[branch.rest.name] = write(own)
 
     def _take(self, item: object, known: Branch | Column | str | None, path: FieldPath) -> object:
-        """Take one value; return the part of an object that its column does not hold."""
+        """Put a value into its column or into `extra`; return what the column does not hold of an object."""
         if isinstance(known, Column):
             rest = None
             if known.kind is Kind.TEXT_OR_ID and isinstance(item, Mapping) and isinstance(item.get("id"), str):
@@ -198,7 +198,7 @@ def extra_column(fields: Mapping[FieldPath, Sequence[msgspec.Raw]], count: int) 
 
 
 def _leaves(values: Mapping[int, object], path: str, depth: int = 0) -> Iterator[tuple[str, dict[int, object]]]:
-    """Yield each leaf of decoded values, given by row: its path, and its values by row. `keep` takes one row."""
+    """Yield the path of each leaf of some values, with its values by row; `keep` does it for one row."""
     if depth > DEEPEST:
         raise too_deep()
     leaves: dict[int, object] = {}

@@ -1,4 +1,4 @@
-"""A page that keeps to the contract to a table, many records at a time.
+"""Read a page that keeps to the contract, many records at a time.
 
 msgspec reads typed structs that are made from the schema; a field that they do not have, or a value of another
 type, is an error there. The records then go to `qoderdata.decode.exact`, which defines what is right.
@@ -199,7 +199,7 @@ class FastReader:
 
 
 def _present(values: Sequence[Any], level: _Level) -> list[Any]:
-    """Replace absent objects by empty ones; an object that is really empty needs the exact path."""
+    """Replace absent objects by empty ones; raise `NeedsExactPath` where an object of the page may be empty."""
     if level.empty in values:
         raise NeedsExactPath("an object may be empty, which leaves a trace")
     return [level.empty if value is None else value for value in values]

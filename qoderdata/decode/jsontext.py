@@ -1,4 +1,4 @@
-"""JSON text to Python values and back, exactly, in one canonical form.
+"""Parse JSON text exactly, and write it in one canonical form.
 
 Numbers that a Python number would change keep their digits, and lone surrogates keep their escapes. What JSON
 forbids (``NaN``, bad UTF-8, trailing data) is an error. A key that occurs twice in an object: the last one counts.

@@ -25,6 +25,7 @@ from qoderdata.formatting import (
     truncate,
 )
 from qoderdata.frames import with_names
+from qoderdata.parsing import window_origin
 from qoderdata.plots.axes import check_times, describe_zone
 from qoderdata.plots.labels import keys_and_names, label_texts
 from qoderdata.plots.timeline_plots import drawn_outcomes
@@ -42,8 +43,6 @@ _NUMBERS = {outcome: number for number, outcome in enumerate(OUTCOMES)}
 MOST_ROWS = 50_000
 _WINDOWS = ("1h", "3h", "6h", "12h", "1D", "7D", "28D")
 _DAY_MS = 86_400_000
-#: Weeks begin on Monday, and 1970 on a Thursday.
-_FIRST_MONDAY_MS = 4 * _DAY_MS
 _NAME_COLUMNS, _FULL_NAME, _MESSAGE = 28, 120, 200
 _NO_KEY = "(none)"
 
@@ -212,8 +211,8 @@ def _summed(rows: pd.DataFrame) -> tuple[pd.DataFrame, pd.Timedelta]:
 
 
 def first_window(step: int) -> int:
-    """Return when the first window of a length began after 1970, both in milliseconds; weeks begin on Monday."""
-    return _FIRST_MONDAY_MS if step > _DAY_MS else 0
+    """Return when the first window of a length began, in milliseconds since 1970, as `window_origin` counts it."""
+    return window_origin(1000 * step) // 1000
 
 
 def _records(rows: pd.DataFrame) -> list[_Row]:
@@ -226,7 +225,7 @@ def _records(rows: pd.DataFrame) -> list[_Row]:
 def _notes(
     df: pd.DataFrame, runs: pd.DataFrame, rows: pd.DataFrame, window: pd.Timedelta | None, zone: ZoneInfo
 ) -> list[str]:
-    """Say what is shown, what each mark stands for, and what is not known."""
+    """Return sentences: what is shown, what each mark stands for, and what is not known."""
     if runs.empty:
         return ["There are no runs to show."]
     first, last = runs["triggered_at"].min(), runs["triggered_at"].max()

@@ -300,7 +300,7 @@ class _Views:
 
     @staticmethod
     def _cell_words(tall: int, wide: int) -> str:
-        """Say what a cell of the calendar is."""
+        """Return in words what a cell of the calendar is."""
         if tall == _DAY_MS:
             return "day" if wide == _DAY_MS else f"{wide // _DAY_MS} days"
         return "day and hour" if tall == _HOUR_MS else f"day and {tall // _HOUR_MS} hours"

@@ -30,14 +30,14 @@ _CLEAR_SECONDS = 5.0
 
 
 class Kept(TypedDict):
-    """How much there is of one kind."""
+    """The number of the files of one kind, and their size in bytes."""
 
     files: int
     bytes: int
 
 
 class CacheUsage(TypedDict):
-    """Where the cache is, and how much it holds of each kind."""
+    """The location of the cache, and the number and size of its files of each kind."""
 
     location: str
     queries: Kept
@@ -75,9 +75,9 @@ def cache_usage(cache_dir: str | Path | None = None) -> CacheUsage:
     """
     folder = Folder(resolve_cache_dir(cache_dir))
     answers, dated = folder.folder(cache.FOLDER), folder.folder(history.FOLDER)
-    with answers.opened("cached answers"):
+    with answers.raising_cache_error("cached answers"):
         queries = _kept(answers.parquet_files())
-    with dated.opened("snapshots"):
+    with dated.raising_cache_error("snapshots"):
         snapshots = _kept(dated.parquet_files())
     runs, sessions, outcomes = (
         _kept(info for _, infos in store_files(folder, table) for info in infos)
@@ -128,10 +128,10 @@ def clear_cache(cache_dir: str | Path | None = None) -> int:
     """
     folder = Folder(resolve_cache_dir(cache_dir))
     answers, dated = folder.folder(cache.FOLDER), folder.folder(history.FOLDER)
-    with answers.opened("cached answers"):
+    with answers.raising_cache_error("cached answers"):
         removed = answers.clear()
     removed += clear_stores(folder)
-    with dated.opened("snapshots"):
+    with dated.raising_cache_error("snapshots"):
         return removed + dated.clear()
 
 
@@ -140,7 +140,7 @@ def store_files(folder: Folder, table: StoredTable) -> list[tuple[Account, list[
     found = []
     for key in _keys(folder, table):
         store = folder.folder(table.name).folder(key)
-        with store.opened(f"store of {table.name}"):
+        with store.raising_cache_error(f"store of {table.name}"):
             try:
                 known = read_manifest(store)
             except UnusableManifestError as error:
@@ -162,7 +162,7 @@ def clear_stores(folder: Folder) -> int:
         parent = folder.folder(table.name)
         for key in _keys(folder, table):
             store = parent.folder(key)
-            with store.opened(f"store of {table.name}"), contextlib.ExitStack() as stack:
+            with store.raising_cache_error(f"store of {table.name}"), contextlib.ExitStack() as stack:
                 try:
                     stack.enter_context(parent.lock(key, timeout=_CLEAR_SECONDS))
                 except CacheError as error:
@@ -180,6 +180,6 @@ def clear_stores(folder: Folder) -> int:
 
 def _keys(folder: Folder, table: StoredTable) -> list[str]:
     parent = folder.folder(table.name)
-    with parent.opened(f"stores of {table.name}"):
+    with parent.raising_cache_error(f"stores of {table.name}"):
         infos = parent.filesystem.get_file_info(fs.FileSelector(parent.path, allow_not_found=True))
     return sorted(info.base_name for info in infos if info.type == fs.FileType.Directory)

@@ -198,5 +198,5 @@ def _listed(
     series = history.series(
         Folder(resolve_cache_dir(cache_dir)), client.identity, include_archived=include_archived
     )
-    with series.folder.opened("snapshots"):
+    with series.folder.raising_cache_error("snapshots"):
         return series, history.files_of(series)

@@ -70,7 +70,7 @@ class _Filters:
     include_archived: bool = False
     created_since: pd.Timestamp | None = None
     created_until: pd.Timestamp | None = None
-    #: The bounds as they were written: the cache takes the same age asked for later for the same question.
+    #: The bounds as they were written, for the cache key: the same age, asked for later, has the same key.
     written: Mapping[str, str] = field(default_factory=dict)
 
     def params(self) -> dict[str, str]:

@@ -54,18 +54,18 @@ _logger = logging.getLogger("qoderdata")
 _REFUSALS = 100
 #: How often a refresh starts again because a commit found a damaged file.
 _ATTEMPTS = 5
-#: How many single records in a row may fail with an error of the service before the others are left alone.
+#: After how many consecutive errors of the service no more single records are read.
 MAX_FAILURES = 3
-#: How many consecutive records must be older than a time, to show that the list has passed it: a single old record
-#: that is listed above new ones shows nothing.
+#: How many consecutive records must be older than a time to prove that the list has passed it: a single old record
+#: may be listed above new ones.
 _EVIDENCE = 20
-#: How far the clocks may differ that tell when a run was triggered, and when it and its session were created. So
-#: much more is asked for.
-CLOCKS_DIFFER = timedelta(hours=1)
+#: How far apart the clocks may be that set the times of a run's trigger, of the run and of its session. Requests
+#: for a period ask for so much more.
+CLOCK_SKEW = timedelta(hours=1)
 _INSTANT = timedelta(microseconds=1)
 _TIME: Any = pa.timestamp("us", tz="UTC")
 _LAST_INSTANT = datetime.max.replace(tzinfo=UTC)
-#: Errors about one answer, which say nothing of the others; those of the account are raised.
+#: Errors about a single record, so that others can still be read; errors about the account are raised.
 _RECORD_ERRORS = (APIStatusError, APIResponseValidationError, PaginationError)
 _ACCOUNT_ERRORS = (AuthenticationError, RateLimitError)
 
@@ -92,7 +92,7 @@ class Freshness:
     not_before: datetime
     #: Whether all rows that are asked for are read again; none that only the store has is lost.
     everything: bool
-    #: When this call itself has read: recent enough, also where the clock was set back meanwhile.
+    #: The times of this call's own readings: always recent enough, even if the clock was set back meanwhile.
     own_times: set[datetime] = field(default_factory=set)
 
     def is_recent(self, time: datetime) -> bool:
@@ -149,12 +149,13 @@ class ListReader:
 
     def __post_init__(self) -> None:
         self.decoder = Decoder(self.remote.table.schema)
-        #: A filter that newer editions know and older ones ignore: it only saves requests.
-        self._narrow: dict[str, str] = {}
+        #: A filter by time that newer editions know and older ones ignore: it only saves requests.
+        self._time_filter: dict[str, str] = {}
         if self.oldest is not None:
-            self._narrow["created_at[gte]"] = format_bound(earlier(self.oldest, CLOCKS_DIFFER))
-        self._may_narrow: bool | None = None
-        # Lists of small pages are no reason to ask the others for small pages too.
+            self._time_filter["created_at[gte]"] = format_bound(earlier(self.oldest, CLOCK_SKEW))
+        #: Whether the next page may be filtered by time; ``None`` before the first page.
+        self._may_filter: bool | None = None
+        # The page size of a list with small pages says nothing of other lists.
         self._remembers_size = not has_small_pages(self.remote.cursor_param)
         self._size = PageSize(self.client.page_limit if self._remembers_size else SAFE_PAGE)
         self._bar = ProgressBar(self.remote.table.name, self.oldest, progress=self.progress)
@@ -178,25 +179,26 @@ class ListReader:
 
         def fetch(cursor: str | None, limit: int) -> ListedPage:
             nonlocal below
-            narrow = self._narrow if cursor is not None and self._may_narrow else {}
+            time_filter = self._time_filter if cursor is not None and self._may_filter else {}
             try:
-                found = self._ask({**params, **narrow}, cursor, limit, times)
+                found = self._ask({**params, **time_filter}, cursor, limit, times)
             except BadRequestError:
-                if not narrow:
+                if not time_filter:
                     raise
                 # A service may bind a cursor to the filters that it came with.
-                narrow, self._may_narrow = {}, False
+                time_filter, self._may_filter = {}, False
                 found = self._ask(params, cursor, limit, times)
             if found.has_more:
                 # A page that is not full may have lost rows to the filter, and then it would hide a gap.
-                self._may_narrow = found.count == limit and self._may_narrow is not False
-                if narrow and not self._may_narrow:
+                self._may_filter = found.count == limit and self._may_filter is not False
+                if time_filter and not self._may_filter:
                     found = self._ask(params, cursor, limit, times)
-            elif narrow and self._is_doubtful(found, times, below):
-                # The filter, or a list that breaks off: without the filter it shows.
+            elif time_filter and self._is_doubtful(found, times, below):
+                # Either the filter ended the list, or the list breaks off: the page without the filter tells
+                # which.
                 found = self._ask(params, cursor, limit, times)
-            elif narrow and found.listing is not None and not self._is_ignored(found):
-                # Perhaps the list goes on with older rows: the page shows how far it reaches, not where it ends.
+            elif time_filter and found.listing is not None and not self._is_ignored(found):
+                # The list may go on with older rows: the page shows how far it reaches, not where the list ends.
                 found = replace(found, listing=replace(found.listing, cursor=cursor, reaches=self.oldest))
             below = below if below.isdisjoint(found.ids) else frozenset()
             times.add(found.table)
@@ -252,19 +254,19 @@ class ListReader:
         return page, self.remote.table.resolve(self.decoder.to_table(page))
 
     def _is_doubtful(self, page: ListedPage, times: _RecentTimes, below: AbstractSet[str]) -> bool:
-        """Whether the list may go on although a page ends it, which was filtered by time."""
+        """Return whether the list may go on although a page that was filtered by time ends it."""
         if not page.count and self.oldest is not None and not times.has_passed(self.oldest):
             return True
         return bool(below) and below.isdisjoint(page.ids)
 
     def _is_ignored(self, page: ListedPage) -> bool:
-        """Whether the service ignores the filter by time: the page has older rows."""
+        """Return whether the service ignores the filter by time: the page has older rows."""
         oldest = cast("datetime | None", pc.min(page.table["created_at"]).as_py())
-        return oldest is not None and self.oldest is not None and oldest < earlier(self.oldest, CLOCKS_DIFFER)
+        return oldest is not None and self.oldest is not None and oldest < earlier(self.oldest, CLOCK_SKEW)
 
 
 class _RecentTimes:
-    """When the last rows of a walk were created: what shows how far the list has come."""
+    """The creation times of the last rows of a walk, which show how far back it has come."""
 
     def __init__(self) -> None:
         self._times: Any = pa.chunked_array([], _TIME)
@@ -292,11 +294,11 @@ class _RecentTimes:
 
 
 class SingleReads:
-    """Read records one by one; those that cannot be read are left, for one warning."""
+    """Read records one by one, and collect those that cannot be read for one warning."""
 
     def __init__(self) -> None:
         self.unread: list[str] = []
-        #: Those of `unread` that the service refused; to ask again soon is no use.
+        #: Those of `unread` that the service refused; they are not asked for again soon.
         self.refused: list[str] = []
         self._reason = ""
 
@@ -311,7 +313,7 @@ class SingleReads:
             if is_usable_id(id_):
                 names.append(id_)
             else:
-                self._leave([id_], "no request can name this id")
+                self._skip([id_], "no request can name this id")
         for number, id_ in enumerate(names, start=1):
             try:
                 found = read(id_)
@@ -320,26 +322,26 @@ class SingleReads:
             except _ACCOUNT_ERRORS:
                 raise
             except _RECORD_ERRORS as error:
-                self._leave([id_], str(error))
+                self._skip([id_], str(error))
                 if not _is_failure(error):
                     self.refused.append(id_)
                 failures = failures + 1 if _is_failure(error) else 0
                 if failures == MAX_FAILURES:
-                    self._leave(names[number:], str(error))
+                    self._skip(names[number:], str(error))
                     return
             else:
                 failures = 0
                 yield id_, found
 
     def warn(self, noun: str, consequence: str) -> None:
-        """Warn of the records that were left, if there are any."""
+        """Warn of the records that could not be read, if there are any."""
         if self.unread:
             warn(
                 f"{counted(len(self.unread), noun)} {consequence} (the first: {self.unread[0]!r}, {self._reason})",
                 DataQualityWarning,
             )
 
-    def _leave(self, ids: Sequence[str], reason: str) -> None:
+    def _skip(self, ids: Sequence[str], reason: str) -> None:
         self.unread += ids
         self._reason = self._reason or reason
 
@@ -367,8 +369,8 @@ class Refresh:
     def run(self) -> None:
         """Walk from the first page until it joins a segment that is complete, and on below that where needed.
 
-        Each page is kept at once: when this is cut off, the next call goes on from there. Every page is stored
-        whole, so that at least the rest of the page that joins a segment is read again.
+        Each page is stored at once: when this is cut off, the next call goes on from there. Each page is stored as
+        a whole, also the rows of the joined segment that it has.
         """
         with self.store.writer_lock(), gc_paused:
             if self.freshness.everything:
@@ -382,7 +384,7 @@ class Refresh:
             while not self._is_done():
                 self._walk_on()
             self._read_stale()
-            # A commit that finds a data file damaged takes every claim back.
+            # Where a commit finds a damaged data file, nothing counts as complete any more.
             self.store.commit(compact=True)
             if self._is_done():
                 return
@@ -414,7 +416,7 @@ class Refresh:
         return read_at is not None and self.freshness.is_recent(read_at)
 
     def _walk_on(self) -> None:
-        """Walk until there is enough, or a segment is joined that can be skipped, or a cursor is refused.
+        """Walk until enough is read, a segment that can be skipped is joined, or a cursor is refused.
 
         Open rows mostly lie together, near the top of the list: the walk goes on into the segment that it joined
         while each page has at least one of them, which saves more requests than it costs.
@@ -425,7 +427,7 @@ class Refresh:
         below = coverage.lowest_ids(after=start)
 
         def follow(page: ListedPage) -> ListedPage:
-            """Follow what the store will know with a page, and return it as it is stored."""
+            """Update what the store will know with a page, and return the page as it is stored."""
             nonlocal coverage, cursor
             listing = page.listing
             if listing is None:
@@ -486,7 +488,7 @@ class Refresh:
 
 
 def _is_failure(error: APIError) -> bool:
-    """Return whether an error about one answer may be the service's, so that the next answers are no better."""
+    """Return whether the service itself may be failing, so that reading other records would fail too."""
     return isinstance(error, InternalServerError) or not isinstance(error, APIStatusError)
 
 

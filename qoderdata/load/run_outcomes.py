@@ -1,8 +1,8 @@
 """Which sessions and events are read, so that runs whose records have no status have outcomes.
 
 Sessions are kept in a store like runs. The end of each session, as its events tell it, is kept in a store of
-outcomes: a final end never changes; any other is read again when its session has changed. What the service refuses
-to tell of a session is asked for again after `max_age`; meanwhile its run stays as it was known.
+outcomes: a final end never changes; any other is read again when its session has changed. A session or events that
+the service refuses are asked for again after `max_age`; until then the run keeps the outcome known before.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from qoderdata.background import prefetch
 from qoderdata.decode import Decoder
 from qoderdata.frames import to_pandas
 from qoderdata.load.lists import events_path
-from qoderdata.load.refresh import CLOCKS_DIFFER, Freshness, SingleReads, is_current
+from qoderdata.load.refresh import CLOCK_SKEW, Freshness, SingleReads, is_current
 from qoderdata.load.sessions import RUNNING, SessionLoading
 from qoderdata.load.stored import Query
 from qoderdata.outcomes import ends_from_table
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from qoderdata.decode import Page
     from qoderdata.files import Folder
 
-#: What `load_runs` reads to tell outcomes.
+#: How much `load_runs` reads to resolve outcomes.
 Level = Literal["auto", "runs", "sessions", "events"]
 LEVELS: tuple[Level, ...] = ("auto", "runs", "sessions", "events")
 
@@ -47,7 +47,7 @@ _OUTCOME_TYPES = [
     "session.status_terminated",
     "session.error",
 ]
-#: What is read of a stored session: what the rules take, and when it changed.
+#: The columns of stored sessions that are read: those of the rules, and the time of the last change.
 _SESSION_COLUMNS = ["id", "status", "created_at", "updated_at", "archived_at", "stats_duration_seconds"]
 _UNREAD = ("session", "could not be read, and what was known of their runs is kept")
 
@@ -58,7 +58,7 @@ class RunOutcomes:
     def __init__(
         self, runs: pa.Table, client: Client, folder: Folder, *, freshness: Freshness, progress: bool | None
     ) -> None:
-        #: What is known; ``"events"`` also where no more of these can be read.
+        #: How much was read; ``"events"`` also where there are no more events to read.
         self.level: Level = "runs"
         #: How many sessions have events that were not read and would tell more.
         self.undecided = 0
@@ -69,8 +69,8 @@ class RunOutcomes:
         created_at = self._runs["created_at"]
         oldest = pc.min(created_at).as_py()
         #: No session was created before; ``None``: unknown.
-        self._since = None if oldest is None or created_at.null_count else earlier(oldest, CLOCKS_DIFFER)
-        #: What reads and keeps the sessions.
+        self._since = None if oldest is None or created_at.null_count else earlier(oldest, CLOCK_SKEW)
+        #: Reads and keeps the sessions.
         self.loading = SessionLoading(Query(since=self._since), client, folder, freshness, progress)
         self._sessions, self._ends = self.loading.store, self.loading.ends
 
@@ -179,7 +179,7 @@ class RunOutcomes:
 
     def _read_events(self) -> None:
         with self._ends.writer_lock():
-            # Another process may have read some while this one waited.
+            # Another process may have read some events while this one waited for the lock.
             undecided = self._undecided(*self._known())
             updated_at = dict(zip(row_ids(undecided), undecided["updated_at"].to_pylist(), strict=True))
             wanted = self._unrefused(list(updated_at))
@@ -187,12 +187,12 @@ class RunOutcomes:
             found = prefetch(singles.each(wanted, self._read_end), name="qoderdata-events")
             with closing(found) as results, progress_bar("sessions", progress=self.loading.progress) as shown:
                 shown.total = len(wanted)
-                for id_, told in results:
+                for id_, end in results:
                     created_at = self._created_at[id_]
-                    if told is None:
+                    if end is None:
                         self.loading.add_gone(id_, created_at)
                     else:
-                        facts = {**told, "session_updated_at": updated_at[id_], "created_at": created_at}
+                        facts = {**end, "session_updated_at": updated_at[id_], "created_at": created_at}
                         self.loading.add_end(id_, facts)
                     shown.update()
             self._add_unread(singles)
@@ -201,15 +201,15 @@ class RunOutcomes:
         singles.warn(*_UNREAD)
 
     def _add_unread(self, singles: SingleReads) -> None:
-        """Add which sessions could not be read: what was told of them before stays; refused ones are new."""
-        told = {row["id"]: row for row in self._stored_ends(singles.unread)}
-        for id_ in dict.fromkeys([*told, *singles.refused]):
+        """Add which sessions could not be read: those with a stored end, which stays, and those refused."""
+        stored = {row["id"]: row for row in self._stored_ends(singles.unread)}
+        for id_ in dict.fromkeys([*stored, *singles.refused]):
             read_at = datetime.now(UTC) if id_ in singles.refused else LONG_AGO
-            facts = {"created_at": self._created_at[id_], **told.get(id_, {})}
+            facts = {"created_at": self._created_at[id_], **stored.get(id_, {})}
             self.loading.add_end(id_, {**facts, "session_updated_at": None, "read_at": read_at})
 
     def _read_end(self, id_: str) -> dict[str, Any]:
-        """Read a session's events, oldest first, until they tell a final end, and return what they tell."""
+        """Read a session's events, oldest first, until one is a final end; return the end that they tell."""
         path, params = events_path(id_), {"types[]": _OUTCOME_TYPES, "order": "asc"}
         client = self.loading.client
 
@@ -234,7 +234,7 @@ def _is_final(ends: pa.Table) -> Any:  # noqa: ANN401 - an Arrow array
 
 
 def _settled(ends: pa.Table) -> pa.Table:
-    """Return the ends that are final, or as their sessions' events told them last."""
+    """Return the ends that are final, or were read from the events of the session when it was last read."""
     return ends.filter(pc.or_(_is_final(ends), ends["session_updated_at"].is_valid()))
 
 

@@ -214,7 +214,7 @@ def _with_outcome(runs: pd.DataFrame, *, status: str | None, has_error: bool | N
 
 
 def _warn_assumed(runs: pd.DataFrame, ends: pd.DataFrame, undecided: int) -> None:
-    """Say how many outcomes are assumed, where reading events would tell more."""
+    """Warn how many outcomes are assumed, where reading events would tell more."""
     completed = runs[runs["status"] == "completed"]
     assumed = completed[completed["status_from"] == "session"]
     if set(assumed["session_id"]) - set(ends["session_id"]):

@@ -22,7 +22,7 @@ from qoderdata.client import Client
 from qoderdata.errors import CacheError, DataQualityWarning, warn
 from qoderdata.files import Folder
 from qoderdata.load.caches import store_files
-from qoderdata.load.refresh import CLOCKS_DIFFER
+from qoderdata.load.refresh import CLOCK_SKEW
 from qoderdata.outcomes import apply_ends_lazy, current_ends_lazy, open_frame
 from qoderdata.parsing import Instant, Span, check_choice, check_flag, earlier, parse_period
 from qoderdata.schema import DEPLOYMENTS
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     _Opener = Callable[[Folder, list[str], Schema], Any]
 
 ENGINES = ("duckdb", "polars", "dask", "pyspark")
-#: What DuckDB does not take as it is in a path.
+#: Characters of a path that DuckDB would read as a pattern.
 _GLOB = re.compile(r"[*?\[]")
 
 
@@ -88,7 +88,7 @@ def _dask(folder: Folder, paths: list[str], schema: Schema) -> Any:  # noqa: ANN
     no_rows = _arrow_frame(schema.arrow.empty_table())
     if not paths:
         return dask.from_pandas(no_rows, npartitions=1)
-    # Not `read_parquet`, which takes the folder's name for a column, or puts into the plan what cannot be sent.
+    # Not `read_parquet`: it takes the folder's name for a column, or makes a plan that cannot be sent to workers.
     return dask.from_map(_read_part, paths, meta=no_rows, schema=schema.arrow, filesystem=folder.filesystem)
 
 
@@ -101,7 +101,7 @@ def _read_part(
 
 
 def _arrow_frame(table: pa.Table) -> pd.DataFrame:
-    """Return a frame of Arrow's types; shared texts are plain ones, as many versions of pyarrow need here."""
+    """Return a frame of Arrow's types, without dictionaries, which many versions of pyarrow cannot read here."""
     import pandas as pd  # noqa: PLC0415 - no other engine needs it
 
     fields = [
@@ -180,8 +180,8 @@ def scan_deployments(
     client = _known_client(client)
     filters = {"include_archived": "true"} if include_archived else {}
     accounts = history.accounts(root) if client is None else [client.identity]
-    wanted = {folder.full(cache.file_name(DEPLOYMENTS.name, {**account, **filters})) for account in accounts}
-    with folder.opened("cached answers"):
+    wanted = {folder.path_of(cache.file_name(DEPLOYMENTS.name, {**account, **filters})) for account in accounts}
+    with folder.raising_cache_error("cached answers"):
         paths = [info.path for info in folder.parquet_files() if info.path in wanted]
     if len(paths) != 1:
         raise CacheError(_wrong_count_message("answers of load_deployments", len(paths), folder))
@@ -346,7 +346,7 @@ def _scan(
     if not sessions.exists:
         return frame
     # A session is created when its run is, or a little later.
-    earliest = None if first is None else earlier(first, CLOCKS_DIFFER)
+    earliest = None if first is None else earlier(first, CLOCK_SKEW)
     opened = [_open(other, opener, since=earliest) for other in (sessions, outcomes)]
     return apply_ends_lazy(frame, opened[0], current_ends_lazy(*opened))
 

@@ -146,8 +146,8 @@ def load_sessions(
 class SessionLoading(StoredLoading):
     """Keep the stored sessions current; ended ones too, as far back as `REREAD`, since any may be continued.
 
-    An open session is read again whatever its age: it ran, waited, or its events told no end. One that the service
-    no longer has is remembered in the store of ends, `ends`, so that it is asked for once.
+    An open session is read again whatever its age: one that ran, waited, or whose events have no end. A session
+    that the service no longer has is remembered in the store of ends, `ends`, so that it is asked for only once.
     """
 
     remote = RemoteList("/sessions", SESSIONS_TABLE, cursor_param="page", params={"include_archived": "true"})
@@ -167,8 +167,8 @@ class SessionLoading(StoredLoading):
             return Reread()
         self.ends.recover()
         ends = self.ends.read(["id", "created_at", "end", "session_updated_at"])
-        is_untold = pc.and_(ends["end"].is_null(), ends["session_updated_at"].is_valid())
-        undecided = ends["id"].filter(pc.or_(is_untold, pc.is_in(ends["end"], value_set=_WAITING)))
+        has_unknown_end = pc.and_(ends["end"].is_null(), ends["session_updated_at"].is_valid())
+        undecided = ends["id"].filter(pc.or_(has_unknown_end, pc.is_in(ends["end"], value_set=_WAITING)))
         is_gone = pc.and_not(ends["session_updated_at"].is_null(), OUTCOMES_TABLE.may_change(ends))
         gone = ends["id"].filter(is_gone)
         stored = self.store.read(["id", "created_at", "status"])
@@ -191,15 +191,15 @@ class SessionLoading(StoredLoading):
             self.ends.commit(compact=True)
 
     def add_gone(self, id_: str, created_at: datetime | None) -> None:
-        """Add that the service no longer has a session; what its events told, such as that it waits, is final.
+        """Add that the service no longer has a session; an end that is stored, such as waiting, becomes final.
 
-        An end that is stored keeps its `created_at`, which tells its partition: that of the run, where the session
-        may be of the next day.
+        A stored end keeps its `created_at`, which determines its partition: it is the run's, and the session may
+        have been created on the next day.
         """
         known = self.ends.read(where=pc.field("id") == id_).to_pylist()
         end = known[0] if known else {"created_at": created_at}
-        told = "final" if end.get("end") else "gone"
-        self.add_end(id_, {**end, "end": told, "session_updated_at": None})
+        kind = "final" if end.get("end") else "gone"
+        self.add_end(id_, {**end, "end": kind, "session_updated_at": None})
 
     def add_end(self, id_: str, facts: Mapping[str, Any]) -> None:
         """Add what is known of a session's end, to be committed."""
@@ -210,8 +210,9 @@ class SessionLoading(StoredLoading):
     def _reread_bound(self) -> datetime | None:
         """Return the time 7 days before the last reading, or before the newest session if that is older.
 
-        The service's clock may be behind this one. A refresh that was cut off is no reading: its time stays.
-        ``None`` where nothing is stored, or all that is stored was read recently enough.
+        The newest session counts since the service's clock may be behind this one. After a refresh that was cut
+        off, it is the time back to which that one had to read, if that is earlier. ``None`` where nothing is
+        stored, or all that is stored was read recently enough.
         """
         coverage, newest = self.store.coverage, self.store.newest()
         if coverage.read_at is None or newest is None:

@@ -213,7 +213,7 @@ class StoredLoading:
         return None if time is None else time.isoformat()
 
     def _filtered(self) -> LoadedTable | None:
-        """Ask the service for what the filters let through; nothing is learned about the whole list.
+        """Ask the service for the rows that pass the filters; they say nothing about the whole list.
 
         ``None`` where its filters do not mean what is asked for.
         """
@@ -236,12 +236,12 @@ class StoredLoading:
         return self._requested_rows(kept)
 
     def _knows_no_status(self) -> bool:
-        """Return whether the newest stored records have no status, so that filters by it mean something else."""
+        """Return whether the newest stored records have no status, so that its filters mean something else."""
         newest = self.unless_damaged(lambda: self.store.newest_rows(["status_from"]))
         return newest is not None and newest.num_rows > 0 and not _all_from_service(newest)
 
     def _has_status(self, table: pa.Table) -> bool:
-        """Return whether the service's records have a status; where its answer does not show it, one page does."""
+        """Return whether the service's records have a status; read a page where its answer does not tell."""
         has_status = _all_from_service(table)
         # Runs with an error may all be old ones, from before the edition changed.
         if not has_status or (table.num_rows and "has_error" not in self.query.params):
@@ -255,7 +255,7 @@ class StoredLoading:
         return closing(ListReader(self.client, self.remote, self.store, self.done, oldest, self.progress))
 
     def _until_past(self, page: ListedPage) -> ListedPage:
-        """Return a page as the last one where it shows that no other is asked for."""
+        """Return a page, as the last one where no further page has rows that are asked for."""
         since, reaches = self.query.since, None if page.listing is None else page.listing.reaches
         is_past = since is not None and reaches is not None and reaches <= since
         if self.query.needs_status and page.table.num_rows:
@@ -267,7 +267,7 @@ class StoredLoading:
         return self.remote.table.newest_first([table if condition is None else table.filter(condition)])
 
     def unless_damaged(self, read: Callable[[], T]) -> T | None:
-        """Read the stores; ``None`` where one is damaged, which claims nothing any more."""
+        """Return what `read` returns; ``None`` where a store is damaged, with the damaged files set aside."""
         try:
             return read()
         except DamagedStoreError:

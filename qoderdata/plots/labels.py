@@ -70,7 +70,7 @@ def _drop_stacked_marks(text: str) -> str:
 def make_labels(
     ids: Sequence[str], names: Sequence[str | None], labels: Mapping[str, str] | None, *, columns: int
 ) -> Labels:
-    """Make the labels of a picture: one text an id, those that look alike with the end of the id.
+    """Make the labels of a picture: one text an id, followed by the end of the id where texts are equal.
 
     The caller's labels by id win over `names`; a name that is ``None`` or blank shows the id. `columns` is the
     widest label, in widths of a Latin letter. Warn once where no installed font has some of the characters.
@@ -93,7 +93,7 @@ def make_labels(
 
 
 def label_texts(ids: Sequence[str], names: Sequence[str | None], *, columns: int) -> list[str]:
-    """Return the texts of labels that a browser draws in its own fonts; parameters as in `make_labels`."""
+    """Return the texts of labels for a browser, which has its own fonts; parameters as in `make_labels`."""
     return tell_apart(_short_texts(ids, names, {}, columns), ids)
 
 

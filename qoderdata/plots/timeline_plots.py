@@ -49,7 +49,7 @@ _BARS = {
     "cancelled": _Bar("cancelled", 0.2, axes.GREY),
     "failed": _Bar("failed", 0.86, axes.VERMILLION),
 }
-#: What a run that has not ended is called, and its line.
+#: The words of the legend and the style of the line of runs that have not ended.
 _OPEN: dict[str, tuple[str, Any]] = {
     "running": ("running or pending", "solid"),
     "waiting": ("waits for a person", (0, (1, 1))),

@@ -1,4 +1,4 @@
-"""Hold what a report is about: frames, moment, periods and zone, and compute what several parts need of them."""
+"""Hold what a report is about (frames, time, periods, zone), and compute what several of its parts need."""
 
 from __future__ import annotations
 
@@ -29,12 +29,13 @@ if TYPE_CHECKING:
 WEEK = timedelta(days=7)
 #: The period of the picture and of the folded tables of runs.
 MONTH = timedelta(days=30)
-#: The most triggers that are listed at once: ten thousand deployments that fire each minute have more in 4 hours.
+#: The most triggers that are listed at once; ten thousand deployments that fire each minute have as many in 200
+#: minutes.
 MOST_TRIGGERS = 2_000_000
 #: The fewest decided runs that each of two periods needs to be compared.
 LEAST_DECIDED = 20
-#: How much the shares of assumed runs in two periods that are compared may differ.
-_ALIKE = 0.05
+#: The most by which the shares of assumed runs of two periods may differ, so that these are compared.
+_MOST_DIFFERENCE = 0.05
 _NOTHING, _DAY, _HOUR = timedelta(0), timedelta(days=1), timedelta(hours=1)
 _HOURS_IN_WORDS = range(2, 49)
 _NAME_COLUMNS = 80
@@ -54,7 +55,7 @@ _NEWER_RUN_COLUMNS = ("status_from", "trigger_scheduled_at", "created_at", "atte
 
 
 class Deployment(NamedTuple):
-    """What a deployment is called, and the id to find it by."""
+    """The name of a deployment, and its id."""
 
     name: str
     id: str
@@ -62,7 +63,7 @@ class Deployment(NamedTuple):
 
 @dataclass(frozen=True)
 class ReportData:
-    """What a report is about."""
+    """The frames, the time and the periods of a report, and figures that several of its parts need."""
 
     #: Archived ones too; `read` fills the counters from the runs where there are none, shortens names, and adds
     #: the column ``group``, as to the runs: what failure rates are shown by, an empty text where there is none.
@@ -145,12 +146,12 @@ class ReportData:
         return self.within(self.runs, "triggered_at", length, ago=ago)
 
     def reaches_back(self, times: pd.Series[Any]) -> bool:
-        """Return whether times reach back to the beginning of the week before the last one, give or take a day."""
+        """Return whether the first time is in the first day of the week before the last one, or earlier."""
         return bool(times.min() < self.start - 2 * WEEK + _DAY)
 
     @cached_property
     def do_runs_reach_back(self) -> bool:
-        """Whether there are runs, and they reach back so far."""
+        """Whether there are runs, and `reaches_back` is true for their times."""
         return self.runs is not None and self.reaches_back(self.runs["triggered_at"])
 
     @cached_property
@@ -201,11 +202,11 @@ class ReportData:
 
     @cached_property
     def is_comparable(self) -> bool:
-        """Whether there are enough runs, of which as large a share is assumed in both weeks."""
+        """Whether there are enough runs, and similar shares of them are assumed in both weeks."""
         if not self.has_enough_runs:
             return False
         shares = [_assumed_share(self.runs_within(WEEK, ago=ago)) for ago in (_NOTHING, WEEK)]
-        return abs(shares[0] - shares[1]) <= _ALIKE
+        return abs(shares[0] - shares[1]) <= _MOST_DIFFERENCE
 
     @cached_property
     def failing_by_counters(self) -> int | None:

@@ -1,4 +1,4 @@
-"""Make the folded parts of a report, for the engineer who looks into it; rows that repeat are one line."""
+"""Make the folded parts of a report, for the engineer who looks into it; equal rows are shown as one."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from qoderdata.report.data import ReportData
 
 _HOURS, _SHADES = 24, 9
-#: What keeps a schedule from firing, then what makes it fire at other times than meant.
+#: The lints that are listed first: schedules that do not fire, then those that fire at unexpected times.
 _WORST_LINTS = ("unreadable", "never_fires", "dst_gap", "dst_repeat", "inverted_zone", "both_day_fields")
 
 

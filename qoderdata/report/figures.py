@@ -7,9 +7,16 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from qoderdata.formatting import MISSING, format_credits, format_interval, format_milliseconds, format_percent
+from qoderdata.formatting import (
+    MISSING,
+    format_count,
+    format_credits,
+    format_interval,
+    format_milliseconds,
+    format_percent,
+)
 from qoderdata.report.data import LEAST_DECIDED, WEEK, span_text
-from qoderdata.report.layout import Tile, format_count, join_facts, join_sentences, rows_of, unknown_note
+from qoderdata.report.layout import Tile, join_facts, join_sentences, rows_of, unknown_note
 from qoderdata.summaries import failure_rates, session_costs
 from qoderdata.translation import gettext as _
 from qoderdata.translation import ngettext
@@ -51,7 +58,7 @@ def headline(data: ReportData) -> Headline:
         lead = _("Not enough runs to compare with last week")
     text = _("{lead}: {what}", lead=lead, what=what)
     if row.recent_failed > 1:
-        half = _most_of_the_failures(data.runs_within(WEEK))
+        half = _deployments_with_half_of_the_failures(data.runs_within(WEEK))
         who = ngettext(
             "{count} deployment accounts for half of the failures",
             "{count} deployments account for half of the failures",
@@ -61,7 +68,7 @@ def headline(data: ReportData) -> Headline:
     return Headline(_("{text}.", text=text), _about_headline(data), data.is_comparable and row.verdict == "worse")
 
 
-def _most_of_the_failures(runs: pd.DataFrame) -> int:
+def _deployments_with_half_of_the_failures(runs: pd.DataFrame) -> int:
     """Return the smallest number of deployments that have half of the failed runs."""
     failed = runs[runs["status"].eq("failed").fillna(value=False)]["deployment_id"].value_counts(dropna=False)
     return int(np.searchsorted(failed.cumsum().to_numpy(), failed.sum() / 2)) + 1
@@ -129,7 +136,7 @@ def _headline_without_runs(data: ReportData) -> Headline:
 
 
 def nothing_decided(data: ReportData) -> str:
-    """Say that no run of the last week is decided."""
+    """Return a sentence that says that no run of the last week is decided."""
     unknown = unknown_note(data.runs_within(WEEK))
     if unknown:
         return join_sentences(_("No run of the last 7 days is known to have completed or failed."), *unknown)

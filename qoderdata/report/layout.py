@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pandas as pd
 
-from qoderdata.formatting import MISSING, format_interval, format_percent
+from qoderdata.formatting import format_interval, format_percent
 from qoderdata.outcomes import is_unknown
 from qoderdata.translation import gettext as _
 from qoderdata.translation import ngettext
@@ -105,7 +105,7 @@ class PageTable:
     columns: Sequence[PageColumn]
     #: ``None`` is a missing value.
     rows: list[list[object]]
-    #: How many rows are shown, and what shows more.
+    #: A sentence: how many rows are shown, and which command or call shows more.
     more: str | None
 
 
@@ -155,7 +155,7 @@ class Section:
     #: The end of its address.
     anchor: str
     title: str
-    #: What it is about, over which runs; `strong` and `rest` go on, the first one emphasized.
+    #: The introduction; `strong`, which is emphasized, and `rest` follow it.
     about: str = ""
     strong: str = ""
     rest: str = ""
@@ -288,7 +288,7 @@ def _x(share: float, scale: float) -> float:
 
 
 def order_note() -> str:
-    """Say in which order failure rates are shown."""
+    """Return a sentence that says in which order failure rates are shown."""
     return _("The order is by the lower end of the interval, so one failure in one run does not come first.")
 
 
@@ -306,8 +306,3 @@ def error_cell(kind: Any, message: Any) -> Error | None:  # noqa: ANN401 - texts
 
 def _beginning(text: str) -> str:
     return text if len(text) <= _MOST_CHARACTERS else text[:_MOST_CHARACTERS] + "…"
-
-
-def format_count(number: Any) -> str:  # noqa: ANN401 - an integer or one of pandas' missing values
-    """Format an integer; a missing one is a dash."""
-    return MISSING if pd.isna(number) else f"{number:,}"

@@ -257,7 +257,8 @@ def environment() -> Environment:
     made = Environment(
         autoescape=True, undefined=StrictUndefined, finalize=_clean, trim_blocks=True, lstrip_blocks=True
     )
-    # The separators among the messages keep their blanks; they are our own, and have no fields.
+    # Markup, so that separators among the messages keep their blanks; the messages are our own, and have no
+    # fields.
     made.globals["_"] = lambda message: Markup(_(message))  # noqa: S704
     made.filters.update(keep_times=_keep_times, format_time=format_time)
     return made
@@ -269,7 +270,7 @@ def _keep_times(text: str) -> Markup:
 
 
 def _clean(value: object) -> object:
-    """Make a text one line without control characters and direction marks; missing values become a dash."""
+    """Return a text as one line without control characters and direction marks; a missing value as a dash."""
     from jinja2 import Undefined  # noqa: PLC0415 - as above
 
     if isinstance(value, Markup | Undefined):

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from qoderdata.formatting import format_credits, format_interval, format_percent, truncate
+from qoderdata.formatting import format_count, format_credits, format_interval, format_percent, truncate
 from qoderdata.frames import fetched_at
 from qoderdata.report.data import MONTH, WEEK
 from qoderdata.report.figures import nothing_decided, points_text
@@ -29,7 +29,6 @@ from qoderdata.report.layout import (
     Section,
     Sentence,
     deployment_column,
-    format_count,
     join_sentences,
     make_table,
     names_of,
@@ -309,7 +308,7 @@ def costs(data: ReportData, sessions: pd.DataFrame) -> Section:
 
 
 def _when_and_forecast(data: ReportData, sessions: pd.DataFrame, unknown: int) -> str:
-    """Say when the sessions were, how many have no known usage, and what the next triggers will use."""
+    """Return when the sessions were, how many have no known usage, and what the next triggers will use."""
     sentences = []
     first, last = sessions["created_at"].min(), sessions["created_at"].max()
     if pd.notna(first):

@@ -7,7 +7,7 @@ Shares nothing with the code that it checks but the cron evaluator.
 
 | file | question |
 |---|---|
-| `sandbox` | how does a test start the sandbox and let it misbehave, and how are answers sent? |
+| `sandbox` | how does a test start the sandbox and inject faults, and how are responses sent? |
 | `account` | which deployments are there, and when do their schedules fire? |
 | `run_history` | which runs are there, and how long did they take? |
 | `scenarios` | what happened in each session? |

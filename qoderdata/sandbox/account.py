@@ -19,7 +19,7 @@ from qoderdata.sandbox.sample_values import DAY, HOUR, SECOND, Dice, Draws, as_d
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-#: What a deployment is an example of.
+#: The roles of deployments.
 ROLES = range(7)
 ORDINARY, FAILING, PAUSED, PAUSED_BY_ERROR, ARCHIVED, UNSCHEDULED, NEVER_RAN = ROLES
 # Unscheduled ones run by hand only; those that never ran have a schedule.
@@ -49,7 +49,7 @@ _ZONES = (
     "Australia/Lord_Howe", "Asia/Singapore",
 )  # fmt: skip
 
-#: What every account has: the documented one first, and those that a lint has something to say about.
+#: The pairs that every account has: the documented one first, and pairs for which there are lints.
 _COMMON_PAIRS = (
     Pair("0 9 * * *", "Asia/Shanghai", 24),
     Pair("30 8 * * MON-FRI", "Europe/Berlin", 33.6),
@@ -75,7 +75,7 @@ class Fleet:
     def __init__(self, deployments: int, *, seed: int, now: int) -> None:
         draws, number = Draws(seed), np.arange(deployments)
         self.draws, self.now = draws, now
-        self.pairs = pool(max(1, min(500, 8 + deployments // 10, deployments)), seed)
+        self.pairs = make_pairs(max(1, min(500, 8 + deployments // 10, deployments)), seed)
         self.agents = _ids("agent", max(1, min(deployments, 4 + isqrt(deployments) * 2 // 3)), draws, now)
         self.environments = _ids("env", 2 + len(str(deployments)), draws, now)
         #: In the order of generation; names and examples go by it.
@@ -90,7 +90,7 @@ class Fleet:
         share = draws.uniform("liking", number) * draws.uniform("agent", number)
         self.agent = (share * len(self.agents)).astype(np.int64)
         self.environment = draws.below("environment", number, len(self.environments))
-        #: Until when it fires, in nanoseconds since 1970: now, or when it was paused or archived.
+        #: The time until which it fires, in nanoseconds since 1970: now, or when it was paused or archived.
         self.ends = self._ends()
         #: In nanoseconds since 1970; 0 until the history decides.
         self.created = np.zeros(deployments, dtype=np.int64)
@@ -130,7 +130,7 @@ class Fleet:
                 setattr(self, name, column[order])
 
     def _ends(self) -> NDArray[np.int64]:
-        """Choose until when each fires."""
+        """Choose the time until which each deployment fires."""
         ends = np.full(len(self), self.now)
         since = self.draws.uniform("end", self.number)
         # Whole seconds: a history is cut at them, and an occurrence lies before or after, never at the same time.
@@ -171,8 +171,8 @@ def _random_pair(dice: Dice) -> Pair:
     return Pair(expression, dice.pick(_ZONES), hours)
 
 
-def pool(size: int, seed: int) -> list[Pair]:
-    """Return as many distinct pairs as the account's deployments share."""
+def make_pairs(size: int, seed: int) -> list[Pair]:
+    """Return so many distinct pairs: the common ones, then random ones."""
     pairs = dict.fromkeys(_COMMON_PAIRS[:size])
     number = 0
     while len(pairs) < size:
@@ -182,7 +182,7 @@ def pool(size: int, seed: int) -> list[Pair]:
 
 
 class Occurrences:
-    """The occurrences of one pair around the account's clock, as far back as they are needed; nanoseconds."""
+    """The occurrences of one pair, in nanoseconds since 1970, from some days before the account's clock on."""
 
     def __init__(self, pair: Pair, now: int, back: int) -> None:
         self._schedule = cron.parse(pair.expression, pair.timezone)
@@ -191,7 +191,7 @@ class Occurrences:
         self.look_back(back)
 
     def look_back(self, days: int) -> None:
-        """Look further back; `back` is how far."""
+        """Find the occurrences from so many days back on."""
         self.back = days
         found = self._schedule.instants(self._now - timedelta(days=days), self._now + self._ahead)
         #: The occurrences, ascending.

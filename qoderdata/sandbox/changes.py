@@ -237,7 +237,7 @@ class ChangingAccount:
             database.sessions.forget(np.arange(len(database.sessions)) == index)
 
     def forget_runs(self, before: datetime) -> int:
-        """Let retention take the runs created before a time, and say how many; the lifetime counters stay."""
+        """Forget the runs created before a time, and return how many; the lifetime counters stay."""
         with self._database as database:
             created = database.runs.columns["created"]
             old = (created < nanoseconds_of(before, name="before")) & database.runs.columns["kept"]
@@ -245,7 +245,7 @@ class ChangingAccount:
             return int(old.sum())
 
     def rewrite(self, record: Mapping[str, Any]) -> None:
-        """Serve this record from now on instead of the one with its id, whatever it holds, in every edition."""
+        """Serve this record in every edition from now on instead of the one with its id, whatever it holds."""
         with self._database as database:
             tables = [table for table in database.tables.values() if table.index(record["id"]) is not None]
             (tables or [database.deployments])[0].replace(record)
@@ -263,7 +263,7 @@ class ChangingAccount:
 
 
 def _daily(database: Database, identity: str, now: int) -> Record:
-    """Write an active, daily deployment that never ran."""
+    """Return the record of an active, daily deployment that never ran."""
     upcoming = [stamp(at) for at in Occurrences(_DAILY, now, 1).upcoming(now, UPCOMING)]
     stats = {"consecutive_failures": 0, "next_trigger_at": upcoming[0], "total_failures": 0, "total_runs": 0}
     config = {"max_concurrent": 1, "max_retries": 0, "timeout_ms": 300_000}
@@ -314,7 +314,7 @@ def _create_session(database: Database, deployment: int, end: End, now: int) -> 
 
 
 def _change_session(database: Database, index: int, columns: Mapping[str, Any]) -> None:
-    """Change a session, and what stands for it up to edition C."""
+    """Change a session, and the status of the session that stands for it up to edition C."""
     database.sessions.change(index, None, columns)
     leader = int(database.sessions.columns["leader"][index])
     last = database.members(leader, "C")[-1]

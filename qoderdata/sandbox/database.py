@@ -1,4 +1,4 @@
-"""Keep the records of one account: what filters look at, the bytes that go over the wire, and the clock.
+"""Keep the records of one account: the columns for filters, the bytes of each record, and the clock.
 
 A `Table` holds one kind of record, oldest first. A record is written when somebody first asks for it in an
 edition, and kept as bytes. `Database` joins the tables of an account.
@@ -55,9 +55,9 @@ def encode(record: Mapping[str, Any]) -> bytes:
 class Table:
     """Records, oldest first.
 
-    `columns` are arrays by name, one value a record, for filters. `write` returns the record at an index in a
-    form; its third argument is the record of edition C, if it was changed. `forms` is the form that each edition,
-    A to D, has. `read` returns the columns of a record that is new or was changed.
+    `columns` are arrays by name, one value a record, for filters. `write` returns the record at an index in one of
+    several forms; its third argument is the record of edition C, if that was changed. `forms` has a letter for the
+    form of each edition, A to D. `read` returns the values of the columns for a record that is new or was changed.
     """
 
     def __init__(
@@ -221,7 +221,7 @@ class Database:
         self._lock = RLock()
 
     def __enter__(self) -> Self:
-        """Keep other threads from reading and changing it."""
+        """Lock the database against other threads."""
         self._lock.acquire()
         return self
 
@@ -229,13 +229,13 @@ class Database:
         self._lock.release()
 
     def tick(self, prefix: str) -> tuple[int, str]:
-        """Let the clock go on, and return the time and the id of something made at it."""
+        """Advance the clock, and return its time, and an id for a record made then."""
         self.now += _TICK
         tail = self.fleet.draws.tails("tick", np.array([self.now]))[0]
         return self.now, f"{prefix}_{uuid7(self.now, int(tail))}"
 
     def _deployment_columns(self, record: Mapping[str, Any]) -> dict[str, Any]:
-        """Return what filters look at; what does not fit counts as no value."""
+        """Return the values of the columns for filters; a value that does not fit counts as missing."""
         agent = record.get("agent")
         return {
             "agent": self.agents.get(str(agent.get("id")), -1) if isinstance(agent, dict) else -1,
@@ -245,7 +245,7 @@ class Database:
         }
 
     def _run_columns(self, record: Mapping[str, Any]) -> dict[str, Any]:
-        """Return what filters look at; what does not fit counts as no value."""
+        """Return the values of the columns for filters; a value that does not fit counts as missing."""
         context = record.get("trigger_context")
         trigger = _code(TRIGGERS, context.get("type")) if isinstance(context, dict) else -1
         index = self.deployments.index(str(record.get("deployment_id")))

@@ -104,9 +104,9 @@ class Request:
     query: dict[str, str]
     #: Names in lower case. The authorization is among them, hence not shown.
     headers: dict[str, str] = field(repr=False)
-    #: What was answered; missing where nothing was.
+    #: The status of the response; ``None`` where none was sent.
     status: int | None = None
-    #: What was told to the client.
+    #: The request id in the response.
     request_id: str | None = None
     #: All values of each parameter.
     lists: dict[str, list[str]] = field(default_factory=dict)
@@ -136,7 +136,7 @@ class Router:
     edition: str
     #: The only token that is accepted.
     pat: str
-    #: May make a page of a list false.
+    #: The name of a fault, which may change a page of a list.
     fault: str
     #: Whether envelopes have ``next_page``.
     next_page: bool

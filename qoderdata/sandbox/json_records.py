@@ -214,7 +214,7 @@ def _named(number: int, dice: Dice) -> tuple[str, str | None]:
 
 
 def _pause(role: int, identity: str) -> Record | None:
-    """Say why a deployment is paused; an error is that of its last run."""
+    """Return why a deployment is paused; an error is that of its last run."""
     if role == PAUSED:
         return {"type": "manual"}
     if role == PAUSED_BY_ERROR:

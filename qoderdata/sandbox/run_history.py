@@ -29,15 +29,15 @@ PENDING, RUNNING, COMPLETED, FAILED, SKIPPED = range(5)
 ERRORS = ("timeout_error", "tool_error", "rate_limit_error", "overloaded_error", "permission_error", "api_error")
 TIMEOUT, OVERLOADED = 0, 3
 
-#: A run that is tried again, and all its attempts, are over within less than half an hour.
+#: In milliseconds. A failed run and all its retries are over within half an hour.
 _LONGEST_FAILURE = 170_000
 _SHORTEST_TIMEOUT = 300_000
 
-#: The share of a history that retries and manual runs of scheduled deployments make up.
-_BESIDES = 0.06
+#: The share of the runs that are retries, or manual runs of scheduled deployments.
+_EXTRA_SHARE = 0.06
 #: How old a deployment may be, at first and at most.
 _DAYS, _MOST_DAYS = 400, 20_000
-#: Below this many runs, none is made to be unfinished.
+#: Of fewer runs, none is made unfinished on purpose.
 _FEW = 20
 
 
@@ -75,7 +75,7 @@ class Runs(Columns):
         self.scheduled = scheduled
         late = chance("delay")
         seconds = np.where(late < 0.9, late * 4, 3 + (late - 0.9) * 860) if trigger == SCHEDULE else 0.0 * late
-        triggered = _grained(at + (seconds * SECOND).astype(np.int64), chance("grain"), at)
+        triggered = _with_some_precision(at + (seconds * SECOND).astype(np.int64), chance("grain"), at)
         self.triggered = np.minimum(triggered, now)
         lag = chance("lag")
         created = self.triggered + (np.maximum(lag - 0.6, 0) * 5_000).astype(np.int64) * 1_000_000
@@ -114,8 +114,8 @@ class Runs(Columns):
         self.key = key
 
 
-def _try_again(fleet: Fleet, runs: Runs, must_fail: NDArray[np.bool_]) -> tuple[Runs, NDArray[np.bool_]]:
-    """Generate the next attempts of some failed runs, soon after they failed, and say which must fail too."""
+def _retries(fleet: Fleet, runs: Runs, must_fail: NDArray[np.bool_]) -> tuple[Runs, NDArray[np.bool_]]:
+    """Generate retries of some failed runs, soon after they failed; return also which of them must fail too."""
     attempt = int(runs.attempt[0]) + 1 if len(runs) else 2
     draws = fleet.draws
     chosen = runs.status == FAILED
@@ -131,7 +131,7 @@ def _try_again(fleet: Fleet, runs: Runs, must_fail: NDArray[np.bool_]) -> tuple[
 
 
 def streaks(runs: Runs, deployments: int) -> NDArray[np.int64]:
-    """Count the failures of each deployment since its last success; what is skipped or unfinished is neither."""
+    """Count the failures of each deployment since its last success; skipped and unfinished runs do not count."""
     position = np.arange(len(runs))
     succeeded = np.full(deployments, -1)
     good = runs.status == COMPLETED
@@ -140,11 +140,13 @@ def streaks(runs: Runs, deployments: int) -> NDArray[np.int64]:
     return np.bincount(runs.deployment[since], minlength=deployments)
 
 
-def _grained(times: NDArray[np.int64], chance: NDArray[np.float64], least: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Cut times to seconds, milliseconds, microseconds, or not; none becomes earlier than `least`."""
+def _with_some_precision(
+    times: NDArray[np.int64], chance: NDArray[np.float64], least: NDArray[np.int64]
+) -> NDArray[np.int64]:
+    """Cut each time to seconds, milliseconds or microseconds, or leave it; none becomes earlier than `least`."""
     grain = first_case([(chance < 0.06, SECOND), (chance < 0.16, 1_000_000), (chance < 0.9, 1_000)], 1)
-    grained: NDArray[np.int64] = np.maximum(times // grain * grain, least)
-    return grained
+    cut: NDArray[np.int64] = np.maximum(times // grain * grain, least)
+    return cut
 
 
 def _incident(fleet: Fleet, deployment: NDArray[np.int64], at: NDArray[np.int64]) -> NDArray[np.bool_]:
@@ -187,15 +189,15 @@ class RunHistory:
         self._fleet = fleet
         self._occurrences: dict[int, Occurrences] = {}
         unscheduled = self._without_schedule(runs)
-        scheduled = runs - int(runs * _BESIDES) - len(unscheduled)
+        scheduled = runs - int(runs * _EXTRA_SHARE) - len(unscheduled)
         while True:
-            planned = self._plan(self._share_out(scheduled + left_out))
+            planned = self._plan(self._scheduled_counts(scheduled + left_out))
             kept = self._leave_out(planned, left_out)
             parts = [unscheduled, *self._attempts(planned, kept, (runs - scheduled - len(unscheduled)) // 2)]
             if runs >= _FEW:
                 parts.append(self._unfinished(parts, runs - sum(map(len, parts))))
             missing = runs - sum(map(len, parts))
-            parts.append(self._by_hand(planned, missing))
+            parts.append(self._manual(planned, missing))
             missing -= len(parts[-1])
             if not missing:
                 break
@@ -235,8 +237,8 @@ class RunHistory:
         at = fleet.created[deployment] + (position * spacing[deployment] + shift) // 1_000 * 1_000
         return Runs(fleet, deployment, at, key=key, trigger=MANUAL)
 
-    def _share_out(self, total: int) -> NDArray[np.int64]:
-        """Share out scheduled runs: more to the frequent, none that would make a deployment too old."""
+    def _scheduled_counts(self, total: int) -> NDArray[np.int64]:
+        """Return how many scheduled runs each deployment has: more for frequent ones, within the greatest age."""
         fleet = self._fleet
         hours = np.where(fleet.has_role(UNSCHEDULED, NEVER_RAN), np.inf, fleet.hours())
         weight = (0.3 + 2.7 * fleet.draws.uniform("appetite", fleet.number)) * np.sqrt(np.sqrt(24 / hours))
@@ -274,7 +276,7 @@ class RunHistory:
                 continue
             taken = counts[members]
             at = self._reach(pair, taken, fleet.ends[members])
-            # What falls on the very moment of the end is the first that is yet to come.
+            # An occurrence at the time of the end is the first of those to come.
             stop = np.searchsorted(at, fleet.ends[members])
             start = stop - taken
             # The service pauses after the last failed run and its retries, well before the next occurrence.
@@ -301,7 +303,7 @@ class RunHistory:
         return found.at
 
     def _leave_out(self, planned: Planned, count: int) -> NDArray[np.bool_]:
-        """Choose what is left out: of active deployments, neither the first nor the last; none was edited."""
+        """Choose the occurrences to leave out, never a first or last one, and return which others are kept."""
         fleet = self._fleet
         certain = fleet.has_role(ORDINARY)[planned.deployment]
         certain &= (planned.from_first > 0) & (planned.from_last > 0)
@@ -322,14 +324,14 @@ class RunHistory:
         must_fail = planned.from_last[kept] < fleet.streak[deployment]
         parts = [Runs(fleet, deployment, planned.at[kept], key=key, trigger=SCHEDULE, must_fail=must_fail)]
         while len(parts[-1]) and most > 0:
-            again, must_fail = _try_again(fleet, parts[-1], must_fail)
+            again, must_fail = _retries(fleet, parts[-1], must_fail)
             parts.append(again.take(np.arange(len(again)) < most))
             must_fail = must_fail[:most]
             most -= len(parts[-1])
         return parts
 
     def _unfinished(self, parts: list[Runs], most: int) -> Runs:
-        """Generate manual runs in the last minutes, so that there always are unfinished runs."""
+        """Generate manual runs of the last minutes that are unfinished."""
         fleet = self._fleet
         last = np.full(len(fleet), fleet.now)
         for part in parts:
@@ -348,7 +350,7 @@ class RunHistory:
         runs.error[:] = -1
         return runs
 
-    def _by_hand(self, planned: Planned, most: int) -> Runs:
+    def _manual(self, planned: Planned, most: int) -> Runs:
         """Generate manual runs between two occurrences, after all attempts of the first."""
         fleet = self._fleet
         idle = np.flatnonzero(np.bincount(planned.deployment, minlength=len(fleet)) == 0)
@@ -379,7 +381,7 @@ def _key(fleet: Fleet, deployment: NDArray[np.int64], position: NDArray[np.int64
 def _between(
     earliest: NDArray[np.int64], latest: NDArray[np.int64], chance: NDArray[np.float64]
 ) -> NDArray[np.int64]:
-    """Choose a time after the one and before the other; in whole seconds, milliseconds or less."""
+    """Choose a time between two times, in whole seconds, milliseconds or microseconds."""
     exact = earliest + ((0.05 + 0.9 * chance) * ((latest - earliest) // 1_000)).astype(np.int64) * 1_000
     grain = first_case([(chance * 7 % 1 < 0.6, SECOND), (chance * 7 % 1 < 0.75, 1_000_000)], 1)
     cut = exact // grain * grain

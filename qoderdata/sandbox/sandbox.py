@@ -1,8 +1,8 @@
-"""How does a test start the sandbox and let it misbehave, and how do responses and faults go over HTTP?
+"""How does a test start the sandbox and inject faults, and how are responses and faults sent over HTTP?
 
 The gateway's faults have no request id and no envelope, except that it answers 429 with JSON in edition D. The
-service's faults have both. The server acts out the faults of the connection. It keeps connections alive, without
-Nagle's delay, and sends gzip where the client asks for it.
+service's faults have both. The server carries out the faults of the connection. It keeps connections alive,
+without Nagle's delay, and sends gzip where the client accepts it.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ class WireResponse:
     headers: dict[str, str] = field(default_factory=lambda: {"Content-Type": "application/json"})
     #: Whether the service never saw the request, so that there is no request id.
     from_gateway: bool = False
-    #: The name of a fault that the server may have to act out.
+    #: The name of the fault; the server carries out those of the connection.
     fault: str = ""
 
 
@@ -79,7 +79,7 @@ class Fault:
     headers: dict[str, str] = field(default_factory=dict)
 
     def response(self, *, is_newest: bool) -> WireResponse | None:
-        """Return the gateway's answer in place of the service, or raise the service's own error, or do neither."""
+        """Return the gateway's response, or raise the service's error; ``None`` for other faults and for none."""
         status, title = _GATEWAY_FAULTS.get(self.name, (0, ""))
         if self.name in _SERVICE_FAULTS or (is_newest and status == 429):
             status = _SERVICE_FAULTS.get(self.name, status)
@@ -94,13 +94,13 @@ class Fault:
 
 @dataclass
 class Faults:
-    """Which coming request meets which fault."""
+    """The faults of coming requests."""
 
     _at: dict[int, Fault] = field(default_factory=dict)
     _next: int = 0
 
     def add(self, fault: Fault, at: int | None) -> None:
-        """Assign a fault to the ``at``-th request from now; by default to the next one that has none yet."""
+        """Assign a fault to the ``at``-th request from now on; by default to the next one without a fault."""
         self._at[self._free() if at is None else self._next + at] = fault
 
     def meet(self, *, has_cursor: bool) -> Fault:
@@ -108,7 +108,7 @@ class Faults:
         fault = self._at.pop(self._next, Fault())
         self._next += 1
         if fault.name in ("repeat-cursor", "overlap") and not has_cursor:
-            # The first page has no cursor to repeat: a later request meets the fault.
+            # The first page has no cursor to repeat: a later request gets the fault.
             self._at[self._free()] = fault
             return Fault()
         return fault
@@ -225,7 +225,7 @@ class Server(ThreadingHTTPServer):
                 connection.shutdown(socket.SHUT_RDWR)
 
     def handle_error(self, request: Any, client_address: Any) -> None:  # noqa: ANN401 - as the base class has it
-        """Report nothing where a client hung up, as tests do."""
+        """Report no error where a client closed the connection, as tests do."""
         if not isinstance(sys.exception(), OSError):
             super().handle_error(request, client_address)
 
@@ -313,7 +313,7 @@ class Sandbox(ChangingAccount):
 
     @property
     def base_url(self) -> str:
-        """Where the service is, as clients want it; the same after a stop and a new start."""
+        """The base URL for clients; the same after a stop and a new start."""
         if not self._port:
             raise RuntimeError("the sandbox has no address yet; use it in a `with` statement, or start() it")
         return f"http://127.0.0.1:{self._port}{_PREFIX}"
@@ -352,7 +352,7 @@ class Sandbox(ChangingAccount):
         location: str | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> None:
-        """Let one coming request meet a fault, once.
+        """Give one coming request a fault, once.
 
         Parameters
         ----------

@@ -1,6 +1,7 @@
 """Decide what happened in each session.
 
-One row a session, one array a column. The account has one truth, which every edition tells in its own way.
+One row a session, one array a column. The same things happened in every edition; an edition decides how they are
+told.
 """
 
 from __future__ import annotations

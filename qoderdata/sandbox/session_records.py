@@ -101,7 +101,7 @@ class _Writer:
         self.events: list[Record] = []
 
     def add(self, kind: str, at: int, *, timed: bool | None = None, **content: Any) -> str:  # noqa: ANN401 - JSON
-        """Write an event; one in twenty has no time, unless `timed` decides."""
+        """Write an event, and return its id; `timed`: whether it has a time; ``None``: all but one in twenty."""
         index = len(self.events)
         dice = Dice(f"{self._session.id}/{index}")
         identity = f"evt_{uuid7(self._session.created + index * 1_000_000, dice.below(1 << 54))}"
@@ -156,7 +156,7 @@ def _event_list(session: Session, *, prompt: str, credits_used: float, now: int)
 
 
 def _recover(writer: _Writer, session: Session, dice: Dice) -> None:
-    """Write the errors after which work went on, or is about to go on."""
+    """Write the errors after which the turn continued, or is about to continue."""
     at, before = session.started, session.before
     rounds = 45 if dice.percent(5) else dice.pick((1, 1, 2, 3))
     if before == Before.PLAIN:

@@ -34,7 +34,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-#: How many of its newest records identify a segment. One would do if no record ever vanished.
+#: How many of its newest records identify a segment; several, since a record may be deleted.
 HEAD_IDS = 100
 #: How many cursors a segment keeps, evenly spaced, to go back to when the service refuses the last one.
 STEPS = 32
@@ -171,7 +171,7 @@ class Coverage:
             return replace(self, segments=(top, *lower))
         met, lower_still = lower[index], lower[index + 1 :]
         is_joined = page.last_is_stored or page.ids[-1] in met.head_ids
-        # A cursor need not be an id: then the oldest id that is known of that segment tells.
+        # Where a cursor is no id of a record, the oldest known id of that segment is looked for instead.
         if met.cursor in page.ids or (not is_joined and met.head_ids[-1] in page.ids):
             # The page goes on below that segment, so reading continues after the page.
             return replace(self, segments=(top, *lower_still))
@@ -213,9 +213,9 @@ class Coverage:
 
 
 def _lowest_met(page: Listing, lower: tuple[Segment, ...]) -> int | None:
-    """Return the index of the segment that the last of the page's known records belongs to.
+    """Return the index of the segment to which the last known record of a page belongs.
 
-    What lies above that segment is within the page.
+    Everything above that segment is within the page.
     """
     owners = {id_: index for index in reversed(range(len(lower))) for id_ in lower[index].head_ids}
     return next((owners[id_] for id_ in reversed(page.ids) if id_ in owners), None)
@@ -233,7 +233,7 @@ def _joined(top: Segment, lower: Segment) -> Segment:
         head_ids=tuple(dict.fromkeys(top.head_ids + lower.head_ids))[:HEAD_IDS],
         cursor=lower.cursor,
         reaches=min((time for time in (top.reaches, lower.reaches) if time is not None), default=None),
-        # Of too many, every other one, the last among them.
+        # Where there are too many, keep every second one, and the last.
         steps=steps if len(steps) <= STEPS else steps[-1::-2][::-1],
         ended_at=lower.ended_at,
     )

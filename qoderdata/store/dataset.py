@@ -110,7 +110,7 @@ class Dataset:
 
     def path(self, name: str) -> str:
         """Return the path of a data file in the folder's file system."""
-        return self._folder.full(f"{FOLDER}/{name}")
+        return self._folder.path_of(f"{FOLDER}/{name}")
 
     def read(
         self,
@@ -163,7 +163,7 @@ class Dataset:
         return after, counted
 
     def compact(self, files: Mapping[str, DataFile]) -> dict[str, DataFile]:
-        """Write one file for all those of a day, where that is worth it, and return the files that count."""
+        """Join the files of a day into one, where that is worth it, and return the files that count."""
         after = dict(files)
         for day, old in _by_day(files).items():
             if len(old) == 1 or (len(old) <= _FEW and sum(files[name].rows for name in old) >= _SMALL):
@@ -186,26 +186,27 @@ class Dataset:
         return lost
 
     def names(self) -> list[str]:
-        """Return the names of the data files that lie there, the oldest first, without those of other writers."""
+        """Return the names of the data files in the folder, oldest first, without those of other writers."""
         prefix = self.path("")
         names = [path.removeprefix(prefix) for path in self._own_paths() if path.endswith(_SUFFIX)]
         return sorted(names, key=lambda name: name.rsplit("/", 1)[-1])
 
-    def sweep(self, files: Iterable[str]) -> None:
-        """Remove the files that do not count: superseded ones, and those of a commit that was cut off."""
+    def remove_unlisted(self, files: Iterable[str]) -> None:
+        """Remove all data files but these: superseded ones, and those of a commit that was cut off."""
         current = {self.path(name) for name in files}
         self._folder.delete(path for path in self._own_paths() if path not in current)
 
     def _own_paths(self) -> list[str]:
-        """Return the paths of the files that lie there, without those that another writer may be about to use."""
+        """Return the paths of the files in the folder, without those that another writer may be about to use."""
         infos = self._folder.files(FOLDER)
         return [info.path for info in infos if self._folder.local or _is_old(info.base_name)]
 
     def rebuild(self, names: Iterable[str]) -> tuple[dict[str, DataFile], list[str]]:
-        """Find out which data files can be used, without a manifest that says so; nothing is removed.
+        """Find the data files that can be used, without a manifest; nothing is removed.
 
-        Files of version 0.1 are rewritten. Where a row is in several files, which come oldest first, the row that
-        cannot change any more counts, else the newest. Return the files that can be used, and the others' names.
+        Files of version 0.1 are rewritten. The files come oldest first; where a row is in several of them, the one
+        that cannot change any more counts, else the newest. Return the files that can be used, and the names of
+        the others.
         """
         files: dict[str, DataFile] = {}
         unusable = []
@@ -272,9 +273,9 @@ class Dataset:
         return (found if where is None else found.filter(where)).select(columns)
 
     def _days_searched(self, days: Iterable[str]) -> set[str]:
-        """Return where rows of some days may be stored already.
+        """Return the partitions in which rows of some days may be stored already.
 
-        Where an edition gives no trigger time, `created_at` stands for it, which may lie on the next day.
+        Where an edition gives no trigger time, `created_at` is used instead, which may be on the next day.
         """
         if self._table.time_column == "created_at":
             return set(days)
@@ -356,7 +357,7 @@ class Dataset:
     def _groups(
         self, new: pa.Table | None, old: Mapping[str, DataFile], without: AbstractSet[str]
     ) -> Iterator[pa.Table]:
-        """Gather rows to tables of the size of a row group, so that a large day is never in memory as a whole."""
+        """Yield rows as tables of the size of a row group, so that a large day is never in memory as a whole."""
         schema = self._table.schema.arrow
         lost = pa.array(sorted(without), pa.large_string())
         waiting, rows = ([], 0) if new is None else (new.to_batches(), new.num_rows)
@@ -372,7 +373,7 @@ class Dataset:
             yield pa.Table.from_batches(waiting, schema=schema)
 
     def _adopt(self, name: str, content: pa.Buffer) -> dict[str, DataFile] | None:
-        """Return a data file as it counts from now on; ``None`` where it cannot be used."""
+        """Return the manifest's entries for a data file, rewritten if of version 0.1; ``None`` if unusable."""
         found = checksum(memoryview(content))
         try:
             with pq.ParquetFile(pa.BufferReader(content), page_checksum_verification=True) as file:
@@ -436,5 +437,5 @@ def _day(name: str) -> str:
 
 
 def _is_old(base_name: str) -> bool:
-    """Return whether a file is too old for a commit under way; its name tells, as not every store does."""
+    """Return whether a file is too old for a commit under way, by its name: not every store tells the time."""
     return base_name < (datetime.now(UTC) - _LEFTOVER_AGE).strftime(_TIME)

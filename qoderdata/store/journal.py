@@ -1,9 +1,9 @@
 """Which responses of the service are on disk, but not in the data set yet?
 
-One Arrow file a response, numbered in the order in which they came. Each file is there whole or not at all, and
-its name holds a checksum of its bytes. A process that is killed loses none. Writes are not flushed to the disk:
-an entry that a power cut damaged is ignored, and its response is requested again. While a commit is under way, a
-marker lies there too, so that an empty journal says that everything is in order.
+Each response is one Arrow file, numbered in the order of arrival. A file is written whole or not at all, and its
+name holds a checksum of its bytes, so a process that is killed loses none. Writes are not flushed to the disk: an
+entry that a power cut damaged is ignored, and its response is requested again. While a commit is under way, the
+folder also holds a marker, so that an empty journal means that the last commit was finished.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class JournalEntry:
 
 
 class _Facts(msgspec.Struct):
-    """What an entry's file says besides the rows."""
+    """The facts in the metadata of an entry's file."""
 
     read_at: datetime
     #: ``None`` in version 0.1.
@@ -88,7 +88,7 @@ class Journal:
         return not self._folder.files(FOLDER)
 
     def load(self, *, after: int) -> None:
-        """Read the entries after one; one that cannot be read counts as one that never came."""
+        """Read the entries after a number; one that cannot be read is ignored."""
         files = entry_files(self._folder, FOLDER)
         self.number = max([after, *files.values()])
         found = [self._read(name) for name, number in files.items() if number > after]
@@ -122,7 +122,7 @@ class Journal:
         self._folder.replace(_MARKER, lambda _: None)
 
     def remove(self, *, upto: int) -> None:
-        """Remove the files of all entries up to one, which are committed or unusable, and the marker."""
+        """Remove the files of the entries up to a number, which are committed or unusable, and the marker."""
         for name, number in entry_files(self._folder, FOLDER).items():
             if number <= upto:
                 self._folder.remove(name)
@@ -160,7 +160,7 @@ def entry_files(folder: Folder, below: str) -> dict[str, int]:
 
 
 def decode_entry(content: pa.Buffer) -> tuple[pa.Table, _Facts]:
-    """Return the rows of an entry's file, and what it says besides."""
+    """Return the rows of an entry's file, and the facts in its metadata."""
     table = pa.ipc.open_file(content).read_all()
     table.validate(full=True)
     metadata = (table.schema.metadata or {}).get(_METADATA_KEY, b"")

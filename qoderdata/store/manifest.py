@@ -32,8 +32,8 @@ NAME = "manifest.json"
 class UnusableManifestError(CacheError):
     """A manifest is damaged, of another format or of another account.
 
-    `old` is what it says, where it is of the format of version 0.1. It `is_foreign` where it is of another
-    account, and `is_folder` where a folder lies in its place.
+    `old` is its content, where its format is that of version 0.1. `is_foreign`: it belongs to another account.
+    `is_folder`: a folder lies in its place.
     """
 
     def __init__(

@@ -40,8 +40,8 @@ _SET_ASIDE = "set-aside-"
 class TableStore:
     """The rows of one table of one account, on disk.
 
-    Making one touches nothing. `load` reads `coverage` and `open_rows`; `add` changes `coverage`, and a commit
-    both. What cannot be written is kept in memory, and a `CacheWarning` says so.
+    Creating the object reads and writes nothing. `load` reads `coverage` and `open_rows`; `add` changes
+    `coverage`, and a commit changes both. What cannot be written is kept in memory, with a `CacheWarning`.
     """
 
     def __init__(
@@ -91,7 +91,7 @@ class TableStore:
         try:
             return self._dataset.contains(self._manifest.files, day, id_)
         except DamagedStoreError:
-            # Another thread's commit may just have replaced the file. To say no costs requests, not rows.
+            # Another thread's commit may just have replaced the file. A wrong False costs requests, not rows.
             return False
 
     def load(self) -> None:
@@ -122,7 +122,7 @@ class TableStore:
 
     @contextlib.contextmanager
     def writer_lock(self) -> Iterator[None]:
-        """Be the only writer, after everything that an earlier pull left was committed.
+        """Hold the writer's lock, and first commit everything that an earlier pull left.
 
         Another process that writes is waited for; `CacheError` where it has not moved for minutes.
         """
@@ -138,7 +138,7 @@ class TableStore:
             yield
 
     def add(self, entry: JournalEntry) -> None:
-        """Keep a response. After this returns, a kill does not lose it."""
+        """Keep a response; once this has returned, a process that is killed does not lose it."""
         if self._writable:
             try:
                 self._journal.append(entry)
@@ -235,7 +235,7 @@ class TableStore:
         data file is gone, or is not what was written.
         """
         condition = self.table.condition(since, until, where)
-        # Whether a row in memory replaces a stored one is told by other columns too.
+        # The rule that decides whether a row in memory replaces a stored one needs further columns.
         found_columns = None if self._journal.entries else columns
         tables: list[pa.Table] = []
         for reads_left in reversed(range(_READS)):
@@ -275,21 +275,21 @@ class TableStore:
                 warn(f"the {self.table.name} are not kept: {error}", CacheWarning)
 
     def _opened(self) -> contextlib.AbstractContextManager[None]:
-        return self.folder.opened(f"store of {self.table.name}")
+        return self.folder.raising_cache_error(f"store of {self.table.name}")
 
     def _set_manifest(self, manifest: Manifest) -> None:
         self._manifest = manifest
         self.coverage, self.open_rows = manifest.coverage, dict(manifest.open_rows)
 
     def _is_in_order(self) -> bool:
-        """Whether nothing is left to commit or repair; what cannot be listed is left to the writer."""
+        """Return whether nothing is left to commit or repair; False where the folder cannot be listed."""
         try:
             return self._journal.is_empty_on_disk and not self._needs_rebuild()
         except OSError:
             return False
 
     def _needs_rebuild(self) -> bool:
-        """Whether there are files, but no usable manifest."""
+        """Return whether there are files, but no usable manifest."""
         return not self._has_manifest and (self._unusable is not None or bool(self._dataset.names()))
 
     def _repair(self) -> None:
@@ -313,8 +313,8 @@ class TableStore:
             )
         self.commit(compact=True)
         with contextlib.suppress(OSError):
-            self._dataset.sweep(self._manifest.files)
-            self.folder.sweep()
+            self._dataset.remove_unlisted(self._manifest.files)
+            self.folder.remove_temporary_files()
             self._journal.remove(upto=self._journal.number)
 
     def _rebuild(self) -> None:
@@ -331,7 +331,7 @@ class TableStore:
             return
         old = None if unusable is None else unusable.old
         files, useless = self._dataset.rebuild(self._dataset.names() if old is None else old.files)
-        # Aside first: a file that no manifest names may be removed.
+        # Set files aside before the manifest is written: a file that no manifest names may be removed.
         in_the_way = [manifests.NAME] if unusable is not None and unusable.is_folder else []
         note = self._set_aside([f"{data.FOLDER}/{name}" for name in useless] + in_the_way)
         coverage = old.coverage if old and not useless else Coverage(has_unclaimed=bool(files))
@@ -349,7 +349,7 @@ class TableStore:
         self._has_manifest = True
         self._set_manifest(manifest)
         with contextlib.suppress(OSError):
-            self._dataset.sweep(self._manifest.files)
+            self._dataset.remove_unlisted(self._manifest.files)
             self.folder.delete(info.path for info in self.folder.files(OLD_FOLDER))
         reason = "it has data files that cannot be used" if useless else None
         if unusable is not None and old is None:
@@ -438,7 +438,7 @@ class TableStore:
         return replace(before, sequence=sequence, files=files, coverage=coverage, open_rows=open_rows)
 
     def _with_entries(self, tables: list[pa.Table], condition: pc.Expression | None) -> list[pa.Table]:
-        """Add what is only in memory, and replaces stored rows that may change."""
+        """Add the rows that are only in memory; they replace stored rows that may change."""
         rows = self._journal.rows()
         stored = pa.concat_tables([self.table.schema.arrow.empty_table(), *tables]).unify_dictionaries()
         again = stored.filter(pc.is_in(stored["id"], value_set=rows["id"]))

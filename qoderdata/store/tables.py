@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _OPEN = pa.array(["pending", "running"], pa.large_string())
-_ENDED = pa.array(["completed", "failed", "skipped"], pa.large_string())
-_ENDS_KEPT = pa.array(["final", "gone"], pa.large_string())
+_DOCUMENTED = pa.array(["pending", "running", "completed", "failed", "skipped"], pa.large_string())
+_FINAL_ENDS = pa.array(["final", "gone"], pa.large_string())
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class StoredTable:
     state_columns: tuple[str, ...] = ()
     #: Whether the rows that may change are listed in the manifest, to be read one by one.
     is_read_singly: bool = False
-    #: Fills what follows from a record alone.
+    #: Fills the columns that a record alone determines.
     resolve: Callable[[pa.Table], pa.Table] = lambda table: table
 
     @property
@@ -59,8 +59,8 @@ class StoredTable:
     def newest_first(self, tables: list[pa.Table], columns: list[str] | None = None) -> pa.Table:
         """Join tables and sort by `created_at`, then `id`, both descending; rows without `created_at` come last.
 
-        `columns`: these alone. The list is emptied, and columns are sorted one after the other, so that of
-        millions of rows no more than one column is in memory twice.
+        `columns`: only these. The list `tables` is emptied, and columns are sorted one after the other, so that
+        only one column at a time is in memory twice.
         """
         names = self.schema.names if columns is None else columns
         tables.append(self.schema.arrow.empty_table())
@@ -79,14 +79,14 @@ class StoredTable:
 
 
 def _run_may_change(runs: pa.Table) -> Any:  # noqa: ANN401 - an Arrow array
-    """Tell which runs are open. An unknown status counts as an end where the run has one."""
+    """Return which runs are open. One of an undocumented status is, unless it has a time of completion."""
     status = runs["status"]
-    unknown = pc.and_(status.is_valid(), pc.invert(pc.is_in(status, value_set=_ENDED)))
-    unknown = pc.and_(unknown, runs["completed_at"].is_null())
+    undocumented = pc.and_(status.is_valid(), pc.invert(pc.is_in(status, value_set=_DOCUMENTED)))
+    undocumented = pc.and_(undocumented, runs["completed_at"].is_null())
     started = pc.or_(runs["session_id"].is_valid(), runs["error_type"].is_valid())
     started = pc.or_(started, runs["error_message"].is_valid())
-    nothing = pc.and_(status.is_null(), pc.invert(started))
-    return pc.or_(pc.or_(pc.is_in(status, value_set=_OPEN), unknown), nothing)
+    not_started = pc.and_(status.is_null(), pc.invert(started))
+    return pc.or_(pc.or_(pc.is_in(status, value_set=_OPEN), undocumented), not_started)
 
 
 def _always(table: pa.Table) -> Any:  # noqa: ANN401 - an Arrow array
@@ -94,7 +94,7 @@ def _always(table: pa.Table) -> Any:  # noqa: ANN401 - an Arrow array
 
 
 def _outcome_may_change(outcomes: pa.Table) -> Any:  # noqa: ANN401 - an Arrow array
-    return pc.invert(pc.is_in(outcomes["end"], value_set=_ENDS_KEPT))
+    return pc.invert(pc.is_in(outcomes["end"], value_set=_FINAL_ENDS))
 
 
 RUNS_TABLE = StoredTable(
@@ -130,7 +130,7 @@ def without_ids(table: pa.Table, ids: AbstractSet[str]) -> pa.Table:
 
 
 def take_rows(table: pa.Table, indices: Sequence[int] | NDArray[np.int64]) -> pa.Table:
-    """Return rows, given in ascending order; those that follow one another are not copied."""
+    """Return the rows at ascending indices; consecutive rows are not copied."""
     if len(indices) and indices[-1] - indices[0] + 1 == len(indices):
         return table.slice(int(indices[0]), len(indices))
     return table.take(pa.array(indices, pa.int64()))

@@ -15,10 +15,10 @@ from qoderdata.store.tables import RUNS_TABLE, StoredTable
 if TYPE_CHECKING:
     from qoderdata.files import Folder
 
-#: The folder of its journal.
+#: The folder of the journal of version 0.1.
 OLD_FOLDER = "inbox"
 
-#: The columns that it did not have, and the key in ``extra`` where it kept the scheduled time.
+#: The columns that version 0.1 did not have, and the key in ``extra`` where it kept the scheduled time.
 _NEW_COLUMNS = frozenset({"status_from", "trigger_scheduled_at"})
 _OLD_KEY = "trigger_context.scheduled_at"
 
@@ -56,7 +56,7 @@ def _read(folder: Folder, name: str, table: StoredTable) -> JournalEntry | None:
 
 
 def _split(extra: str) -> tuple[object, str | None]:
-    """Take the scheduled time out of a row's ``extra``; what is no time stays there."""
+    """Return the scheduled time in a row's ``extra``, and the rest of it; what is no time stays there."""
     fields = msgspec.json.decode(extra, type=dict[str, msgspec.Raw])
     time = fit(msgspec.json.decode(fields.pop(_OLD_KEY, msgspec.Raw(b"null"))), Kind.TIME)
     if time is MISFIT:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from numbers import Real
 from typing import TYPE_CHECKING, Any
 
 import narwhals as nw
 
 from qoderdata import errors
 from qoderdata.columns import TEXT
-from qoderdata.parsing import DAY_MICROS
+from qoderdata.parsing import DAY_MICROS, check_number
 from qoderdata.summaries import wilson
 from qoderdata.summaries.dataframe_engines import (
     ALL,
@@ -42,7 +41,8 @@ _COMPARED: dict[str, Any] = {
     "verdict": TEXT,
     **{f"{period}_p50_ms": "float64" for period in _PERIODS},
 }
-_EVENT = ["_at", "_decided", "_failed", "_missed"]
+#: The columns of a run or a missed trigger that are counted.
+_COUNTED = ["_at", "_decided", "_failed", "_missed"]
 _BUDGET = {
     **dict.fromkeys(("decided", "failed", "missed"), "Int64"),
     **dict.fromkeys(("success_rate", "budget", "used", "burn_rate"), "float64"),
@@ -157,7 +157,7 @@ def compare_periods(
         counted = {one: count_outcomes(rows.filter(inside[one])) for one in _PERIODS}
         both = {name: sum(counted[one][name] for one in _PERIODS) for name in counted["recent"]}
         warn_of_unknown(both, outcomes_of(runs))
-        _warn_of_unlike(counted, outcomes_of(runs), confidence=confidence)
+        _warn_of_different_shares(counted, outcomes_of(runs), confidence=confidence)
     rows = rows.with_columns(
         *(flag(status.is_in(["completed", "failed"]) & inside[one]).alias(f"{one}_decided") for one in _PERIODS),
         *(flag((status == "failed") & inside[one]).alias(f"{one}_failed") for one in _PERIODS),
@@ -184,8 +184,10 @@ def _add_change(frame: nw.LazyFrame[Any], hits: str, trials: str, *, confidence:
     return wilson.add_change(frame, names["recent"], names["baseline"])
 
 
-def _warn_of_unlike(counts: dict[str, dict[str, int]], outcomes: str | None, *, confidence: float) -> None:
-    """Warn where the shares of completed runs that are assumed differ too much, and by more than chance."""
+def _warn_of_different_shares(
+    counts: dict[str, dict[str, int]], outcomes: str | None, *, confidence: float
+) -> None:
+    """Warn where the share of assumed runs differs between the periods too much, and by more than chance."""
     recent, baseline = (counts[one] for one in _PERIODS)
     if not recent["completed"] or not baseline["completed"]:
         return
@@ -300,8 +302,7 @@ def error_budget(
        decided  failed  success_rate  budget  used
     0      100       1          0.99     2.0   0.5
     """
-    if isinstance(target, bool) or not isinstance(target, Real) or not 0 < target < 1:
-        raise ValueError(f"target={target!r} must lie between 0 and 1, such as 0.99")
+    check_number(target, lambda share: 0 < share < 1, name="target", must="lie between 0 and 1, such as 0.99")
     window_us, allowed = parse_micros(window, name="window"), 1 - target
     results, wanted = [*_BUDGET, "name"], ["status", "triggered_at"]
     source = open_source(runs, by, results=results, wanted=wanted, what="runs", optional=["status_from"])
@@ -311,7 +312,7 @@ def error_budget(
         flag(status == "failed").alias("_failed"),
         nw.lit(0).cast(nw.Int64).alias("_missed"),
     )
-    rows = counted.select(*dict.fromkeys([*source.grouping, *source.names, *_EVENT]))
+    rows = counted.select(*dict.fromkeys([*source.grouping, *source.names, *_COUNTED]))
     if missed is not None:
         rows = nw.concat([rows, _missed_rows(missed, source, rows.collect_schema())])
     rows = with_age(rows, until)

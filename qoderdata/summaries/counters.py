@@ -1,4 +1,4 @@
-"""What do a deployment's lifetime counters say, what are they where the service gives none, and do runs agree?"""
+"""Compute rates from lifetime counters, fill in counters that are missing, and compare counters with runs."""
 
 from __future__ import annotations
 
@@ -201,7 +201,7 @@ def _parts(name: str) -> list[nw.Expr]:
 
 
 def _carried(name: str) -> nw.Expr:
-    """Return the upper part of a sum with the carry of the lower; missing where the sum exceeds 64 bits."""
+    """Return the upper part of a sum, with the carry of the lower part; missing beyond 64 bits."""
     low = nw.col(f"{name}_low")
     high = nw.col(f"{name}_high") + ((low - low % _PART) // _PART).cast(nw.Int64)
     return nw.when(high < 2 * _PART).then(high)

@@ -114,7 +114,7 @@ class Source(Generic[IntoFrameT]):
         what: str,
         optional: Collection[str] = (),
     ) -> nw.LazyFrame[Any]:
-        """Open a second, small frame, of pandas or the same engine, in the engine of this one, to join the two.
+        """Open a second, small frame, of pandas or the same engine, in the engine of this one, to join both.
 
         The columns are as `open_source` takes them, and the errors too.
         """
@@ -405,7 +405,8 @@ def first_instant(zone: str) -> EngineExpr:
         naive = column.cast(pl.Datetime("us"))
         return attach(naive).fill_null(attach(naive - pl.duration(days=1)) + DAY_MICROS)
 
-    # Of two readings, ICU takes the later one and Java the earlier one; past a gap, both use the offset before it.
+    # Of a time that occurs twice, ICU (DuckDB) takes the later instant and Java (Spark) the earlier one; for a
+    # time that is skipped, both use the offset before the change.
     reads = f"timezone('{zone}', make_timestamp({{0}}))"
     would = f"timezone('{zone}', make_timestamp({{0}} - {DAY_MICROS})) + INTERVAL 24 HOUR"
     first = f"CASE WHEN timezone('{zone}', {would}) = make_timestamp({{0}}) THEN {would} ELSE {reads} END"

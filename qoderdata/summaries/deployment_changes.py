@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from qoderdata.columns import TEXT, require_frame
+from qoderdata.columns import TEXT, require_frame, require_unique_deployments
 from qoderdata.formatting import MISSING, one_line, truncate_middle
 from qoderdata.frames import MASK, is_secret, mask_text
 from qoderdata.schema import DEPLOYMENTS
@@ -98,8 +98,8 @@ def changes(before: pd.DataFrame, after: pd.DataFrame) -> pd.DataFrame:
     """
     typed = [column.name for column in DEPLOYMENTS.columns if column.name not in _NO_CHANGE]
     frames = [require_frame(one, _COLUMNS, what="deployments", optional=typed) for one in (before, after)]
-    if not all(one["id"].is_unique for one in frames):
-        raise ValueError("an id is in a deployments frame twice; drop one of its rows")
+    for frame in frames:
+        require_unique_deployments(frame)
     old, new = (one.set_index("id", drop=False) for one in frames)
     both = new.index[new.index.isin(old.index)]
     found: dict[str, list[tuple[str | None, ...]]] = {id_: [] for id_ in new.index}
@@ -135,7 +135,7 @@ def describe_change(row: Any) -> str:  # noqa: ANN401 - a row as a named tuple
 
 
 def _state_in_words(text: str) -> str:
-    """Translate a text of `_state` into the language of the page."""
+    """Translate a text that `_state` returns."""
     if text.startswith("paused by error: "):
         return _("paused by error: {error}", error=text.removeprefix("paused by error: "))
     words = {

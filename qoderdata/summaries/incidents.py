@@ -155,7 +155,7 @@ def failure_streaks(runs: IntoFrameT, by: str | Sequence[str] | None = "deployme
         flag((nw.col("status") == "failed") & ~at.is_null()).alias("_failure"),
         flag((nw.col("status") == "completed") & ~at.is_null()).alias("_success"),
     )
-    # An interval reaches from one success to the next: any number of failures, closed by the next success.
+    # An interval is the failures since a success, and the next success.
     order_by = [name for name in ("triggered_at", "created_at", "id") if name in rows.collect_schema()]
     successes = nw.col("_success").cum_sum().over(*source.grouping, order_by=order_by)
     rows = rows.with_columns(successes.alias("_successes"))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from numbers import Real
 from typing import TYPE_CHECKING, Any
 
 import narwhals as nw
@@ -11,7 +10,7 @@ import narwhals as nw
 from qoderdata.columns import TEXT
 from qoderdata.frames import NAMES
 from qoderdata.outcomes import STATUSES
-from qoderdata.parsing import Instant, check_count, parse_instant, to_micros
+from qoderdata.parsing import Instant, check_count, check_number, parse_instant, to_micros
 from qoderdata.summaries.dataframe_engines import (
     ALL,
     EPOCH,
@@ -123,8 +122,8 @@ def duration_regressions(
     """
     recent_us, baseline_us = parse_micros(recent, name="recent"), parse_micros(baseline, name="baseline")
     check_count(min_runs, name="min_runs")
-    if isinstance(min_change_ms, bool) or not isinstance(min_change_ms, Real) or not min_change_ms >= 0:
-        raise ValueError(f"min_change_ms={min_change_ms!r} must be milliseconds, 0 or more")
+    must = "be milliseconds, 0 or more"
+    check_number(min_change_ms, lambda number: number >= 0, name="min_change_ms", must=must)
     wanted = ["status", "triggered_at", "duration_ms"]
     source = open_source(runs, by, results=_SLOWER, wanted=wanted, what="runs")
     source.refuse_dask("duration_regressions", "a median within a group")
@@ -316,8 +315,8 @@ def unusual_runs(
         run_id      kind  duration_ms  median_ms
     0  drun_11  too_long        60000     1000.0
     """
-    if isinstance(threshold, bool) or not isinstance(threshold, Real) or not threshold > 0:
-        raise ValueError(f"threshold={threshold!r} must be a number above 0, such as 3.5")
+    must = "be a number above 0, such as 3.5"
+    check_number(threshold, lambda number: number > 0, name="threshold", must=must)
     check_count(min_runs, name="min_runs")
     present = parse_instant(datetime.now(UTC) if now is None else now, name="now")
     wanted = ["id", "deployment_id", "status", "triggered_at", "duration_ms"]

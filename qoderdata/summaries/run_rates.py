@@ -195,7 +195,7 @@ def warn_of_unknown(
 
 
 def advice(outcomes: str | None) -> str:
-    """Return how the outcomes of runs get known, as a sentence."""
+    """Return a sentence that says how to read the outcomes of more runs."""
     if outcomes == "events":
         return "The service gave no session or no end for them"
     return "load_runs(outcomes='events') reads how they ended, where the service still has their sessions"
@@ -237,8 +237,8 @@ def _last_attempts(runs: nw.LazyFrame[Any]) -> nw.LazyFrame[Any]:
     runs = runs.with_columns(
         nw.when(attempt > least).then(attempt).otherwise(least).cast(nw.Int64).alias("_attempt")
     )
-    # A failed run and the retries that could continue it form one chain in time; a failed run that is followed by
-    # a retry is left out. A failed retry is in two chains: as a retry, and as a run that is retried.
+    # A failed run with attempt n and the retries with attempt n + 1 form one chain in order of time. A failed run
+    # that a retry follows is left out. A failed retry is in two chains: as a retry, and as a run that is retried.
     failed = runs.filter(nw.col("_failed") == 1).with_columns(
         nw.col("_attempt").alias("_chain"), nw.lit(0).alias("_continues")
     )

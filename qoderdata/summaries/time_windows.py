@@ -1,4 +1,4 @@
-"""Windows of time in a zone, such as each day, and periods before an end, on every dataframe engine."""
+"""Label times by windows in a zone, such as days, and by their age before an end, on every dataframe engine."""
 
 from __future__ import annotations
 
@@ -131,7 +131,7 @@ def parse_micros(value: Span, *, name: str) -> int:
 
 
 def with_age(rows: nw.LazyFrame[Any], until: Instant | Span | None) -> nw.LazyFrame[Any]:
-    """Add the time from ``_at`` to `until` as ``_age``, both in microseconds; it is above 0 before `until`.
+    """Add ``_age``, the microseconds from ``_at`` to `until`; it is above 0 for times before `until`.
 
     Without `until` the end is that of the minute of the newest time in the whole frame.
     """

@@ -1,18 +1,19 @@
-"""How certain a rate is, and the difference of two: intervals as columns of a frame of any engine."""
+"""Add the intervals of a rate, and of the difference of two rates, as columns to a frame of any engine."""
 
 from __future__ import annotations
 
-from numbers import Real
 from statistics import NormalDist
 from typing import Any
 
 import narwhals as nw
 
+from qoderdata.parsing import check_number
+
 
 def check_confidence(confidence: float) -> float:
     """Return a confidence level, such as 0.95, as a float; raise `ValueError` where it is not between 0 and 1."""
-    if isinstance(confidence, bool) or not isinstance(confidence, Real) or not 0 < confidence < 1:
-        raise ValueError(f"confidence={confidence!r} must lie between 0 and 1, such as 0.95")
+    must = "lie between 0 and 1, such as 0.95"
+    check_number(confidence, lambda level: 0 < level < 1, name="confidence", must=must)
     return float(confidence)
 
 

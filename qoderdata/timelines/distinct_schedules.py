@@ -1,7 +1,7 @@
 """The distinct schedules of a deployments frame, and the triggers that the service lists for them.
 
-A fleet shares few schedules, so each distinct one is parsed and projected once. Times are whole microseconds since
-1970 in UTC.
+Many deployments share few schedules, so each distinct one is parsed and projected once. Times are whole
+microseconds since 1970 in UTC.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Schedules in words, and what about them may surprise their owner.
+"""Describe schedules in words, and list what about them may surprise their owner.
 
 A lint is a hint, not an error: most of these schedules are valid.
 """
@@ -206,7 +206,7 @@ def _clock_changes(schedule: Schedule, begin: int) -> Iterator[_Lint]:
         edges = sorted((after.begin + before.offset, after.begin + after.offset))
         at = schedule.wall_times(*edges)
         lint = "dst_gap" if shift > 0 else "dst_repeat"
-        if not at.size or lint in seen or _keeps_its_rhythm(schedule, shift):
+        if not at.size or lint in seen or _keeps_its_intervals(schedule, shift):
             continue
         seen.add(lint)
         clock = [f"{second // _HOUR % 24:02d}:{second // _MINUTE % 60:02d}" for second in at.tolist()]
@@ -228,7 +228,7 @@ def _clock_changes(schedule: Schedule, begin: int) -> Iterator[_Lint]:
         yield _Lint(lint, detail)
 
 
-def _keeps_its_rhythm(schedule: Schedule, shift: int) -> bool:
+def _keeps_its_intervals(schedule: Schedule, shift: int) -> bool:
     """Return whether a schedule fires at the same intervals across a clock change, such as every hour."""
     day = {hour * _HOUR + minute * _MINUTE for hour in schedule.hours for minute in schedule.minutes}
     return day == {(second + shift) % DAY for second in day}

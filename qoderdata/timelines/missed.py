@@ -1,7 +1,7 @@
-"""Which scheduled times did no run serve, from when to when could a deployment fire, and is that certain?
+"""Which scheduled times did no run serve, when could a deployment fire, and is that certain?
 
-One record shows the state since it was last changed; snapshots show earlier states. Times are whole microseconds
-since 1970 in UTC.
+A deployment's record shows its state since it was last changed; snapshots show earlier states. Times are whole
+microseconds since 1970 in UTC.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from qoderdata.columns import TEXT, require_frame
+from qoderdata.columns import TEXT, require_frame, require_unique_deployments
 from qoderdata.cron import Schedule
 from qoderdata.errors import FrameTypeError
 from qoderdata.frames import fetched_at
@@ -95,7 +95,7 @@ class Periods:
         return joined.take(np.lexsort((joined.schedule, joined.begin, joined.row)))
 
     def within(self, begin: NDArray[np.int64], end: NDArray[np.int64]) -> Periods:
-        """Return the periods, cut to from when to when each deployment matters."""
+        """Return the periods, cut to a begin and an end for each deployment."""
         cut = replace(self, begin=np.maximum(self.begin, begin[self.row]), end=np.minimum(self.end, end[self.row]))
         return cut.take(np.flatnonzero(cut.begin < cut.end))
 
@@ -147,8 +147,8 @@ class _State:
         is_known: NDArray[np.bool_] = (self.updated != -FAR) & (self.updated < time)
         return self.is_paused & is_known
 
-    def over(self, older: _State) -> _State:
-        """Return this state, with the older one for deployments that this one lacks."""
+    def filled_from(self, older: _State) -> _State:
+        """Return this state, filled from an older one for deployments that this one lacks."""
         names = ("is_paused", "schedule", "updated")
         values = (np.where(self.is_there, getattr(self, name), getattr(older, name)) for name in names)
         return _State(self.fetched_at, self.is_there | older.is_there, *values)
@@ -181,8 +181,8 @@ def schedule_history(
         An id is in a frame twice, or a snapshot does not say when it was fetched.
     """
     frames = [require_frame(one, _STATE_COLUMNS, what="deployments") for one in (df, *snapshots)]
-    if not all(one["id"].is_unique for one in frames):
-        raise ValueError("an id is in a deployments frame twice; drop one of its rows")
+    for frame in frames:
+        require_unique_deployments(frame)
     fetched = [fetched_at(one) for one in (df, *snapshots)]
     if None in fetched[1:]:
         raise ValueError("a snapshot has no attrs['fetched_at']; pass the frames that load_snapshots gives")
@@ -227,7 +227,7 @@ def _from_snapshots(states: Sequence[_State], created: NDArray[np.int64]) -> Ite
         is_first = state.is_there & ~before.is_there
         yield from _before_first(state, np.flatnonzero(is_first), created)
         yield from _between(before, state, np.flatnonzero(state.is_there & before.is_there), seen_at)
-        before = state.over(before)
+        before = state.filled_from(before)
         seen_at = np.where(state.is_there, state.fetched_at, seen_at)
     row = np.flatnonzero(before.is_there)
     yield _periods(row, seen_at[row], FAR, before.firing[row], _CERTAIN, 0)
@@ -239,8 +239,8 @@ def _before_first(state: _State, row: NDArray[np.int64], created: NDArray[np.int
     as_created = ~paused & (updated <= created[row])
     known_since = np.where(as_created, -FAR, np.where(updated == -FAR, state.fetched_at, updated))
     known_since = np.minimum(known_since, state.fetched_at)
-    unknown_birth = as_created & (created[row] == -FAR)
-    kind = np.where(unknown_birth, _CREATED, _CERTAIN)
+    unknown_creation = as_created & (created[row] == -FAR)
+    kind = np.where(unknown_creation, _CREATED, _CERTAIN)
     yield _periods(row, known_since, state.fetched_at, state.firing[row], kind, 0)
     kind = np.where(paused, _PAUSED, _CHANGED)
     yield _periods(row, -FAR, known_since, state.schedule[row], kind, updated)
@@ -373,9 +373,9 @@ def missed_triggers(
         at_once = max(1, _MAX_CELLS // max(1, group.scheduled.size))
         for low in range(0, group.rows.size, at_once):
             some = slice(low, min(low + at_once, group.rows.size))
-            lives = group.first[some], group.last[some]
+            ranges = group.first[some], group.last[some]
             served_by = scheduled_runs.between(first + some.start, first + some.stop)
-            missed = _unserved(group.scheduled, lives, served_by, wait)
+            missed = _unserved(group.scheduled, ranges, served_by, wait)
             missed[:, np.searchsorted(group.scheduled, end - wait) :] = False  # not missed yet
             deployment, time = np.nonzero(missed)
             found_row.append(group.rows[some][deployment])
@@ -396,10 +396,11 @@ def missed_triggers(
 
 @dataclass(frozen=True)
 class _Group:
-    """Some deployments with the scheduled times of all, and for each the index of its first and after its last."""
+    """Some deployments, by their rows, and the scheduled times of all of them."""
 
     rows: NDArray[np.int64]
     scheduled: NDArray[np.int64]
+    #: For each deployment the index of its first scheduled time, and the index after its last one.
     first: NDArray[np.int64]
     last: NDArray[np.int64]
 
@@ -424,8 +425,8 @@ def _groups(distinct: DistinctSchedules, periods: Periods) -> Iterator[_Group]:
         if low < high:
             some = slice(low, high)
             times = _times(distinct, schedule[low], int(begin[some].min()), int(end[some].max()))
-            lives = np.searchsorted(times, begin[some]), np.searchsorted(times, end[some])
-            yield _Group(row[plain[some]], times, *lives)
+            ranges = np.searchsorted(times, begin[some]), np.searchsorted(times, end[some])
+            yield _Group(row[plain[some]], times, *ranges)
     for index in np.flatnonzero(~is_plain).tolist():
         some = slice(starts[index], ends[index])
         parts = zip(periods.schedule[some], periods.begin[some].tolist(), periods.end[some].tolist(), strict=True)
@@ -443,7 +444,7 @@ def _times(distinct: DistinctSchedules, index: int, begin: int, end: int) -> NDA
 
 @dataclass(frozen=True)
 class _ScheduledRuns:
-    """The runs that schedules started: by deployment (its index among the rows that matter), then by time."""
+    """The runs that schedules started, in order of deployment (its index among `rows`) and time."""
 
     deployment: NDArray[np.int64]
     due: NDArray[np.int64]
@@ -478,15 +479,15 @@ class _ScheduledRuns:
 
 def _unserved(
     scheduled: NDArray[np.int64],
-    lives: tuple[NDArray[np.int64], NDArray[np.int64]],
+    ranges: tuple[NDArray[np.int64], NDArray[np.int64]],
     runs: _ScheduledRuns,
     grace: int,
 ) -> NDArray[np.bool_]:
     """Return a matrix, deployments by scheduled times: True where no run serves the time.
 
-    `lives` has for each deployment the index of its first scheduled time and of the one after its last.
+    `ranges` has, for each deployment, the index of its first scheduled time and the index after its last one.
     """
-    first, last = lives
+    first, last = ranges
     index = np.arange(scheduled.size)
     unserved = (index >= first[:, None]) & (index < last[:, None])
     if not scheduled.size:
@@ -496,7 +497,7 @@ def _unserved(
     exact[exact] = scheduled[minute[exact]] // MINUTE_MICROS == runs.due[exact] // MINUTE_MICROS
     unserved[runs.deployment[exact], minute[exact]] = False
     run_of, due = runs.deployment[~exact], runs.due[~exact]
-    # The last scheduled time before a run is its own. Where no run takes the time of another, each serves its own.
+    # The last scheduled time before a run is its own. Where no other run serves that time, this run serves it.
     own = np.minimum(np.searchsorted(scheduled, due, side="right"), last[run_of]) - 1
     can_serve = (own >= first[run_of]) & (due - scheduled[own] <= grace)
     run_of, due, own = run_of[can_serve], due[can_serve], own[can_serve]

@@ -1,4 +1,4 @@
-"""What fires next, and how much starts at the same time."""
+"""Compute what fires next, and how much starts at the same time."""
 
 from __future__ import annotations
 
@@ -305,7 +305,7 @@ def _in_order(
 
 
 def _category(values: pd.Series[str], deployment: NDArray[np.int32]) -> pd.Categorical:
-    """Return its deployment's text for each trigger."""
+    """Return the text of each trigger's deployment; `values` has one text a deployment."""
     codes, categories = pd.factorize(values, sort=True)
     dtype = pd.CategoricalDtype(pd.Index(categories).astype(TEXT))
     narrow = codes.astype(np.min_scalar_type(-max(len(categories), 1)))
