@@ -593,3 +593,52 @@ def test_a_recipe_runs_as_it_stands(sandbox: Sandbox, tmp_path: Path) -> None:
     assert done.stdout
     assert "\x1b" not in done.stdout + done.stderr
     assert sandbox.pat not in done.stdout + done.stderr
+
+
+# -- without a permission, and over which time ------------------------------------------------------------------
+
+
+def test_check_without_permission_for_sessions_skips_budgets_and_says_so(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The error of an account that may not read sessions advises `--outcomes runs`, so that this must work."""
+    with account(monkeypatch, deployments=15, runs=80, edition="D") as served:
+        assert any(one.get("budget") for one in served.deployments)
+        assert run("pull", "runs", "--outcomes", "runs") == 0
+        assert run("pull", "deployments", "--include-archived") == 0
+        served.misbehave("403")
+        capsys.readouterr()
+        assert run("check", "--outcomes", "runs") in {0, 1}
+        said = capsys.readouterr()
+        assert said.out
+        assert "warning: budgets are not checked, as sessions could not be loaded: GET /sessions: " in said.err
+        assert "check --workspace" in said.err
+
+
+def test_missed_says_which_time_it_is_about(
+    sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("missed", "--since", "7D", "--tz", "Asia/Tokyo", "--base-url", sandbox.base_url) == 0
+    period = r"triggers from \d{4}-\d\d-\d\d \d\d:\d\d \+09:00 to \d{4}-\d\d-\d\d \d\d:\d\d \+09:00\n"
+    assert re.search(period, capsys.readouterr().out)
+    with account(monkeypatch, deployments=0):
+        assert run("missed", "--since", (NOW - timedelta(minutes=30)).isoformat()) == 0
+    begin = f"{NOW - timedelta(minutes=30):%Y-%m-%d %H:%M} UTC"
+    assert capsys.readouterr().out.startswith(f"nothing was missed from {begin} to ")
+
+
+def test_changes_since_before_the_first_snapshot_say_what_is_not_known(
+    sandbox: Sandbox, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Clock, "moment", NOW - timedelta(days=3))
+    assert run("pull", "deployments", "--include-archived") == 0
+    monkeypatch.setattr(Clock, "moment", NOW)
+    unknown = "there is no earlier snapshot: what changed before is not known"
+    capsys.readouterr()
+    assert run("changes", "--since", "7D") == 0
+    assert unknown in capsys.readouterr().out
+    rewrite(sandbox, active(sandbox)[0], name="another name")
+    assert run("changes", "--since", "7D", "--refresh") == 0
+    assert f"\n{unknown}\n" in capsys.readouterr().out
+    assert run("changes", "--since", "2D") == 0
+    assert unknown not in capsys.readouterr().out

@@ -46,6 +46,7 @@ def missed(
     until = parse_bound(window["until"] or now, now=now, name="until")
     until = min(until, fetched_at(runs) or until)
     begin, end = parse_bound(since, now=now, name="since"), format_time(until, result.tz)
+    period = f"from {format_time(begin, result.tz)} to {end}"
     if begin >= until:
         raise click.UsageError(f"the runs were read at {end}, not after --since; --refresh reads newer ones")
     if begin >= until - parse_span(grace, name="--grace"):
@@ -66,6 +67,6 @@ def missed(
         TableColumn("reason", lambda row: row.reason, "prose"),
     ]
     certain = result.name_rows(found[found["certain"]], labels, "certainly missed") if fail else []
-    empty = options.unless_said("nothing was missed", deployments, filters)
-    result.print_frame(found, columns, empty=empty, notes=certain)
+    empty = options.unless_said(f"nothing was missed {period}", deployments, filters)
+    result.print_frame(found, columns, empty=empty, notes=[f"triggers {period}", *certain])
     return options.FOUND if certain else 0
