@@ -7,6 +7,7 @@ import json
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from datetime import UTC, datetime, timedelta
@@ -623,8 +624,11 @@ def test_missed_says_which_time_it_is_about(
     assert re.search(period, capsys.readouterr().out)
     with account(monkeypatch, deployments=0):
         assert run("missed", "--since", (NOW - timedelta(minutes=30)).isoformat()) == 0
+        latest = datetime.now(UTC) - timedelta(minutes=10)  # what is due later may still start
     begin = f"{NOW - timedelta(minutes=30):%Y-%m-%d %H:%M} UTC"
-    assert capsys.readouterr().out.startswith(f"nothing was missed from {begin} to ")
+    said = re.fullmatch(f"nothing was missed from {re.escape(begin)} to (.*) UTC\n", capsys.readouterr().out)
+    assert said is not None
+    assert said[1] in {f"{latest - timedelta(minutes=minutes):%Y-%m-%d %H:%M}" for minutes in (0, 1, 2)}
 
 
 def test_changes_since_before_the_first_snapshot_say_what_is_not_known(
@@ -642,3 +646,34 @@ def test_changes_since_before_the_first_snapshot_say_what_is_not_known(
     assert f"\n{unknown}\n" in capsys.readouterr().out
     assert run("changes", "--since", "2D") == 0
     assert unknown not in capsys.readouterr().out
+
+
+def test_the_crontab_line_of_the_docs_mails_only_what_is_wrong(sandbox: Sandbox, tmp_path: Path) -> None:
+    """It prints nothing while nothing is wrong, and the findings, or why there are none, otherwise."""
+    page = (ROOT / "docs" / "howto" / "cron-and-ci.md").read_text(encoding="utf-8")
+    lines = re.findall(r"^5 \* \* \* \* +(.*)$", page, re.MULTILINE)
+    assert len(lines) == 1
+    (tmp_path / ".qoder-token").write_text(f"export QODER_ACCESS_TOKEN={sandbox.pat}\n", encoding="utf-8")
+    program = f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -m qoderdata "$@"\n'
+    (tmp_path / "qoderdata").write_text(program, encoding="utf-8")
+    (tmp_path / "qoderdata").chmod(0o755)
+    environment = {
+        "PATH": f"{tmp_path}:/usr/bin:/bin",
+        "HOME": str(tmp_path),
+        "QODER_BASE_URL": sandbox.base_url,
+        "PYTHONPATH": str(ROOT),
+    }
+
+    def mailed() -> str:
+        done = subprocess.run(
+            ["/bin/sh", "-c", lines[0]], env=environment, capture_output=True, text=True, check=False, timeout=60
+        )
+        return done.stdout + done.stderr
+
+    assert "error " in mailed()
+    healthy(sandbox)
+    shutil.rmtree(tmp_path / ".cache")
+    assert mailed() == ""
+    sandbox.misbehave("401")
+    shutil.rmtree(tmp_path / ".cache")
+    assert "401 authentication_error" in mailed()

@@ -32,7 +32,7 @@ def changes(*, since: str, service: Service, result: Output) -> None:
     """Show what changed in the deployments since an earlier time.
 
     Each pull of the whole list stores a snapshot; this compares one with the present. A change that was undone in
-    between is not shown.
+    between is not shown, and the service does not tell who made one.
     """
     from qoderdata.frames import fetched_at  # noqa: PLC0415 - imports pandas
     from qoderdata.summaries.deployment_changes import describe_change  # noqa: PLC0415 - as above

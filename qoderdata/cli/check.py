@@ -53,7 +53,8 @@ def check(
 
     The exit code is 1 if an error is found; 2 to 5 mean that the check could not be made. A run is stuck if it has
     not ended after its timeout or, where that is not known, after ten times the median of its deployment, which
-    needs 10 completed runs of the last 30 days.
+    needs 10 completed runs of the last 30 days. A trigger counts as missed 10 minutes after its time: for a check
+    once a day, give --since 25h.
     """
     history = max(_LEAST, 2 * parse_span(recent, name="--recent"), parse_span(since, name="--since"))
     snapshots = service.snapshots(since)
