@@ -221,3 +221,11 @@ def test_no_name_breaks_a_picture(names: list[str]) -> None:
     assert len(set(shown)) == len(names)
     assert all(text.strip() and "\n" not in text for text in shown)
     assert np.isfinite(ax.get_position().bounds).all()
+
+
+@pytest.mark.usefixtures("only_dejavu")
+def test_a_script_that_is_neither_east_asian_nor_emoji_is_told_its_fonts() -> None:
+    frame = pd.DataFrame({"id": ["dep_1"], "name": ["साप्ताहिक"], "runs": [4], "completed": [3], "failed": [1]})
+    frame = frame.assign(failure_rate=0.25, ci_low=0.05, ci_high=0.7)
+    with pytest.warns(UserWarning, match="DEVANAGARI .* fonts-noto-core for other scripts"):
+        plots.plot_failure_rates(frame.set_index("id"))
