@@ -225,7 +225,5 @@ def test_no_name_breaks_a_picture(names: list[str]) -> None:
 
 @pytest.mark.usefixtures("only_dejavu")
 def test_a_script_that_is_neither_east_asian_nor_emoji_is_told_its_fonts() -> None:
-    frame = pd.DataFrame({"id": ["dep_1"], "name": ["साप्ताहिक"], "runs": [4], "completed": [3], "failed": [1]})
-    frame = frame.assign(failure_rate=0.25, ci_low=0.05, ci_high=0.7)
     with pytest.warns(UserWarning, match="DEVANAGARI .* fonts-noto-core for other scripts"):
-        plots.plot_failure_rates(frame.set_index("id"))
+        plots.plot_failure_rates(rates(["साप्ताहिक", "nightly"]))
