@@ -224,11 +224,11 @@ def _broken_list_error(reason: str) -> errors.PaginationError:
     )
 
 
-def progress_bar(unit: str, *, progress: bool | None) -> Any:  # noqa: ANN401 - tqdm is loaded when it is needed
+def progress_bar(unit: str, *, of: str = "", progress: bool | None) -> Any:  # noqa: ANN401 - tqdm is loaded when it is needed
     """Return a progress bar on standard error; ``None``: on a terminal or in a notebook, after `BAR_DELAY`.
 
-    A terminal shows nothing of it once it is closed; a notebook keeps its last line, as an empty output would
-    remain otherwise.
+    `of` is what is read of each unit, such as ``"events"``. A terminal shows nothing of the bar once it is closed;
+    a notebook keeps its last line, as an empty output would remain otherwise.
     """
     from tqdm import tqdm  # noqa: PLC0415 - as above
 
@@ -237,7 +237,7 @@ def progress_bar(unit: str, *, progress: bool | None) -> Any:  # noqa: ANN401 - 
         delay=BAR_DELAY if progress is None else 0,
         unit=f" {unit}",
         unit_scale=True,
-        desc=f"Pulling {unit}",
+        desc=f"Pulling {of} of {unit}" if of else f"Pulling {unit}",
         file=sys.stderr,
         leave=_is_notebook(),
     )

@@ -978,3 +978,15 @@ main(["--version"])
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[1:] == ["True"]
+
+
+def test_failures_of_deployments_without_runs_say_that_none_was_counted(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with Sandbox(deployments=5, runs=0, edition="D") as served:
+        monkeypatch.setenv(URL_VARIABLE, served.base_url)
+        monkeypatch.setenv("QODERDATA_CACHE_DIR", str(tmp_path / "cache"))
+        assert main(["failures"]) == 0
+        assert capsys.readouterr().out == "no run has been counted\n"
+        assert main(["failures", "--min-runs", "5000"]) == 0
+        assert capsys.readouterr().out == "no group has 5,000 runs\n"

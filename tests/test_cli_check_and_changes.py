@@ -7,6 +7,7 @@ import json
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from datetime import UTC, datetime, timedelta
@@ -601,3 +602,86 @@ def test_recipe_of_the_readme_runs_in_a_minimal_environment(sandbox: Sandbox, tm
     assert done.stdout
     assert "\x1b" not in done.stdout + done.stderr
     assert sandbox.pat not in done.stdout + done.stderr
+
+
+# -- without a permission, and over which time ------------------------------------------------------------------
+
+
+def test_check_without_permission_for_sessions_skips_budgets_and_says_so(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The error of an account that may not read sessions advises `--outcomes runs`, so that this must work."""
+    with current_sandbox(monkeypatch, deployments=15, runs=80, edition="D") as served:
+        assert any(one.get("budget") for one in served.deployments)
+        assert run("pull", "runs", "--outcomes", "runs") == 0
+        assert run("pull", "deployments", "--include-archived") == 0
+        served.misbehave("403")
+        capsys.readouterr()
+        assert run("check", "--outcomes", "runs") in {0, 1}
+        said = capsys.readouterr()
+        assert said.out
+        assert "warning: budgets are not checked, as sessions could not be loaded: GET /sessions: " in said.err
+        assert "check --workspace" in said.err
+
+
+def test_missed_says_which_time_it_is_about(
+    sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("missed", "--since", "7D", "--tz", "Asia/Tokyo", "--base-url", sandbox.base_url) == 0
+    period = r"triggers from \d{4}-\d\d-\d\d \d\d:\d\d \+09:00 to \d{4}-\d\d-\d\d \d\d:\d\d \+09:00\n"
+    assert re.search(period, capsys.readouterr().out)
+    with current_sandbox(monkeypatch, deployments=0):
+        assert run("missed", "--since", (NOW - timedelta(minutes=30)).isoformat()) == 0
+        latest = datetime.now(UTC) - timedelta(minutes=10)  # what is due later may still start
+    begin = f"{NOW - timedelta(minutes=30):%Y-%m-%d %H:%M} UTC"
+    said = re.fullmatch(f"nothing was missed from {re.escape(begin)} to (.*) UTC\n", capsys.readouterr().out)
+    assert said is not None
+    assert said[1] in {f"{latest - timedelta(minutes=minutes):%Y-%m-%d %H:%M}" for minutes in (0, 1, 2)}
+
+
+def test_changes_since_before_the_first_snapshot_say_what_is_not_known(
+    sandbox: Sandbox, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Clock, "moment", NOW - timedelta(days=3))
+    assert run("pull", "deployments", "--include-archived") == 0
+    monkeypatch.setattr(Clock, "moment", NOW)
+    unknown = "there is no earlier snapshot: what changed before is not known"
+    capsys.readouterr()
+    assert run("changes", "--since", "7D") == 0
+    assert unknown in capsys.readouterr().out
+    rewrite(sandbox, active_deployments(sandbox)[0], name="another name")
+    assert run("changes", "--since", "7D", "--refresh") == 0
+    assert f"\n{unknown}\n" in capsys.readouterr().out
+    assert run("changes", "--since", "2D") == 0
+    assert unknown not in capsys.readouterr().out
+
+
+def test_the_crontab_line_of_the_docs_mails_only_what_is_wrong(sandbox: Sandbox, tmp_path: Path) -> None:
+    """It prints nothing while nothing is wrong, and the findings, or why there are none, otherwise."""
+    page = (ROOT / "docs" / "howto" / "cron-and-ci.md").read_text(encoding="utf-8")
+    lines = re.findall(r"^5 \* \* \* \* +(.*)$", page, re.MULTILINE)
+    assert len(lines) == 1
+    (tmp_path / ".qoder-token").write_text(f"export QODER_ACCESS_TOKEN={sandbox.pat}\n", encoding="utf-8")
+    program = f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -m qoderdata "$@"\n'
+    (tmp_path / "qoderdata").write_text(program, encoding="utf-8")
+    (tmp_path / "qoderdata").chmod(0o755)
+    environment = {
+        "PATH": f"{tmp_path}:/usr/bin:/bin",
+        "HOME": str(tmp_path),
+        "QODER_BASE_URL": sandbox.base_url,
+        "PYTHONPATH": str(ROOT),
+    }
+
+    def mailed() -> str:
+        done = subprocess.run(
+            ["/bin/sh", "-c", lines[0]], env=environment, capture_output=True, text=True, check=False, timeout=60
+        )
+        return done.stdout + done.stderr
+
+    assert "error " in mailed()
+    archive_all(sandbox)
+    shutil.rmtree(tmp_path / ".cache")
+    assert mailed() == ""
+    sandbox.misbehave("401")
+    shutil.rmtree(tmp_path / ".cache")
+    assert "401 authentication_error" in mailed()

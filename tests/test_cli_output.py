@@ -741,3 +741,15 @@ def test_long_text_in_a_column_is_wrapped_not_truncated(
     lines = capsys.readouterr().out.splitlines()
     assert max(map(len, lines)) <= 40
     assert " ".join(" ".join(lines[2:]).split()) == f"1 {text.strip()}"
+
+
+def test_triggers_show_no_local_time_without_its_zone(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shown = set()
+    for width in range(60, 160, 10):
+        monkeypatch.setenv("COLUMNS", str(width))
+        assert main(["triggers", "--tz", "Asia/Shanghai", "--start", "2026-06-15T00:00Z"]) == 0
+        table = capsys.readouterr().out.partition("\n\n")[0]
+        shown.add(("zone" in table, "local" in table))
+    assert shown == {(False, False), (True, False), (True, True)}

@@ -5,10 +5,16 @@ from __future__ import annotations
 import io
 import sys
 import types
+from typing import TYPE_CHECKING
 
 import pytest
 
+import qoderdata as qd
 from qoderdata.pages import progress_bar
+from qoderdata.sandbox import Sandbox
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 @pytest.mark.parametrize("place", ["terminal", "notebook"])
@@ -37,3 +43,15 @@ def test_short_pull_shows_no_bar(monkeypatch: pytest.MonkeyPatch, *, watched: bo
     with progress_bar("runs", progress=None) as bar:
         bar.update(1200)
     assert stream.getvalue() == ""
+
+
+def test_reading_events_is_told_from_reading_the_list_of_sessions(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One takes a request for each hundred sessions, the other one for each session."""
+    with Sandbox(deployments=5, seed=7, runs=20, edition="D") as sandbox:
+        client = qd.Client(pat=sandbox.pat, base_url=sandbox.base_url)
+        qd.load_runs(client=client, cache_dir=tmp_path, outcomes="events", progress=True)
+    said = capsys.readouterr().err
+    assert "Pulling sessions: " in said
+    assert "Pulling events of sessions: " in said

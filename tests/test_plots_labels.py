@@ -221,3 +221,9 @@ def test_random_names_give_distinct_one_line_labels(names: list[str]) -> None:
     assert len(set(shown)) == len(names)
     assert all(text.strip() and "\n" not in text for text in shown)
     assert np.isfinite(ax.get_position().bounds).all()
+
+
+@pytest.mark.usefixtures("only_dejavu")
+def test_a_script_that_is_neither_east_asian_nor_emoji_is_told_its_fonts() -> None:
+    with pytest.warns(UserWarning, match="DEVANAGARI .* fonts-noto-core for other scripts"):
+        plots.plot_failure_rates(rates(["साप्ताहिक", "nightly"]))

@@ -397,3 +397,30 @@ def test_phone_does_not_break_badges_or_cut_off_figures(fleet: Path, chromium: B
             })"""
         )
         assert ends == [True] * 6
+
+
+@pytest.mark.parametrize("width", [320, 420, 1280])
+def test_no_percentage_is_broken_before_its_sign(fleet: Path, chromium: Browser, width: int) -> None:
+    with page_of(chromium, viewport={"width": width, "height": 1000}) as page:
+        WatchedPage(page, fleet)
+        lines = page.locator("h1, p, li, dd").evaluate_all(
+            r"""elements => {
+                const lines = [];
+                for (const element of elements) {
+                    const walker = document.createTreeWalker(element, NodeFilter.SHOW_TEXT);
+                    for (let node = walker.nextNode(); node; node = walker.nextNode()) {
+                        for (const match of node.data.matchAll(/\d %/g)) {
+                            const range = document.createRange();
+                            range.setStart(node, match.index);
+                            range.setEnd(node, match.index + 3);
+                            const tops = [...range.getClientRects()].filter(box => box.width).map(box => box.top);
+                            lines.push(new Set(tops).size);
+                        }
+                    }
+                }
+                return lines;
+            }"""
+        )
+        assert lines
+        assert set(lines) <= {0, 1}
+        assert 1 in lines

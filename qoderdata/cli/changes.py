@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import click
@@ -12,6 +13,7 @@ from qoderdata.cli.output import DEPLOYMENT, Output, TableColumn
 from qoderdata.cli.service import Service, service_options
 from qoderdata.errors import CacheError
 from qoderdata.formatting import format_time
+from qoderdata.parsing import parse_bound
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -30,7 +32,7 @@ def changes(*, since: str, service: Service, result: Output) -> None:
     """Show what changed in the deployments since an earlier time.
 
     Each pull of the whole list stores a snapshot; this compares one with the present. A change that was undone in
-    between is not shown.
+    between is not shown, and the service does not tell who made one.
     """
     from qoderdata.frames import fetched_at  # noqa: PLC0415 - imports pandas
     from qoderdata.summaries.deployment_changes import describe_change  # noqa: PLC0415 - as above
@@ -47,7 +49,12 @@ def changes(*, since: str, service: Service, result: Output) -> None:
     at = format_time(fetched_at(before), result.tz)
     found = qd.changes(before, after)
     columns = [*DEPLOYMENT, TableColumn("change", describe_change, "prose")]
-    result.print_frame(found, columns, empty=f"nothing changed since {at}", notes=[f"since the snapshot of {at}"])
+    notes = [f"since the snapshot of {at}"]
+    taken = fetched_at(before)
+    if taken is not None and taken > parse_bound(since, now=datetime.now(UTC), name="since"):
+        notes.append("there is no earlier snapshot: what changed before is not known")
+    empty = "; ".join([f"nothing changed since {at}", *notes[1:]])
+    result.print_frame(found, columns, empty=empty, notes=notes)
 
 
 def _before(service: Service, since: str) -> tuple[pd.DataFrame | None, bool]:

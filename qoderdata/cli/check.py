@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 import qoderdata as qd
-from qoderdata.cli import options
+from qoderdata.cli import options, output
 from qoderdata.cli.output import MINOR, Output, TableColumn
 from qoderdata.cli.service import Service, run_service_options
+from qoderdata.errors import PermissionDeniedError
 from qoderdata.formatting import counted, format_time
 from qoderdata.parsing import parse_span
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 #: Runs are read this far back at least, so that streaks and typical durations are known.
 _LEAST = timedelta(days=30)
@@ -49,7 +53,8 @@ def check(
 
     The exit code is 1 if an error is found; 2 to 5 mean that the check could not be made. A run is stuck if it has
     not ended after its timeout or, where that is not known, after ten times the median of its deployment, which
-    needs 10 completed runs of the last 30 days.
+    needs 10 completed runs of the last 30 days. A trigger counts as missed 10 minutes after its time: for a check
+    once a day, give --since 25h.
     """
     history = max(_LEAST, 2 * parse_span(recent, name="--recent"), parse_span(since, name="--since"))
     snapshots = service.snapshots(since)
@@ -57,7 +62,7 @@ def check(
     runs = service.runs({"since": history})
     deployments = service.with_streaks(deployments)
     has_budgets = deployments["budget_max_credit_cost"].notna().any()
-    sessions = service.load(qd.load_sessions, since=history) if has_budgets else None
+    sessions = _sessions(service, history) if has_budgets else None
     found = qd.check(
         deployments, runs, sessions, snapshots=snapshots, since=since, recent=recent, tz=result.tz, **thresholds
     )
@@ -74,3 +79,13 @@ def check(
     result.print_frame(found, columns, empty="; ".join([verdict, *notes]), notes=notes)
     is_failure = found["severity"].eq("error") if fail_on == "error" else found["severity"].notna()
     return options.FOUND if is_failure.any() else 0
+
+
+def _sessions(service: Service, history: timedelta) -> pd.DataFrame | None:
+    """Load the sessions, which only budgets need here; without the permission for them, say so and go on."""
+    try:
+        return service.load(qd.load_sessions, since=history)
+    except PermissionDeniedError as error:
+        reason = options.spelled(str(error))
+        output.note(f"warning: budgets are not checked, as sessions could not be loaded: {reason}")
+        return None

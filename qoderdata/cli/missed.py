@@ -46,13 +46,15 @@ def missed(
     until = parse_bound(window["until"] or now, now=now, name="until")
     until = min(until, fetched_at(runs) or until)
     begin, end = parse_bound(since, now=now, name="since"), format_time(until, result.tz)
+    judged = until - parse_span(grace, name="--grace")
     if begin >= until:
         raise click.UsageError(f"the runs were read at {end}, not after --since; --refresh reads newer ones")
-    if begin >= until - parse_span(grace, name="--grace"):
+    if begin >= judged:
         raise click.UsageError(
             f"no trigger can be missed, as --grace covers all the time from --since to {end}; "
             "give an earlier --since"
         )
+    period = f"from {format_time(begin, result.tz)} to {format_time(judged, result.tz)}"
     found = qd.missed_triggers(deployments, runs, since=since, until=until, grace=grace, snapshots=snapshots)
     labels = [
         TableColumn("should have fired", lambda row: format_time(row.scheduled_at, result.tz), "fixed"),
@@ -66,6 +68,6 @@ def missed(
         TableColumn("reason", lambda row: row.reason, "prose"),
     ]
     certain = result.name_rows(found[found["certain"]], labels, "certainly missed") if fail else []
-    empty = options.empty_table_text("nothing was missed", deployments, filters)
-    result.print_frame(found, columns, empty=empty, notes=certain)
+    empty = options.empty_table_text(f"nothing was missed {period}", deployments, filters)
+    result.print_frame(found, columns, empty=empty, notes=[f"triggers {period}", *certain])
     return options.FOUND if certain else 0

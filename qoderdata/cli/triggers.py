@@ -52,8 +52,8 @@ def trigger_columns(tz: str) -> list[TableColumn]:
         TableColumn("fires at", lambda row: format_time(row.trigger_at, tz), "fixed"),
         *DEPLOYMENT,
         TableColumn("schedule", lambda row: row.schedule_expression),
-        TableColumn("zone", lambda row: row.schedule_timezone, optional=2),
-        TableColumn("local time", lambda row: row.local_time.strftime("%a %H:%M"), "fixed", optional=1),
+        TableColumn("zone", lambda row: row.schedule_timezone, optional=1),
+        TableColumn("local time", lambda row: row.local_time.strftime("%a %H:%M"), "fixed", optional=2),
     ]
 
 

@@ -185,7 +185,8 @@ class RunOutcomes:
             wanted = self._unrefused(list(updated_at))
             singles = SingleReads()
             found = prefetch(singles.each(wanted, self._read_end), name="qoderdata-events")
-            with closing(found) as results, progress_bar("sessions", progress=self.loading.progress) as shown:
+            bar = progress_bar("sessions", of="events", progress=self.loading.progress)
+            with closing(found) as results, bar as shown:
                 shown.total = len(wanted)
                 for id_, end in results:
                     created_at = self._created_at[id_]

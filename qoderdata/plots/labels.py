@@ -86,7 +86,8 @@ def make_labels(
         warn(
             f"no installed font has {len(lacking)} of the characters in the labels ({examples}); {box} stands for "
             f"each. Install a font that has them (Debian: fonts-wqy-microhei for Chinese, Japanese and Korean, "
-            f"fonts-symbola for emoji) and restart Python, or give other names by labels={{id: name}}",
+            f"fonts-symbola for emoji, fonts-noto-core for other scripts) and restart Python, or give other names "
+            f"by labels={{id: name}}",
             UserWarning,
         )
     return Labels(tell_apart(texts, ids), {"fontfamily": list(families), "parse_math": False, "usetex": False})

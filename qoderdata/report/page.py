@@ -35,8 +35,8 @@ if TYPE_CHECKING:
 
 _OLD = pd.Timedelta("1D")
 _ENGLISH, _TAGS = "en", {"zh": "zh-CN"}
-#: A day, and perhaps a time of it, as `format_time` writes them.
-_TIME = re.compile(r"\d{4}-\d\d-\d\d( \d\d:\d\d (UTC|[+-]\d\d:\d\d))?")
+#: A day, and perhaps a time of it, as `format_time` writes them; and a percentage.
+_UNBROKEN = re.compile(r"\d{4}-\d\d-\d\d( \d\d:\d\d (UTC|[+-]\d\d:\d\d))?|\d[\d.]*(–\d[\d.]*)? %")
 
 
 def check_ending(path: str | Path) -> None:
@@ -265,8 +265,8 @@ def environment() -> Environment:
 
 
 def _keep_times(text: str) -> Markup:
-    """Clean and escape a text, and keep each of its times in one line: browsers break lines at hyphens."""
-    return Markup(_TIME.sub(r'<span class="time">\g<0></span>', str(escape(one_line(text)))))  # noqa: S704 - escaped
+    """Clean and escape a text, and keep each of its times and percentages in one line."""
+    return Markup(_UNBROKEN.sub(r'<span class="time">\g<0></span>', str(escape(one_line(text)))))  # noqa: S704 - escaped
 
 
 def _clean(value: object) -> object:
