@@ -88,7 +88,8 @@ def export_csv(frame: Any, path: str | Path, *, spreadsheet_safe: bool = True) -
     quotes, numbers and ``true``/``false`` do not; a missing value is an empty cell without quotes, an empty
     text one with quotes. In a file of one column every cell has quotes, as readers pass over empty lines.
     Times are ISO 8601 with their offset (without one only where the column has no zone), lengths of time
-    ISO 8601 too, lists and objects JSON.
+    ISO 8601 too, lists and objects JSON. Whole seconds have no fraction: `pandas.read_csv` needs
+    ``date_format="ISO8601"`` beside ``parse_dates``, or leaves a column with both as text.
 
     The values of ``environment_variables`` may be secrets: each becomes ``***``, wherever it stands (in
     ``extra``, in other JSON text, in a column of that name). `export_parquet` keeps them.

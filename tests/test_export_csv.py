@@ -266,3 +266,13 @@ def test_values_round_trip_through_csv(
     assert [(None if text is None else plain(text), number, real) for text, number, real, _ in table] == [
         row[:3] for row in rows
     ]
+
+
+def test_read_csv_of_times_with_and_without_fraction_gives_the_same_times(tmp_path: Path) -> None:
+    """Pandas reads a column that holds both with the options that the docstring names."""
+    texts = pd.Series(["2026-06-15T01:00:02Z", "2026-06-15T01:00:02.942443Z", None])
+    times = pd.to_datetime(texts, format="ISO8601")
+    frame = pd.DataFrame({"id": ["a", "b", "c"], "triggered_at": times})
+    export_csv(frame, tmp_path / "runs.csv")
+    read = pd.read_csv(tmp_path / "runs.csv", parse_dates=["triggered_at"], date_format="ISO8601")
+    pd.testing.assert_frame_equal(read, frame, check_dtype=False)
