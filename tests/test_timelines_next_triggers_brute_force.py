@@ -19,6 +19,8 @@ import pytest
 from qoderdata.timelines import next_triggers
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from numpy.typing import NDArray
 
 ZONES = sorted(available_timezones() - {"localtime", "Factory"})
@@ -55,18 +57,15 @@ def random_field(random: Random, least: int, largest: int, *, kind: str = "", st
         step = random.randint(1, 6)
         names = NAMES.get(kind)
         word = names.__getitem__ if names and random.random() < 0.4 and (kind, last) != ("weekday", 7) else str
-        for text, meaning in [
-            random.choice(
-                [
-                    (word(first), [first]),
-                    (f"{word(first)}-{word(last)}", range(first, last + 1)),
-                    (f"{word(first)}-{word(last)}/{step}", range(first, last + 1, step)),
-                    (f"{word(first)}/{step}", range(first, largest + 1, step)),
-                ]
-            )
-        ]:
-            texts.append(random.choice([text, text.lower(), text.title()]))
-            values.update(meaning)
+        forms: list[tuple[str, Iterable[int]]] = [
+            (word(first), [first]),
+            (f"{word(first)}-{word(last)}", range(first, last + 1)),
+            (f"{word(first)}-{word(last)}/{step}", range(first, last + 1, step)),
+            (f"{word(first)}/{step}", range(first, largest + 1, step)),
+        ]
+        text, numbers = random.choice(forms)
+        texts.append(random.choice([text, text.lower(), text.title()]))
+        values.update(numbers)
     return Field(",".join(texts), frozenset(values))
 
 
@@ -186,4 +185,4 @@ def test_triggers_equal_brute_force_over_each_minute(part: int) -> None:
             assert np.array_equal(found[of_this], utc[expected]), context
             assert np.array_equal(found_local[of_this], local[expected]), context
             fired += int(expected.sum())
-    assert fired > 2000, "a walk that meets hardly a trigger shows nothing"
+    assert fired > 2000, "too few triggers were compared"
