@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+from functools import cache
 from random import Random
 from typing import Any
 
@@ -260,11 +261,16 @@ def test_group_figures_equal_brute_force(seed: int) -> None:
         assert row["failure_rate"] == (failed / total if total else None)
 
 
+@cache
+def deployments_of_a_sandbox() -> pa.Table:
+    with Sandbox(deployments=120, seed=7) as sandbox:
+        return decode.from_records(sandbox.deployments, schema.DEPLOYMENTS)
+
+
 @pytest.mark.parametrize("by", ["id", "agent_id", "status"])
 def test_all_figures_equal_those_of_sql(by: str) -> None:
     """Use a sandbox account, as the Arrow table that is written to Parquet."""
-    with Sandbox(deployments=120, seed=7) as sandbox:
-        deployed = decode.from_records(sandbox.deployments, schema.DEPLOYMENTS)
+    deployed = deployments_of_a_sandbox()
     expected = duckdb.execute(
         f"""
         WITH pooled AS (

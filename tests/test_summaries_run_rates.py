@@ -141,8 +141,13 @@ def test_a_run_without_a_time_has_a_missing_window() -> None:
     assert [row["window"] for row in records(timeless)] == [None]
 
 
-@pytest.mark.parametrize("by", ["deployment_id", ["deployment_id", "trigger_type"], None])
-@pytest.mark.parametrize("freq", [None, "1D", "6h"])
+@pytest.mark.parametrize(
+    ("by", "freq"),
+    [
+        ("deployment_id", None), ("deployment_id", "1D"), ("deployment_id", "6h"),
+        (["deployment_id", "trigger_type"], None), (None, None), (None, "1D"),
+    ],
+)  # fmt: skip
 def test_empty_frames_give_the_same_columns_and_dtypes(by: str | list[str] | None, freq: str | None) -> None:
     full = run_failure_rates(runs_frame([run("failed")]), by=by, freq=freq, tz="Asia/Kolkata")
     for per in ("attempt", "occurrence"):
