@@ -23,7 +23,7 @@ SANDBOX_TIMES = ["2026-06-15T09:00", "2026-11-03T12:00", "2026-03-31T08:00"]
 SINCE, UNTIL = "2026-06-15T00:00:00Z", "2026-06-16T00:00:00Z"
 
 
-def deployment(id_: str = "dep_1", cron: str | None = "0 * * * *", **facts: Any) -> dict[str, Any]:  # noqa: ANN401
+def deployment(id_: str = "dep_1", cron: str | None = "0 * * * *", **fields: Any) -> dict[str, Any]:  # noqa: ANN401
     """Build a deployment record as the service sends it."""
     record = {
         "id": id_,
@@ -33,7 +33,7 @@ def deployment(id_: str = "dep_1", cron: str | None = "0 * * * *", **facts: Any)
         "created_at": "2026-01-01T00:00:00Z",
         "updated_at": "2026-01-01T00:00:00Z",
     }
-    return {**record, **facts}
+    return {**record, **fields}
 
 
 def run(
@@ -204,16 +204,16 @@ def test_due_times_certainty_and_reason_follow_the_rules() -> None:
     The service gives no history of pauses and cron texts, so times that depend on it are not certain.
     """
     stamps = [None, *(f"2026-06-{at}Z" for at in ("14T00:00:00", "15T00:00:00", "15T02:30:59", "20T00:00:00"))]
-    facts: dict[str, dict[str, Any]] = {
+    fields: dict[str, dict[str, Any]] = {
         f"dep_{number}": dict(zip(("status", "created_at", "updated_at", "archived_at"), values, strict=True))
         for number, values in enumerate(product(["active", "paused"], stamps, stamps, stamps))
     }
-    found = find([deployment(id_, **own) for id_, own in facts.items()], [])
-    rows: dict[str, list[Any]] = {id_: [] for id_ in facts}
+    found = find([deployment(id_, **own) for id_, own in fields.items()], [])
+    rows: dict[str, list[Any]] = {id_: [] for id_ in fields}
     for id_, *row in found[["deployment_id", "scheduled_at", "reason", "certain"]].itertuples(index=False):
         rows[id_].append(row)
     since = datetime.fromisoformat(SINCE)
-    for id_, own in facts.items():
+    for id_, own in fields.items():
         created, updated, archived = (
             None if text is None else datetime.fromisoformat(text) for text in list(own.values())[1:]
         )

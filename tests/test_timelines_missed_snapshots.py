@@ -37,12 +37,12 @@ def hour(number: float) -> datetime:
     return BEGIN + timedelta(hours=number)
 
 
-def record(id_: str, state: tuple[str, bool], updated: datetime | None, **facts: Any) -> dict[str, Any]:  # noqa: ANN401
+def record(id_: str, state: tuple[str, bool], updated: datetime | None, **fields: Any) -> dict[str, Any]:  # noqa: ANN401
     expression, paused = state
     return {
         "id": id_, "name": f"name of {id_}", "status": "paused" if paused else "active",
         "schedule": {"type": "cron", "expression": expression, "timezone": "UTC"},
-        "created_at": "2026-01-01T00:00:00Z", "updated_at": None if updated is None else stamp(updated), **facts,
+        "created_at": "2026-01-01T00:00:00Z", "updated_at": None if updated is None else stamp(updated), **fields,
     }  # fmt: skip
 
 
@@ -225,12 +225,12 @@ def change_deployments(
 
     def change(one: dict[str, Any], at: datetime) -> tuple[datetime, tuple[str, bool]]:
         expression, paused = random.choice(FLEET_CRONS), random.random() < 0.4
-        facts = {
+        fields = {
             "created_at": stamp(old), "updated_at": stamp(at), "status": "paused" if paused else "active",
             "paused_reason": {"type": "manual"} if paused else None,
             "schedule": {"type": "cron", "expression": expression, "timezone": "UTC", "upcoming_runs_at": []},
         }  # fmt: skip
-        sandbox.rewrite({**one, **facts})
+        sandbox.rewrite({**one, **fields})
         return at, (expression, paused)
 
     histories = {one["id"]: [change(one, old)] for one in deployments}

@@ -24,10 +24,10 @@ def deployment(
     id_: str = "dep_1",
     cron: str | None = "0 9 * * *",
     zone: str | None = "UTC",
-    **facts: Any,  # noqa: ANN401 a record's values
+    **fields: Any,  # noqa: ANN401 a record's values
 ) -> dict[str, Any]:
     """Build a deployment record as the service sends it; `listed` is its list of upcoming triggers."""
-    listed = facts.pop("listed", [])
+    listed = fields.pop("listed", [])
     schedule = {"type": "cron", "expression": cron, "timezone": zone, "upcoming_runs_at": listed}
     record = {
         "id": id_,
@@ -38,7 +38,7 @@ def deployment(
         "schedule": None if cron is None else schedule,
         "created_at": "2026-01-01T00:00:00Z",
     }
-    return {**record, **facts}
+    return {**record, **fields}
 
 
 def formatted(triggers: pd.DataFrame) -> list[str]:
