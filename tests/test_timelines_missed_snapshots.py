@@ -182,11 +182,15 @@ def test_uncertain_rows_have_a_reason() -> None:
     ]  # fmt: skip
 
 
-def test_frames_are_not_changed_and_no_snapshots_equal_none_given() -> None:
+def test_an_empty_list_of_snapshots_gives_the_rows_without_snapshots() -> None:
+    df = frame([record("dep_1", (CRONS[0], False), None)], hour(6))
+    assert find(df, [], []).equals(missed_triggers(df, flatten_runs([]), since=BEGIN, until=END, grace=GRACE))
+
+
+def test_frames_are_not_changed() -> None:
     df, old = (frame([record("dep_1", (CRONS[0], False), None)], at) for at in (hour(6), hour(1)))
     copies = df.copy(deep=True), old.copy(deep=True)
     assert find(df, [], [old])["certain"].all()
-    assert find(df, [], []).equals(missed_triggers(df, flatten_runs([]), since=BEGIN, until=END, grace=GRACE))
     pd.testing.assert_frame_equal(df, copies[0])
     pd.testing.assert_frame_equal(old, copies[1])
 
