@@ -118,15 +118,15 @@ def test_schedules_are_immutable_and_compared_by_value() -> None:
 
 
 DAY_RULES = table("""
-    0 0 13 * 5      | 2026-11-01 | 2026-12-01 | 06 13 20 27           | either day field is enough
-    0 0 1,2 * MON   | 2026-11-01 | 2026-11-12 | 01 02 09              | a day that both match fires once
+    0 0 13 * 5      | 2026-11-01 | 2026-12-01 | 06 13 20 27           | both day fields restricted: either matches
+    0 0 1,2 * MON   | 2026-11-01 | 2026-11-12 | 01 02 09              | a day that both day fields match fires once
     0 0 */2 * MON   | 2026-11-01 | 2026-12-01 | 09 23                 | a field that begins with * is unrestricted
-    0 0 13 * */2    | 2026-10-01 | 2026-12-31 | 13 13                 | of the other day field too
-    0 0 *,5 * MON   | 2026-11-01 | 2026-11-20 | 02 09 16              | also as the first of a list
-    0 0 1-31 * MON  | 2026-11-01 | 2026-11-05 | 01 02 03 04           | 1-31 is no star
+    0 0 13 * */2    | 2026-10-01 | 2026-12-31 | 13 13                 | a weekday field that begins with * too
+    0 0 *,5 * MON   | 2026-11-01 | 2026-11-20 | 02 09 16              | * as the first item of a list
+    0 0 1-31 * MON  | 2026-11-01 | 2026-11-05 | 01 02 03 04           | 1-31 is restricted, unlike *
     0 0 31 * *      | 2026-01-01 | 2026-07-01 | 31 31 31              | months without a 31st are skipped
     0 0 29 2 *      | 2026-01-01 | 2033-01-01 | 29 29                 | leap years only
-    0 0 31 2 MON    | 2026-02-01 | 2026-03-01 | 02 09 16 23           | the other day field makes up for it
+    0 0 31 2 MON    | 2026-02-01 | 2026-03-01 | 02 09 16 23           | day 31 never occurs, Mondays do
     0 0 29 2 */7    | 2026-01-01 | 2061-01-01 | 29 29                 | 29 February on a Sunday: 2032 and 2060
     0 0 * * 7       | 2026-11-01 | 2026-11-10 | 01 08                 | 7 is Sunday
 """)
@@ -141,45 +141,45 @@ def test_days_on_which_a_schedule_fires(expression: str, start: str, end: str, d
 
 
 CLOCK_CHANGES = table("""
-    30 2 * * *   | Europe/Berlin       | 2026-03-28 | 2026-03-31 | 28 01:30, 30 00:30           | spring: gone
-    30 2 * * *   | Europe/Berlin       | 2026-10-24 | 2026-10-26 | 24 00:30, 25 00:30, 25 01:30 | autumn: twice
+    30 2 * * *   | Europe/Berlin       | 2026-03-28 | 2026-03-31 | 28 01:30, 30 00:30           | skipped hour
+    30 2 * * *   | Europe/Berlin       | 2026-10-24 | 2026-10-26 | 24 00:30, 25 00:30, 25 01:30 | repeated hour
     0 1-4 * * *  | Europe/Berlin       | 2026-03-29 | 2026-03-30 | 29 00:00, 29 01:00, 29 02:00, 29 23:00 | no 02
-    0 3 * * *    | Europe/Berlin       | 2026-10-24 | 2026-10-26 | 24 01:00, 25 02:00           | it ends
-    30 2 * * *   | America/New_York    | 2026-03-07 | 2026-03-10 | 07 07:30, 09 06:30           | spring
-    30 1 * * *   | America/New_York    | 2026-11-01 | 2026-11-02 | 01 05:30, 01 06:30           | autumn
-    15 2 * * *   | Australia/Lord_Howe | 2026-10-02 | 2026-10-05 | 02 15:45, 04 15:15           | half an hour gone
-    45 2 * * *   | Australia/Lord_Howe | 2026-10-02 | 2026-10-05 | 02 16:15, 03 15:45, 04 15:45 | the other half
-    45 1 * * *   | Australia/Lord_Howe | 2026-04-03 | 2026-04-05 | 03 14:45, 04 14:45, 04 15:15 | twice
-    15 1 * * *   | Australia/Lord_Howe | 2026-04-03 | 2026-04-05 | 03 14:15, 04 14:15           | the other half
-    0 0 * * *    | America/Santiago    | 2026-09-05 | 2026-09-08 | 05 04:00, 07 03:00           | no midnight
-    30 23 * * *  | America/Santiago    | 2026-04-04 | 2026-04-06 | 04 02:30, 05 02:30, 05 03:30 | evening twice
-    0 0 * * *    | Asia/Beirut         | 2026-03-27 | 2026-03-30 | 27 22:00, 29 21:00           | no midnight
-    0 0 * * FRI  | Africa/Cairo        | 2026-04-16 | 2026-05-02 | 16 22:00, 30 21:00           | no midnight
+    0 3 * * *    | Europe/Berlin       | 2026-10-24 | 2026-10-26 | 24 01:00, 25 02:00           | not repeated
+    30 2 * * *   | America/New_York    | 2026-03-07 | 2026-03-10 | 07 07:30, 09 06:30           | skipped hour
+    30 1 * * *   | America/New_York    | 2026-11-01 | 2026-11-02 | 01 05:30, 01 06:30           | repeated hour
+    15 2 * * *   | Australia/Lord_Howe | 2026-10-02 | 2026-10-05 | 02 15:45, 04 15:15           | skipped
+    45 2 * * *   | Australia/Lord_Howe | 2026-10-02 | 2026-10-05 | 02 16:15, 03 15:45, 04 15:45 | not skipped
+    45 1 * * *   | Australia/Lord_Howe | 2026-04-03 | 2026-04-05 | 03 14:45, 04 14:45, 04 15:15 | repeated
+    15 1 * * *   | Australia/Lord_Howe | 2026-04-03 | 2026-04-05 | 03 14:15, 04 14:15           | not repeated
+    0 0 * * *    | America/Santiago    | 2026-09-05 | 2026-09-08 | 05 04:00, 07 03:00           | midnight skipped
+    30 23 * * *  | America/Santiago    | 2026-04-04 | 2026-04-06 | 04 02:30, 05 02:30, 05 03:30 | repeated hour
+    0 0 * * *    | Asia/Beirut         | 2026-03-27 | 2026-03-30 | 27 22:00, 29 21:00           | midnight skipped
+    0 0 * * FRI  | Africa/Cairo        | 2026-04-16 | 2026-05-02 | 16 22:00, 30 21:00           | midnight skipped
     30 2 * * *   | Africa/Casablanca   | 2026-02-14 | 2026-02-16 | 14 01:30, 15 01:30, 15 02:30 | Ramadan begins
     30 2 * * *   | Africa/Casablanca   | 2026-03-21 | 2026-03-24 | 21 02:30, 23 01:30           | Ramadan ends
     30 1 * * *   | Europe/Dublin       | 2026-10-24 | 2026-10-26 | 24 00:30, 25 00:30, 25 01:30 | winter is DST
     0 12 * * *   | Pacific/Apia        | 2011-12-28 | 2012-01-01 | 28 22:00, 29 22:00, 30 22:00, 31 22:00 | no 30th
-    0 12 30 12 * | Pacific/Apia        | 2011-12-01 | 2012-01-01 |                              | that day
+    0 12 30 12 * | Pacific/Apia        | 2011-12-01 | 2012-01-01 |                              | skipped day
     0 6 * * *    | Pacific/Kwajalein   | 1993-08-19 | 1993-08-23 | 19 18:00, 20 18:00, 21 18:00, 22 18:00 | no 21st
-    30 1,2 * * * | Antarctica/Troll    | 2026-03-29 | 2026-03-30 | 29 23:30                     | two hours gone
-    45 2 * * *   | America/Caracas     | 2016-04-30 | 2016-05-03 | 30 07:15, 02 06:45           | the zone moved
-    45 23 * * *  | Asia/Pyongyang      | 2015-08-14 | 2015-08-15 | 14 14:45, 14 15:15           | the zone moved
+    30 1,2 * * * | Antarctica/Troll    | 2026-03-29 | 2026-03-30 | 29 23:30                     | two skipped hours
+    45 2 * * *   | America/Caracas     | 2016-04-30 | 2016-05-03 | 30 07:15, 02 06:45           | offset changed
+    45 23 * * *  | Asia/Pyongyang      | 2015-08-14 | 2015-08-15 | 14 14:45, 14 15:15           | offset changed
     30 2 * * *   | Asia/Shanghai       | 2026-03-28 | 2026-03-30 | 28 18:30, 29 18:30           | no change
-    0 9 * * *    | Asia/Kathmandu      | 2026-06-15 | 2026-06-16 | 15 03:15                     | by quarters
+    0 9 * * *    | Asia/Kathmandu      | 2026-06-15 | 2026-06-16 | 15 03:15                     | offset +05:45
 """)  # fmt: skip
 
 
 @pytest.mark.parametrize(
-    ("expression", "timezone", "start", "end", "expected", "night"),
+    ("expression", "timezone", "start", "end", "expected", "reason"),
     CLOCK_CHANGES,
     ids=[" ".join(row[:2]) for row in CLOCK_CHANGES],
 )
 def test_fire_times_around_clock_changes(  # noqa: PLR0917 one column of the table each
-    expression: str, timezone: str, start: str, end: str, expected: str, night: str
+    expression: str, timezone: str, start: str, end: str, expected: str, reason: str
 ) -> None:
     """A skipped local time does not fire; one that occurs twice fires twice."""
     found = [at[8:] for at in fire_times(parse(expression, timezone), start, end)]
-    assert ", ".join(found) == expected, night
+    assert ", ".join(found) == expected, reason
 
 
 @pytest.mark.parametrize(

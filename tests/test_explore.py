@@ -60,8 +60,15 @@ def account_tables(frames: Frames) -> ChartTables:
     return tables_of(*frames)
 
 
-def datasets(chart: Any) -> dict[str, Rows]:  # noqa: ANN401 - Altair's
-    return {name: json.loads(text) for name, text in chart.to_dict()["datasets"].items()}
+def datasets(spec: dict[str, Any]) -> dict[str, Rows]:
+    """Return the tables of a chart's specification."""
+    return {name: json.loads(text) for name, text in spec["datasets"].items()}
+
+
+def spec_text_of(page: str) -> str:
+    """Return the JSON text of the chart in a page."""
+    start = page.index('id="spec">') + len('id="spec">')
+    return page[start : page.index("</script", start)]
 
 
 def wall_ms(text: str, zone: str = ZONE) -> int:
@@ -170,32 +177,32 @@ class TestFigures:
         assert account_tables.notes[1] == f"{count_without} deployments without a run are not shown."
 
     def test_tables_and_notes_are_in_the_chart(self, frames: Frames, account_tables: ChartTables) -> None:
-        chart = qd.explore(*frames, tz=ZONE)
-        found = datasets(chart)
+        spec = qd.explore(*frames, tz=ZONE).to_dict()
+        found = datasets(spec)
         assert found.pop("notes") == [{"text": note} for note in account_tables.notes]
         assert found == {
             name: getattr(account_tables, name) for name in ("agents", "deployments", "errors", "runs")
         }
-        assert chart.to_dict()["title"]["subtitle"][:-1] == account_tables.notes
+        assert spec["title"]["subtitle"][:-1] == account_tables.notes
 
 
 class TestManyRuns:
     """Above `MOST_ROWS`, a row summarizes several runs, and a note says so."""
 
-    @pytest.mark.parametrize("most", [580, 400, 200, 40])
+    @pytest.mark.parametrize("limit", [580, 400, 200, 40])
     def test_rows_have_counts_medians_and_most_frequent_errors(
         self,
-        most: int,
+        limit: int,
         account: Account,
         frames: Frames,
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
-        monkeypatch.setattr(chart_tables, "MOST_ROWS", most)
+        monkeypatch.setattr(chart_tables, "MOST_ROWS", limit)
         found = tables_of(*frames)
         note = found.notes[1]
-        assert len(account[1]) > most
+        assert len(account[1]) > limit
         window = re.fullmatch(
-            rf"These are more than {most:,} runs: each mark stands for the runs of one deployment and outcome "
+            rf"These are more than {limit:,} runs: each mark stands for the runs of one deployment and outcome "
             r"within (\d+) (h|d)\.",
             note,
         )
@@ -215,7 +222,7 @@ class TestManyRuns:
             for row in found.runs
         }
         assert found_rows.keys() == groups.keys()
-        assert len(found_rows) <= most or step == 28 * 86_400_000
+        assert len(found_rows) <= limit or step == 28 * 86_400_000
         frequency = Counter(map(error_text, account[1]))
         errors_by_number = {row["e"]: row["error"] for row in found.errors}
         for key, row in found_rows.items():
@@ -289,7 +296,7 @@ class TestArguments:
     def test_no_runs_give_a_chart_with_one_sentence(self, tmp_path: Path) -> None:
         df, runs = qd.flatten_deployments([]), qd.flatten_runs([])
         chart = qd.explore(df, runs, tmp_path / "empty.html")
-        assert datasets(chart) == {"notes": [{"text": "There are no runs to show."}]}
+        assert datasets(chart.to_dict()) == {"notes": [{"text": "There are no runs to show."}]}
         assert type(chart) is type(qd.explore(df, runs_of(["failed"])))
         page = Reader((tmp_path / "empty.html").read_text(encoding="utf-8"))
         assert "There are no runs to show." in page.words
@@ -392,8 +399,7 @@ def hostile_page(tmp_path_factory: pytest.TempPathFactory) -> str:
 @pytest.fixture(scope="module")
 def hostile_spec(hostile_page: str) -> str:
     """Return the JSON text of the chart in the page."""
-    start = hostile_page.index('id="spec">') + len('id="spec">')
-    return hostile_page[start : hostile_page.index("</script", start)]
+    return spec_text_of(hostile_page)
 
 
 class TestHostileTexts:
@@ -464,8 +470,8 @@ def large_account(deployments: int, runs: int, days: int) -> Frames:
 
 def test_50000_runs_give_a_row_each(tmp_path: Path) -> None:
     df, runs = large_account(500, 50_000, 90)
-    chart = qd.explore(df, runs, tmp_path / "runs.html")
-    found = datasets(chart)
+    qd.explore(df, runs, tmp_path / "runs.html")
+    found = json.loads(spec_text_of((tmp_path / "runs.html").read_text(encoding="utf-8")))["datasets"]
     assert len(found["runs"]) == 50_000
     assert len(found["deployments"]) == 500
     assert (tmp_path / "runs.html").stat().st_size < 6_000_000

@@ -105,7 +105,7 @@ def wait_until(condition: Callable[[], Any], what: str) -> None:
     """Wait for a condition; Playwright's `wait_for_function` evaluates text, which the page's policy forbids."""
     deadline = time.monotonic() + TIMEOUT_SECONDS
     while not condition():
-        assert time.monotonic() < deadline, f"waited in vain for {what}"
+        assert time.monotonic() < deadline, f"timeout: waited {TIMEOUT_SECONDS} s for {what}"
         time.sleep(0.05)
 
 
@@ -131,9 +131,6 @@ class Chart(WatchedPage):
         self.page.mouse.move(mark.x, mark.y)
         return tooltip(self.page)
 
-    def wait_until(self, condition: Callable[[], Any], what: str) -> None:
-        wait_until(condition, what)
-
 
 def tooltip(page: Page, *, seconds: float = TIMEOUT_SECONDS) -> dict[str, str]:
     element = page.locator("#vg-tooltip-element.visible")
@@ -145,12 +142,6 @@ def tooltip(page: Page, *, seconds: float = TIMEOUT_SECONDS) -> dict[str, str]:
 @pytest.fixture(scope="module")
 def chart(browser: Browser, path: Path) -> Iterator[Chart]:
     """Open a page that several tests use; each test restores its state."""
-    with open_chart(browser, path) as shown:
-        yield shown
-
-
-@pytest.fixture
-def own_chart(browser: Browser, path: Path) -> Iterator[Chart]:
     with open_chart(browser, path) as shown:
         yield shown
 
@@ -171,6 +162,12 @@ def drawn_cells(chart: Chart) -> set[tuple[str, int, int, int]]:
         (f"{pd.Timestamp(cell['day'], unit='ms'):%Y-%m-%d}", cell["hour"], cell["failed"], cell["runs"])
         for cell in chart.data("calendar_marks")
     }
+
+
+def rows_from_top(chart: Chart) -> list[int]:
+    """Return the numbers of the shown deployments from top to bottom."""
+    rows = sorted(chart.marks("deployment_rows_0_marks"), key=lambda mark: mark.y)
+    return [row.datum["d"] for row in rows]
 
 
 def overview_sums(chart: Chart) -> dict[str, int]:
@@ -229,38 +226,34 @@ class TestPage:
         agent = chart.marks("agent_rows_0_marks")[1]
         selected = runs[runs["agent_id"] == agent.datum["id"]]
         chart.click(agent)
-        chart.wait_until(lambda: overview_sums(chart) == expected_sums(selected), "the runs of one agent")
+        wait_until(lambda: overview_sums(chart) == expected_sums(selected), "the runs of one agent")
         assert drawn_cells(chart) == expected_cells(selected)
         assert {row["id"] for row in chart.data("deployment_rows_0_marks")} == set(selected["deployment_id"])
         assert len(chart.data("timeline_marks")) == len(selected)
         chart.page.mouse.dblclick(agent.x, agent.y)
-        chart.wait_until(lambda: overview_sums(chart) == expected_sums(runs), "all runs again")
+        wait_until(lambda: overview_sums(chart) == expected_sums(runs), "all runs again")
 
-    def test_a_click_on_another_agent_replaces_a_selected_deployment(
-        self, own_chart: Chart, frames: Frames
-    ) -> None:
+    def test_a_click_on_another_agent_replaces_a_selected_deployment(self, chart: Chart, frames: Frames) -> None:
         runs = frames[1]
-        row = own_chart.marks("deployment_rows_0_marks")[3]
+        row = chart.marks("deployment_rows_0_marks")[3]
         selected = runs[runs["deployment_id"] == row.datum["id"]]
-        own_chart.click(row)
-        own_chart.wait_until(
-            lambda: overview_sums(own_chart) == expected_sums(selected), "the runs of one deployment"
-        )
-        assert drawn_cells(own_chart) == expected_cells(selected)
-        assert {mark["d"] for mark in own_chart.data("timeline_marks")} == {row.datum["d"]}
-        assert len(own_chart.data("timeline_marks")) == len(selected)
-        rows = own_chart.marks("deployment_rows_0_marks")
+        chart.click(row)
+        wait_until(lambda: overview_sums(chart) == expected_sums(selected), "the runs of one deployment")
+        assert drawn_cells(chart) == expected_cells(selected)
+        assert {mark["d"] for mark in chart.data("timeline_marks")} == {row.datum["d"]}
+        assert len(chart.data("timeline_marks")) == len(selected)
+        rows = chart.marks("deployment_rows_0_marks")
         assert len(rows) == 30
         assert [mark.datum["d"] for mark in rows if mark.opacity > 0.1] == [row.datum["d"]]
-        dots = own_chart.marks("concat_0_concat_0_layer_3_marks")
+        dots = chart.marks("concat_0_concat_0_layer_3_marks")
         own = set(selected["agent_id"])
         assert {mark.datum["id"] for mark in dots if mark.opacity == 1} == own
-        other = next(mark for mark in own_chart.marks("agent_rows_0_marks") if mark.datum["id"] not in own)
-        own_chart.click(other)
+        other = next(mark for mark in chart.marks("agent_rows_0_marks") if mark.datum["id"] not in own)
+        chart.click(other)
         of_other = runs[runs["agent_id"] == other.datum["id"]]
-        own_chart.wait_until(
-            lambda: overview_sums(own_chart) == expected_sums(of_other), "the runs of the other agent"
-        )
+        wait_until(lambda: overview_sums(chart) == expected_sums(of_other), "the runs of the other agent")
+        chart.page.mouse.dblclick(other.x, other.y)
+        wait_until(lambda: overview_sums(chart) == expected_sums(runs), "all runs again")
 
     def test_dragging_on_the_overview_zooms_to_a_time_range(self, chart: Chart, frames: Frames) -> None:
         runs = frames[1]
@@ -271,13 +264,13 @@ class TestPage:
         chart.page.mouse.move(last.x - 30, bottom, steps=3)
         chart.page.mouse.move(last.x - 5, bottom, steps=3)
         chart.page.mouse.up()
-        chart.wait_until(lambda: chart.page.evaluate("view.signal('zoom').begin"), "the zoom")
+        wait_until(lambda: chart.page.evaluate("view.signal('zoom').begin"), "the zoom")
         # Run the view first, so that the signal includes the last mouse move.
         low, high = chart.page.evaluate("view.runAsync().then(() => view.signal('zoom').begin)")
         wall = runs["triggered_at"].dt.tz_convert(ZONE).dt.tz_localize(None).dt.as_unit("ms").astype("int64")
         selected = runs[wall.between(low, high)]
         assert 0 < len(selected) < len(runs) / 2
-        chart.wait_until(lambda: drawn_cells(chart) == expected_cells(selected), "the calendar of that time")
+        wait_until(lambda: drawn_cells(chart) == expected_cells(selected), "the calendar of that time")
         shown = runs["deployment_id"].isin([row["id"] for row in chart.data("deployment_rows_0_marks")])
         marks = chart.marks("timeline_marks")
         assert len(marks) == int((wall.between(low, high) & shown).sum())
@@ -287,31 +280,30 @@ class TestPage:
         assert width == pytest.approx(520, abs=8)
         assert overview_sums(chart) == expected_sums(runs)
         chart.page.mouse.dblclick(last.x - 30, bottom)
-        chart.wait_until(lambda: drawn_cells(chart) == expected_cells(runs), "all times again")
+        wait_until(lambda: drawn_cells(chart) == expected_cells(runs), "all times again")
 
-    def test_slider_scrolls_and_search_filters_the_rows(self, own_chart: Chart, frames: Frames) -> None:
-        slider = own_chart.page.locator("#controls input[type=range]")
+    def test_slider_scrolls_and_search_filters_the_rows(self, chart: Chart, frames: Frames) -> None:
+        slider = chart.page.locator("#controls input[type=range]")
         slider.focus()
         slider.press("End")
         count = frames[1]["deployment_id"].nunique()
-        own_chart.wait_until(
-            lambda: (
-                [row["d"] for row in own_chart.data("deployment_rows_0_marks")] == list(range(count - 30, count))
-            ),
-            "the last rows",
-        )
+        wait_until(lambda: rows_from_top(chart) == list(range(count - 30, count)), "the last rows")
         slider.press("Home")
-        own_chart.page.locator("#controls input[type=search]").fill("aGENT 3")
+        search = chart.page.locator("#controls input[type=search]")
+        search.fill("aGENT 3")
         ids = qd.with_names(frames[1], frames[0]).merge(
             frames[0][["id", "agent_name"]], left_on="deployment_id", right_on="id"
         )
         selected = set(ids.loc[ids["agent_name"] == "Agent 3", "deployment_id"])
-        own_chart.wait_until(
-            lambda: {row["id"] for row in own_chart.data("deployment_rows_0_marks")} == selected, "what is found"
+        wait_until(
+            lambda: {row["id"] for row in chart.data("deployment_rows_0_marks")} == selected,
+            "the rows that match the search",
         )
-        assert {mark["d"] for mark in own_chart.data("timeline_marks")} == {
-            row["d"] for row in own_chart.data("deployment_rows_0_marks")
+        assert {mark["d"] for mark in chart.data("timeline_marks")} == {
+            row["d"] for row in chart.data("deployment_rows_0_marks")
         }
+        search.fill("")
+        wait_until(lambda: rows_from_top(chart) == list(range(30)), "all rows")
 
 
 def test_windows_of_a_week_begin_on_monday(
@@ -357,7 +349,7 @@ def test_timeline_rows_have_names_on_a_phone(browser: Browser, path: Path) -> No
 
         assert count_named_rows() == 30
         chart.page.locator("#controls input[type=search]").fill("Agent 3")
-        chart.wait_until(lambda: 0 < count_named_rows() < 30, "the names of what is found")
+        wait_until(lambda: 0 < count_named_rows() < 30, "the names of the rows that match the search")
         assert chart.page.evaluate("document.querySelector('.scroll').scrollWidth") <= 390
 
 

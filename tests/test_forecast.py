@@ -129,7 +129,7 @@ def test_the_interval_is_too_narrow_for_strongly_skewed_credits() -> None:
 
 def test_interval_needs_two_sessions_and_expected_needs_one() -> None:
     df = deployments_of(
-        {"none": "0 0 * * *", "one": "0 0 * * *", "two": "0 0 * * *", "unknown": "0 * * * *", "x": None}
+        {"none": "0 0 * * *", "one": "0 0 * * *", "two": "0 0 * * *", "unknown": "0 * * * *", "manual": None}
     )
     sessions = sessions_of({"one": [3.0, None], "two": [1.0, 1.0], "unknown": [None], "elsewhere": [9.0]})
     result = qd.cost_forecast(df, sessions, "2D", start=START)
@@ -181,5 +181,9 @@ def test_invalid_arguments_are_refused() -> None:
         qd.cost_forecast(pd.concat([df, df]), sessions)
     with pytest.raises(MissingColumnError, match="load_sessions"):
         qd.cost_forecast(df, sessions.drop(columns="usage_total_credits"))
+
+
+def test_an_unreadable_schedule_gives_no_row_and_a_warning() -> None:
+    df = deployments_of({"dep_1": "0 0 * * *"}).assign(schedule_expression="soon")
     with pytest.warns(DataQualityWarning, match="cannot be read"):
-        assert qd.cost_forecast(df.assign(schedule_expression="soon"), sessions, start=START).empty
+        assert qd.cost_forecast(df, sessions_of({}), start=START).empty

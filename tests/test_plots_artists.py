@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from datetime import timedelta
+from functools import cache
 from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo
 
@@ -81,7 +82,7 @@ class TestFailureRates:
         assert [bar.get_width() for bar in bars] == known["failure_rate"].tolist()
         assert [bar.get_y() + bar.get_height() / 2 for bar in bars] == pytest.approx([0, 1, 2])
         assert np.array(error_bars(ax, 0)) == pytest.approx(known[["ci_low", "ci_high"]].to_numpy())
-        assert ax.get_ylim()[0] > ax.get_ylim()[1], "worst on top"
+        assert ax.get_ylim()[0] > ax.get_ylim()[1], "the worst row is on top"
         assert ax.get_xlim()[0] == 0
 
     def test_counts_are_beside_the_bars_and_missing_ones_are_no_zeros(self) -> None:
@@ -158,7 +159,7 @@ class TestNextTriggers:
         ]
         ax = plots.plot_next_triggers(triggers_of(rows, "Asia/Kathmandu"))
         lanes = [lane.lower() for lane in lanes_of(ax)]
-        assert lanes == ["b", "a", "c"], "soonest first"
+        assert lanes == ["b", "a", "c"], "lanes are sorted by their first trigger"
         drawn = [(f"{time_of(x):%Y-%m-%dT%H:%MZ}", lanes[int(y)]) for line in ax.lines for x, y in points_of(line)]
         assert sorted(drawn) == sorted((time, deployment) for time, deployment, _ in rows)
         assert "Asia/Kathmandu (UTC+05:45)" in ax.get_xlabel()
@@ -212,7 +213,9 @@ class TestNextTriggers:
         ax.figure.canvas.draw()
         assert "Europe/Berlin (UTC+02:00 to UTC+01:00)" in ax.get_xlabel()
         ticks = [time_of(tick).tz_convert("Europe/Berlin") for tick in ax.get_xticks()]
-        assert all(tick.hour % 4 == 0 and tick.minute == 0 for tick in ticks), "hours that people read on a clock"
+        assert all(tick.hour % 4 == 0 and tick.minute == 0 for tick in ticks), (
+            "ticks are at local hours divisible by 4"
+        )
 
     def test_top_draws_the_deployments_that_fire_soonest(self) -> None:
         rows = [(f"2026-06-15T{number:02d}:00Z", f"d{23 - number}", "agent_1") for number in range(24)]
@@ -240,21 +243,24 @@ WINDOWS = [
 ]
 
 
+@cache
+def local_minutes(tz: str, start: str, hours: int) -> list[tuple[int, int, int]]:
+    """Return weekday, hour and minute in local time of each minute of a window."""
+    first, zone = pd.Timestamp(start).to_pydatetime(), ZoneInfo(tz)
+    local = [(first + timedelta(minutes=minute)).astimezone(zone) for minute in range(60 * hours)]
+    return [(time.weekday(), time.hour, time.minute) for time in local]
+
+
 class TestTriggerLoad:
     @pytest.mark.parametrize(("tz", "start", "hours"), WINDOWS)
     @settings(max_examples=5, deadline=None)
     @given(minutes=st.lists(st.integers(0, 10**6), min_size=1, max_size=60))
     def test_squares_equal_brute_force(self, tz: str, start: str, hours: int, minutes: list[int]) -> None:
-        first = pd.Timestamp(start)
-        times = sorted(first + pd.Timedelta(minutes=minute % (60 * hours)) for minute in minutes)
+        offsets = sorted(minute % (60 * hours) for minute in minutes)
+        times = [pd.Timestamp(start) + pd.Timedelta(minutes=offset) for offset in offsets]
         frame = triggers_of([(time.isoformat(), "a", "agent_1") for time in times], tz)
         counted = Counter((time.weekday(), time.hour, time.minute) for time in frame["trigger_at"])
-        occurrences: Counter[tuple[int, int, int]] = Counter()
-        minute_at, last, zone = times[0].to_pydatetime(), times[-1].to_pydatetime(), ZoneInfo(tz)
-        while minute_at <= last:
-            local = minute_at.astimezone(zone)
-            occurrences[local.weekday(), local.hour, local.minute] += 1
-            minute_at += timedelta(minutes=1)
+        occurrences = Counter(local_minutes(tz, start, hours)[offsets[0] : offsets[-1] + 1])
         expected = np.full((7, 24), np.nan)
         for weekday, hour, minute in occurrences:
             mean = counted[weekday, hour, minute] / occurrences[weekday, hour, minute]
@@ -369,7 +375,7 @@ class TestRunFailureRates:
         assert numbers(strong.get_ydata())[::2] == [1 / 5, 1 / 9]
         assert np.isnan(numbers(strong.get_ydata())[1::2]).all()
         assert numbers(faint.get_ydata()) == [1 / 5, 1 / 4, 1 / 9, 1]
-        assert faint.get_markevery() == [1, 3], "points of windows with enough runs are drawn once"
+        assert faint.get_markevery() == [1, 3], "the faint line marks only windows with few decided runs"
         assert (strong.get_alpha(), faint.get_alpha()) == (1, 0.5)
         assert "fewer than 5 decided runs" in legend_of(ax)
 
@@ -502,7 +508,7 @@ class TestDurations:
         frame = runs_of([("2026-06-01T00:00Z", s) for s in statuses], [5000, None, -3, None, None, 7000])
         ax = plots.plot_durations(frame)
         assert legend_of(ax)[0] == "completed (2 runs)"
-        assert len(legend_of(ax)) == 3, "no failed run has a duration that can be"
+        assert len(legend_of(ax)) == 3, "failed runs have no valid duration"
 
     def test_one_run_has_a_singular_and_the_y_ticks_are_whole_numbers(self) -> None:
         ax = plots.plot_durations(runs_of([("2026-06-01T00:00Z", "failed")], [5000]))

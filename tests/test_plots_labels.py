@@ -180,7 +180,7 @@ def test_a_font_that_has_the_characters_is_found(plot: Plot) -> None:
     ax = plot(["plan \N{MATHEMATICAL SCRIPT CAPITAL A}"])
     assert draw(ax) == ["plan \N{MATHEMATICAL SCRIPT CAPITAL A}"]
     families = ax.get_yticklabels()[0].get_fontfamily()
-    assert families == ["sans-serif", "STIXGeneral"], "the caller's own stays the first"
+    assert families == ["sans-serif", "STIXGeneral"], "the font family of the caller stays the first"
 
 
 def test_fonts_are_set_on_the_texts_and_not_in_rc_params() -> None:

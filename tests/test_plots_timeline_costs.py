@@ -126,7 +126,7 @@ class TestRunTimeline:
         runs.loc[3, "duration_ms"] = 1_800_000
         runs.loc[3, "status_from"] = "session"
         ax = qd.plot_run_timeline(runs)
-        assert lanes_of(ax) == ["b", "a"], "most failed first"
+        assert lanes_of(ax) == ["b", "a"], "lanes are sorted by failed runs"
         assert sorted(bars(ax)) == [
             ("a", "01:00:05", "03:00:00", 0.5, True),
             ("a", "04:00:00", "05:00:00", 0.2, True),
@@ -168,7 +168,7 @@ class TestRunTimeline:
         spans = [tuple(map(time_text, segment[:, 0])) for part in lines for segment in part.get_segments()]
         assert sorted(spans) == [("01:01:00", "04:00:00"), ("02:00:00", "04:00:00"), ("02:30:00", "04:00:00")]
         running, waiting = (part.get_linestyle() for part in lines)
-        assert running != waiting, "told apart by the line, not by the color alone"
+        assert running != waiting, "they differ by line style, not by color only"
         assert {"running or pending (2)", "waits for a person (1)", "newest time of these runs"} <= set(
             legend_of(ax)
         )
@@ -194,7 +194,7 @@ class TestRunTimeline:
         assert [line.get_markerfacecolor() for line in hollow] == ["none", "none"]
         words = ["missed (1)", "perhaps missed (1)", "skipped (1)", "outcome unknown (2)", "next triggers (2)"]
         assert legend_of(ax) == [*words, "newest time of these runs"]
-        assert not bars(ax), "a run without a time is left out"
+        assert not bars(ax), "a run without a time is not drawn"
 
     def test_triggers_far_in_the_future_are_left_out_with_a_legend_note(self) -> None:
         runs = runs_of([("a", "completed", "01:00:00", None, "03:00:00")])

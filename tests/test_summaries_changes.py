@@ -29,11 +29,11 @@ RECORD: dict[str, Any] = {
 }  # fmt: skip
 
 
-def changes_of(**facts: Any) -> list[tuple[str, ...]]:  # noqa: ANN401
+def changes_of(**fields: Any) -> list[tuple[str, ...]]:  # noqa: ANN401
     """Change these fields of one deployment and nothing of another; return the rows of `changes`."""
     other = {**RECORD, "id": "dep_2"}
     after = copy.deepcopy(RECORD)
-    for path, value in facts.items():
+    for path, value in fields.items():
         *parents, key = path.split("__")
         target = after
         for step in parents:
@@ -47,7 +47,7 @@ def changes_of(**facts: Any) -> list[tuple[str, ...]]:  # noqa: ANN401
 
 
 @pytest.mark.parametrize(
-    ("facts", "expected"),
+    ("fields", "expected"),
     [
         ({}, []),
         ({"status": "paused", "paused_reason": {"type": "manual"}},
@@ -84,19 +84,19 @@ def changes_of(**facts: Any) -> list[tuple[str, ...]]:  # noqa: ANN401
          []),
     ],
 )  # fmt: skip
-def test_rows_for_changed_fields(facts: dict[str, Any], expected: list[tuple[str, ...]]) -> None:
-    assert changes_of(**facts) == expected
+def test_rows_for_changed_fields(fields: dict[str, Any], expected: list[tuple[str, ...]]) -> None:
+    assert changes_of(**fields) == expected
 
 
 @pytest.mark.parametrize(
-    ("before", "after", "shown"),
+    ("before", "after", "expected"),
     [
         (1, True, ("1", "true")), (0, False, ("0", "false")), (1, "1", ("1", "1")), (None, 0, ("–", "0")),
         (None, False, ("–", "false")), (False, None, ("false", "–")), ([1], [True], ("[1]", "[true]")),
         (None, "", None), ({}, None, None), (None, [], None),
     ],
 )  # fmt: skip
-def test_values_are_compared_as_json(before: Any, after: Any, shown: tuple[str, str] | None) -> None:  # noqa: ANN401 JSON
+def test_values_are_compared_as_json(before: Any, after: Any, expected: tuple[str, str] | None) -> None:  # noqa: ANN401 JSON
     frames = [
         qd.flatten_deployments([{**RECORD, "labels": {} if value is None else {"a": value}}])
         for value in (before, after)
@@ -108,7 +108,7 @@ def test_values_are_compared_as_json(before: Any, after: Any, shown: tuple[str, 
     ):
         found = qd.changes(*pair)
         rows = found.loc[found["field"] == name, ["before", "after"]].fillna("–").itertuples(index=False)
-        assert [tuple(row) for row in rows] == ([shown] if shown else [])
+        assert [tuple(row) for row in rows] == ([expected] if expected else [])
 
 
 def test_another_order_of_json_keys_is_no_change() -> None:
@@ -167,15 +167,15 @@ def test_seven_changes_in_the_sandbox_give_seven_rows(edition: str) -> None:
         error = {"type": "error", "error": {"type": "vault_not_found_error"}}
         (created,) = sandbox.create_deployments(1)
         sandbox.archive(active[0]["id"])
-        facts: list[dict[str, Any]] = [
+        changed_fields: list[dict[str, Any]] = [
             {"status": "paused", "paused_reason": error},
             {"schedule": {**active[2]["schedule"], "expression": "0 8 * * *", "timezone": "Asia/Tokyo"}},
             {"agent": {**active[3]["agent"], "id": "agent_other", "version": 77}},
             {"environment_id": "env_other"},
             {"metadata": {**active[5]["metadata"], "team": "another team"}},
         ]
-        for record, fact in zip(active[1:], facts, strict=False):
-            sandbox.rewrite({**record, "updated_at": later, **fact})
+        for record, changed in zip(active[1:], changed_fields, strict=False):
+            sandbox.rewrite({**record, "updated_at": later, **changed})
         sandbox.create_runs(90, status="failed")
         after = qd.load_deployments(client=client, include_archived=True, refresh=True)
     copies = before.copy(deep=True), after.copy(deep=True)
@@ -220,6 +220,10 @@ def test_empty_results_have_the_same_columns_and_dtypes() -> None:
         assert list(one.columns) == ["deployment_id", "name", "change", "field", "before", "after"]
         assert set(map(str, one.dtypes)) == {"str"}
         assert isinstance(one.index, pd.RangeIndex)
+
+
+def test_a_duplicate_id_or_a_missing_column_is_refused() -> None:
+    some = qd.flatten_deployments([RECORD])
     with pytest.raises(ValueError, match="twice"):
         qd.changes(some, pd.concat([some, some]))
     with pytest.raises(MissingColumnError, match="status"):

@@ -132,9 +132,9 @@ def test_until_defaults_to_the_end_of_the_newest_runs_minute() -> None:
 def test_until_may_be_an_age() -> None:
     old = runs_at([(DAY, "failed")])
     assert len(qd.compare_periods(old, until="0h", recent="1D")) == 0
-    just = old.assign(triggered_at=pd.Timestamp.now("UTC").as_unit("us") - pd.Timedelta("3h"))
-    assert qd.compare_periods(just, until="1h", recent="1D")["recent_decided"].tolist() == [1]
-    assert qd.compare_periods(just, until="4h", recent="1D").empty
+    recent = old.assign(triggered_at=pd.Timestamp.now("UTC").as_unit("us") - pd.Timedelta("3h"))
+    assert qd.compare_periods(recent, until="1h", recent="1D")["recent_decided"].tolist() == [1]
+    assert qd.compare_periods(recent, until="4h", recent="1D").empty
 
 
 def test_verdicts_and_their_order() -> None:
@@ -227,13 +227,13 @@ def test_compare_periods_warns_once_of_unknown_outcomes() -> None:
     )
 
 
-@pytest.mark.parametrize("wrong", [7, "7", 7.0, "0D", "soon", timedelta(0)])
+@pytest.mark.parametrize("invalid", [7, "7", 7.0, "0D", "soon", timedelta(0)])
 @pytest.mark.parametrize("name", ["recent", "baseline"])
-def test_a_span_without_unit_or_length_is_refused(name: str, wrong: Any) -> None:  # noqa: ANN401 anything
+def test_a_span_without_unit_or_length_is_refused(name: str, invalid: Any) -> None:  # noqa: ANN401 anything
     with pytest.raises(ValueError, match=f"^{name}="):
-        qd.compare_periods(runs_at([]), **{name: wrong})
+        qd.compare_periods(runs_at([]), **{name: invalid})
     with pytest.raises(ValueError, match=r"^window="):
-        qd.error_budget(runs_at([]), window=wrong)
+        qd.error_budget(runs_at([]), window=invalid)
 
 
 @pytest.mark.parametrize("until", ["2026-06-15T00:00", 7, "7", datetime(2026, 6, 15)])  # noqa: DTZ001 no zone

@@ -180,7 +180,7 @@ def test_missing_credits_are_not_0() -> None:
     assert costs.index.tolist() == ["free", "unknown"]
     assert costs["credits"].tolist() == pytest.approx([0, np.nan], nan_ok=True)
     assert costs["unknown"].tolist() == [0, 2]
-    assert costs["share"].isna().all(), "shares of nothing"
+    assert costs["share"].isna().all(), "a share needs a sum above 0"
 
 
 def test_windows_without_sessions_cost_0_with_unknown_ones_missing() -> None:

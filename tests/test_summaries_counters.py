@@ -230,20 +230,20 @@ def test_failure_rates_warns_where_no_deployment_has_counters() -> None:
 
 SQL = """
 WITH ordered AS (
-    SELECT *, row_number() OVER (PARTITION BY deployment_id ORDER BY triggered_at, id) AS place FROM listed
+    SELECT *, row_number() OVER (PARTITION BY deployment_id ORDER BY triggered_at, id) AS position FROM listed
     WHERE triggered_at IS NOT NULL
 ), successes AS (
-    SELECT deployment_id, max(place) AS last FROM ordered WHERE status = 'completed' GROUP BY ALL
+    SELECT deployment_id, max(position) AS last FROM ordered WHERE status = 'completed' GROUP BY ALL
 ), streaks AS (
     SELECT deployment_id, count(*) AS streak FROM ordered LEFT JOIN successes USING (deployment_id)
-    WHERE status = 'failed' AND place > coalesce(last, 0) GROUP BY ALL
+    WHERE status = 'failed' AND position > coalesce(last, 0) GROUP BY ALL
 ), totals AS (
     SELECT deployment_id, count(*) AS runs, count(*) FILTER (status = 'failed') AS failed,
-        count(*) FILTER (status <> 'unknown') = 0 AS untold, max(triggered_at) AS triggered_at
+        count(*) FILTER (status <> 'unknown') = 0 AS all_unknown, max(triggered_at) AS triggered_at
     FROM listed GROUP BY ALL
 )
-SELECT id, coalesce(runs, 0), CASE WHEN untold THEN NULL ELSE coalesce(failed, 0) END,
-    CASE WHEN untold THEN NULL ELSE coalesce(streak, 0) END, epoch_us(totals.triggered_at)
+SELECT id, coalesce(runs, 0), CASE WHEN all_unknown THEN NULL ELSE coalesce(failed, 0) END,
+    CASE WHEN all_unknown THEN NULL ELSE coalesce(streak, 0) END, epoch_us(totals.triggered_at)
 FROM deployed LEFT JOIN totals ON id = totals.deployment_id LEFT JOIN streaks ON id = streaks.deployment_id
 ORDER BY id
 """

@@ -16,9 +16,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from qoderdata import decode, frames, schema
+from qoderdata import frames, schema
 from qoderdata.errors import DataQualityWarning
-from qoderdata.sandbox import Sandbox
 from qoderdata.summaries import (
     compare_periods,
     duration_regressions,
@@ -32,6 +31,7 @@ from qoderdata.summaries import (
     unusual_runs,
 )
 from tests.engine_frames import ZONE_OF_THE_SESSION, collected, computed, opened, quietly, rows_of
+from tests.summary_frames import account_tables
 
 EAGER = ["polars", "pyarrow"]
 LAZY = ["polars lazy", "duckdb", "dask"]
@@ -44,15 +44,9 @@ def to_engine(table: pa.Table, table_schema: schema.Schema, engine: str) -> Any:
     return opened(frames.to_pandas(table, table_schema) if engine in {"pandas", "dask"} else table, engine)
 
 
-def compare(
-    summarise: Summary,
-    table: pa.Table,
-    table_schema: schema.Schema,
-    engine: str,
-    expected: list[dict[str, Any]],
-) -> None:
+def compare(summarise: Summary, native: Any, engine: str, expected: list[dict[str, Any]]) -> None:  # noqa: ANN401
     """Assert that a summary has the rows of pandas on this engine, but for the documented differences."""
-    got = rows_of(computed(quietly(summarise, to_engine(table, table_schema, engine))))
+    got = rows_of(computed(quietly(summarise, native)))
     if engine in LAZY and expected and "window" in expected[0]:
         expected = [row for row in expected if row["runs"]]
     if engine == "dask":
@@ -64,7 +58,7 @@ def compare(
 def compare_all(summarise: Summary, table: pa.Table, table_schema: schema.Schema, engines: list[str]) -> None:
     expected = rows_of(quietly(summarise, to_engine(table, table_schema, "pandas")))
     for engine in engines:
-        compare(summarise, table, table_schema, engine, expected)
+        compare(summarise, to_engine(table, table_schema, engine), engine, expected)
 
 
 Summary = Callable[[Any], Any]
@@ -100,6 +94,7 @@ NOT_ON_DASK: dict[str, Summary] = {
     "messages by one": lambda runs: error_groups(runs, "deployment_id"),
     "unusual": lambda runs: unusual_runs(runs, TIMEOUTS, now=NOW, threshold=1, min_runs=2),
 }
+OF_RUNS = {**SUMMARIES, **NOT_ON_DASK}
 #: Summaries that each read times in a different way.
 READ_TIMES = [
     "days in Berlin", "hours in Havana", "errors", "budget", "streaks", "occurrences by day", "regressions",
@@ -113,36 +108,30 @@ OF_DEPLOYMENTS: dict[str, Summary] = {
 }
 
 
-@pytest.fixture(scope="module")
-def pandas_rows(account: tuple[pa.Table, pa.Table]) -> Callable[[str], list[dict[str, Any]]]:
-    """Return a cached function that computes the rows of a summary of the account on pandas."""
-
-    @cache
-    def rows(name: str) -> list[dict[str, Any]]:
-        if name in OF_DEPLOYMENTS:
-            return rows_of(quietly(OF_DEPLOYMENTS[name], to_engine(account[0], schema.DEPLOYMENTS, "pandas")))
-        summarise = {**SUMMARIES, **NOT_ON_DASK}[name]
-        return rows_of(quietly(summarise, to_engine(account[1], schema.RUNS, "pandas")))
-
-    return rows
+@cache
+def pandas_rows(name: str) -> list[dict[str, Any]]:
+    """Return the rows of a summary of the account on pandas."""
+    if name in OF_DEPLOYMENTS:
+        return rows_of(quietly(OF_DEPLOYMENTS[name], deployments_on("pandas")))
+    return rows_of(quietly(OF_RUNS[name], runs_on("pandas")))
 
 
-@pytest.fixture(scope="module")
-def account() -> tuple[pa.Table, pa.Table]:
-    """Generate deployments and their runs."""
-    with Sandbox(deployments=15, seed=7, runs=400) as sandbox:
-        return (
-            decode.from_records(sandbox.deployments, schema.DEPLOYMENTS),
-            decode.from_records(sandbox.runs, schema.RUNS),
-        )
+@cache
+def deployments_on(engine: str) -> Any:  # noqa: ANN401 a frame of any engine
+    """Return the deployments of the account as a frame of this engine; summaries do not change it."""
+    return to_engine(account_tables()[0], schema.DEPLOYMENTS, engine)
+
+
+@cache
+def runs_on(engine: str) -> Any:  # noqa: ANN401 a frame of any engine
+    """Return the runs of the account as a frame of this engine; summaries do not change it."""
+    return to_engine(account_tables()[1], schema.RUNS, engine)
 
 
 @pytest.mark.parametrize("engine", [*EAGER, *LAZY])
 @pytest.mark.parametrize("name", ["rates by two", "days in Berlin", "hours in Havana", "errors by one"])
-def test_run_summaries_have_the_rows_of_pandas(
-    account: tuple[pa.Table, pa.Table], pandas_rows: Callable[[str], list[dict[str, Any]]], name: str, engine: str
-) -> None:
-    compare(SUMMARIES[name], account[1], schema.RUNS, engine, pandas_rows(name))
+def test_run_summaries_have_the_rows_of_pandas(name: str, engine: str) -> None:
+    compare(SUMMARIES[name], runs_on(engine), engine, pandas_rows(name))
 
 
 def test_pyarrow_gives_each_of_many_groups_its_own_error_shares() -> None:
@@ -175,18 +164,14 @@ def test_pyarrow_gives_windows_of_many_groups_their_own_names() -> None:
 @pytest.mark.parametrize(
     "name", ["streaks", "occurrences by day", "regressions", "periods", "messages", "unusual"]
 )
-def test_run_summaries_that_dask_lacks_have_the_rows_of_pandas(
-    account: tuple[pa.Table, pa.Table], pandas_rows: Callable[[str], list[dict[str, Any]]], name: str, engine: str
-) -> None:
-    compare(NOT_ON_DASK[name], account[1], schema.RUNS, engine, pandas_rows(name))
+def test_run_summaries_that_dask_lacks_have_the_rows_of_pandas(name: str, engine: str) -> None:
+    compare(NOT_ON_DASK[name], runs_on(engine), engine, pandas_rows(name))
 
 
 @pytest.mark.parametrize("engine", [*EAGER, *LAZY])
 @pytest.mark.parametrize("name", ["by id", "by two"])
-def test_deployment_summaries_have_the_rows_of_pandas(
-    account: tuple[pa.Table, pa.Table], pandas_rows: Callable[[str], list[dict[str, Any]]], name: str, engine: str
-) -> None:
-    compare(OF_DEPLOYMENTS[name], account[0], schema.DEPLOYMENTS, engine, pandas_rows(name))
+def test_deployment_summaries_have_the_rows_of_pandas(name: str, engine: str) -> None:
+    compare(OF_DEPLOYMENTS[name], deployments_on(engine), engine, pandas_rows(name))
 
 
 NO_RUNS = frames.to_pandas(schema.RUNS.arrow.empty_table(), schema.RUNS)
@@ -195,7 +180,7 @@ NO_RUNS = frames.to_pandas(schema.RUNS.arrow.empty_table(), schema.RUNS)
 @cache
 def columns_of(name: str) -> list[str]:
     """Return the columns of a summary of no runs on pandas, keys first."""
-    names: list[str] = collected({**SUMMARIES, **NOT_ON_DASK}[name](NO_RUNS)).column_names
+    names: list[str] = collected(OF_RUNS[name](NO_RUNS)).column_names
     return names
 
 
@@ -204,8 +189,18 @@ def test_empty_frames_have_the_columns_of_pandas(engine: str) -> None:
     """Expect no rows, and the same columns in the same order."""
     native = to_engine(schema.RUNS.arrow.empty_table(), schema.RUNS, engine)
     names = ["rates by two", "hours in Havana", "errors by one", "budget by two"]
-    for name in [*names, *(NOT_ON_DASK if engine != "dask" else ())]:
-        result = collected(computed(quietly({**SUMMARIES, **NOT_ON_DASK}[name], native)))
+    if engine != "dask":
+        names += [
+            "streaks",
+            "occurrences by day",
+            "regressions",
+            "delays",
+            "periods",
+            "messages by one",
+            "unusual",
+        ]
+    for name in names:
+        result = collected(computed(quietly(OF_RUNS[name], native)))
         assert (result.column_names, len(result)) == (columns_of(name), 0)
 
 
@@ -238,11 +233,11 @@ def table_of_runs(rows: list[dict[str, Any]]) -> pa.Table:
     return pa.Table.from_pylist([{"id": f"r{i:03}", **row} for i, row in enumerate(rows)], schema.RUNS.arrow)
 
 
-@given(rows=RUNS, name=st.sampled_from([*SUMMARIES, *NOT_ON_DASK]))
+@given(rows=RUNS, name=st.sampled_from([*OF_RUNS]))
 @settings(max_examples=25)
 def test_run_summaries_of_random_runs_have_the_rows_of_pandas(rows: list[dict[str, Any]], name: str) -> None:
     """Draw missing keys, times and values, times around a clock change, and groups without decided runs."""
-    compare_all({**SUMMARIES, **NOT_ON_DASK}[name], table_of_runs(rows), schema.RUNS, ALL_BUT_DASK)
+    compare_all(OF_RUNS[name], table_of_runs(rows), schema.RUNS, ALL_BUT_DASK)
 
 
 @given(rows=RUNS, name=st.sampled_from([*SUMMARIES]))
@@ -281,61 +276,57 @@ def test_failure_rates_of_random_deployments(rows: list[dict[str, Any]], name: s
 
 
 @pytest.mark.parametrize("engine", [*EAGER, *LAZY])
-def test_result_is_a_frame_of_the_same_engine(account: tuple[pa.Table, pa.Table], engine: str) -> None:
+def test_result_is_a_frame_of_the_same_engine(engine: str) -> None:
     """A lazy frame gives a lazy frame."""
-    runs = to_engine(account[1], schema.RUNS, engine)
+    runs, deployments = runs_on(engine), deployments_on(engine)
     for summarise in (SUMMARIES["days in Berlin"], error_breakdown):
         assert type(quietly(summarise, runs)) is type(runs)
-    assert type(quietly(failure_rates, to_engine(account[0], schema.DEPLOYMENTS, engine))) is type(
-        to_engine(account[0], schema.DEPLOYMENTS, engine)
-    )
+    assert type(quietly(failure_rates, deployments)) is type(deployments)
 
 
 @pytest.mark.parametrize("name", ["days in Berlin", "errors by two"])
-def test_dask_optimizer_does_not_change_the_result(account: tuple[pa.Table, pa.Table], name: str) -> None:
-    result = quietly(SUMMARIES[name], to_engine(account[1], schema.RUNS, "dask"))
+def test_dask_optimizer_does_not_change_the_result(name: str) -> None:
+    result = quietly(SUMMARIES[name], runs_on("dask"))
     pd.testing.assert_frame_equal(result.compute(), computed(result))
 
 
 @pytest.mark.parametrize("name", READ_TIMES)
 @pytest.mark.parametrize("engine", ["polars", "duckdb"])
-def test_times_in_nanoseconds_give_the_rows_of_pandas(
-    account: tuple[pa.Table, pa.Table],
-    pandas_rows: Callable[[str], list[dict[str, Any]]],
-    name: str,
-    engine: str,
-) -> None:
-    runs = account[1]
+def test_times_in_nanoseconds_give_the_rows_of_pandas(name: str, engine: str) -> None:
+    compare(OF_RUNS[name], runs_in_nanoseconds_on(engine), engine, pandas_rows(name))
+
+
+@cache
+def runs_in_nanoseconds_on(engine: str) -> Any:  # noqa: ANN401 a frame of any engine
+    """Return the runs of the account with times in nanoseconds as a frame of this engine."""
+    runs = account_tables()[1]
     types = [
         pa.timestamp("ns", "UTC") if pa.types.is_timestamp(field.type) else field.type for field in runs.schema
     ]
-    runs = runs.cast(pa.schema(zip(runs.schema.names, types, strict=True)))
-    compare({**SUMMARIES, **NOT_ON_DASK}[name], runs, schema.RUNS, engine, pandas_rows(name))
+    return opened(runs.cast(pa.schema(zip(runs.schema.names, types, strict=True))), engine)
 
 
 @pytest.mark.parametrize("engine", EAGER)
-def test_dtypes_on_eager_engines(account: tuple[pa.Table, pa.Table], engine: str) -> None:
-    result = nw.from_native(
-        SUMMARIES["days in Berlin"](to_engine(account[1], schema.RUNS, engine)), eager_only=True
-    )
+def test_dtypes_on_eager_engines(engine: str) -> None:
+    result = nw.from_native(SUMMARIES["days in Berlin"](runs_on(engine)), eager_only=True)
     types = dict(result.schema)
     assert types["window"] == nw.Datetime("us", "Europe/Berlin")
     assert {types[name] for name in ("runs", "completed", "assumed", "failed", "unknown")} == {nw.Int64()}
     assert {types[name] for name in ("failure_rate", "ci_low", "ci_high", *DURATIONS)} == {nw.Float64()}
-    streaks = nw.from_native(failure_streaks(to_engine(account[1], schema.RUNS, engine)), eager_only=True)
+    streaks = nw.from_native(failure_streaks(runs_on(engine)), eager_only=True)
     assert streaks.schema["current_streak_since"] == nw.Datetime("us", "UTC")
     assert result["duration_p50_ms"].null_count() > 0
     assert not result["failure_rate"].is_nan().any()
 
 
 @pytest.mark.parametrize("tz", ["UTC", "Asia/Shanghai"])
-def test_duckdb_session_time_zone_is_not_changed_and_not_used(account: tuple[pa.Table, pa.Table], tz: str) -> None:
+def test_duckdb_session_time_zone_is_not_changed_and_not_used(tz: str) -> None:
     """Windows are those of `tz`, even if the session's zone changes before they are computed."""
     with duckdb.connect() as connection:
         connection.execute(f"SET TimeZone = '{ZONE_OF_THE_SESSION}'")
-        rates = run_failure_rates(connection.from_arrow(account[1]), None, freq="1D", tz=tz)
+        rates = run_failure_rates(connection.from_arrow(account_tables()[1]), None, freq="1D", tz=tz)
         assert connection.execute("SELECT current_setting('TimeZone')").fetchall() == [(ZONE_OF_THE_SESSION,)]
-        expected = run_failure_rates(to_engine(account[1], schema.RUNS, "pandas"), None, freq="1D", tz=tz)
+        expected = run_failure_rates(runs_on("pandas"), None, freq="1D", tz=tz)
         expected = expected[expected["runs"] > 0]
         for session in (ZONE_OF_THE_SESSION, "Asia/Tokyo"):
             connection.execute(f"SET TimeZone = '{session}'")
@@ -358,15 +349,15 @@ def test_impossible_counters_on_lazy_frames_do_not_warn(engine: str) -> None:
     assert rows_of(failure_rates(to_engine(table, schema.DEPLOYMENTS, engine)))[0]["failure_rate"] is None
 
 
-def test_dask_warns_that_percentiles_are_missing(account: tuple[pa.Table, pa.Table]) -> None:
+def test_dask_warns_that_percentiles_are_missing() -> None:
     with pytest.warns(
         DataQualityWarning, match="Dask has no percentiles .* duration_p50_ms and duration_p95_ms are missing"
     ):
-        rates = run_failure_rates(to_engine(account[1], schema.RUNS, "dask"))
-    computed = rates.compute()
-    assert computed[DURATIONS].isna().all(axis=None)
-    assert str(computed["runs"].dtype) == "Int64"
-    assert computed.index.tolist() == list(range(len(computed)))
+        lazy_rates = run_failure_rates(runs_on("dask"))
+    rates = lazy_rates.compute()
+    assert rates[DURATIONS].isna().all(axis=None)
+    assert str(rates["runs"].dtype) == "Int64"
+    assert rates.index.tolist() == list(range(len(rates)))
 
 
 @pytest.mark.parametrize(

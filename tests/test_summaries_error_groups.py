@@ -169,15 +169,23 @@ def test_an_error_is_new_if_runs_reach_back_14_days(reach: timedelta, first: tim
     assert qd.error_groups(runs_of(rows))["is_new"].tolist() == [is_new]
 
 
-def test_empty_frames_name_column_and_reserved_column() -> None:
+def test_empty_frames_give_the_same_columns_and_dtypes() -> None:
     some = runs_of([(DAY, "failed", "a", "x 1", "dep_1"), (DAY, "completed", None, None, "dep_1")])
     for by in (None, "deployment_id"):
         full, empty = qd.error_groups(some, by), qd.error_groups(some.iloc[:0], by)
         assert empty.empty
         pd.testing.assert_frame_equal(full.iloc[:0], empty)
         assert qd.error_groups(some.iloc[1:], by).empty
-    named = qd.error_groups(some.assign(deployment_name="report"), "deployment_id")
+
+
+def test_name_column_comes_first() -> None:
+    runs = runs_of([(DAY, "failed", "a", "x 1", "dep_1")]).assign(deployment_name="report")
+    named = qd.error_groups(runs, "deployment_id")
     assert named.columns[0] == "name"
     assert named["name"].tolist() == ["report"]
+
+
+def test_by_a_column_of_the_result_is_refused() -> None:
+    runs = runs_of([(DAY, "failed", "a", "x 1", "dep_1")])
     with pytest.raises(ValueError, match="'message' is a column of the result"):
-        qd.error_groups(some.assign(message="x"), "message")
+        qd.error_groups(runs.assign(message="x"), "message")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+from functools import cache
 from random import Random
 from typing import Any
 
@@ -17,6 +18,7 @@ from qoderdata import decode, frames, schema
 from qoderdata.errors import DataQualityWarning, MissingColumnError
 from qoderdata.sandbox import Sandbox
 from qoderdata.summaries import failure_rates
+from tests.summary_frames import records
 
 COUNTERS = ["stats_total_runs", "stats_total_failures", "stats_consecutive_failures"]
 
@@ -30,12 +32,6 @@ def deployments(*rows: tuple[Any, ...]) -> pd.DataFrame:
     return frames.to_pandas(pa.Table.from_pylist(records, schema.DEPLOYMENTS.arrow), schema.DEPLOYMENTS)
 
 
-def records(result: pd.DataFrame) -> list[dict[str, Any]]:
-    """Return the rows with their keys, missing values as `None`."""
-    rows = result.reset_index().to_dict("records")
-    return [{str(name): None if pd.isna(value) else value for name, value in row.items()} for row in rows]
-
-
 @pytest.mark.parametrize(
     ("runs", "failures", "streak", "rate", "low", "high", "failing", "never_run"),
     [
@@ -43,7 +39,7 @@ def records(result: pd.DataFrame) -> list[dict[str, Any]]:
         (3, 3, 3, 1.0, 0.438503, 1.0, 1, 0), (0, 0, 0, None, None, None, 0, 1),
         (None, None, None, None, None, None, 0, 0), (2**53 + 1, 0, 0, 0.0, 0.0, 4.26e-16, 0, 0),
     ],
-    ids=["some failed", "none failed", "all failed", "never ran", "no counters", "beyond exact floats"],
+    ids=["some failed", "none failed", "all failed", "never ran", "no counters", "runs above 2**53"],
 )  # fmt: skip
 def test_counts_rate_and_interval_of_one_deployment(  # noqa: PLR0917 one column of the table each
     runs: int | None,
@@ -265,11 +261,16 @@ def test_group_figures_equal_brute_force(seed: int) -> None:
         assert row["failure_rate"] == (failed / total if total else None)
 
 
+@cache
+def deployments_of_a_sandbox() -> pa.Table:
+    with Sandbox(deployments=120, seed=7) as sandbox:
+        return decode.from_records(sandbox.deployments, schema.DEPLOYMENTS)
+
+
 @pytest.mark.parametrize("by", ["id", "agent_id", "status"])
 def test_all_figures_equal_those_of_sql(by: str) -> None:
     """Use a sandbox account, as the Arrow table that is written to Parquet."""
-    with Sandbox(deployments=120, seed=7) as sandbox:
-        deployed = decode.from_records(sandbox.deployments, schema.DEPLOYMENTS)
+    deployed = deployments_of_a_sandbox()
     expected = duckdb.execute(
         f"""
         WITH pooled AS (

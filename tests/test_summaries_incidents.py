@@ -11,7 +11,6 @@ import duckdb
 import numpy as np
 import pandas as pd
 import polars as pl
-import pyarrow as pa
 import pytest
 
 from qoderdata import decode, frames, schema
@@ -25,25 +24,16 @@ from qoderdata.summaries import (
     run_failure_rates,
     start_delays,
 )
+from tests.summary_frames import records, runs_frame
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable
+
+    import pyarrow as pa
 
 START = datetime(2026, 6, 1, tzinfo=UTC)
 EVER = datetime(1, 1, 1, tzinfo=UTC)
 HOUR_MS = 3_600_000.0
-
-
-def runs_frame(rows: Iterable[dict[str, Any]]) -> pd.DataFrame:
-    """Build a runs frame whose ids are in the order of the rows."""
-    listed = [{"id": f"drun_{i:04}", "deployment_id": "dep_1", **row} for i, row in enumerate(rows)]
-    return frames.to_pandas(pa.Table.from_pylist(listed, schema.RUNS.arrow), schema.RUNS)
-
-
-def records(result: pd.DataFrame) -> list[dict[str, Any]]:
-    """Return the rows with their keys, missing values as `None`."""
-    rows = result.reset_index().to_dict("records")
-    return [{str(name): None if pd.isna(value) else value for name, value in row.items()} for row in rows]
 
 
 def at(hours: float) -> datetime:
@@ -151,7 +141,7 @@ def random_runs(seed: str, *, deployments: int = 40) -> list[dict[str, Any]]:
 def grouped(rows: list[dict[str, Any]], by: str | None) -> dict[Any, list[dict[str, Any]]]:
     groups: dict[Any, list[dict[str, Any]]] = {}
     for i, row in enumerate(rows):
-        groups.setdefault(row[by] if by else None, []).append({**row, "place": i})
+        groups.setdefault(row[by] if by else None, []).append({**row, "position": i})
     return groups
 
 
@@ -168,7 +158,9 @@ def test_streaks_equal_brute_force(by: str | None, deployments: int) -> None:
             if run["triggered_at"] and run["status"] in {"completed", "failed"}
         ]  # fmt: skip
         current, longest, since, recoveries = 0, 0, None, []
-        for run in sorted(decided, key=lambda run: (run["triggered_at"], run["created_at"] or EVER, run["place"])):
+        for run in sorted(
+            decided, key=lambda run: (run["triggered_at"], run["created_at"] or EVER, run["position"])
+        ):
             if run["status"] == "failed":
                 since = since or run["triggered_at"]
                 current += 1
@@ -188,11 +180,12 @@ def test_streaks_equal_those_of_sql(account: tuple[pa.Table, pa.Table]) -> None:
     listed = account[1]
     expected = duckdb.execute(
         """
-        WITH healed AS (
-            SELECT *, max(triggered_at) FILTER (status = 'completed') OVER same AS healed_at
-            FROM listed WINDOW same AS (PARTITION BY deployment_id))
+        WITH with_last_completed AS (
+            SELECT *, max(triggered_at) FILTER (status = 'completed') OVER own_runs AS last_completed_at
+            FROM listed WINDOW own_runs AS (PARTITION BY deployment_id))
         SELECT deployment_id, count(*) AS streak, epoch_us(min(triggered_at))
-        FROM healed WHERE status = 'failed' AND (healed_at IS NULL OR triggered_at > healed_at)
+        FROM with_last_completed
+        WHERE status = 'failed' AND (last_completed_at IS NULL OR triggered_at > last_completed_at)
         GROUP BY 1 ORDER BY streak DESC, deployment_id
         """
     ).fetchall()
@@ -237,30 +230,31 @@ def test_error_breakdown_equals_brute_force(by: str | None) -> None:
     assert got == expected
 
 
-def runs_before_and_after(*, before: int, after: int, many: int = 6) -> pd.DataFrame:
-    """Build `many` runs of `before` ms around day 10, then as many of `after` ms around day 13."""
+def runs_before_and_after(*, before: int, after: int, count: int = 6) -> pd.DataFrame:
+    """Build `count` runs of `before` ms around day 10, then as many of `after` ms around day 13."""
     old = [
-        {"status": "completed", "triggered_at": at(24 * 10 - i), "duration_ms": before} for i in range(1, 1 + many)
+        {"status": "completed", "triggered_at": at(24 * 10 - i), "duration_ms": before}
+        for i in range(1, 1 + count)
     ]
-    new = [{"status": "completed", "triggered_at": at(24 * 13 - i), "duration_ms": after} for i in range(many)]
+    new = [{"status": "completed", "triggered_at": at(24 * 13 - i), "duration_ms": after} for i in range(count)]
     return runs_frame(old + new)
 
 
 @pytest.mark.parametrize(
-    ("before", "after", "many", "found"),
+    ("before", "after", "count", "found"),
     [
         (2000, 5000, 6, True), (2000, 2999, 6, False), (2000, 3000, 6, True), (5000, 2000, 6, False),
         (2000, 5000, 4, False),
     ],
-    ids=["slower", "by less than it takes", "by just enough", "faster", "too few runs"],
+    ids=["slower", "below the threshold", "at the threshold", "faster", "too few runs"],
 )  # fmt: skip
-def test_duration_regressions_of_one_deployment(before: int, after: int, many: int, *, found: bool) -> None:
-    slower = duration_regressions(runs_before_and_after(before=before, after=after, many=many))
+def test_duration_regressions_of_one_deployment(before: int, after: int, count: int, *, found: bool) -> None:
+    slower = duration_regressions(runs_before_and_after(before=before, after=after, count=count))
     assert len(slower) == found
     if found:
         assert records(slower) == [
             {
-                "deployment_id": "dep_1", "recent_runs": many, "baseline_runs": many, "recent_p50_ms": after,
+                "deployment_id": "dep_1", "recent_runs": count, "baseline_runs": count, "recent_p50_ms": after,
                 "baseline_p50_ms": before, "change_ms": after - before, "ratio": after / before,
             }
         ]  # fmt: skip
@@ -332,8 +326,10 @@ def test_start_delays_equal_brute_force() -> None:
     assert len(delays) == len(groups)
     for row in delays:
         firsts: dict[Any, dict[str, Any]] = {}
-        for run in sorted(groups[row["deployment_id"]], key=lambda run: (run["created_at"] or EVER, run["place"])):
-            firsts.setdefault(run["trigger_scheduled_at"] or run["place"], run)
+        for run in sorted(
+            groups[row["deployment_id"]], key=lambda run: (run["created_at"] or EVER, run["position"])
+        ):
+            firsts.setdefault(run["trigger_scheduled_at"] or run["position"], run)
         waited = [
             (run["started_at"] - due) / timedelta(milliseconds=1)
             for run in firsts.values()

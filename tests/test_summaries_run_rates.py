@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from functools import cache
 from random import Random
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from zoneinfo import ZoneInfo
 
 import duckdb
@@ -20,23 +20,9 @@ from qoderdata import decode, frames, schema
 from qoderdata.errors import DataQualityWarning, MissingColumnError
 from qoderdata.sandbox import Sandbox
 from qoderdata.summaries import run_failure_rates
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
+from tests.summary_frames import records, runs_frame
 
 START = datetime(2026, 3, 27, 12, tzinfo=UTC)
-
-
-def runs_frame(rows: Iterable[dict[str, Any]]) -> pd.DataFrame:
-    """Build a runs frame whose ids are in the order of the rows."""
-    records = [{"id": f"drun_{i:04}", "deployment_id": "dep_1", **row} for i, row in enumerate(rows)]
-    return frames.to_pandas(pa.Table.from_pylist(records, schema.RUNS.arrow), schema.RUNS)
-
-
-def records(result: pd.DataFrame) -> list[dict[str, Any]]:
-    """Return the rows with their keys, missing values as `None`."""
-    rows = result.reset_index().to_dict("records")
-    return [{str(name): None if pd.isna(value) else value for name, value in row.items()} for row in rows]
 
 
 def at(hours: float) -> datetime:
@@ -155,8 +141,13 @@ def test_a_run_without_a_time_has_a_missing_window() -> None:
     assert [row["window"] for row in records(timeless)] == [None]
 
 
-@pytest.mark.parametrize("by", ["deployment_id", ["deployment_id", "trigger_type"], None])
-@pytest.mark.parametrize("freq", [None, "1D", "6h"])
+@pytest.mark.parametrize(
+    ("by", "freq"),
+    [
+        ("deployment_id", None), ("deployment_id", "1D"), ("deployment_id", "6h"),
+        (["deployment_id", "trigger_type"], None), (None, None), (None, "1D"),
+    ],
+)  # fmt: skip
 def test_empty_frames_give_the_same_columns_and_dtypes(by: str | list[str] | None, freq: str | None) -> None:
     full = run_failure_rates(runs_frame([run("failed")]), by=by, freq=freq, tz="Asia/Kolkata")
     for per in ("attempt", "occurrence"):
@@ -201,7 +192,7 @@ def test_invalid_arguments_are_refused(options: dict[str, Any], error: type[Exce
 
 
 @pytest.mark.parametrize(
-    ("story", "failed", "completed", "skipped"),
+    ("runs", "failed", "completed", "skipped"),
     [
         (["1 failed", "2 completed"], 0, 1, 0),
         (["1 failed", "2 failed", "3 failed"], 1, 0, 0),
@@ -215,16 +206,16 @@ def test_invalid_arguments_are_refused(options: dict[str, Any], error: type[Exce
         (["1 failed", "2 running"], 0, 0, 0),
     ],
     ids=[
-        "healed by a retry", "failed for good", "two occurrences", "another was skipped in between",
-        "another was skipped late", "a success is not retried", "the first attempt is not in the frame",
-        "an attempt is missing", "attempts unknown", "the retry is still running",
+        "retry completed", "all attempts failed", "two occurrences", "other occurrence skipped before the retry",
+        "other occurrence skipped between retries", "attempt 2 after a completed attempt 1",
+        "attempt 1 missing", "attempt 2 missing", "attempt numbers unknown", "retry still running",
     ],
 )  # fmt: skip
 def test_an_occurrence_counts_once_by_its_last_attempt(
-    story: list[str], failed: int, completed: int, skipped: int
+    runs: list[str], failed: int, completed: int, skipped: int
 ) -> None:
     rows = []
-    for hour, entry in enumerate(story):
+    for hour, entry in enumerate(runs):
         attempt, status = entry.split()
         kind = "retry" if attempt in {"r", "2", "3"} else "schedule"
         rows.append(run(status, hour, trigger_type=kind, attempt=int(attempt) if attempt.isdigit() else None))

@@ -16,6 +16,7 @@ from qoderdata.outcomes import open_frame
 from qoderdata.sandbox import Sandbox
 from qoderdata.summaries import dataframe_engines, error_budget, run_failure_rates, session_costs
 from tests.engine_frames import plain
+from tests.summary_frames import account_tables
 from tests.test_summaries_engines import NOT_ON_DASK, OF_DEPLOYMENTS, SUMMARIES, Summary
 
 pytestmark = [
@@ -44,16 +45,6 @@ OF_SESSIONS: dict[str, Summary] = {
     "costs of all": lambda sessions: session_costs(sessions, None),
     "costs by day in Havana": lambda sessions: session_costs(sessions, freq="1D", tz="America/Havana"),
 }
-
-
-@pytest.fixture(scope="module")
-def account() -> tuple[pa.Table, pa.Table]:
-    """Generate deployments and their runs."""
-    with Sandbox(deployments=15, seed=7, runs=400) as sandbox:
-        return (
-            decode.from_records(sandbox.deployments, schema.DEPLOYMENTS),
-            decode.from_records(sandbox.runs, schema.RUNS),
-        )
 
 
 def random_runs(seed: int) -> pa.Table:
@@ -108,8 +99,8 @@ def compare(session: Any, summarise: Summary, table: pa.Table, table_schema: sch
 
 
 @pytest.mark.parametrize("name", OF_RUNS)
-def test_run_summaries_have_the_rows_of_pandas(spark: Any, account: tuple[pa.Table, pa.Table], name: str) -> None:  # noqa: ANN401
-    compare(spark, OF_RUNS[name], account[1], schema.RUNS)
+def test_run_summaries_have_the_rows_of_pandas(spark: Any, name: str) -> None:  # noqa: ANN401
+    compare(spark, OF_RUNS[name], account_tables()[1], schema.RUNS)
 
 
 @pytest.mark.parametrize("name", OF_SESSIONS)
@@ -123,8 +114,8 @@ def test_session_costs_have_the_rows_of_pandas(spark: Any, name: str) -> None:  
 
 
 @pytest.mark.parametrize("name", ["by id", "by two", "of all"])
-def test_failure_rates_have_the_rows_of_pandas(spark: Any, account: tuple[pa.Table, pa.Table], name: str) -> None:  # noqa: ANN401
-    compare(spark, OF_DEPLOYMENTS[name], account[0], schema.DEPLOYMENTS)
+def test_failure_rates_have_the_rows_of_pandas(spark: Any, name: str) -> None:  # noqa: ANN401
+    compare(spark, OF_DEPLOYMENTS[name], account_tables()[0], schema.DEPLOYMENTS)
 
 
 @pytest.mark.filterwarnings("ignore::qoderdata.errors.UnknownOutcomesWarning")  # statuses are random
@@ -139,11 +130,12 @@ def test_run_summaries_of_no_runs_have_the_columns_of_pandas(spark: Any, name: s
     compare(spark, OF_RUNS[name], schema.RUNS.arrow.empty_table(), schema.RUNS)
 
 
-def test_session_time_zone_is_not_changed_and_not_used(spark: Any, account: tuple[pa.Table, pa.Table]) -> None:  # noqa: ANN401
+def test_session_time_zone_is_not_changed_and_not_used(spark: Any) -> None:  # noqa: ANN401
     """Windows are those of `tz`, even if the session's zone changes before they are computed."""
-    rates = run_failure_rates(spark.createDataFrame(account[1]), None, freq="1D", tz="Asia/Shanghai")
+    runs = account_tables()[1]
+    rates = run_failure_rates(spark.createDataFrame(runs), None, freq="1D", tz="Asia/Shanghai")
     assert spark.conf.get("spark.sql.session.timeZone") == "America/New_York"
-    on_pandas = run_failure_rates(frames.to_pandas(account[1], schema.RUNS), None, freq="1D", tz="Asia/Shanghai")
+    on_pandas = run_failure_rates(frames.to_pandas(runs, schema.RUNS), None, freq="1D", tz="Asia/Shanghai")
     expected = [window.tz_convert("UTC") for window in on_pandas.index[on_pandas["runs"] > 0]]
     spark.conf.set("spark.sql.session.timeZone", "Asia/Tokyo")
     try:
@@ -172,16 +164,14 @@ def test_first_instant_of_days_equals_pandas(spark: Any, zone: str) -> None:  # 
     assert begins.to_pylist() == expected.tolist()
 
 
-def test_with_names_adds_the_names_of_pandas(spark: Any, account: tuple[pa.Table, pa.Table]) -> None:  # noqa: ANN401
+def test_with_names_adds_the_names_of_pandas(spark: Any) -> None:  # noqa: ANN401
     """A summary of the result has a name column too."""
-    df, runs = (
-        frames.to_pandas(table, table_schema)
-        for table, table_schema in zip(account, (schema.DEPLOYMENTS, schema.RUNS), strict=True)
-    )
-    lists = (df, spark.createDataFrame(account[0].select(["id", "name", "metadata"])))
+    deployments_table, runs_table = account_tables()
+    df, runs = frames.to_pandas(deployments_table, schema.DEPLOYMENTS), frames.to_pandas(runs_table, schema.RUNS)
+    lists = (df, spark.createDataFrame(deployments_table.select(["id", "name", "metadata"])))
     expected = frames.with_names(runs, df, metadata=["team"]).sort_values("id", ignore_index=True)
     for deployments in lists:
-        named = frames.with_names(spark.createDataFrame(account[1]), deployments, metadata=["team"])
+        named = frames.with_names(spark.createDataFrame(runs_table), deployments, metadata=["team"])
         assert named.columns == list(expected.columns)
         found = named.toArrow().to_pandas().sort_values("id", ignore_index=True)
         for name in ("id", "deployment_id", "deployment_name", "metadata_team"):

@@ -162,7 +162,7 @@ def test_a_duration_of_0_counts_as_1_ms() -> None:
 
 def test_fewer_runs_than_min_runs_give_no_median() -> None:
     rows = [*completed([900, 1000, 1100] * 3), ("dep_1", "running", None, 40, None)]
-    assert qd.unusual_runs(runs_of([*rows, *completed([10**7])[:0]]), now=NOW).empty
+    assert qd.unusual_runs(runs_of(rows), now=NOW).empty
     more = runs_of([*rows, *completed([10**7])])
     assert sorted(qd.unusual_runs(more, now=NOW)["kind"]) == ["stuck", "too_long"]
 
@@ -191,26 +191,34 @@ def test_one_run_may_have_two_kinds() -> None:
     assert unusual["run_id"].tolist() == ["r012", "r012"]
 
 
-def test_empty_frames_name_column_and_dtypes() -> None:
+def test_empty_frames_give_the_same_columns_and_dtypes() -> None:
     rows = [*completed([900, 1000, 1100] * 4), *completed([10**6])]
     full, empty = (qd.unusual_runs(runs_of(some), now=NOW) for some in (rows, []))
     pd.testing.assert_frame_equal(full.iloc[:0], empty, check_index_type=False)
     assert str(full["duration_ms"].dtype) == str(full["timeout_ms"].dtype) == "Int64"
+
+
+def test_name_column_comes_first() -> None:
+    rows = [*completed([900, 1000, 1100] * 4), *completed([10**6])]
     named = qd.unusual_runs(runs_of(rows, deployment_name="report"), now=NOW)
     assert named.columns[0] == "name"
     assert named["name"].tolist() == ["report"]
-    without_start = runs_of(rows).drop(columns="started_at")
-    pd.testing.assert_frame_equal(qd.unusual_runs(without_start, now=NOW), full)
+
+
+def test_frames_without_started_at_are_accepted() -> None:
+    runs = runs_of([*completed([900, 1000, 1100] * 4), *completed([10**6])])
+    without_start = qd.unusual_runs(runs.drop(columns="started_at"), now=NOW)
+    pd.testing.assert_frame_equal(without_start, qd.unusual_runs(runs, now=NOW))
 
 
 @pytest.mark.parametrize(
-    "wrong",
+    "invalid",
     [{"threshold": 0}, {"threshold": "3"}, {"threshold": float("nan")}, {"min_runs": 0}, {"min_runs": 2.5},
      {"now": "2026-06-15T00:00"}, {"now": "soon"}],
 )  # fmt: skip
-def test_invalid_parameters_are_named(wrong: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match=f"^{next(iter(wrong))}="):
-        qd.unusual_runs(runs_of([]), **wrong)
+def test_invalid_parameters_are_named(invalid: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=f"^{next(iter(invalid))}="):
+        qd.unusual_runs(runs_of([]), **invalid)
 
 
 def test_numpy_numbers_are_accepted_as_parameters() -> None:

@@ -15,10 +15,10 @@ from qoderdata.timelines import describe_schedule, schedule_lints
 START = "2026-06-15T00:00:00Z"
 
 
-def deployment(cron: str | None, zone: str = "UTC", id_: str = "dep_1", **facts: Any) -> dict[str, Any]:  # noqa: ANN401
+def deployment(cron: str | None, zone: str = "UTC", id_: str = "dep_1", **fields: Any) -> dict[str, Any]:  # noqa: ANN401
     """Build a deployment record as the service sends it."""
     schedule = None if cron is None else {"type": "cron", "expression": cron, "timezone": zone}
-    return {"id": id_, "name": f"name of {id_}", "status": "active", "schedule": schedule, **facts}
+    return {"id": id_, "name": f"name of {id_}", "status": "active", "schedule": schedule, **fields}
 
 
 SCHEDULES_WITH_LINTS = [

@@ -23,7 +23,7 @@ SANDBOX_TIMES = ["2026-06-15T09:00", "2026-11-03T12:00", "2026-03-31T08:00"]
 SINCE, UNTIL = "2026-06-15T00:00:00Z", "2026-06-16T00:00:00Z"
 
 
-def deployment(id_: str = "dep_1", cron: str | None = "0 * * * *", **facts: Any) -> dict[str, Any]:  # noqa: ANN401
+def deployment(id_: str = "dep_1", cron: str | None = "0 * * * *", **fields: Any) -> dict[str, Any]:  # noqa: ANN401
     """Build a deployment record as the service sends it."""
     record = {
         "id": id_,
@@ -33,7 +33,7 @@ def deployment(id_: str = "dep_1", cron: str | None = "0 * * * *", **facts: Any)
         "created_at": "2026-01-01T00:00:00Z",
         "updated_at": "2026-01-01T00:00:00Z",
     }
-    return {**record, **facts}
+    return {**record, **fields}
 
 
 def run(
@@ -68,8 +68,8 @@ def find(records: list[dict[str, Any]], runs: list[dict[str, Any]], **window: An
          ["00:00", "01:00", "02:00", "03:00"]),
         ([run("00:00:01"), run("00:00:02"), run("00:09:00")], ["01:00", "02:00", "03:00"]),
     ],
-    ids=["no runs", "grace is closed", "skipped is not missed", "failed is not missed", "by schedule only",
-         "whose", "one time needs one run"],
+    ids=["no runs", "run at the end of grace", "skipped run", "failed run", "manual run and retry",
+         "run of another deployment", "several runs for one time"],
 )  # fmt: skip
 def test_scheduled_times_without_a_matching_run_are_missed(
     runs: list[dict[str, Any]], expected: list[str]
@@ -114,8 +114,8 @@ def new_run(scheduled_at: str, created_at: str, trigger: str = "schedule") -> di
         ([new_run("01:05:00", "01:05:00"), new_run("02:11:00", "02:11:00")], ["00:00", "02:00", "03:00"]),
         ([new_run("00:00:00", "00:00:01"), run("00:00:01"), run("01:00:01")], ["02:00", "03:00"]),
     ],
-    ids=["in its minute, however late", "a retry serves the same time", "a retry alone", "by hand",
-         "an unscheduled time is matched by grace", "both editions"],
+    ids=["after grace", "run and retry", "retry only", "manual run",
+         "not a due time, matched by grace", "both editions"],
 )  # fmt: skip
 def test_a_run_is_matched_to_its_own_scheduled_time(runs: list[dict[str, Any]], expected: list[str]) -> None:
     assert times(find([deployment()], runs)) == expected
@@ -147,19 +147,19 @@ def test_since_and_until_as_ages_are_counted_back_from_now() -> None:
 
 
 @pytest.mark.parametrize("grace", [0, 60, 300, 600, 1200, 7200])
-@pytest.mark.parametrize("names_of", [0, 0.5], ids=["triggered", "some name their time"])
-def test_matching_covers_the_most_scheduled_times(grace: int, names_of: float) -> None:
+@pytest.mark.parametrize("named_share", [0, 0.5], ids=["no scheduled times", "some scheduled times"])
+def test_matching_covers_the_most_scheduled_times(grace: int, named_share: float) -> None:
     """Compare with SciPy's maximum matching, after runs with a scheduled time are matched to that one.
 
     Use 100 deployments; the window ends long after the last run.
     """
-    draw = Random(f"{grace} {names_of}")  # noqa: S311 nothing secret
+    draw = Random(f"{grace} {named_share}")  # noqa: S311 nothing secret
     begin = datetime.fromisoformat(SINCE)
     end = begin + timedelta(hours=8)
     expressions = ["*/5 * * * *", "*/20 * * * *", "7,9,50 * * * *", "0 * * * *"]
     expression_of = {f"dep_{number}": draw.choice(expressions) for number in range(100)}
     runs = {
-        id_: [(15 * draw.randint(0, 4 * 60 * 4), draw.random() < names_of) for _ in range(draw.randint(0, 40))]
+        id_: [(15 * draw.randint(0, 4 * 60 * 4), draw.random() < named_share) for _ in range(draw.randint(0, 40))]
         for id_ in expression_of
     }
     records = []
@@ -204,16 +204,16 @@ def test_due_times_certainty_and_reason_follow_the_rules() -> None:
     The service gives no history of pauses and cron texts, so times that depend on it are not certain.
     """
     stamps = [None, *(f"2026-06-{at}Z" for at in ("14T00:00:00", "15T00:00:00", "15T02:30:59", "20T00:00:00"))]
-    facts: dict[str, dict[str, Any]] = {
+    fields: dict[str, dict[str, Any]] = {
         f"dep_{number}": dict(zip(("status", "created_at", "updated_at", "archived_at"), values, strict=True))
         for number, values in enumerate(product(["active", "paused"], stamps, stamps, stamps))
     }
-    found = find([deployment(id_, **own) for id_, own in facts.items()], [])
-    rows: dict[str, list[Any]] = {id_: [] for id_ in facts}
+    found = find([deployment(id_, **own) for id_, own in fields.items()], [])
+    rows: dict[str, list[Any]] = {id_: [] for id_ in fields}
     for id_, *row in found[["deployment_id", "scheduled_at", "reason", "certain"]].itertuples(index=False):
         rows[id_].append(row)
     since = datetime.fromisoformat(SINCE)
-    for id_, own in facts.items():
+    for id_, own in fields.items():
         created, updated, archived = (
             None if text is None else datetime.fromisoformat(text) for text in list(own.values())[1:]
         )

@@ -37,12 +37,12 @@ def hour(number: float) -> datetime:
     return BEGIN + timedelta(hours=number)
 
 
-def record(id_: str, state: tuple[str, bool], updated: datetime | None, **facts: Any) -> dict[str, Any]:  # noqa: ANN401
+def record(id_: str, state: tuple[str, bool], updated: datetime | None, **fields: Any) -> dict[str, Any]:  # noqa: ANN401
     expression, paused = state
     return {
         "id": id_, "name": f"name of {id_}", "status": "paused" if paused else "active",
         "schedule": {"type": "cron", "expression": expression, "timezone": "UTC"},
-        "created_at": "2026-01-01T00:00:00Z", "updated_at": None if updated is None else stamp(updated), **facts,
+        "created_at": "2026-01-01T00:00:00Z", "updated_at": None if updated is None else stamp(updated), **fields,
     }  # fmt: skip
 
 
@@ -182,13 +182,21 @@ def test_uncertain_rows_have_a_reason() -> None:
     ]  # fmt: skip
 
 
-def test_invalid_snapshots_are_refused_and_frames_are_not_changed() -> None:
+def test_an_empty_list_of_snapshots_gives_the_rows_without_snapshots() -> None:
+    df = frame([record("dep_1", (CRONS[0], False), None)], hour(6))
+    assert find(df, [], []).equals(missed_triggers(df, flatten_runs([]), since=BEGIN, until=END, grace=GRACE))
+
+
+def test_frames_are_not_changed() -> None:
     df, old = (frame([record("dep_1", (CRONS[0], False), None)], at) for at in (hour(6), hour(1)))
     copies = df.copy(deep=True), old.copy(deep=True)
     assert find(df, [], [old])["certain"].all()
-    assert find(df, [], []).equals(missed_triggers(df, flatten_runs([]), since=BEGIN, until=END, grace=GRACE))
     pd.testing.assert_frame_equal(df, copies[0])
     pd.testing.assert_frame_equal(old, copies[1])
+
+
+def test_invalid_snapshots_are_refused() -> None:
+    df, old = (frame([record("dep_1", (CRONS[0], False), None)], at) for at in (hour(6), hour(1)))
     with pytest.raises(ValueError, match="no attrs"):
         find(df, [], [flatten_deployments([])])
     with pytest.raises(ValueError, match="twice"):
@@ -221,12 +229,12 @@ def change_deployments(
 
     def change(one: dict[str, Any], at: datetime) -> tuple[datetime, tuple[str, bool]]:
         expression, paused = random.choice(FLEET_CRONS), random.random() < 0.4
-        facts = {
+        fields = {
             "created_at": stamp(old), "updated_at": stamp(at), "status": "paused" if paused else "active",
             "paused_reason": {"type": "manual"} if paused else None,
             "schedule": {"type": "cron", "expression": expression, "timezone": "UTC", "upcoming_runs_at": []},
         }  # fmt: skip
-        sandbox.rewrite({**one, **facts})
+        sandbox.rewrite({**one, **fields})
         return at, (expression, paused)
 
     histories = {one["id"]: [change(one, old)] for one in deployments}

@@ -24,10 +24,10 @@ def deployment(
     id_: str = "dep_1",
     cron: str | None = "0 9 * * *",
     zone: str | None = "UTC",
-    **facts: Any,  # noqa: ANN401 a record's values
+    **fields: Any,  # noqa: ANN401 a record's values
 ) -> dict[str, Any]:
     """Build a deployment record as the service sends it; `listed` is its list of upcoming triggers."""
-    listed = facts.pop("listed", [])
+    listed = fields.pop("listed", [])
     schedule = {"type": "cron", "expression": cron, "timezone": zone, "upcoming_runs_at": listed}
     record = {
         "id": id_,
@@ -38,7 +38,7 @@ def deployment(
         "schedule": None if cron is None else schedule,
         "created_at": "2026-01-01T00:00:00Z",
     }
-    return {**record, **facts}
+    return {**record, **fields}
 
 
 def formatted(triggers: pd.DataFrame) -> list[str]:
@@ -65,7 +65,8 @@ def at(*times: str) -> list[str]:
         (at("19 09:00", "20 09:00"), ["15 09:00 cron", "16 09:00 cron", "17 09:00 cron"]),
         (at("16 09:00", "15 09:00", "15 09:00"), ["15 09:00 api", "16 09:00 api", "17 09:00 cron"]),
     ],
-    ids=["no list", "ends inside", "begins inside", "all before", "covers all", "all after", "in disorder, twice"],
+    ids=["empty list", "list ends inside the window", "list begins inside the window", "list before the window",
+         "list covers the window", "list after the window", "unsorted list with a duplicate"],
 )  # fmt: skip
 def test_listed_triggers_are_used_from_the_first_to_the_last_listed(
     listed: list[str], expected: list[str]
@@ -88,7 +89,14 @@ def test_listed_triggers_are_used_from_the_first_to_the_last_listed(
         (["2025-06-15T09:00:00Z", "2026-06-15T09:00:00Z"], ["15 09:00 api", "16 09:00 cron", "17 09:00 cron"]),
         (at("20 09:00", "22 09:00"), ["15 09:00 cron", "16 09:00 cron", "17 09:00 cron"]),
     ],
-    ids=["one left out", "one more", "moved", "a microsecond late", "over a year", "beyond the window"],
+    ids=[
+        "one time less",
+        "one time more",
+        "other times",
+        "one microsecond later",
+        "times in two years",
+        "list after the window",
+    ],
 )
 def test_the_list_is_used_where_it_differs_from_cron_and_warns(listed: list[str], expected: list[str]) -> None:
     """The schedule may have changed since the service made the list."""

@@ -71,9 +71,9 @@ def test_empty_windows_have_rows() -> None:
         ("America/New_York", "2026-11-01T03:30", "2026-11-01T10:30", "6h",
          {"2026-10-31T18:00-04:00": 1, "2026-11-01T00:00-04:00": 12, "2026-11-01T05:00-05:00": 2}),
     ],
-    ids=["a day of 23 hours", "of 25", "an hour twice", "an hour gone", "a day without midnight", "half-hour zone",
-         "a day that was none", "weeks begin on Monday", "where the clock says so", "quarters", "an evening twice",
-         "absolute"],
+    ids=["day of 23 hours", "day of 25 hours", "repeated hour", "skipped hour", "day without midnight",
+         "zone with half-hour offset", "skipped day", "weeks begin on Monday", "weeks begin on local Monday",
+         "15 minutes", "repeated evening", "6-hour windows from local midnight"],
 )  # fmt: skip
 def test_windows_around_clock_changes(tz: str, first: str, last: str, freq: str, expected: dict[str, int]) -> None:
     load = trigger_load(half_hourly(tz, first, last), freq)
@@ -212,7 +212,7 @@ def test_random_triggers_are_counted_in_their_windows(
         wall_windows.searchsorted(wall, side="right") if by_wall else windows.searchsorted(at, side="right")
     ) - 1
     assert (window_number >= 0).all()
-    rows = frame.assign(place=window_number, minute=at.minute == 0).groupby("place")
+    rows = frame.assign(window=window_number, minute=at.minute == 0).groupby("window")
     for name, expected in [
         ("triggers", rows.size()),
         ("deployments", rows["deployment_id"].nunique()),
@@ -226,6 +226,6 @@ def test_random_triggers_are_counted_in_their_windows(
             window.to_pydatetime().replace(tzinfo=None).time().isoformat() == "00:00:00"
             or (window - timedelta(seconds=1)).astimezone(zone).utcoffset() != window.utcoffset()
             for window in windows
-        ), "a day begins at midnight, or where clocks skip it"
+        ), "a window does not begin at the first instant of a day"
     else:
         assert np.diff(windows.as_unit("us").asi8).max(initial=0) <= pd.Timedelta(freq) // pd.Timedelta("1us")
