@@ -309,3 +309,10 @@ def test_report_by_accepts_id_columns(monkeypatch: pytest.MonkeyPatch) -> None:
     for words in ([], ["--by", "agent_id"], ["--by", "environment_id"], ["--by", "owner"]):
         assert main(["report", "r.html", *words]) == 0
     assert groups == [None, "agent", "environment", "owner"]
+
+
+def test_costs_with_freq_and_without_by_group_all_sessions_together(capsys: pytest.CaptureFixture[str]) -> None:
+    found = json_rows("costs --since all --freq 14D", capsys)
+    expected = qd.session_costs(qd.load_sessions(), by=None, freq="14D")
+    assert found == rows_of(expected)
+    assert len(found) > 3

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 @options.command("costs", example="qoderdata costs --since 30D --by agent")
-@grouping.by_option("sessions", "Group by (default deployment)")
+@grouping.by_option("sessions", "Group by (default deployment; with --freq all together)")
 @options.freq_option("1D or 1W")
 @options.window(since="30D", what="Created")
 @service_options
@@ -35,9 +35,9 @@ def costs(
     if freq is None:
         options.refuse_without_effect(["--tz"], "without --freq")
     period = options.describe_window(window, "sessions created", result.tz)
-    groups = grouping.Groups(by or ["deployment"], "sessions", service)
+    groups = grouping.Groups(by or (["deployment"] if freq is None else []), "sessions", service)
     sessions = groups.add_names(service.load(qd.load_sessions, **window))
-    found = qd.session_costs(sessions, by=groups.keys, freq=freq, tz=result.tz)
+    found = qd.session_costs(sessions, by=groups.keys or None, freq=freq, tz=result.tz)
     columns = [*groups.columns(found), *window_columns(found, result.tz), *_columns(found)]
     total = qd.session_costs(sessions, by=None)
     notes = [*_notes(sessions, total, by=groups.keys), *period]
