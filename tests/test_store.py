@@ -149,7 +149,7 @@ def test_ended_runs_stay_and_open_runs_are_replaced(store: TableStore, tmp_path:
 
 
 @pytest.mark.parametrize(
-    ("readings", "counts"),
+    ("readings", "expected"),
     [
         (["running", "completed"], "completed"),
         (["completed", "running"], "completed"),
@@ -158,25 +158,16 @@ def test_ended_runs_stay_and_open_runs_are_replaced(store: TableStore, tmp_path:
     ],
 )
 def test_last_reading_in_a_commit_is_used_but_no_ended_run_reopens(
-    store: TableStore, readings: Iterable[str], counts: str
+    store: TableStore, readings: Iterable[str], expected: str
 ) -> None:
     commit_entries(store, *(entry_of(run(1, status=status)) for status in readings))
-    assert stored(store) == {"drun_001": counts}
+    assert stored(store) == {"drun_001": expected}
 
 
-@settings(max_examples=60, deadline=None)
-@given(
-    commits=st.lists(
-        st.lists(
-            st.lists(st.tuples(st.integers(1, 4), st.sampled_from(["running", "completed", "failed"])), max_size=4)
-        ),
-        max_size=4,
-    )
-)
-def test_random_readings_are_merged_as_a_reference_loop_does(
+def check_random_readings(
     commits: list[list[list[tuple[int, str]]]], tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    """An ended reading replaces an open one; within one commit the last ended reading is used."""
+    """Check that an ended reading replaces an open one, and that a commit uses its last ended reading."""
     store = make_store(Folder(tmp_path_factory.mktemp("store")))
     statuses: dict[str, str] = {}
     read_at: dict[str, datetime] = {}
@@ -199,6 +190,22 @@ def test_random_readings_are_merged_as_a_reference_loop_does(
     assert stored(store) == statuses
     known = {id_: one.read_at for id_, one in store.open_rows.items()}
     assert known == {id_: read_at[id_] for id_, status in statuses.items() if status == "running"}
+
+
+with_random_readings = given(
+    commits=st.lists(
+        st.lists(
+            st.lists(st.tuples(st.integers(1, 4), st.sampled_from(["running", "completed", "failed"])), max_size=4)
+        ),
+        max_size=4,
+    )
+)
+test_random_readings_are_merged_as_a_reference_loop_does = settings(max_examples=20, deadline=None)(
+    with_random_readings(check_random_readings)
+)
+test_500_sequences_of_readings_are_merged_as_a_reference_loop_does = pytest.mark.long(
+    settings(max_examples=500, deadline=None)(with_random_readings(check_random_readings))
+)
 
 
 @pytest.mark.parametrize(
@@ -322,7 +329,7 @@ def test_damaged_journal_entry_is_ignored(store: TableStore, tmp_path: Path) -> 
         store.add(page(run(3), more=True))
         store.add(page(run(2), after="drun_003", more=True))
         store.add(page(run(1), after="drun_002"))
-    sorted(tmp_path.glob("runs/*/journal/*"))[1].write_bytes(b"torn")
+    sorted(tmp_path.glob("runs/*/journal/*"))[1].write_bytes(b"damaged")
     other = make_store(Folder(tmp_path))
     other.recover()
     assert list(stored(other)) == ["drun_003", "drun_001"]
@@ -391,7 +398,7 @@ def test_second_writer_waits_for_the_first(
 
     def pull() -> None:
         with other.writer_lock():
-            order.append(f"second finds {len(other.read())}")
+            order.append(f"second writer reads {len(other.read())} runs")
 
     with store.writer_lock():
         thread = threading.Thread(target=pull)
@@ -401,9 +408,9 @@ def test_second_writer_waits_for_the_first(
         reader.recover()
         assert not reader.exists
         store.commit()
-        order.append("first is done")
+        order.append("first writer ends")
     thread.join()
-    assert order == ["first is done", "second finds 1"]
+    assert order == ["first writer ends", "second writer reads 1 runs"]
 
 
 def test_two_writers_without_a_lock_keep_correct_coverage() -> None:
@@ -462,7 +469,7 @@ def test_store_files_and_clear_stores(store: TableStore, tmp_path: Path, monkeyp
 
 
 @given(data=st.data())
-@settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=20, deadline=None, suppress_health_check=list(HealthCheck))
 def test_resolve_record_equals_resolve_outcomes(data: st.DataObject) -> None:
     """The store applies the rules of `resolve_outcomes` to Arrow tables."""
     texts, times = (

