@@ -8,7 +8,6 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
-import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
@@ -25,20 +24,13 @@ from qoderdata.load import caches
 from qoderdata.load.caches import clear_stores, store_files
 from qoderdata.outcomes import resolve_outcomes
 from qoderdata.schema import RUNS, resolve_record
-from qoderdata.store import RUNS_TABLE, JournalEntry, Listing, TableStore, dataset, journal, row_ids
+from qoderdata.store import RUNS_TABLE, JournalEntry, TableStore, dataset, journal, row_ids
 from qoderdata.store.dataset import NO_DAY, is_day_within
+from tests.runs_store import BASE_URL, NOW, commit_entries, make_store, page, run, runs_table, stored
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
-
-NOW = datetime(2026, 6, 15, tzinfo=UTC)
-ACCOUNT = ("https://service.test", None, "someone")
-
-
-def make_store(folder: Folder) -> TableStore:
-    base_url, workspace_id, account = ACCOUNT
-    return TableStore(folder, RUNS_TABLE, base_url=base_url, workspace_id=workspace_id, account=account)
 
 
 def load_store(folder: Folder) -> TableStore:
@@ -47,40 +39,13 @@ def load_store(folder: Folder) -> TableStore:
     return reader
 
 
-def run(number: int, *, status: str = "completed", day: int | None = 14, **more: Any) -> dict[str, Any]:  # noqa: ANN401
-    at = None if day is None else f"2026-06-{day:02}T12:00:00Z"
-    return {"id": f"drun_{number:03}", "status": status, "triggered_at": at, "created_at": at, **more}
-
-
-def table(*runs: dict[str, Any]) -> pa.Table:
-    return from_records(list(runs), RUNS)
-
-
-def page(*runs: dict[str, Any], after: str | None = None, more: bool = False) -> JournalEntry:
-    ids = tuple(one["id"] for one in runs)
-    return JournalEntry(table(*runs), NOW, Listing(after, ids, ids[-1] if more else None))
-
-
 def entry_of(*runs: dict[str, Any], **facts: Any) -> JournalEntry:  # noqa: ANN401
-    return JournalEntry(table(*runs) if runs else RUNS.arrow.empty_table(), NOW, **facts)
+    return JournalEntry(runs_table(*runs) if runs else RUNS.arrow.empty_table(), NOW, **facts)
 
 
 @pytest.fixture
 def store(tmp_path: Path) -> TableStore:
     return make_store(Folder(tmp_path))
-
-
-def commit_entries(store: TableStore, *entries: JournalEntry, compact: bool = True) -> None:
-    with store.writer_lock():
-        for entry in entries:
-            store.add(entry)
-        store.commit(compact=compact)
-
-
-def stored(store: TableStore, column: str = "status", **bounds: Any) -> dict[str, Any]:  # noqa: ANN401
-    found = store.read(**bounds)
-    assert found.schema.equals(RUNS.arrow)
-    return dict(zip(row_ids(found), found[column].to_pylist(), strict=True))
 
 
 def ids_by_partition(folder: Path) -> dict[str, list[str]]:
@@ -178,7 +143,9 @@ def check_random_readings(
         for read in commit:
             entry = replace(entry_of(), read_at=NOW + timedelta(minutes=len(entries) + len(read_at)))
             rows = {f"drun_{number:03}": status for number, status in read}
-            entries.append(replace(entry, table=table(*(run(int(id_[-3:]), status=rows[id_]) for id_ in rows))))
+            entries.append(
+                replace(entry, table=runs_table(*(run(int(id_[-3:]), status=rows[id_]) for id_ in rows)))
+            )
             for id_, status in rows.items():
                 if id_ not in ended_before and (
                     status != "running" or statuses_after.get(id_, "running") == "running"
@@ -234,7 +201,7 @@ def test_run_on_different_days_in_two_editions_is_stored_once(
     """Runs of the newest edition have no trigger time and no status."""
     commit_entries(store, page(run(1) | {"triggered_at": triggered}))
     record = {"id": "drun_001", "session_id": "sess_1", "created_at": "2026-06-14T00:00:02Z"}
-    commit_entries(store, JournalEntry(RUNS_TABLE.resolve(table(record)), NOW))
+    commit_entries(store, JournalEntry(RUNS_TABLE.resolve(runs_table(record)), NOW))
     assert stored(store) == {"drun_001": "completed"}
     assert sum(map(len, ids_by_partition(tmp_path).values())) == 1
 
@@ -459,7 +426,7 @@ def test_store_files_and_clear_stores(store: TableStore, tmp_path: Path, monkeyp
     sizes = {str(file): file.stat().st_size for file in tmp_path.glob("runs/*/**/*.*") if file.is_file()}
     assert len(sizes) == 3
     assert {info.path: info.size for info in files} == sizes
-    assert tuple(account.values()) == ACCOUNT
+    assert tuple(account.values()) == (BASE_URL, None, "someone")
     monkeypatch.setattr(caches, "_CLEAR_SECONDS", 0)
     with store.writer_lock(), pytest.raises(CacheError, match="a process is pulling runs into it"):
         clear_stores(Folder(tmp_path))
