@@ -116,12 +116,8 @@ def test_agent_id_gives_the_records_of_the_agent(sandbox: Sandbox, truth: list[R
     assert sum(counts) < len(truth) or len(agents) <= 4
 
 
-@settings(max_examples=25, deadline=None)
-@given(data=st.data())
-def test_combined_filters_give_the_matching_records(
-    sandbox: Sandbox, truth: list[Record], data: st.DataObject
-) -> None:
-    """Bounds are the times of records, or a microsecond before or after."""
+def check_combined_filters(sandbox: Sandbox, truth: list[Record], data: st.DataObject) -> None:
+    """Load with random filters; bounds are the times of records, or a microsecond before or after."""
     times = st.builds(
         lambda index, steps: created_at(truth[index]) + steps * MICROSECOND,
         st.integers(0, len(truth) - 1),
@@ -142,6 +138,14 @@ def test_combined_filters_give_the_matching_records(
     if {"created_since", "created_until"} <= filters.keys():
         filters["created_until"] = max(filters["created_until"], filters["created_since"] + MICROSECOND)
     check(sandbox, truth, filters)
+
+
+test_combined_filters_give_the_matching_records = settings(max_examples=10, deadline=None)(
+    given(data=st.data())(check_combined_filters)
+)
+test_200_combinations_of_filters_give_the_matching_records = pytest.mark.long(
+    settings(max_examples=200, deadline=None)(given(data=st.data())(check_combined_filters))
+)
 
 
 @pytest.mark.parametrize(
