@@ -173,7 +173,7 @@ def test_snapshots_of_another_account_are_not_used(sandbox: Sandbox, client: qd.
 
 
 def check_kept_snapshots(quarters: list[int], seed: int) -> None:
-    """All snapshots of 24 hours and the last of each day for 400 days are kept, with the base files they need."""
+    """Check that all snapshots of 24 hours and the last of each day for 400 days stay, with their base files."""
     to = series(f"memory://thin-{seed}")
     Folder(f"memory://thin-{seed}").clear()
     times = [START + timedelta(minutes=15 * number) for number in sorted(quarters)]

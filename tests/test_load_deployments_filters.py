@@ -55,7 +55,7 @@ def matches(record: Record, filters: dict[str, Any]) -> bool:
     )
 
 
-def load(sandbox: Sandbox, **filters: Any) -> pd.DataFrame:  # noqa: ANN401 - whatever the filters take
+def load(sandbox: Sandbox, **filters: Any) -> pd.DataFrame:  # noqa: ANN401 - filters of load_deployments
     client = Client(sandbox.pat, sandbox.base_url)
     return load_deployments(**{"client": client, "cache_dir": "memory://filters", "refresh": True, **filters})
 

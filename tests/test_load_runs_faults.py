@@ -42,13 +42,13 @@ def test_offline_returns_stored_runs_and_warns_of_missing_ones(service: Sandbox,
     with pytest.raises(CacheError, match="Call once without offline"):
         load(service, tmp_path, offline=True)
     at = triggered_at(service.runs[50])
-    near = load(service, tmp_path, since=at)
+    recent = load(service, tmp_path, since=at)
     before = len(service.requests)
-    pd.testing.assert_frame_equal(load(service, tmp_path, since=at, offline=True), near)
+    pd.testing.assert_frame_equal(load(service, tmp_path, since=at, offline=True), recent)
     with pytest.warns(DataQualityWarning, match="not all runs that are asked for are kept"):
         frame = load(service, tmp_path, offline=True)
     assert frame.attrs["complete"] is False
-    assert set(frame["id"]) >= set(near["id"])
+    assert set(frame["id"]) >= set(recent["id"])
     assert len(service.requests) == before
 
 

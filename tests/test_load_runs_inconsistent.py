@@ -373,7 +373,7 @@ operations = st.one_of(
 
 
 def check_random_faults(page: int, operations: list[tuple[Any, ...]]) -> None:
-    """Each refresh of a correct list loads all its runs; the store never loses a run."""
+    """Check that each refresh of a correct list loads all its runs, and that the store never loses a run."""
     service = FakeService(page_limit=page, offset_cursors=True)
     with tempfile.TemporaryDirectory() as name:
         folder, seen = Path(name), set[str]()

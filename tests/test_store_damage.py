@@ -378,10 +378,10 @@ def check_upgraded(store: TableStore, folder: Path) -> None:
 def test_store_of_version_0_1_is_upgraded_once(old_store: Path) -> None:
     """Runs without a trigger time move to their day, and the page in the inbox is added."""
     check_upgraded(recover_store(old_store), old_store)
-    kept = {file: file.read_bytes() for file in data_files(old_store)}
+    files_before = {file: file.read_bytes() for file in data_files(old_store)}
     again = recover_store(old_store)
     check_upgraded(again, old_store)
-    assert {file: file.read_bytes() for file in data_files(old_store)} == kept
+    assert {file: file.read_bytes() for file in data_files(old_store)} == files_before
 
 
 class Killed(BaseException):
