@@ -42,9 +42,9 @@ class Kind(NamedTuple):
     error: str | None = None
     session: str | None = "idle"
     archived: bool = False
-    alone: str | None = "completed"  # expected from the session, without events
-    alone_from: str | None = "session"
-    alone_error: str | None = None
+    eventless: str | None = "completed"  # the status expected from the run and its session, without events
+    eventless_from: str | None = "session"
+    eventless_error: str | None = None
     seconds: float = 0
     served: str = "listed"  # or "by id", "gone": how the session is served
     requests: int = 1  # needed to read its events
@@ -55,8 +55,12 @@ class Kind(NamedTuple):
         return self.status in {"running", "waiting", "pending"} or self.status_from == "session"
 
 
-_TERMINATED: dict[str, Any] = {"session": "terminated", "alone": "failed", "alone_error": "session_terminated"}
-_RUNNING: dict[str, Any] = {"status": "running", "status_from": "session", "alone": "running", "requests": 0}
+_TERMINATED: dict[str, Any] = {
+    "session": "terminated",
+    "eventless": "failed",
+    "eventless_error": "session_terminated",
+}
+_RUNNING: dict[str, Any] = {"status": "running", "status_from": "session", "eventless": "running", "requests": 0}
 _NONE: dict[str, Any] = {"requests": 0, "session": None}
 KINDS = (
     Kind("done", 110, "^run; msg; call; $idle end_turn"),
@@ -65,12 +69,12 @@ KINDS = (
     Kind("done, the reason is empty", 5, "^run; $idle {}"),
     Kind("done, without a start", 6, "$idle end_turn"),
     Kind("recovered", 10, "^run; error retrying; rescheduled; run; $idle end_turn"),
-    Kind("fatal, voided by a turn", 5, "^run; error exhausted; run; $idle"),
-    Kind("fatal, voided by a rescheduling", 6, "^run; error terminal; rescheduled; $idle"),
-    Kind("fatal, yet done", 6, "^run; error exhausted; $idle end_turn"),
+    Kind("fatal, then a new turn", 5, "^run; error exhausted; run; $idle"),
+    Kind("fatal, then rescheduled", 6, "^run; error terminal; rescheduled; $idle"),
+    Kind("fatal, then done", 6, "^run; error exhausted; $idle end_turn"),
     Kind("an error after the end", 6, "^run; $idle end_turn; error terminal"),
     Kind("an error, done without a reason", 6, "^run; error retrying; $idle"),
-    Kind("an error of no kind", 6, "^run; error; $idle"),
+    Kind("an error without a retry status", 6, "^run; error; $idle"),
     Kind("cancelled", 12, "^run; $idle cancelled", "cancelled"),
     Kind("cancelled after an error", 5, "^run; error exhausted; $idle cancelled", "cancelled"),
     Kind("out of retries", 13, "^run; !error exhausted; $idle retries_exhausted", "failed"),
@@ -80,10 +84,10 @@ KINDS = (
          "failed"),
     Kind("fatal, then another", 5, "^run; !error exhausted; error retrying; $idle retries_exhausted", "failed"),
     Kind("fatal twice", 5, "^run; error exhausted; !error terminal; $idle retries_exhausted", "failed"),
-    Kind("voided, then out of retries", 5, "^run; !error exhausted; run; $idle retries_exhausted", "failed"),
+    Kind("fatal, a new turn, out of retries", 5, "^run; !error exhausted; run; $idle retries_exhausted", "failed"),
     Kind("fatal, idle without a reason", 6, "^run; !error exhausted; $idle", "failed"),
-    Kind("fatal alone", 5, "^run; $!error exhausted", "failed"),
-    Kind("terminal alone", 6, "^run; $!error terminal; msg", "failed"),
+    Kind("fatal, no end", 5, "^run; $!error exhausted", "failed"),
+    Kind("terminal, no end", 6, "^run; $!error terminal; msg", "failed"),
     Kind("fatal, then waits", 5, "^run; $!error exhausted; idle requires_action", "failed"),
     Kind("terminated", 10, "^run; !error terminal; $terminated", "failed", **_TERMINATED),
     Kind("terminated, no error", 6, "^run; $terminated", "failed", error="session_terminated", **_TERMINATED),
@@ -111,17 +115,17 @@ KINDS = (
     Kind("runs", 6, "run", session="running", **_RUNNING),
     Kind("runs, archived", 2, "run", session="running", archived=True, **_RUNNING),
     Kind("runs again", 4, "run; idle end_turn; run", session="running", **_RUNNING),
-    Kind("is rescheduling", 3, "run; error retrying; rescheduled", session="rescheduling", **_RUNNING),
-    Kind("is canceling", 3, "run", session="canceling", seconds=77, **_RUNNING),
+    Kind("rescheduling", 3, "run; error retrying; rescheduled", session="rescheduling", **_RUNNING),
+    Kind("canceling", 3, "run", session="canceling", seconds=77, **_RUNNING),
     Kind("processes", 2, "run", session="processing", **_RUNNING),
     Kind("idle, no end", 6, "^run; msg", status_from="session"),
     Kind("idle, no end, with seconds", 5, "^run", status_from="session", seconds=42.5),
     Kind("idle, no events", 6, "", status_from="session"),
-    Kind("idle, was to wait", 4, "^run; idle requires_action; rescheduled", status_from="session"),
-    Kind("odd session", 4, "^run", None, "session", session="suspended", alone=None),
-    Kind("odd session, done", 4, "^run; $idle end_turn", session="suspended", alone=None),
-    Kind("odd session, archived", 3, "^run", status_from="session", session="suspended", archived=True),
-    Kind("session without a status", 3, "^run", None, "session", session=None, alone=None),
+    Kind("waits, then rescheduled", 4, "^run; idle requires_action; rescheduled", status_from="session"),
+    Kind("unknown session status", 4, "^run", None, "session", session="suspended", eventless=None),
+    Kind("unknown session status, done", 4, "^run; $idle end_turn", session="suspended", eventless=None),
+    Kind("unknown session status, archived", 3, "^run", status_from="session", session="suspended", archived=True),
+    Kind("session without a status", 3, "^run", None, "session", session=None, eventless=None),
     Kind("no time at the end", 6, "^run; -idle end_turn", seconds=12),
     Kind("no time at the start", 6, "-run; run; $idle end_turn"),
     Kind("no time, failed", 5, "-run; -!error exhausted; -idle retries_exhausted", "failed"),
@@ -131,20 +135,21 @@ KINDS = (
     Kind("long, waits", 2, "^run; " + "idle requires_action; run; " * 110 + "idle requires_action", "waiting",
          requests=3),
     Kind("long after the end", 3, "^run; $idle end_turn" + "; run; idle end_turn" * 80),
-    Kind("talkative", 3, "^run; " + "msg; " * 250 + "$idle end_turn"),
+    Kind("many messages", 3, "^run; " + "msg; " * 250 + "$idle end_turn"),
     Kind("ends a page", 2, "^run; " + "rescheduled; " * 98 + "$idle end_turn"),
-    Kind("voided on the next page", 2, "^run; " + "rescheduled; " * 98 + "error exhausted; run; $idle",
+    Kind("a new turn on the next page", 2, "^run; " + "rescheduled; " * 98 + "error exhausted; run; $idle",
          requests=2),
-    Kind("fatal on a page before", 2, "^run; " + "rescheduled; " * 98 + "!error exhausted; $idle", "failed",
+    Kind("fatal on the previous page", 2, "^run; " + "rescheduled; " * 98 + "!error exhausted; $idle", "failed",
          requests=2),
     Kind("not listed", 3, "^run; $idle end_turn", served="by id"),
-    Kind("deleted", 6, "", None, None, alone=None, alone_from=None, served="gone", requests=0),
-    Kind("no session", 14, "", "failed", "run", "!", alone="failed", alone_from="run", alone_error="!", **_NONE),
-    Kind("pending", 3, "", "pending", "run", alone="pending", alone_from="run", **_NONE),
-    Kind("old, done", 12, "", status_from="service", alone_from="service", requests=0),
-    Kind("old, failed", 6, "", "failed", "service", "!", alone="failed", alone_from="service", alone_error="!",
-         requests=0),
-    Kind("old, skipped", 4, "", "skipped", "service", alone="skipped", alone_from="service", requests=0),
+    Kind("deleted", 6, "", None, None, eventless=None, eventless_from=None, served="gone", requests=0),
+    Kind("no session", 14, "", "failed", "run", "!", eventless="failed", eventless_from="run", eventless_error="!",
+         **_NONE),
+    Kind("pending", 3, "", "pending", "run", eventless="pending", eventless_from="run", **_NONE),
+    Kind("old, done", 12, "", status_from="service", eventless_from="service", requests=0),
+    Kind("old, failed", 6, "", "failed", "service", "!", eventless="failed", eventless_from="service",
+         eventless_error="!", requests=0),
+    Kind("old, skipped", 4, "", "skipped", "service", eventless="skipped", eventless_from="service", requests=0),
 )  # fmt: skip
 SETTLED = tuple(kind for kind in KINDS if not kind.is_open)
 
@@ -207,7 +212,7 @@ def parse(time: str) -> datetime:
 class Account:
     """The records of an account, and the expected values of its runs.
 
-    `truth` has those with events, `alone` those from the run and its session, without events.
+    `truth` has those with events, `truth_without_events` those from the run and its session.
     """
 
     kinds: Sequence[Kind] = KINDS
@@ -222,7 +227,7 @@ class Account:
     events: dict[str, list[Record]] = field(default_factory=dict)
     kind_of: dict[str, Kind] = field(default_factory=dict)
     truth: dict[str, Truth] = field(default_factory=dict)
-    alone: dict[str, Truth] = field(default_factory=dict)
+    truth_without_events: dict[str, Truth] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.rng = random.Random(20261014)  # noqa: S311 - no secrets
@@ -235,7 +240,7 @@ class Account:
         drawn = old + drawn
         time = self.now - timedelta(minutes=self.spacing) * len(drawn)
         for index in range(150):  # sessions of users, older than any run
-            self.add_session(Kind("person's", 0, ""), time - timedelta(minutes=120 + 5 * index), None)
+            self.add_session(Kind("of a user", 0, ""), time - timedelta(minutes=120 + 5 * index), None)
         for index, kind in enumerate(drawn):
             if index % 50:  # else in the same second as the run before
                 time = self.now - timedelta(
@@ -243,7 +248,7 @@ class Account:
                 )
             self.add_run(kind, time, again=index % 25 == 7)
             if index % 20 == 3:
-                self.add_session(Kind("person's", 0, ""), time + timedelta(minutes=9), None)
+                self.add_session(Kind("of a user", 0, ""), time + timedelta(minutes=9), None)
 
     def _add_names(self) -> None:
         born = self.now - timedelta(days=400)
@@ -313,14 +318,14 @@ class Account:
         }
         triggered = parse(str(trigger.get("scheduled_at", run["created_at"])))
         truth = Truth(kind.status, kind.status_from, triggered, error_type=kind.error)
-        alone = Truth(kind.alone, kind.alone_from, triggered, error_type=kind.alone_error)
+        without_events = Truth(kind.eventless, kind.eventless_from, triggered, error_type=kind.eventless_error)
         if kind.error == "!":
             run["error"] = {"type": self.rng.choice(_ERRORS), "message": f"not started: {number} “нет”"}
-            for each in (truth, alone):
+            for each in (truth, without_events):
                 each.error_type, each.error_message = run["error"]["type"], run["error"]["message"]
         if kind.name.startswith("old"):
             self._make_old(run, kind, created, truth)
-            alone = truth
+            without_events = truth
         if kind.served == "gone":
             run["session_id"] = f"sess_gone{number:06}"
         elif kind.session or kind.name == "session without a status":
@@ -329,12 +334,12 @@ class Account:
             run["session_id"] = session["id"]
             if not kind.name.startswith("old"):
                 self._add_event_values(kind, session, truth)
-                alone.started_at = parse(session["created_at"])
-                if kind.seconds and kind.alone != "running":
-                    alone.duration_ms = kind.seconds * 1000
+                without_events.started_at = parse(session["created_at"])
+                if kind.seconds and kind.eventless != "running":
+                    without_events.duration_ms = kind.seconds * 1000
         self.runs.insert(0, run)
         self.kind_of[run["id"]] = kind
-        self.truth[run["id"]], self.alone[run["id"]] = truth, alone
+        self.truth[run["id"]], self.truth_without_events[run["id"]] = truth, without_events
         return run
 
     def _make_old(self, run: Record, kind: Kind, created: datetime, truth: Truth) -> None:
@@ -436,7 +441,7 @@ class Account:
         if what == "call":
             return event | {"type": "span.model_request_end", "is_error": False, "model_usage": {"credits": 0.37}}
         if what == "error":
-            error: Record = {"type": self.rng.choice(_EVENT_ERRORS), "message": f"died: {self._number} «да»\n"}
+            error: Record = {"type": self.rng.choice(_EVENT_ERRORS), "message": f"failed: {self._number} «да»\n"}
             return event | {
                 "type": "session.error",
                 "error": error | ({"retry_status": {"type": how}} if how else {}),
@@ -485,7 +490,7 @@ class EditionD:
         Called with each request before it is answered. It may raise `Refusal`, or `ConnectionError` to close the
         connection.
     max_requests : int
-        All further requests are refused, so that no test runs for ever.
+        All further requests are refused, so that no test runs forever.
     """
 
     def __init__(self, account: Account | None = None, *, max_requests: int = 20_000) -> None:
@@ -515,7 +520,7 @@ class EditionD:
         account, name = self.account, request.list
         parts = [unquote(part) for part in request.path.split("/")]
         if len(self.requests) > self.max_requests:
-            raise Refusal(403, "permission_error", "This client asks too often.")
+            raise Refusal(403, "permission_error", "This client sends too many requests.")
         if self.before is not None:
             self.before(request)
         if name in _PARAMETERS:
@@ -668,7 +673,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         self.wfile.write(f"HTTP/1.1 {request.status} X\r\n{head}\r\n".encode() + raw)
 
     def log_message(self, *_: object) -> None:
-        """Stay silent."""
+        """Log nothing."""
 
 
 def count_requests(requests: Sequence[Request]) -> dict[str, int]:

@@ -81,8 +81,8 @@ class Loaded(NamedTuple):
 
 @pytest.fixture(scope="module")
 def service() -> Iterator[EditionD]:
-    """Serve the large account; no test changes it."""
-    with EditionD() as running:
+    """Serve the large account, whose runs are of 12 days; no test changes it."""
+    with EditionD(Account(spacing=30)) as running:
         yield running
 
 
@@ -103,7 +103,7 @@ def loads(service: EditionD, tmp_path_factory: pytest.TempPathFactory) -> dict[s
 @pytest.fixture(scope="module")
 def few() -> Iterator[EditionD]:
     """Serve one or two runs of each kind; no test changes them."""
-    with EditionD(Account(_FEW)) as running:
+    with EditionD(Account(_FEW, spacing=20)) as running:
         yield running
 
 
@@ -240,7 +240,7 @@ def test_outcomes_from_events_are_correct(service: EditionD, loads: dict[str, Lo
 def test_outcomes_from_sessions_are_correct_without_events(service: EditionD, loads: dict[str, Loaded]) -> None:
     sessions = load(service, loads["auto"].folder, outcomes="sessions")
     assert sessions.requests == []
-    assert_truth(sessions.frame, service.account.alone)
+    assert_truth(sessions.frame, service.account.truth_without_events)
     pd.testing.assert_frame_equal(loads["auto"].frame, sessions.frame, check_flags=False)
 
 
@@ -248,7 +248,8 @@ def test_auto_warns_of_assumed_runs_and_the_requests_that_events_need(
     service: EditionD, loads: dict[str, Loaded]
 ) -> None:
     assumed = sum(
-        (each.status, each.status_from) == ("completed", "session") for each in service.account.alone.values()
+        (each.status, each.status_from) == ("completed", "session")
+        for each in service.account.truth_without_events.values()
     )
     (warning,) = loads["auto"].warning_texts
     assert re.search(rf"\b{assumed:,} ", warning)
@@ -299,7 +300,7 @@ def test_first_load_sends_the_expected_requests(service: EditionD, loads: dict[s
 def test_load_within_max_age_or_offline_sends_no_request(
     service: EditionD, loads: dict[str, Loaded], mode: str
 ) -> None:
-    truth = service.account.truth if mode == "events" else service.account.alone
+    truth = service.account.truth if mode == "events" else service.account.truth_without_events
     folder = loads["events" if mode == "events" else "auto"].folder
     for offline in (False, True):
         again = load(service, folder, outcomes=mode, offline=offline)
@@ -323,7 +324,7 @@ def test_refresh_reads_no_events_again_if_nothing_changed(service: EditionD, loa
     pending = len(sessions_of(service.account, "pending"))
     assert (
         counts["deployment_runs"] + counts["deployment_runs/*"] == 1 + pending
-    )  # a pending run is read alone or in a page
+    )  # a pending run is read by its id or in a page
     assert counts["deployment_runs"] <= 2
     assert counts["sessions"] <= count_requests(loads["events"].requests)["sessions"]
     assert set(counts) <= {"deployment_runs", "deployment_runs/*", "deployment_runs 400", "sessions", "sessions/*"}
@@ -334,7 +335,7 @@ def settled(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[EditionD
     """Serve an account in which all runs have ended, and load it with its events."""
     kinds = tuple(kind._replace(runs=min(4, kind.runs)) for kind in SETTLED if kind.name != "done")
     folder = tmp_path_factory.mktemp("settled")
-    with EditionD(Account(kinds), max_requests=1_500) as service:
+    with EditionD(Account(kinds, spacing=60), max_requests=1_500) as service:
         client = client_of(service)
         assert_truth(load(service, folder, client, outcomes="events").frame, service.account.truth)
         yield service, client, folder
@@ -367,7 +368,11 @@ def test_refresh_with_since_reads_at_most_three_pages_of_sessions(tmp_path: Path
         for refresh in (False, True, True):
             loaded = load(service, tmp_path, client, outcomes="sessions", since=since, refresh=refresh)
             start = service.account.now - pd.Timedelta(since)
-            wanted = {id_: each for id_, each in service.account.alone.items() if each.triggered_at >= start}
+            wanted = {
+                id_: each
+                for id_, each in service.account.truth_without_events.items()
+                if each.triggered_at >= start
+            }
             assert_truth(loaded.frame, wanted)
             assert count_requests(loaded.requests)["sessions"] <= 3
 
@@ -378,8 +383,17 @@ def test_refresh_with_since_reads_at_most_three_pages_of_sessions(tmp_path: Path
 @pytest.fixture(scope="module")
 def loaded_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[EditionD, qd.Client, Account, Path]]:
     """Serve a small account, and load it with its events."""
-    folder = tmp_path_factory.mktemp("moving")
-    names = {"done", "runs", "waits", "idle, no end", "continued, failed", "deleted", "no session", "fatal alone"}
+    folder = tmp_path_factory.mktemp("loaded-once")
+    names = {
+        "done",
+        "runs",
+        "waits",
+        "idle, no end",
+        "continued, failed",
+        "deleted",
+        "no session",
+        "fatal, no end",
+    }
     kinds = tuple(kind._replace(runs=3) for kind in KINDS if kind.name in names)
     with EditionD(Account(kinds, spacing=600)) as service:
         client = client_of(service)
@@ -452,7 +466,7 @@ def test_waiting_session_is_running_and_then_cancelled(changing: Changing) -> No
 
 def test_failed_run_is_completed_after_its_session_continues(changing: Changing) -> None:
     service, _, again = changing
-    kind = next(kind for kind in KINDS if kind.name == "fatal alone")
+    kind = next(kind for kind in KINDS if kind.name == "fatal, no end")
     session = service.account.add_run(kind, service.account.now)["session_id"]
     assert events_read(again()) == [session]
     *_, end = service.account.continue_session(session, "run; idle")
@@ -577,13 +591,13 @@ def test_session_created_a_day_after_its_run_has_one_stored_end(changing: Changi
 @pytest.mark.parametrize(("name", "status"), [("not listed", 403), ("done", 410)])
 def test_refused_session_is_requested_again_after_max_age(tmp_path: Path, name: str, status: int) -> None:
     """Until then its run is unknown, or its outcome is assumed from the session."""
-    kinds = tuple(kind._replace(runs=3) for kind in KINDS if kind.name in {"not listed", "done", "fatal alone"})
-    with EditionD(Account(kinds, spacing=600), max_requests=400) as service:
+    kinds = tuple(kind._replace(runs=3) for kind in KINDS if kind.name in {"not listed", "done", "fatal, no end"})
+    with EditionD(Account(kinds, spacing=60), max_requests=400) as service:
         refused = sessions_of(service.account, name)[0]
 
         def refuse(request: Request) -> None:
             if refused in request.path:
-                raise Refusal(status, "permission_error", "not yours")
+                raise Refusal(status, "permission_error", "not allowed")
 
         def ask(**options: Any) -> tuple[int, Any]:  # noqa: ANN401
             before = len(service.requests)
@@ -603,7 +617,9 @@ def test_refused_session_is_requested_again_after_max_age(tmp_path: Path, name: 
         assert ask(max_age="0s") == (1 if name == "done" else 2, "events")
 
 
-@pytest.mark.parametrize(("status", "name", "known"), [(403, "waits", "waiting"), (501, "fatal alone", "failed")])
+@pytest.mark.parametrize(
+    ("status", "name", "known"), [(403, "waits", "waiting"), (501, "fatal, no end", "failed")]
+)
 def test_outcome_from_earlier_events_is_kept_if_events_are_refused(
     changing: Changing, tmp_path: Path, status: int, name: str, known: str
 ) -> None:
@@ -614,7 +630,7 @@ def test_outcome_from_earlier_events_is_kept_if_events_are_refused(
 
     def refuse(request: Request) -> None:
         if request.path.endswith(f"{session}/events"):
-            raise Refusal(status, "permission_error", "not yours")
+            raise Refusal(status, "permission_error", "not allowed")
 
     def statuses(**options: Any) -> list[Any]:  # noqa: ANN401
         runs = qd.load_runs(client=client, cache_dir=tmp_path, progress=False, **options)
@@ -640,7 +656,7 @@ def test_outcome_from_earlier_events_is_kept_if_events_are_refused(
         assert sum(session in request.path for request in service.requests[before:]) == times
 
 
-@pytest.mark.parametrize(("name", "known"), [("waits", "waiting"), ("fatal alone", "failed")])
+@pytest.mark.parametrize(("name", "known"), [("waits", "waiting"), ("fatal, no end", "failed")])
 def test_outcome_from_events_is_kept_if_the_session_is_deleted(
     changing: Changing, tmp_path: Path, name: str, known: str
 ) -> None:
@@ -712,7 +728,7 @@ def stored_folders(few: EditionD, tmp_path_factory: pytest.TempPathFactory) -> d
 def test_filters_of_stored_runs_send_no_request(few: EditionD, stored_folders: dict[str, Path], name: str) -> None:
     query, keep = _FILTERS[name]
     for mode, offline in (("events", False), ("events", True), ("sessions", False)):
-        truth = few.account.truth if mode == "events" else few.account.alone
+        truth = few.account.truth if mode == "events" else few.account.truth_without_events
         loaded = load(few, stored_folders[mode], outcomes=mode, offline=offline, **query)
         assert loaded.requests == []
         assert has_runs_of(loaded.frame["id"], few.account, keep, truth)
@@ -731,7 +747,7 @@ def test_filter_by_deployment_and_status_in_the_large_account(service: EditionD,
 def test_filters_of_a_first_load_send_few_requests(few: EditionD, tmp_path: Path, name: str) -> None:
     query, keep = _FILTERS[name]
     loaded = load(few, tmp_path, outcomes="sessions", **query)
-    assert has_runs_of(loaded.frame["id"], few.account, keep, few.account.alone)
+    assert has_runs_of(loaded.frame["id"], few.account, keep, few.account.truth_without_events)
     assert set(count_requests(loaded.requests)) <= {
         "deployment_runs",
         "deployment_runs 400",
@@ -783,7 +799,7 @@ def test_since_and_until(
     since, until = (None if at is None else times[at] for at in (last, first))
     folder, mode = (stored_folders["events"], "events") if stored else (tmp_path, "sessions")
     loaded = load(few, folder, outcomes=mode, since=since, until=until)
-    truth = few.account.truth if stored else few.account.alone
+    truth = few.account.truth if stored else few.account.truth_without_events
     wanted = {
         id_: each
         for id_, each in truth.items()
@@ -800,8 +816,8 @@ def test_since_and_until(
 def test_since_as_age_time_without_runs_and_offline_without_cache(
     service: EditionD, loads: dict[str, Loaded]
 ) -> None:
-    week = load(service, loads["events"].folder, since="7D").frame
-    assert 100 < len(week) < 200
+    recent = load(service, loads["events"].folder, since="3D").frame
+    assert 100 < len(recent) < 200
     with pytest.warns(DataQualityWarning, match="newest"):
         assert load(service, loads["events"].folder, since="1min").frame.empty
     with pytest.raises(CacheError):
@@ -819,16 +835,16 @@ class Fault(NamedTuple):
     error: type[BaseException]
 
 
-def load_with_fault(service: EditionD, folder: Path, after: int, trouble: Fault) -> None:
+def load_with_fault(service: EditionD, folder: Path, after: int, fault: Fault) -> None:
     """Load with a fault from one event read on, and wait for a request that may still be running."""
     reads = itertools.count()
 
     def inject(request: Request) -> None:
-        if request.list == "sessions/*/events" and after <= next(reads) < after + trouble.requests:
-            trouble.inject()
+        if request.list == "sessions/*/events" and after <= next(reads) < after + fault.requests:
+            fault.inject()
 
     service.before = inject
-    with pytest.raises(trouble.error):
+    with pytest.raises(fault.error):
         load(service, folder, client_of(service, max_retries=1), outcomes="events")
     for thread in threading.enumerate():
         if thread.name in {"qoderdata-events", "qoderdata-fetch"}:
@@ -837,32 +853,32 @@ def load_with_fault(service: EditionD, folder: Path, after: int, trouble: Fault)
     service.before = None
 
 
-def ctrl_c() -> None:
+def press_ctrl_c() -> None:
     signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
 
 
-def unauthorized() -> None:
+def refuse_token() -> None:
     raise Refusal(401, "authentication_error", "revoked")
 
 
-def broken_network() -> None:
+def break_connection() -> None:
     raise ConnectionResetError
 
 
 @pytest.mark.parametrize(
-    "trouble",
+    "fault",
     [
-        pytest.param(Fault(ctrl_c, 1, KeyboardInterrupt), id="Ctrl-C"),
-        pytest.param(Fault(unauthorized, 1, AuthenticationError), id="unauthorized"),
-        pytest.param(Fault(broken_network, 2, APIConnectionError), id="broken network"),
+        pytest.param(Fault(press_ctrl_c, 1, KeyboardInterrupt), id="Ctrl-C"),
+        pytest.param(Fault(refuse_token, 1, AuthenticationError), id="401"),
+        pytest.param(Fault(break_connection, 2, APIConnectionError), id="connection error"),
     ],
 )
-def test_events_read_before_an_interruption_are_kept(tmp_path: Path, trouble: Fault) -> None:
+def test_events_read_before_an_interruption_are_kept(tmp_path: Path, fault: Fault) -> None:
     kinds = tuple(kind._replace(runs=min(kind.runs, 1)) for kind in KINDS)
-    with EditionD(Account(kinds), max_requests=1_000) as service:
+    with EditionD(Account(kinds, spacing=10), max_requests=1_000) as service:
         account = service.account
         for after in (0, 17, 30):
-            load_with_fault(service, tmp_path, after, trouble)
+            load_with_fault(service, tmp_path, after, fault)
         loaded = load(service, tmp_path, outcomes="events")
         assert_truth(loaded.frame, account.truth)
         assert load(service, tmp_path, outcomes="events").requests == []
@@ -1047,7 +1063,7 @@ def test_load_agents_and_environments_have_the_values_of_the_records(
 
 
 @pytest.mark.parametrize(
-    "kind", ["talkative", "out of retries", "no time at the end", "long, waits", "idle, no events"]
+    "kind", ["many messages", "out of retries", "no time at the end", "long, waits", "idle, no events"]
 )
 def test_events_have_the_values_of_their_records(service: EditionD, kind: str) -> None:
     session = sessions_of(service.account, kind)[0]
@@ -1083,7 +1099,7 @@ def test_load_events_filters_types_if_the_service_does_not(
     service: EditionD, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The service may ignore the parameter."""
-    session, client = sessions_of(service.account, "talkative")[0], client_of(service)
+    session, client = sessions_of(service.account, "many messages")[0], client_of(service)
     idle = qd.load_events(session, types={"session.status_idle"}, client=client)
     get = qd.Client.get
     monkeypatch.setattr(
@@ -1134,7 +1150,7 @@ def test_error_for_refused_sessions_says_that_the_runs_are_stored(
 ) -> None:
     def refuse(request: Request) -> None:
         if request.list == "sessions":
-            raise Refusal(403, "permission_error", "not yours")
+            raise Refusal(403, "permission_error", "not allowed")
 
     few.before = refuse
     try:
@@ -1196,7 +1212,7 @@ def test_run_failure_rates_count_assumed_and_unknown_runs(
     service: EditionD, loads: dict[str, Loaded], mode: str
 ) -> None:
     account = service.account
-    truth = account.truth if mode == "events" else account.alone
+    truth = account.truth if mode == "events" else account.truth_without_events
     rates = qd.run_failure_rates(loads["events" if mode == "events" else "auto"].frame)
     by = rates.reset_index().set_index("deployment_id")
     for deployment, row in by.iterrows():

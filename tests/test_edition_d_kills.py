@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 import random
 import subprocess
 import sys
@@ -19,9 +20,12 @@ from tests.edition_d_service import KINDS, TOKEN, Account, EditionD, Request
 if TYPE_CHECKING:
     from pathlib import Path
 
+#: Commits are frequent, so that some kills are during a commit.
 _LOAD = """
 import sys
 import qoderdata as qd
+from qoderdata.store import journal
+journal._FULL_ENTRIES = 3
 client = qd.Client(pat=sys.argv[1], base_url=sys.argv[2], min_interval=0)
 qd.load_runs(outcomes="events", client=client, cache_dir=sys.argv[3], progress=False)
 """
@@ -55,12 +59,19 @@ def load_and_kill(service: EditionD, folder: Path, *, after: int, delay: float) 
     return process.returncode != 0
 
 
+#: With all random faults, as many as `test_random_faults` kills during commits.
+_MANY_KILLS = 100 if os.environ.get("QODERDATA_RANDOM_FAULTS") == "full" else 25
+
+
 @pytest.mark.parametrize(
-    ("most", "kills"), [pytest.param(2, 2, id="short"), pytest.param(10**6, 25, id="long", marks=pytest.mark.long)]
+    ("most_per_kind", "kills"),
+    [pytest.param(2, 2, id="short"), pytest.param(10**6, _MANY_KILLS, id="long", marks=pytest.mark.long)],
 )
-def test_load_runs_resumes_after_kills_while_events_are_read(tmp_path: Path, most: int, kills: int) -> None:
+def test_load_runs_resumes_after_kills_while_events_are_read(
+    tmp_path: Path, most_per_kind: int, kills: int
+) -> None:
     rng = random.Random(11)  # noqa: S311 - no secrets
-    account = Account(tuple(kind._replace(runs=min(most, kind.runs)) for kind in KINDS))
+    account = Account(tuple(kind._replace(runs=min(most_per_kind, kind.runs)) for kind in KINDS))
     expected = sum(kind.requests for kind in account.kind_of.values())
     with EditionD(account) as service:
         killed = 0

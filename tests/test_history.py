@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import random
 import stat
@@ -83,11 +82,11 @@ def pull(client: qd.Client, folder: Path | str, at: datetime = START, **filters:
     return qd.load_deployments(client=client, cache_dir=folder, refresh=True, **filters)
 
 
-@pytest.mark.parametrize("where", ["path", "url"])
+@pytest.mark.parametrize("location", ["path", "url"])
 def test_each_pull_of_all_deployments_writes_an_equal_snapshot(
-    where: str, sandbox: Sandbox, client: qd.Client, tmp_path: Path
+    location: str, sandbox: Sandbox, client: qd.Client, tmp_path: Path
 ) -> None:
-    folder = tmp_path if where == "path" else "memory://history"
+    folder = tmp_path if location == "path" else "memory://history"
     pulled = {}
     for number in range(5):
         at = START + timedelta(hours=number)
@@ -173,10 +172,8 @@ def test_snapshots_of_another_account_are_not_used(sandbox: Sandbox, client: qd.
         assert qd.snapshots(other, tmp_path).empty
 
 
-@settings(max_examples=25, deadline=None)
-@given(st.lists(st.integers(0, 450 * 24 * 4), min_size=1, max_size=40, unique=True), st.integers(0, 99_999))
-def test_old_snapshots_are_removed_except_the_last_of_each_day(quarters: list[int], seed: int) -> None:
-    """All snapshots of 24 hours and the last of each day for 400 days are kept, with the base files they need."""
+def check_kept_snapshots(quarters: list[int], seed: int) -> None:
+    """Check that all snapshots of 24 hours and the last of each day for 400 days stay, with their base files."""
     to = series(f"memory://thin-{seed}")
     Folder(f"memory://thin-{seed}").clear()
     times = [START + timedelta(minutes=15 * number) for number in sorted(quarters)]
@@ -196,13 +193,25 @@ def test_old_snapshots_are_removed_except_the_last_of_each_day(quarters: list[in
     assert bases <= len({date.fromordinal(at.toordinal()) for at in times})
 
 
+with_random_times = given(
+    st.lists(st.integers(0, 450 * 24 * 4), min_size=1, max_size=40, unique=True), st.integers(0, 99_999)
+)
+test_old_snapshots_are_removed_except_the_last_of_each_day = settings(max_examples=12, deadline=None)(
+    with_random_times(check_kept_snapshots)
+)
+test_old_snapshots_are_removed_in_300_random_series = pytest.mark.long(
+    settings(max_examples=300, deadline=None)(with_random_times(check_kept_snapshots))
+)
+
+
 def test_bases_that_no_snapshot_needs_are_removed(tmp_path: Path) -> None:
     to = series(tmp_path)
-    for day in range(0, 900, 10):
+    for day in range(0, 600, 10):
         history.write(to, table(5), START + timedelta(days=day))
     bases = len(Folder(tmp_path).parquet_files()) - len(history.files_of(to))
     assert len(history.files_of(to)) == 41
-    assert bases <= 420 / 14 + 1
+    # A base is used for 14 days, thus for two of these snapshots.
+    assert bases <= 420 / 20 + 1
 
 
 @pytest.mark.parametrize("row_group", [1, 3, 2_500])
@@ -242,14 +251,14 @@ def test_snapshot_of_an_older_version_has_the_current_columns(tmp_path: Path) ->
     assert [one.table["budget_max_credit_cost"].to_pylist() for one in found] == [[None] * 3, [1.0] * 3]
 
 
-@pytest.mark.parametrize("how", ["flip", "cut", "empty"])
-def test_damaged_snapshot_is_left_out_with_a_warning(how: str, client: qd.Client, tmp_path: Path) -> None:
+@pytest.mark.parametrize("damage", ["changed bit", "truncated", "empty"])
+def test_damaged_snapshot_is_left_out_with_a_warning(damage: str, client: qd.Client, tmp_path: Path) -> None:
     first = pull(client, tmp_path)
     pull(client, tmp_path, START + timedelta(hours=1))
     path = max(path for path in (tmp_path / "history").rglob("2*.parquet"))
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
-    path.write_bytes({"flip": bytes(content), "cut": bytes(content[:-9]), "empty": b""}[how])
+    path.write_bytes({"changed bit": bytes(content), "truncated": bytes(content[:-9]), "empty": b""}[damage])
     with pytest.warns(CacheWarning, match="2026-06-15 07:00 UTC .* was left out"):
         assert qd.snapshots(client, tmp_path)["fetched_at"].tolist() == [START]
     with pytest.warns(CacheWarning, match="was left out"):
@@ -317,39 +326,50 @@ def test_unwritable_cache_folder_warns_once(client: qd.Client, tmp_path: Path) -
     assert len(caught) == 1
 
 
-KILLED_AFTER = (0, 1, 2, 20, 21)
-WRITERS = f"""
+#: What programs of tests need, without the imports of this file, which take much longer.
+PROLOGUE = f"""
 import os, signal, sys
-from datetime import timedelta
+from datetime import datetime, timedelta
 from qoderdata import history
+from qoderdata.decode import from_records
 from qoderdata.files import Folder
-from tests.test_history import START, series, table
+from qoderdata.schema import DEPLOYMENTS
+def write(folder, day, rows, description, seconds=0):
+    records = [{{"id": f"dep_{{number}}", "name": "x" * 40, "description": description}} for number in range(rows)]
+    series = history.series(Folder(folder), {IDENTITY}, include_archived=True)
+    at = datetime.fromisoformat("{START}") + timedelta(days=day, seconds=seconds)
+    history.write(series, from_records(records, DEPLOYMENTS), at)
+"""
+#: The numbers of files that a process writes before it is killed.
+KILLED_AFTER = (0, 1, 2, 20, 21)
+KILLED_WRITERS = (
+    PROLOGUE
+    + f"""
 replace = Folder.replace
-def write(folder, left):
-    def dying(self, name, fill):
+def write_until_killed(folder, left):
+    def replace_or_kill(self, name, fill):
         nonlocal left
-        def half(sink):
+        def fill_or_kill(sink):
             fill(sink)
             if left == 0:
                 os.kill(os.getpid(), signal.SIGKILL)
         left -= 1
-        replace(self, name, half)
-    Folder.replace = dying
+        replace(self, name, fill_or_kill)
+    Folder.replace = replace_or_kill
     for day in range(40):
-        history.write(series(folder), table(5, description=str(day)), START + timedelta(days=day))
+        write(folder, day, 5, str(day))
 for after in {KILLED_AFTER}:
     child = os.fork()
     if child == 0:
-        write(f"{{sys.argv[1]}}/{{after}}", after + 1)
+        write_until_killed(f"{{sys.argv[1]}}/{{after}}", after + 1)
         os._exit(0)
     assert os.waitpid(child, 0)[1] == signal.SIGKILL
 """
+)
 
 
 def test_killed_writer_keeps_earlier_snapshots(tmp_path: Path) -> None:
-    root = Path(__file__).parents[1]
-    environment = {**os.environ, "PYTHONPATH": "."}
-    subprocess.run([sys.executable, "-c", WRITERS, str(tmp_path)], cwd=root, env=environment, check=True)
+    subprocess.run([sys.executable, "-c", KILLED_WRITERS, str(tmp_path)], check=True)
     for after in KILLED_AFTER:
         to = series(tmp_path / str(after))
         found = history.read(to, history.files_of(to), DEPLOYMENTS.arrow)
@@ -360,21 +380,19 @@ def test_killed_writer_keeps_earlier_snapshots(tmp_path: Path) -> None:
         assert history.read(to, history.files_of(to), DEPLOYMENTS.arrow)[-1].table.num_rows == 7
 
 
-def _write_12_snapshots(folder: str, number: int) -> None:
-    to = series(folder)
-    for day in range(12):
-        at = START + timedelta(days=day, seconds=number)
-        history.write(to, table(50, description=f"{number}-{day}"), at)
+WRITER = (
+    PROLOGUE
+    + """
+folder, number = sys.argv[1], int(sys.argv[2])
+for day in range(12):
+    write(folder, day, 50, f"{number}-{day}", seconds=number)
+"""
+)
 
 
 def test_two_processes_can_write_snapshots_at_once(tmp_path: Path) -> None:
-    context = multiprocessing.get_context("spawn")
-    writers = [context.Process(target=_write_12_snapshots, args=(str(tmp_path), number)) for number in (0, 1)]
-    for writer in writers:
-        writer.start()
-    for writer in writers:
-        writer.join(60)
-        assert writer.exitcode == 0
+    writers = [subprocess.Popen([sys.executable, "-c", WRITER, str(tmp_path), str(number)]) for number in (0, 1)]
+    assert [writer.wait(60) for writer in writers] == [0, 0]
     to = series(tmp_path)
     found = history.read(to, history.files_of(to), DEPLOYMENTS.arrow)
     texts = {one.table["description"][0].as_py() for one in found}

@@ -281,7 +281,7 @@ class TestEmptyAccount:
                 assert frame.attrs["from_cache"] is expected
 
     def test_filter_without_matches_gives_an_empty_frame(self, sandbox: Sandbox) -> None:
-        check_all(load_deployments(agent_id="agent_of_nobody", client=client_of(sandbox)), [])
+        check_all(load_deployments(agent_id="agent_unknown", client=client_of(sandbox)), [])
 
 
 @pytest.mark.filterwarnings("ignore::qoderdata.errors.DataQualityWarning")
@@ -313,7 +313,7 @@ def test_unusual_values_are_kept_in_extra(edition: str) -> None:
         client = client_of(sandbox)
         with pytest.warns(DataQualityWarning, match=r"\d+ values of \d+ deployments") as caught:
             frame = load_deployments(include_archived=True, client=client)
-        assert len(caught) == 1, "one warning for the whole load"
+        assert len(caught) == 1, "a load warns once"
         assert records[2 * 16]["id"] in str(caught[0].message)
         check_all(frame, records)
         check_all(load_deployments(include_archived=True, client=client), records)

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-OTHER_PAT = "pt-of-somebody-else"
+OTHER_PAT = "pt-of-another-account"
 ROWS = 23
 
 
@@ -94,7 +94,7 @@ class TestCacheUse:
             pd.testing.assert_frame_equal(frame, frames[0])
 
     @pytest.mark.parametrize(
-        ("age", "max_age", "asked"),
+        ("age", "max_age", "sends_request"),
         [
             ("14min", "15min", False),
             ("16min", "15min", True),
@@ -112,16 +112,16 @@ class TestCacheUse:
         client: Client,
         folder: Path,
         age: str,
-        max_age: Any,  # noqa: ANN401 - whatever pandas takes
+        max_age: Any,  # noqa: ANN401 - any type of time span
         *,
-        asked: bool,
+        sends_request: bool,
     ) -> None:
         """An answer from the future, written with a wrong clock, is not used."""
         load_deployments(client=client, cache_dir=folder)
         set_age(folder, pd.Timedelta(age).to_pytimedelta())
         frame = load_deployments(client=client, cache_dir=folder, max_age=max_age)
-        assert frame.attrs["from_cache"] is not asked
-        assert len(sandbox.requests) == 1 + asked
+        assert frame.attrs["from_cache"] is not sends_request
+        assert len(sandbox.requests) == 1 + sends_request
 
     def test_refresh_does_not_use_the_cache(self, sandbox: Sandbox, client: Client, folder: Path) -> None:
         for _ in range(2):
@@ -154,7 +154,7 @@ class TestCacheUse:
         """The cache key includes filters, account, workspace and service."""
         with Sandbox(deployments=4, seed=8) as other:
             other.pat = OTHER_PAT
-            asked: list[tuple[Client, dict[str, Any]]] = [
+            calls: list[tuple[Client, dict[str, Any]]] = [
                 (Client(sandbox.pat, sandbox.base_url), {}),
                 (Client(sandbox.pat, sandbox.base_url), {"status": "active"}),
                 (Client(sandbox.pat, sandbox.base_url), {"status": "paused"}),
@@ -165,14 +165,14 @@ class TestCacheUse:
                 (Client(sandbox.pat, sandbox.base_url, "ws_1"), {}),
                 (Client(OTHER_PAT, other.base_url), {}),
             ]
-            for client, filters in asked:
+            for client, filters in calls:
                 assert not load_deployments(client=client, cache_dir=folder, **filters).attrs["from_cache"]
-            assert cache_usage(folder)["queries"]["files"] == len(asked)
-            for client, filters in asked:
+            assert cache_usage(folder)["queries"]["files"] == len(calls)
+            for client, filters in calls:
                 assert load_deployments(client=client, cache_dir=folder, **filters).attrs["from_cache"]
-            stranger = Client(OTHER_PAT, sandbox.base_url)
+            other_account = Client(OTHER_PAT, sandbox.base_url)
             with pytest.raises(CacheError):
-                load_deployments(client=stranger, cache_dir=folder, offline=True)
+                load_deployments(client=other_account, cache_dir=folder, offline=True)
 
     def test_same_time_in_another_zone_uses_the_same_cached_answer(self, client: Client, folder: Path) -> None:
         load_deployments(client=client, cache_dir=folder, created_since="2026-06-01T09:00+08:00")
@@ -258,7 +258,7 @@ class TestDamagedCache:
         assert not hasattr(raised.value, "__notes__")
 
     def test_unwritable_folder_warns(self, sandbox: Sandbox, client: Client, folder: Path) -> None:
-        folder.write_text("a file where the folder should be")
+        folder.write_text("a file in place of the folder")
         for _ in range(2):
             with pytest.warns(CacheWarning, match="QODERDATA_CACHE_DIR") as caught:
                 frame = load_deployments(client=client, cache_dir=folder)
@@ -266,7 +266,7 @@ class TestDamagedCache:
             assert len(frame) == ROWS
             assert not frame.attrs["from_cache"]
         assert len(sandbox.requests) == 2
-        assert folder.read_text() == "a file where the folder should be"
+        assert folder.read_text() == "a file in place of the folder"
 
     def test_unknown_url_scheme_raises_before_a_request(self, sandbox: Sandbox, client: Client) -> None:
         with pytest.raises(CacheError, match="nothing here opens"):
@@ -280,7 +280,7 @@ class TestFailingService:
     def test_error_says_how_old_the_cached_answer_is(
         self, sandbox: Sandbox, client: Client, folder: Path, fault: str, *, refresh: bool
     ) -> None:
-        kept = load_deployments(client=client, cache_dir=folder)
+        cached = load_deployments(client=client, cache_dir=folder)
         set_age(folder, timedelta(hours=3, minutes=20, seconds=9))
         sandbox.misbehave(fault)
         with pytest.raises(APIError) as raised:
@@ -289,7 +289,7 @@ class TestFailingService:
             "An answer that is 3 h 20 min old is cached: pass offline=True to use it."
         ]
         offline = load_deployments(client=client, cache_dir=folder, offline=True)
-        pd.testing.assert_frame_equal(offline, kept)
+        pd.testing.assert_frame_equal(offline, cached)
 
     def test_error_without_a_cached_answer_has_no_note(
         self, sandbox: Sandbox, client: Client, folder: Path
@@ -303,12 +303,12 @@ class TestFailingService:
     def test_offline_works_after_the_service_is_stopped(self, folder: Path) -> None:
         with Sandbox(deployments=3, seed=1) as stopped:
             client = Client(stopped.pat, stopped.base_url, max_retries=1)
-            kept = load_deployments(client=client, cache_dir=folder)
+            cached = load_deployments(client=client, cache_dir=folder)
         with pytest.raises(APIConnectionError, match=r"\[2 attempts in .*; after 0 pages, 0 records\]") as raised:
             load_deployments(client=client, cache_dir=folder, refresh=True)
         assert "pass offline=True to use it" in raised.value.__notes__[0]
         offline = load_deployments(client=client, cache_dir=folder, offline=True)
-        pd.testing.assert_frame_equal(offline, kept)
+        pd.testing.assert_frame_equal(offline, cached)
         assert load_deployments(client=client, cache_dir=folder).attrs["from_cache"]
 
 
@@ -347,24 +347,24 @@ class TestLogAndProgressBar:
         assert out == ""
         assert "Pulling deployments" in err
         load_deployments(client=client, cache_dir=folder, progress=True)
-        assert capsys.readouterr() == ("", ""), "the cache needs none"
+        assert capsys.readouterr() == ("", ""), "a load from the cache shows no bar"
 
-    @pytest.mark.parametrize("watched", ["terminal", "notebook", "nobody"])
+    @pytest.mark.parametrize("output", ["terminal", "notebook", "file"])
     @pytest.mark.parametrize("progress", [None, False, True])
-    @pytest.mark.parametrize("slow", [False, True], ids=["quick", "slow"])
+    @pytest.mark.parametrize("slow", [False, True], ids=["fast", "slow"])
     def test_progress_none_shows_a_bar_for_slow_pulls_in_a_terminal(
         self,
         client: Client,
         folder: Path,
         monkeypatch: pytest.MonkeyPatch,
-        watched: str,
-        progress: bool | None,  # noqa: FBT001 - one of the columns
+        output: str,
+        progress: bool | None,  # noqa: FBT001 - a parameter of parametrize
         *,
         slow: bool,
     ) -> None:
         screen = io.StringIO()
-        monkeypatch.setattr(screen, "isatty", lambda: watched == "terminal", raising=False)
-        if watched == "notebook":
+        monkeypatch.setattr(screen, "isatty", lambda: output == "terminal", raising=False)
+        if output == "notebook":
             monkeypatch.setitem(sys.modules, "ipykernel", types.ModuleType("ipykernel"))
         else:
             monkeypatch.delitem(sys.modules, "ipykernel", raising=False)
@@ -373,5 +373,5 @@ class TestLogAndProgressBar:
         monkeypatch.setattr(sys, "stderr", screen)
         client.page_limit = 5
         load_deployments(client=client, cache_dir=folder, progress=progress)
-        expected = progress is True or (progress is None and watched != "nobody" and slow)
+        expected = progress is True or (progress is None and output != "file" and slow)
         assert ("deployments" in screen.getvalue()) is expected

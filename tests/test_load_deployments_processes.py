@@ -52,8 +52,8 @@ def folder(tmp_path: Path) -> Path:
 
 def environment(home: Path, **more: str) -> dict[str, str]:
     """Return environment variables without the settings of this machine."""
-    kept = {name: os.environ[name] for name in ("PATH", "PYTHONPATH", "LANG") if name in os.environ}
-    return kept | {"HOME": str(home), "PYTHONDONTWRITEBYTECODE": "1"} | more
+    variables = {name: os.environ[name] for name in ("PATH", "PYTHONPATH", "LANG") if name in os.environ}
+    return variables | {"HOME": str(home), "PYTHONDONTWRITEBYTECODE": "1"} | more
 
 
 @contextmanager
@@ -94,12 +94,12 @@ def read_line(process: Process) -> str:
     return process.stdout.readline().strip()
 
 
-def check(sandbox: Sandbox, folder: Path, truth: pd.DataFrame, *, kept: bool) -> None:
+def check(sandbox: Sandbox, folder: Path, truth: pd.DataFrame, *, is_cached: bool) -> None:
     """Check that the cache has no answer or a whole one, and that the next load works."""
     client = Client(sandbox.pat, sandbox.base_url)
     options: dict[str, Any] = {"include_archived": True, "client": client, "cache_dir": folder}
-    assert cache_usage(folder)["queries"]["files"] == int(kept)
-    if kept:
+    assert cache_usage(folder)["queries"]["files"] == int(is_cached)
+    if is_cached:
         pd.testing.assert_frame_equal(load_deployments(**options, offline=True), truth)
     pd.testing.assert_frame_equal(load_deployments(**options), truth)
     pd.testing.assert_frame_equal(load_deployments(**options, refresh=True), truth)
@@ -117,23 +117,23 @@ HEAVY = (
 
 IMPORT = """
     import json, sys
-    deeds = []
+    actions = []
     WRITING = ("os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.link", "os.symlink", "os.truncate", "shutil.",
                "socket.", "subprocess.", "os.system", "os.exec", "os.fork", "tempfile.")
     def hook(event, arguments):
         if event == "open":
             path, mode, flags = arguments
             if isinstance(flags, int) and flags & 3 and str(path) != "/dev/null":
-                deeds.append([event, str(path)])
+                actions.append([event, str(path)])
         elif event.startswith(WRITING):
-            deeds.append([event, repr(arguments)])
-    import numpy, pandas, pyarrow.parquet, pyarrow.compute, pyarrow.json   # what they do is theirs
+            actions.append([event, repr(arguments)])
+    import numpy, pandas, pyarrow.parquet, pyarrow.compute, pyarrow.json   # not what is tested
     sys.addaudithook(hook)
     import qoderdata
     from qoderdata import cli, sandbox
     for module in MODULES:
         __import__(module)
-    print(json.dumps({"deeds": deeds, "modules": sorted({name.partition(".")[0] for name in sys.modules})}))
+    print(json.dumps({"actions": actions, "modules": sorted({name.partition(".")[0] for name in sys.modules})}))
 """
 
 
@@ -149,7 +149,7 @@ def test_import_loads_no_heavy_module_and_uses_no_disk_or_network(isolated_home:
         env=environment(home, QODERDATA_CACHE_DIR=str(home / "cache")),
     )
     result = json.loads(done.stdout)
-    assert result["deeds"] == []
+    assert result["actions"] == []
     assert set(HEAVY) & set(result["modules"]) == set()
     assert list(home.iterdir()) == []
     assert done.stderr == ""
@@ -174,7 +174,7 @@ def test_two_processes_can_write_one_cache_at_once(sandbox: Sandbox, folder: Pat
         assert (read_line(one), read_line(other)) == ("ready", "ready")
         for process in (one, other):
             assert process.stdin is not None
-            process.stdin.write("go\n")
+            process.stdin.write("start\n")
             process.stdin.flush()
         reads = 0
         while one.poll() is None or other.poll() is None:
@@ -186,27 +186,27 @@ def test_two_processes_can_write_one_cache_at_once(sandbox: Sandbox, folder: Pat
             out, err = process.communicate()
             assert (process.returncode, out, err) == (0, f"{len(truth)} True\n", "")
     assert reads > 0
-    check(sandbox, folder, truth, kept=True)
+    check(sandbox, folder, truth, is_cached=True)
     snapshots = cache_usage(folder)["snapshots"]["files"]
     files = [path for path in folder.rglob("*") if path.is_file()]
-    assert len(files) == 1 + snapshots, "the answer, the snapshots, and nothing that was left over"
+    assert len(files) == 1 + snapshots, "only the answer and the snapshots are left"
 
 
 # -- killed --------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("number", "kept"), [(0, False), (2, True)])
+@pytest.mark.parametrize(("request_number", "is_cached"), [(0, False), (2, True)])
 def test_kill_during_a_pull_leaves_the_cache_as_it_was(
     sandbox: Sandbox,
     folder: Path,
     truth: pd.DataFrame,
     monkeypatch: pytest.MonkeyPatch,
-    number: int,
+    request_number: int,
     *,
-    kept: bool,
+    is_cached: bool,
 ) -> None:
     """The process is killed during the response to a given request."""
-    if kept:
+    if is_cached:
         client = Client(sandbox.pat, sandbox.base_url)
         load_deployments(include_archived=True, client=client, cache_dir=folder)
         sandbox.requests.clear()
@@ -214,43 +214,43 @@ def test_kill_during_a_pull_leaves_the_cache_as_it_was(
     respond = sandbox._respond
     with running("print('ready', flush=True); load(refresh=True)", sandbox, folder) as process:
 
-        def kill(request: Any) -> Any:  # noqa: ANN401 - the sandbox's own types
+        def kill(request: Any) -> Any:  # noqa: ANN401 - private types of the sandbox
             answer = respond(request)
-            if len(sandbox.requests) == number + 1:
+            if len(sandbox.requests) == request_number + 1:
                 process.kill()
             return answer
 
         with monkeypatch.context() as patch:
             patch.setattr(sandbox._server, "respond", kill)
             assert process.wait(timeout=60) == -signal.SIGKILL
-    check(sandbox, folder, truth, kept=kept)
+    check(sandbox, folder, truth, is_cached=is_cached)
 
 
 @pytest.mark.parametrize(
-    ("owner", "name", "kept"),
+    ("owner", "name", "is_cached"),
     [("pyarrow.parquet", "ParquetWriter", False), ("os", "fsync", True), ("pathlib.Path", "replace", True)],
 )
 def test_kill_while_the_answer_is_written_leaves_the_cache_as_it_was(
-    sandbox: Sandbox, folder: Path, truth: pd.DataFrame, owner: str, name: str, *, kept: bool
+    sandbox: Sandbox, folder: Path, truth: pd.DataFrame, owner: str, name: str, *, is_cached: bool
 ) -> None:
     """A partly written file is not used, and `clear_cache` removes it and all folders."""
-    if kept:
+    if is_cached:
         client = Client(sandbox.pat, sandbox.base_url)
         load_deployments(include_archived=True, client=client, cache_dir=folder)
     program = f"""
         import pathlib, pyarrow.parquet
         def stop(*arguments, **options):
-            print("now", flush=True)
+            print("writing", flush=True)
             sys.stdin.readline()
         {owner}.{name} = stop
         load(refresh=True)
     """
     with running(program, sandbox, folder) as process:
-        assert read_line(process) == "now"
+        assert read_line(process) == "writing"
         process.kill()
         process.wait()
-    assert list(folder.rglob("*.tmp")), "it was killed while it wrote"
-    check(sandbox, folder, truth, kept=kept)
+    assert list(folder.rglob("*.tmp")), "the process is killed while it writes"
+    check(sandbox, folder, truth, is_cached=is_cached)
     snapshots = cache_usage(folder)["snapshots"]["files"]
     assert clear_cache(folder) == 1 + snapshots
     assert list(folder.rglob("*")) == []
@@ -263,17 +263,17 @@ PULL_IN_A_LOOP = """
 """
 WRITE_IN_A_LOOP = """
     from qoderdata import cache
-    kept = []
-    cache.write, write = lambda *arguments: kept.append(arguments), cache.write
+    answers = []
+    cache.write, write = lambda *arguments: answers.append(arguments), cache.write
     load(refresh=True)
     print("ready", flush=True)
     while True:
-        write(*kept[0])
+        write(*answers[0])
 """
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("program", [PULL_IN_A_LOOP, WRITE_IN_A_LOOP], ids=["pulling", "keeping"])
+@pytest.mark.parametrize("program", [PULL_IN_A_LOOP, WRITE_IN_A_LOOP], ids=["load", "write"])
 @pytest.mark.parametrize("seed", range(12))
 def test_kill_at_a_random_time_leaves_a_usable_cache(
     sandbox: Sandbox, folder: Path, truth: pd.DataFrame, program: str, seed: int
@@ -286,5 +286,5 @@ def test_kill_at_a_random_time_leaves_a_usable_cache(
             time.sleep(rng.uniform(0, 0.6))
             process.send_signal(signal.SIGKILL)
             assert process.wait() == -signal.SIGKILL
-        kept = cache_usage(folder)["queries"]["files"] == 1
-        check(sandbox, folder, truth, kept=kept)
+        is_cached = cache_usage(folder)["queries"]["files"] == 1
+        check(sandbox, folder, truth, is_cached=is_cached)

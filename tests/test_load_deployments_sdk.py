@@ -24,11 +24,13 @@ from qoderdata import (
     load_events,
     load_sessions,
 )
-from qoderdata.sandbox import Sandbox
+from tests.sandbox_loads import sandbox_with_newest
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
+    from qoderdata.sandbox import Sandbox
 
 Record = dict[str, Any]
 Mode = Literal["python", "json"]
@@ -36,7 +38,7 @@ Mode = Literal["python", "json"]
 
 @pytest.fixture(scope="module")
 def account() -> Iterator[Sandbox]:
-    with Sandbox(deployments=205, seed=9, runs=205) as sandbox:
+    with sandbox_with_newest(205, deployments=205, generated=600, seed=9) as sandbox:
         yield sandbox
 
 
@@ -53,7 +55,7 @@ def official(sandbox: Sandbox) -> Iterator[OfficialClient]:
         yield client
 
 
-def dicts(records: Any, mode: Mode) -> list[Record]:  # noqa: ANN401 - the SDK's own paginator
+def dicts(records: Any, mode: Mode) -> list[Record]:  # noqa: ANN401 - a paginator of the SDK
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Pydantic serializer warnings", UserWarning)
         return [record.to_dict(mode=mode) for record in records]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import functools
-import json
 import logging
 import shutil
 import subprocess
@@ -18,61 +16,40 @@ import pytest
 from qoderdata import pages
 from qoderdata.client import Client
 from qoderdata.errors import CacheError, CacheWarning, DataQualityWarning
-from qoderdata.frames import flatten_runs
-from qoderdata.load.runs import load_runs
 from qoderdata.load.sessions import load_sessions
 from qoderdata.pages import ProgressBar
 from qoderdata.sandbox import Sandbox
+from tests.sandbox_loads import expected_runs, load, sandbox_with_newest, triggered_at
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-PAGES = {"A": 1000, "B": 100, "C": 100}
-RUNS_IN = {"A": 1_050, "B": 350, "C": 350}
-
-
+PAGE_SIZES = {"A": 1000, "B": 100, "C": 100}
 #: Without edition A, which differs from B only in its larger pages.
 EDITIONS_WITH_SMALL_PAGES = pytest.mark.parametrize("sandbox", ["B", "C"], indirect=True)
 
 
 @pytest.fixture(params=["A", "B", "C"])
 def sandbox(request: pytest.FixtureRequest) -> Iterator[Sandbox]:
-    with Sandbox(deployments=20, seed=7, runs=RUNS_IN[request.param], edition=request.param) as running:
+    """Serve two pages of edition A, or three of B and C."""
+    size = {"runs": 1_050, "deployments": 200, "generated": 1_500} if request.param == "A" else {"runs": 250}
+    with sandbox_with_newest(**size, edition=request.param) as running:
         yield running
 
 
 @pytest.fixture
 def service() -> Iterator[Sandbox]:
     """Serve an account with the default edition."""
-    with Sandbox(deployments=20, seed=7, runs=250) as running:
+    with sandbox_with_newest(250) as running:
         yield running
-
-
-def load(sandbox: Sandbox, folder: Path | str, *, client: Client | None = None, **options: Any) -> pd.DataFrame:  # noqa: ANN401
-    """Load the runs, with a new client by default."""
-    client = client or Client(pat=sandbox.pat, base_url=sandbox.base_url)
-    return load_runs(client=client, cache_dir=folder, **options)
-
-
-@functools.cache
-def flatten_json(records: str) -> pd.DataFrame:
-    return flatten_runs(json.loads(records))
-
-
-def all_runs(sandbox: Sandbox, is_wanted: Callable[[dict[str, Any]], bool] = lambda _: True) -> pd.DataFrame:
-    return flatten_json(json.dumps([run for run in sandbox.runs if is_wanted(run)]))
-
-
-def triggered_at(run: dict[str, Any]) -> pd.Timestamp:
-    return pd.Timestamp(run["triggered_at"])
 
 
 def test_all_runs_are_loaded_with_the_fewest_requests(sandbox: Sandbox, tmp_path: Path) -> None:
     frame = load(sandbox, tmp_path)
-    pd.testing.assert_frame_equal(frame, all_runs(sandbox))
+    pd.testing.assert_frame_equal(frame, expected_runs(sandbox))
     refused = sandbox.edition == "C"
-    assert len(sandbox.requests) == -(-RUNS_IN[sandbox.edition] // PAGES[sandbox.edition]) + refused
+    assert len(sandbox.requests) == -(-len(frame) // PAGE_SIZES[sandbox.edition]) + refused
     assert {name: frame.attrs[name] for name in ("source", "from_cache", "complete", "requests")} == {
         "source": f"{sandbox.base_url}/deployment_runs",
         "from_cache": False,
@@ -91,8 +68,8 @@ def test_refresh_requests_only_new_and_open_runs(sandbox: Sandbox, tmp_path: Pat
         before = len(sandbox.requests)
         still_open = sum(run["status"] in {"pending", "running"} for run in sandbox.runs)
         frame = load(sandbox, tmp_path, refresh=True)
-        assert len(sandbox.requests) - before <= new // PAGES[sandbox.edition] + 2 + still_open
-        pd.testing.assert_frame_equal(frame, all_runs(sandbox))
+        assert len(sandbox.requests) - before <= new // PAGE_SIZES[sandbox.edition] + 2 + still_open
+        pd.testing.assert_frame_equal(frame, expected_runs(sandbox))
 
 
 def test_refresh_reads_open_runs_again_until_they_end(service: Sandbox, tmp_path: Path) -> None:
@@ -102,7 +79,7 @@ def test_refresh_reads_open_runs_again_until_they_end(service: Sandbox, tmp_path
     for run in open_runs:
         service.create_runs(1)
         service.finish_run(run, status="failed")
-        pd.testing.assert_frame_equal(load(service, tmp_path, refresh=True), all_runs(service))
+        pd.testing.assert_frame_equal(load(service, tmp_path, refresh=True), expected_runs(service))
     before = [request.path for request in service.requests]
     load(service, tmp_path, refresh=True)
     after = [request.path for request in service.requests][len(before) :]
@@ -116,7 +93,7 @@ def test_refresh_reads_many_adjacent_open_runs_in_pages(service: Sandbox, tmp_pa
     for run in open_runs:
         service.finish_run(run)
     before = len(service.requests)
-    pd.testing.assert_frame_equal(load(service, tmp_path, refresh=True), all_runs(service))
+    pd.testing.assert_frame_equal(load(service, tmp_path, refresh=True), expected_runs(service))
     assert len(service.requests) - before < 10
 
 
@@ -137,7 +114,7 @@ def test_run_that_the_service_forgot_is_kept(service: Sandbox, tmp_path: Path) -
     assert {request.path for request in service.requests[before:]} == {"/deployment_runs"}
 
 
-BOUNDS = [("2026-06-10T00:00Z", None), (None, "2026-05-20T00:00Z"), ("2026-04-01T00:00Z", "2026-06-01T00:00Z")]
+BOUNDS = [("2026-06-14T00:00Z", None), (None, "2026-06-13T00:00Z"), ("2026-06-13T00:00Z", "2026-06-14T00:00Z")]
 
 
 @EDITIONS_WITH_SMALL_PAGES
@@ -150,7 +127,8 @@ def test_since_and_until_are_half_open_on_triggered_at(
         return (since is None or pd.Timestamp(since) <= at) and (until is None or at < pd.Timestamp(until))
 
     frame = load(sandbox, tmp_path, since=since, until=until)
-    pd.testing.assert_frame_equal(frame, all_runs(sandbox, wanted))
+    assert 0 < len(frame) < len(sandbox.runs)
+    pd.testing.assert_frame_equal(frame, expected_runs(sandbox, wanted))
     assert load(sandbox, tmp_path, since=since, until=until).attrs["requests"] == 0
     if since is not None:
         assert (
@@ -178,25 +156,25 @@ def test_since_as_age_counts_back_from_now(
 
 @EDITIONS_WITH_SMALL_PAGES
 def test_load_of_more_time_requests_only_the_missing_runs(sandbox: Sandbox, tmp_path: Path) -> None:
-    load(sandbox, tmp_path, since=triggered_at(sandbox.runs[120]))
-    near = len(sandbox.requests)
-    pd.testing.assert_frame_equal(load(sandbox, tmp_path), all_runs(sandbox))
-    whole = -(-RUNS_IN[sandbox.edition] // 100) + 2 * (sandbox.edition == "C")
-    assert near < whole
-    assert near <= len(sandbox.requests) <= whole + 1
-    assert load(sandbox, tmp_path, since=triggered_at(sandbox.runs[300])).attrs["requests"] == 0
+    load(sandbox, tmp_path, since=triggered_at(sandbox.runs[50]))
+    requests_with_since = len(sandbox.requests)
+    pd.testing.assert_frame_equal(load(sandbox, tmp_path), expected_runs(sandbox))
+    requests_for_all = -(-len(sandbox.runs) // 100) + 2 * (sandbox.edition == "C")
+    assert requests_with_since < requests_for_all
+    assert requests_with_since <= len(sandbox.requests) <= requests_for_all + 1
+    assert load(sandbox, tmp_path, since=triggered_at(sandbox.runs[220])).attrs["requests"] == 0
 
 
 def test_since_is_sent_with_all_pages_but_the_first(service: Sandbox, tmp_path: Path) -> None:
     load(service, tmp_path, since=triggered_at(service.runs[150]))
-    asked = [request.query.get("created_at[gte]") for request in service.requests if request.status == 200]
-    assert asked[0] is None
-    assert all(asked[1:])
-    assert len(asked) == 2
+    bounds = [request.query.get("created_at[gte]") for request in service.requests if request.status == 200]
+    assert bounds[0] is None
+    assert all(bounds[1:])
+    assert len(bounds) == 2
 
 
 def test_since_before_the_year_1000_is_sent_with_a_4_digit_year(service: Sandbox, tmp_path: Path) -> None:
-    pd.testing.assert_frame_equal(load(service, tmp_path, since="0900-01-01T00:00Z"), all_runs(service))
+    pd.testing.assert_frame_equal(load(service, tmp_path, since="0900-01-01T00:00Z"), expected_runs(service))
     narrowed = {request.query.get("created_at[gte]") for request in service.requests if request.status == 200}
     assert narrowed - {None} == {"0899-12-31T23:00:00.000000Z"}
 
@@ -207,8 +185,8 @@ FILTERS: list[tuple[dict[str, Any], Callable[[dict[str, Any]], bool]]] = [
     ({"has_error": True}, lambda run: run["error"] is not None),
     ({"has_error": False, "status": "skipped"}, lambda run: run["status"] == "skipped"),
     (
-        {"status": "completed", "since": "2026-05-01T00:00Z"},
-        lambda run: run["status"] == "completed" and triggered_at(run) >= pd.Timestamp("2026-05-01T00:00Z"),
+        {"status": "completed", "since": "2026-06-13T00:00Z"},
+        lambda run: run["status"] == "completed" and triggered_at(run) >= pd.Timestamp("2026-06-13T00:00Z"),
     ),
 ]
 
@@ -217,36 +195,38 @@ FILTERS: list[tuple[dict[str, Any], Callable[[dict[str, Any]], bool]]] = [
 def test_filters_give_the_same_rows_from_service_and_store(sandbox: Sandbox, tmp_path: Path) -> None:
     load(sandbox, tmp_path / "stored")
     for filters, wanted in FILTERS:
-        expected = all_runs(sandbox, wanted)
+        expected = expected_runs(sandbox, wanted)
         assert len(expected)
         stored = load(sandbox, tmp_path / "stored", **filters)
         pd.testing.assert_frame_equal(stored, expected)
         assert stored.attrs["requests"] == 0
         for sandbox.short_pages in (False, True):
-            asked = load(sandbox, tmp_path / f"asked {sandbox.short_pages}", **filters)
-            pd.testing.assert_frame_equal(asked, expected)
-            assert not asked.attrs["from_cache"]
+            from_service = load(sandbox, tmp_path / f"short pages {sandbox.short_pages}", **filters)
+            pd.testing.assert_frame_equal(from_service, expected)
+            assert not from_service.attrs["from_cache"]
 
 
 def test_deployment_id_is_sent_to_the_service(service: Sandbox, tmp_path: Path) -> None:
     one = service.runs[0]["deployment_id"]
     frame = load(service, tmp_path, deployment_id=one)
-    pd.testing.assert_frame_equal(frame, all_runs(service, lambda run: run["deployment_id"] == one))
+    pd.testing.assert_frame_equal(frame, expected_runs(service, lambda run: run["deployment_id"] == one))
     assert {request.query.get("deployment_id") for request in service.requests} == {one}
-    assert load(service, tmp_path, deployment_id="dep_nobody").empty
+    assert load(service, tmp_path, deployment_id="dep_unknown").empty
 
 
 def test_filtered_load_is_cached_but_does_not_fill_the_store(service: Sandbox, tmp_path: Path) -> None:
     first = load(service, tmp_path, status="failed", since="2026-01-01T00:00Z")
-    again = load(service, tmp_path, status="failed", since="2026-01-01T00:00Z", until="2026-06-01T00:00Z")
+    until = pd.Timestamp("2026-06-14T00:00Z")
+    again = load(service, tmp_path, status="failed", since="2026-01-01T00:00Z", until=until)
     assert again.attrs["requests"] == 0
-    assert set(again["id"]) == set(first.loc[first["triggered_at"] < pd.Timestamp("2026-06-01T00:00Z"), "id"])
+    assert set(again["id"]) == set(first.loc[first["triggered_at"] < until, "id"])
+    assert 0 < len(again) < len(first)
     assert load(service, tmp_path, status="failed", since="2026-01-01T00:00Z", max_age="0s").attrs["requests"]
     with pytest.raises(CacheError, match="has no runs"):
         load(service, tmp_path, offline=True)
     offline = load(service, tmp_path, offline=True, status="failed", since="2026-01-01T00:00Z")
     pd.testing.assert_frame_equal(offline, first)
-    pd.testing.assert_frame_equal(load(service, tmp_path), all_runs(service))
+    pd.testing.assert_frame_equal(load(service, tmp_path), expected_runs(service))
 
 
 def test_cached_filtered_load_newer_than_the_store_is_used(service: Sandbox, tmp_path: Path) -> None:
@@ -266,7 +246,7 @@ def test_cached_filtered_load_newer_than_the_store_is_used(service: Sandbox, tmp
 
 def test_has_error_finds_old_and_new_runs_in_edition_d(tmp_path: Path) -> None:
     """In the newest edition the service's filter finds only runs whose session could not be created."""
-    with Sandbox(deployments=10, seed=3, runs=100) as sandbox:
+    with sandbox_with_newest(100, seed=3) as sandbox:
         old = sandbox.runs
         sandbox.edition = "D"
         for run in old:
@@ -277,7 +257,7 @@ def test_has_error_finds_old_and_new_runs_in_edition_d(tmp_path: Path) -> None:
 
 
 def test_filtered_load_of_sessions_is_cached(tmp_path: Path) -> None:
-    with Sandbox(deployments=20, seed=7, runs=200, edition="D") as sandbox:
+    with sandbox_with_newest(200, edition="D") as sandbox:
         client = Client(pat=sandbox.pat, base_url=sandbox.base_url)
         options: dict[str, Any] = {"agent_id": sandbox.sessions[0]["agent"]["id"], "cache_dir": tmp_path}
         first = load_sessions(client=client, **options)
@@ -290,7 +270,7 @@ def test_filtered_load_of_sessions_is_cached(tmp_path: Path) -> None:
 @pytest.mark.parametrize("outcomes", ["sessions", "events"])
 def test_outcomes_are_loaded_without_a_writable_cache_folder(tmp_path: Path, outcomes: str) -> None:
     (tmp_path / "file").touch()
-    with Sandbox(deployments=20, seed=7, runs=60, edition="D") as sandbox:
+    with sandbox_with_newest(30, edition="D") as sandbox:
         sandbox.delete_session(next(run["session_id"] for run in sandbox.runs if run["session_id"]))
         expected = load(sandbox, tmp_path / "folder", outcomes=outcomes)
         with pytest.warns(CacheWarning) as warned:
@@ -301,7 +281,7 @@ def test_outcomes_are_loaded_without_a_writable_cache_folder(tmp_path: Path, out
 
 
 def test_offline_attrs_name_the_outcomes_that_are_stored(tmp_path: Path) -> None:
-    with Sandbox(deployments=5, seed=7, runs=50, edition="D") as sandbox:
+    with sandbox_with_newest(20, edition="D") as sandbox:
         load(sandbox, tmp_path, outcomes="sessions")
         assert load(sandbox, tmp_path, outcomes="events", offline=True).attrs["outcomes"] == "sessions"
         load(sandbox, tmp_path, outcomes="events")
@@ -311,10 +291,10 @@ def test_offline_attrs_name_the_outcomes_that_are_stored(tmp_path: Path) -> None
 def test_account_without_runs(tmp_path: Path) -> None:
     with Sandbox(deployments=3, seed=1, runs=0) as sandbox:
         frame = load(sandbox, tmp_path)
-        pd.testing.assert_frame_equal(frame, all_runs(sandbox))
+        pd.testing.assert_frame_equal(frame, expected_runs(sandbox))
         assert load(sandbox, tmp_path).attrs["requests"] == 0
         sandbox.create_runs(3)
-        pd.testing.assert_frame_equal(load(sandbox, tmp_path, refresh=True), all_runs(sandbox))
+        pd.testing.assert_frame_equal(load(sandbox, tmp_path, refresh=True), expected_runs(sandbox))
 
 
 def test_two_processes_at_once_request_each_page_once(service: Sandbox, tmp_path: Path) -> None:
@@ -336,7 +316,7 @@ def test_store_at_a_memory_url(service: Sandbox) -> None:
     load(service, location)
     service.create_runs(3, status="running")
     frame = load(service, location, refresh=True)
-    pd.testing.assert_frame_equal(frame, all_runs(service))
+    pd.testing.assert_frame_equal(frame, expected_runs(service))
     assert load(service, location).attrs["requests"] == 0
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import functools
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -22,53 +20,35 @@ from qoderdata.errors import (
     PaginationError,
 )
 from qoderdata.files import Folder
-from qoderdata.frames import flatten_runs
 from qoderdata.load.runs import load_runs
-from qoderdata.sandbox import Sandbox
+from tests.sandbox_loads import expected_runs, load, sandbox_with_newest, triggered_at
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     import pyarrow as pa
 
+    from qoderdata.sandbox import Sandbox
+
 
 @pytest.fixture
 def service() -> Iterator[Sandbox]:
     """Serve an account with the default edition."""
-    with Sandbox(deployments=20, seed=7, runs=350) as running:
+    with sandbox_with_newest(350) as running:
         yield running
-
-
-def load(sandbox: Sandbox, folder: Path | str, *, client: Client | None = None, **options: Any) -> pd.DataFrame:  # noqa: ANN401
-    """Load the runs, with a new client by default."""
-    client = client or Client(pat=sandbox.pat, base_url=sandbox.base_url)
-    return load_runs(client=client, cache_dir=folder, **options)
-
-
-@functools.cache
-def flatten_json(records: str) -> pd.DataFrame:
-    return flatten_runs(json.loads(records))
-
-
-def all_runs(sandbox: Sandbox) -> pd.DataFrame:
-    return flatten_json(json.dumps(sandbox.runs))
-
-
-def triggered_at(run: dict[str, Any]) -> pd.Timestamp:
-    return pd.Timestamp(run["triggered_at"])
 
 
 def test_offline_returns_stored_runs_and_warns_of_missing_ones(service: Sandbox, tmp_path: Path) -> None:
     with pytest.raises(CacheError, match="Call once without offline"):
         load(service, tmp_path, offline=True)
     at = triggered_at(service.runs[50])
-    near = load(service, tmp_path, since=at)
+    recent = load(service, tmp_path, since=at)
     before = len(service.requests)
-    pd.testing.assert_frame_equal(load(service, tmp_path, since=at, offline=True), near)
+    pd.testing.assert_frame_equal(load(service, tmp_path, since=at, offline=True), recent)
     with pytest.warns(DataQualityWarning, match="not all runs that are asked for are kept"):
         frame = load(service, tmp_path, offline=True)
     assert frame.attrs["complete"] is False
-    assert set(frame["id"]) >= set(near["id"])
+    assert set(frame["id"]) >= set(recent["id"])
     assert len(service.requests) == before
 
 
@@ -78,7 +58,7 @@ def test_401_during_a_pull_keeps_the_loaded_pages(service: Sandbox, tmp_path: Pa
         load(service, tmp_path)
     assert "The pages that came are kept: the next call goes on from there." in caught.value.__notes__
     before = len(service.requests)
-    pd.testing.assert_frame_equal(load(service, tmp_path), all_runs(service))
+    pd.testing.assert_frame_equal(load(service, tmp_path), expected_runs(service))
     assert before + len(service.requests[before:]) <= 5 + 3
 
 
@@ -87,7 +67,7 @@ def test_missing_or_repeated_cursor_raises_pagination_error(service: Sandbox, tm
     service.misbehave(fault, at=3)
     with pytest.raises(PaginationError):
         load(service, tmp_path)
-    pd.testing.assert_frame_equal(load(service, tmp_path), all_runs(service))
+    pd.testing.assert_frame_equal(load(service, tmp_path), expected_runs(service))
 
 
 @pytest.mark.parametrize(
@@ -96,7 +76,7 @@ def test_missing_or_repeated_cursor_raises_pagination_error(service: Sandbox, tm
 def test_temporary_faults_do_not_change_the_runs(service: Sandbox, tmp_path: Path, fault: str) -> None:
     for at in (1, 3, 5):
         service.misbehave(fault, at=at)
-    pd.testing.assert_frame_equal(load(service, tmp_path), all_runs(service))
+    pd.testing.assert_frame_equal(load(service, tmp_path), expected_runs(service))
 
 
 def test_connection_error_suggests_offline(service: Sandbox, tmp_path: Path) -> None:
@@ -111,20 +91,20 @@ def test_connection_error_suggests_offline(service: Sandbox, tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("refusal", ["400", "404"])
-@pytest.mark.parametrize("cut_at", [2, 4])
+@pytest.mark.parametrize("failed_request", [2, 4])
 def test_pull_continues_after_an_unknown_cursor(
-    service: Sandbox, tmp_path: Path, refusal: str, cut_at: int
+    service: Sandbox, tmp_path: Path, refusal: str, failed_request: int
 ) -> None:
     """A pull failed, and the run of its last cursor is gone: a few pages are loaded again."""
-    service.misbehave("401", at=cut_at)
+    service.misbehave("401", at=failed_request)
     with pytest.raises(AuthenticationError):
         load(service, tmp_path)
     client = Client(pat=service.pat, base_url=service.base_url)
     client.page_limit = 100
-    for at in range(cut_at // 2):
+    for at in range(failed_request // 2):
         service.misbehave(refusal, at=at)
     frame = load(service, tmp_path, client=client)
-    pd.testing.assert_frame_equal(frame, all_runs(service))
+    pd.testing.assert_frame_equal(frame, expected_runs(service))
     assert frame.attrs["requests"] <= 2 + 4
 
 
@@ -155,7 +135,7 @@ def test_response_with_another_run_is_ignored_with_a_warning(
         DataQualityWarning, match=r"\d open runs? could not be read again.*answered with another one"
     ):
         frame = load(service, tmp_path, refresh=True)
-    pd.testing.assert_frame_equal(frame, all_runs(service))
+    pd.testing.assert_frame_equal(frame, expected_runs(service))
 
 
 def test_unwritable_cache_folder_warns(service: Sandbox, tmp_path: Path) -> None:
@@ -163,7 +143,7 @@ def test_unwritable_cache_folder_warns(service: Sandbox, tmp_path: Path) -> None
     service.create_runs(1, status="running")
     with pytest.warns(CacheWarning, match="the runs are not kept"):
         frame = load(service, tmp_path / "file")
-    pd.testing.assert_frame_equal(frame, all_runs(service))
+    pd.testing.assert_frame_equal(frame, expected_runs(service))
 
 
 def test_full_disk_warns(service: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -178,7 +158,7 @@ def test_full_disk_warns(service: Sandbox, tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setattr(Folder, "replace", fail_after_four)
     with pytest.warns(CacheWarning, match="No space left on device"):
         frame = load(service, tmp_path)
-    pd.testing.assert_frame_equal(frame, all_runs(service))
+    pd.testing.assert_frame_equal(frame, expected_runs(service))
     monkeypatch.setattr(Folder, "replace", replace)
     again = load(service, tmp_path)
     pd.testing.assert_frame_equal(again, frame)
@@ -190,18 +170,18 @@ def data_files(folder: Path) -> list[Path]:
 
 
 @pytest.mark.parametrize(
-    "harm", [Path.unlink, lambda file: file.write_bytes(b"PAR1 nothing PAR1")], ids=["gone", "torn"]
+    "damage", [Path.unlink, lambda file: file.write_bytes(b"PAR1 nothing PAR1")], ids=["missing", "overwritten"]
 )
-@pytest.mark.parametrize(("refresh", "place"), [(False, 0), (True, 0), (True, -1)])
+@pytest.mark.parametrize(("refresh", "file_index"), [(False, 0), (True, 0), (True, -1)])
 def test_runs_of_a_damaged_data_file_are_loaded_again(
-    service: Sandbox, tmp_path: Path, harm: Callable[[Path], object], *, refresh: bool, place: int
+    service: Sandbox, tmp_path: Path, damage: Callable[[Path], object], *, refresh: bool, file_index: int
 ) -> None:
     """The damage is found when the file is read, or when new runs of its day are added."""
     load(service, tmp_path)
-    harm(data_files(tmp_path)[place])
+    damage(data_files(tmp_path)[file_index])
     with pytest.warns(CacheWarning, match=r"1 of \d+ data files .* are gone or damaged"):
         frame = load(service, tmp_path, refresh=refresh)
-    pd.testing.assert_frame_equal(frame, all_runs(service))
+    pd.testing.assert_frame_equal(frame, expected_runs(service))
     assert load(service, tmp_path).attrs["requests"] == 0
 
 
@@ -225,12 +205,12 @@ def test_manifest_with_permission_error_is_not_replaced(
         with pytest.warns(CacheWarning, match=r"not kept: .* cannot be read now \(Permission denied\)") as caught:
             frame = load(service, tmp_path)
         assert len(caught) == 1
-        pd.testing.assert_frame_equal(frame, all_runs(service))
+        pd.testing.assert_frame_equal(frame, expected_runs(service))
         with pytest.warns(CacheWarning), pytest.raises(CacheError, match="has no runs"):
             load(service, tmp_path, offline=True)
-        for look in (lambda: scan_runs(tmp_path, engine="polars"), lambda: cache_usage(tmp_path)):
+        for use in (lambda: scan_runs(tmp_path, engine="polars"), lambda: cache_usage(tmp_path)):
             with pytest.raises(CacheError, match="cannot be read now"):
-                look()
+                use()
     assert read_files(tmp_path) == files_before
     assert load(service, tmp_path).attrs["requests"] == 0
 
@@ -254,7 +234,7 @@ def test_data_file_with_permission_error_raises_and_is_kept(
             with pytest.raises(CacheError, match=r"cannot be read now \(Permission denied\)"):
                 load(service, tmp_path, refresh=refresh)
     assert files_before.items() <= read_files(tmp_path).items()
-    pd.testing.assert_frame_equal(load(service, tmp_path, refresh=True), all_runs(service))
+    pd.testing.assert_frame_equal(load(service, tmp_path, refresh=True), expected_runs(service))
 
 
 def test_reading_a_data_file_is_retried_after_an_error(
@@ -270,7 +250,7 @@ def test_reading_a_data_file_is_retried_after_an_error(
 
     monkeypatch.setattr(Folder, "read", fail_once)
     frame = load(service, tmp_path)
-    pd.testing.assert_frame_equal(frame, all_runs(service))
+    pd.testing.assert_frame_equal(frame, expected_runs(service))
     assert frame.attrs["requests"] == 0
 
 

@@ -119,17 +119,30 @@ def ids_of(service: FakeService) -> set[str]:
 EMPTY_PAGE = {"data": [], "has_more": False, "last_id": None}
 
 
-@pytest.mark.parametrize("place", [50, 101, 250, 900])
+def empty_page_at(at: int) -> Callable[[int, dict[str, Any]], dict[str, Any]]:
+    return lambda number, page: EMPTY_PAGE if number == at else page
+
+
+def fail_at(at: int) -> Callable[[int, dict[str, Any]], dict[str, Any]]:
+    def fail_on_page(number: int, page: dict[str, Any]) -> dict[str, Any]:
+        if number == at:
+            raise errors.AuthenticationError("revoked")
+        return page
+
+    return fail_on_page
+
+
+@pytest.mark.parametrize("index", [50, 101, 250, 900])
 def test_late_run_is_found_on_first_page_or_with_refresh_all(
-    service: FakeService, tmp_path: Path, place: int
+    service: FakeService, tmp_path: Path, index: int
 ) -> None:
     service.create(1000)
     service.load(tmp_path)
-    late = {**service.runs[place], "id": "drun_late"}
-    service.runs.insert(place, late)
+    late = {**service.runs[index], "id": "drun_late"}
+    service.runs.insert(index, late)
     refreshed = service.load(tmp_path, refresh=True)
     assert len(service.requests) == 1
-    assert ("drun_late" in set(refreshed["id"])) == (place < 100)
+    assert ("drun_late" in set(refreshed["id"])) == (index < 100)
     frame = service.load(tmp_path, refresh="all")
     assert set(frame["id"]) == ids_of(service)
     assert frame.attrs["complete"]
@@ -158,13 +171,7 @@ def test_known_run_listed_again_does_not_close_a_gap_between_segments(
     service.load(tmp_path)
     low = service.runs[0]
     service.create(500)
-
-    def fail(number: int, page: dict[str, Any]) -> dict[str, Any]:
-        if number == 2:
-            raise errors.AuthenticationError("revoked")
-        return page
-
-    service.change_page = fail
+    service.change_page = fail_at(2)
     with pytest.raises(errors.AuthenticationError):
         service.load(tmp_path, refresh=True)
     service.change_page = lambda _, page: page
@@ -181,7 +188,7 @@ def test_empty_page_above_stored_runs_warns_and_is_incomplete(
     service.create(1000)
     stored = service.load(tmp_path)
     service.create(700)
-    service.change_page = lambda number, page: EMPTY_PAGE if number == at else page
+    service.change_page = empty_page_at(at)
     with pytest.warns(DataQualityWarning, match="ended the list of runs above older runs"):
         frame = service.load(tmp_path, refresh=True)
     assert frame.attrs["complete"] is False
@@ -254,7 +261,7 @@ def test_refresh_after_an_empty_page_in_the_first_pull_loads_the_rest(
 ) -> None:
     """The empty page looks like the end of the list; the next refresh loads the rest."""
     service.create(1000)
-    service.change_page = lambda number, page: EMPTY_PAGE if number == 3 else page
+    service.change_page = empty_page_at(3)
     assert len(service.load(tmp_path)) == 300
     assert service.load(tmp_path).attrs["requests"] == 0
     service.change_page = lambda _, page: page
@@ -301,7 +308,7 @@ def test_old_run_on_first_page_does_not_end_a_load_with_since(service: FakeServi
         {"data": [old], "has_more": True, "last_id": "drun_old"} if number == 0 else page
     )
     assert len(service.load(tmp_path / "store", since="1D")) == 1000
-    assert len(service.load(tmp_path / "asked", since="1D", trigger_type=None, status="completed")) == 1000
+    assert len(service.load(tmp_path / "filtered", since="1D", trigger_type=None, status="completed")) == 1000
 
 
 def test_refresh_all_keeps_runs_that_the_service_forgot(service: FakeService, tmp_path: Path) -> None:
@@ -318,13 +325,7 @@ def test_load_continues_a_refresh_all_that_failed(service: FakeService, tmp_path
     service.create(1000)
     service.load(tmp_path)
     service.runs.insert(900, {**service.runs[900], "id": "drun_late"})
-
-    def fail(number: int, page: dict[str, Any]) -> dict[str, Any]:
-        if number == 5:
-            raise errors.AuthenticationError("revoked")
-        return page
-
-    service.change_page = fail
+    service.change_page = fail_at(5)
     with pytest.raises(errors.AuthenticationError):
         service.load(tmp_path, refresh="all")
     service.change_page = lambda _, page: page
@@ -334,23 +335,23 @@ def test_load_continues_a_refresh_all_that_failed(service: FakeService, tmp_path
 
 
 @pytest.mark.parametrize(
-    "harm",
+    "damage",
     [
         lambda text: text[:-5],
         lambda text: text.replace(b": 2,", b": 999,", 1),
         lambda _: b"[]",
         lambda _: b'{"format": 999}',
     ],
-    ids=["cut", "another format", "a list", "no content"],
+    ids=["truncated", "wrong number", "list", "unknown format"],
 )
 def test_damaged_manifest_is_rebuilt_with_runs_that_the_service_forgot(
-    service: FakeService, tmp_path: Path, harm: Callable[[bytes], bytes]
+    service: FakeService, tmp_path: Path, damage: Callable[[bytes], bytes]
 ) -> None:
     service.create(500)
     first = service.load(tmp_path)
     del service.runs[100:]
     (manifest,) = tmp_path.glob("runs/*/manifest.json")
-    manifest.write_bytes(harm(manifest.read_bytes()))
+    manifest.write_bytes(damage(manifest.read_bytes()))
     with pytest.warns(CacheWarning, match=r"its manifest cannot be used.*500 rows were recovered"):
         frame = service.load(tmp_path)
     assert frame.equals(first)
@@ -366,15 +367,13 @@ operations = st.one_of(
     st.tuples(st.just("create"), st.integers(1, 9)),
     st.tuples(st.just("list again"), st.integers(0, 40)),
     st.tuples(st.just("empty page"), st.integers(0, 5)),
-    st.tuples(st.just("cut"), st.integers(0, 5)),
+    st.tuples(st.just("failure"), st.integers(0, 5)),
     st.tuples(st.just("load"), st.none() | st.integers(0, 40)),
 )
 
 
-@settings(max_examples=60, deadline=None)
-@given(page=st.integers(2, 4), operations=st.lists(operations, max_size=14))
-def test_repeated_runs_empty_pages_and_failures_lose_no_run(page: int, operations: list[tuple[Any, ...]]) -> None:
-    """Each refresh of a correct list loads all its runs; the store never loses a run."""
+def check_random_faults(page: int, operations: list[tuple[Any, ...]]) -> None:
+    """Check that each refresh of a correct list loads all its runs, and that the store never loses a run."""
     service = FakeService(page_limit=page, offset_cursors=True)
     with tempfile.TemporaryDirectory() as name:
         folder, seen = Path(name), set[str]()
@@ -396,7 +395,7 @@ def test_repeated_runs_empty_pages_and_failures_lose_no_run(page: int, operation
                         frame = service.load(folder, refresh=True)
                     assert seen <= set(frame["id"])
                     seen |= set(frame["id"])
-                case ("cut", at):
+                case ("failure", at):
                     service.change_page = fail_at(at)
                     with contextlib.suppress(errors.AuthenticationError):
                         seen |= set(service.load(folder, refresh=True)["id"])
@@ -416,17 +415,13 @@ def test_repeated_runs_empty_pages_and_failures_lose_no_run(page: int, operation
         assert seen == ids_of(service)
 
 
-def empty_page_at(at: int) -> Callable[[int, dict[str, Any]], dict[str, Any]]:
-    return lambda number, page: EMPTY_PAGE if number == at else page
-
-
-def fail_at(at: int) -> Callable[[int, dict[str, Any]], dict[str, Any]]:
-    def fail_on_page(number: int, page: dict[str, Any]) -> dict[str, Any]:
-        if number == at:
-            raise errors.AuthenticationError("revoked")
-        return page
-
-    return fail_on_page
+with_random_operations = given(page=st.integers(2, 4), operations=st.lists(operations, max_size=14))
+test_repeated_runs_empty_pages_and_failures_lose_no_run = settings(max_examples=20, deadline=None)(
+    with_random_operations(check_random_faults)
+)
+test_500_random_sequences_of_faults_lose_no_run = pytest.mark.long(
+    settings(max_examples=500, deadline=None)(with_random_operations(check_random_faults))
+)
 
 
 class Clock:
@@ -458,7 +453,7 @@ def test_pull_finishes_when_the_clock_is_set_back(service: FakeService, tmp_path
     def set_back(number: int, page: dict[str, Any]) -> dict[str, Any]:
         if number == 2:
             wall_clock.now -= timedelta(hours=1)
-        assert number < 10, "the same page is asked for again and again"
+        assert number < 10, "the same page is requested again and again"
         return page
 
     service.change_page = set_back
@@ -560,7 +555,7 @@ def test_single_run_is_decoded_like_a_run_in_a_page(service: FakeService, tmp_pa
     """A value that is valid in a page is valid in a single run, and is decoded to the same value."""
     service.create(1, status="running")
     service.create(200)
-    service.load(tmp_path / "alone")
+    service.load(tmp_path / "single")
     text = json.dumps(service.runs[-1])[:-1].replace('"running"', '"completed"') + f', "odd": {value}}}'
     get = FakeService.get
 
@@ -573,11 +568,11 @@ def test_single_run_is_decoded_like_a_run_in_a_page(service: FakeService, tmp_pa
     service.get = get_changed  # type: ignore[method-assign]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DataQualityWarning)
-        alone = service.load(tmp_path / "alone", refresh=True)
+        single = service.load(tmp_path / "single", refresh=True)
         listed = text.encode()
-        paged = service.load(tmp_path / "paged")
-    assert list(alone["status"]) == ["completed"] * 201
-    assert alone.equals(paged)
+        paged = service.load(tmp_path / "page")
+    assert list(single["status"]) == ["completed"] * 201
+    assert single.equals(paged)
 
 
 def test_refresh_of_many_runs_without_a_status_sends_one_request(service: FakeService, tmp_path: Path) -> None:
@@ -598,10 +593,10 @@ def test_refresh_of_many_runs_without_a_status_sends_one_request(service: FakeSe
 INVALID_RESPONSES: dict[str, Callable[[Callable[[bytes], Any]], Any]] = {
     "500": lambda _: raise_status_error(500),
     "403": lambda _: raise_status_error(403),
-    "another record": lambda read: read(b'{"id": "another"}'),
-    "no object": lambda read: read(b"[]"),
-    "a cursor that repeats": lambda read: read(b'{"data": [], "has_more": true, "last_id": "x"}'),
-    "more without a cursor": lambda read: read(b'{"data": [], "has_more": true}'),
+    "other record": lambda read: read(b'{"id": "another"}'),
+    "list instead of object": lambda read: read(b"[]"),
+    "repeated cursor": lambda read: read(b'{"data": [], "has_more": true, "last_id": "x"}'),
+    "has_more without cursor": lambda read: read(b'{"data": [], "has_more": true}'),
 }
 
 
@@ -645,19 +640,21 @@ class FakeSessionService(FakeService):
 
 
 @pytest.mark.parametrize("in_list", [False, True])
-@pytest.mark.parametrize("how", INVALID_RESPONSES)
-def test_session_that_cannot_be_read_is_skipped_with_a_warning(tmp_path: Path, how: str, *, in_list: bool) -> None:
+@pytest.mark.parametrize("response", INVALID_RESPONSES)
+def test_session_that_cannot_be_read_is_skipped_with_a_warning(
+    tmp_path: Path, response: str, *, in_list: bool
+) -> None:
     """The events are read if the session is in the list, else the session itself."""
-    service = FakeSessionService({f"/sessions/sess_drun_00004{'/events' * in_list}": how}, in_list=in_list)
+    service = FakeSessionService({f"/sessions/sess_drun_00004{'/events' * in_list}": response}, in_list=in_list)
     with pytest.warns(DataQualityWarning, match="1 session could not be read.*'sess_drun_00004'"):
         found = service.statuses(tmp_path)
     assert found == {**dict.fromkeys("12356", "cancelled"), "4": "completed" if in_list else "unknown"}
-    if how == "403":
+    if response == "403":
         assert service.statuses(tmp_path) == found
         assert service.requests == []
     service.bad = {}
     # A refused session is requested again after `max_age`, all others at each call.
-    assert service.statuses(tmp_path, max_age="0s" if how == "403" else "15min")["4"] == "cancelled"
+    assert service.statuses(tmp_path, max_age="0s" if response == "403" else "15min")["4"] == "cancelled"
 
 
 def test_events_are_not_all_requested_when_all_fail(tmp_path: Path) -> None:
@@ -683,9 +680,9 @@ def test_session_with_an_id_unfit_for_a_path_is_skipped_with_a_warning(
     assert not [path for path in service.requests if path.split("/")[2:3] == [id_]]
 
 
-@pytest.mark.parametrize("how", ["another record", "no object"])
+@pytest.mark.parametrize("response", ["other record", "list instead of object"])
 def test_open_run_with_an_invalid_response_is_kept_with_a_warning(
-    service: FakeService, tmp_path: Path, how: str
+    service: FakeService, tmp_path: Path, response: str
 ) -> None:
     service.create(1, status="running")
     service.create(200)
@@ -693,7 +690,7 @@ def test_open_run_with_an_invalid_response_is_kept_with_a_warning(
     get = service.get
 
     def get_changed(path: str, params: Mapping[str, str], read: Callable[[bytes], Any]) -> Any:  # noqa: ANN401
-        return get(path, params, read) if path == "/deployment_runs" else INVALID_RESPONSES[how](read)
+        return get(path, params, read) if path == "/deployment_runs" else INVALID_RESPONSES[response](read)
 
     service.get = get_changed  # type: ignore[method-assign]
     service.create(3)

@@ -18,6 +18,7 @@ from qoderdata.load.scans import scan_sessions
 from qoderdata.load.sessions import REREAD, load_sessions
 from qoderdata.sandbox import Sandbox
 from qoderdata.schema import SESSIONS
+from tests.sandbox_loads import sandbox_with_newest
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 @pytest.fixture(scope="module", params=["B", "C", "D"])
 def sandbox(request: pytest.FixtureRequest) -> Iterator[Sandbox]:
     """Serve an account; editions A and B have the same sessions."""
-    with Sandbox(deployments=20, seed=7, runs=450, edition=request.param) as running:
+    with sandbox_with_newest(400, deployments=100, generated=1_000, edition=request.param) as running:
         yield running
 
 
@@ -104,14 +105,15 @@ def test_filters_give_the_same_rows_from_service_and_store(
     folder, truth = stored
     for name in ("deployment_id", "agent_id"):
         value = truth[name].dropna().iloc[0]
-        asked = load(sandbox, tmp_path, **{name: value})
-        kept = load(sandbox, folder, **{name: value})
-        assert list(asked["id"]) == list(kept["id"]) == list(truth.loc[truth[name] == value, "id"])
-        assert kept.attrs["requests"] == 0
+        from_service = load(sandbox, tmp_path, **{name: value})
+        from_store = load(sandbox, folder, **{name: value})
+        expected = list(truth.loc[truth[name] == value, "id"])
+        assert list(from_service["id"]) == list(from_store["id"]) == expected
+        assert from_store.attrs["requests"] == 0
 
 
 def test_refresh_shows_new_and_ended_sessions(tmp_path: Path) -> None:
-    with Sandbox(deployments=20, seed=7, runs=450, edition="D") as sandbox:
+    with sandbox_with_newest(250, edition="D") as sandbox:
         load(sandbox, tmp_path)
         created = [run["id"] for run in sandbox.create_runs(3, status="running")]
         frame = load(sandbox, tmp_path, refresh=True)
@@ -126,12 +128,12 @@ def test_refresh_shows_new_and_ended_sessions(tmp_path: Path) -> None:
 
 def test_refresh_reads_sessions_from_seven_days_before_the_last_one(tmp_path: Path) -> None:
     """It reads older running sessions by id; a deleted one is requested only once."""
-    with Sandbox(deployments=20, seed=7, runs=1_000, edition="D") as sandbox:
+    with sandbox_with_newest(900, deployments=100, generated=1_000, edition="D") as sandbox:
         frame = load(sandbox, tmp_path)
         is_recent = frame["created_at"] >= frame["created_at"].max() - REREAD
         running = frame["status"].isin(["running", "rescheduling", "canceling"])
         recent, older = int(is_recent.sum()), int((running & ~is_recent).sum())
-        assert 0 < older < (len(frame) - recent) // 100
+        assert 1 < older < (len(frame) - recent) // 100
         deleted = frame.loc[running & ~is_recent, "id"].iloc[-1]
         sandbox.delete_session(deleted)
         for times in (1, 0):
@@ -147,7 +149,7 @@ def test_refresh_reads_sessions_from_seven_days_before_the_last_one(tmp_path: Pa
 def test_refresh_shows_all_changes_of_sessions(tmp_path: Path, seed: int) -> None:
     """Recent sessions continue, running ones end, some are deleted, and refreshes fail in between."""
     rng = random.Random(seed)  # noqa: S311 - no secrets
-    with Sandbox(deployments=40, seed=seed, runs=300, edition="D") as sandbox:
+    with sandbox_with_newest(350, seed=seed, edition="D") as sandbox:
         frame = load(sandbox, tmp_path)
         running: list[str] = []
         for _ in range(4):
@@ -169,7 +171,7 @@ def test_refresh_shows_all_changes_of_sessions(tmp_path: Path, seed: int) -> Non
 
 
 def test_pull_continues_after_a_failure(tmp_path: Path) -> None:
-    with Sandbox(deployments=20, seed=7, runs=450, edition="D") as sandbox:
+    with sandbox_with_newest(450, deployments=100, generated=1_000, edition="D") as sandbox:
         sandbox.misbehave("401", at=3)
         with pytest.raises(AuthenticationError) as caught:
             load(sandbox, tmp_path)
@@ -184,7 +186,7 @@ def test_pull_continues_after_a_failure(tmp_path: Path) -> None:
 
 def test_load_after_a_failed_refresh_shows_the_changes(tmp_path: Path) -> None:
     """A load without `refresh` shows them too."""
-    with Sandbox(deployments=100, seed=7, runs=500, edition="D") as sandbox:
+    with sandbox_with_newest(400, deployments=100, generated=1_000, edition="D") as sandbox:
         frame = load(sandbox, tmp_path)
         week = frame[(frame["created_at"] > frame["created_at"].max() - REREAD) & frame["archived_at"].isna()]
         completed = {run["session_id"] for run in sandbox.outcomes if run["status"] == "completed"}
@@ -200,7 +202,7 @@ def test_load_after_a_failed_refresh_shows_the_changes(tmp_path: Path) -> None:
 
 def test_failed_refresh_does_not_move_the_start_of_the_next_one(tmp_path: Path) -> None:
     """The next refresh still starts seven days before the last complete one, a month ago."""
-    with Sandbox(deployments=20, seed=7, runs=1_000, edition="D") as sandbox:
+    with sandbox_with_newest(350, edition="D") as sandbox:
         for session in sandbox.sessions:
             if session["status"] not in {"idle", "terminated"}:
                 sandbox.delete_session(session["id"])
@@ -221,7 +223,7 @@ def test_failed_refresh_does_not_move_the_start_of_the_next_one(tmp_path: Path) 
 def scanned(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, pd.DataFrame]:
     """Store the sessions of a small account."""
     folder = tmp_path_factory.mktemp("scanned")
-    with Sandbox(deployments=10, seed=7, runs=110, edition="D") as sandbox:
+    with sandbox_with_newest(110, edition="D") as sandbox:
         return folder, load(sandbox, folder)
 
 

@@ -7,7 +7,6 @@ import socket
 import threading
 import warnings
 from dataclasses import dataclass, field
-from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import boto3  # type: ignore[import-untyped] # comes with moto, without types
@@ -30,11 +29,13 @@ from qoderdata.load.caches import cache_usage, clear_cache
 from qoderdata.load.lists import load_deployments
 from qoderdata.load.runs import load_runs
 from qoderdata.load.scans import scan_deployments, scan_runs
-from qoderdata.sandbox import Sandbox
 from qoderdata.summaries import run_failure_rates
+from tests.sandbox_loads import sandbox_with_newest, triggered_at
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from qoderdata.sandbox import Sandbox
 
 BUCKET = "fleet"
 ENGINES = ["duckdb", "polars", "dask"]
@@ -97,15 +98,15 @@ def server() -> Iterator[tuple[str, int]]:
 
 
 @pytest.fixture(scope="module")
-def gate(server: tuple[str, int]) -> Iterator[Proxy]:
+def proxy(server: tuple[str, int]) -> Iterator[Proxy]:
     """Start the proxy, set the environment variables for it, and create a bucket."""
     with socket.create_server(("127.0.0.1", 0)) as listener, pytest.MonkeyPatch.context() as patch:
-        gate = Proxy(server)
-        threading.Thread(target=gate.serve, args=(listener,), daemon=True).start()
+        running = Proxy(server)
+        threading.Thread(target=running.serve, args=(listener,), daemon=True).start()
         for name, value in {
             "AWS_ENDPOINT_URL": f"http://127.0.0.1:{listener.getsockname()[1]}",
-            "AWS_ACCESS_KEY_ID": "nobody",
-            "AWS_SECRET_ACCESS_KEY": "nothing",
+            "AWS_ACCESS_KEY_ID": "test-key-id",
+            "AWS_SECRET_ACCESS_KEY": "test-key",
             "AWS_DEFAULT_REGION": "us-east-1",
             "AWS_MAX_ATTEMPTS": "1",
             "AWS_EC2_METADATA_DISABLED": "true",
@@ -117,14 +118,14 @@ def gate(server: tuple[str, int]) -> Iterator[Proxy]:
         patch.setattr(s3fs.S3FileSystem, "retries", 1)
         s3fs.S3FileSystem.clear_instance_cache()
         direct_client(server).create_bucket(Bucket=BUCKET)
-        yield gate
+        yield running
         s3fs.S3FileSystem.clear_instance_cache()
 
 
 @pytest.fixture
-def location(gate: Proxy, request: pytest.FixtureRequest) -> str:
+def location(proxy: Proxy, request: pytest.FixtureRequest) -> str:
     """Return the URL of a folder that no other test uses."""
-    gate.cut_uploads = False
+    proxy.cut_uploads = False
     return f"s3://{BUCKET}/{request.node.name.replace('[', '/').rstrip(']')}/folder"
 
 
@@ -142,7 +143,7 @@ def keys_below(server: tuple[str, int], below: str) -> set[str]:
 
 @pytest.fixture(scope="module")
 def sandbox() -> Iterator[Sandbox]:
-    with Sandbox(deployments=90, seed=7, runs=105) as running:
+    with sandbox_with_newest(105, deployments=90, generated=150) as running:
         yield running
 
 
@@ -161,9 +162,9 @@ class StoredAccount:
 
 
 @pytest.fixture(scope="module")
-def stored(gate: Proxy, sandbox: Sandbox) -> StoredAccount:
-    del gate
-    client, location = Client(pat=sandbox.pat, base_url=sandbox.base_url, min_interval=0), f"s3://{BUCKET}/kept"
+def stored(proxy: Proxy, sandbox: Sandbox) -> StoredAccount:
+    del proxy
+    client, location = Client(pat=sandbox.pat, base_url=sandbox.base_url, min_interval=0), f"s3://{BUCKET}/stored"
     runs = load_runs(client=client, cache_dir=location)
     return StoredAccount(location, runs, load_deployments(client=client, cache_dir=location))
 
@@ -190,10 +191,10 @@ def test_stored_runs_and_deployments_are_read_back(
 ) -> None:
     """Only Parquet files and manifests remain: no temporary files, locks, folder markers or journal."""
     pd.testing.assert_frame_equal(stored.runs, flatten_runs(sandbox.runs))
-    asked = len(sandbox.requests)
+    requests_before = len(sandbox.requests)
     runs = load_runs(client=client, cache_dir=stored.location)
     deployments = load_deployments(client=client, cache_dir=stored.location)
-    assert len(sandbox.requests) == asked
+    assert len(sandbox.requests) == requests_before
     assert deployments.attrs["from_cache"]
     pd.testing.assert_frame_equal(runs, stored.runs, check_flags=False)
     pd.testing.assert_frame_equal(deployments, stored.deployments)
@@ -210,14 +211,14 @@ def test_cache_usage_and_clear_cache_only_affect_the_folder(
     assert clear_cache(location) == 0
     load_runs(client=client, cache_dir=location)
     load_deployments(client=client, cache_dir=location)
-    beside = Folder(f"{location}-of-another")
-    beside.replace("queries/kept.parquet", lambda sink: sink.write(b"kept"))
+    other_folder = Folder(f"{location}-of-another")
+    other_folder.replace("queries/other.parquet", lambda sink: sink.write(b"other"))
     usage = cache_usage(location)
     assert usage["queries"]["files"] == 1
     assert usage["runs"]["files"] == len(keys_below(server, f"{location}/runs/"))
     assert min(usage["queries"]["bytes"], usage["runs"]["bytes"]) > 0
     assert clear_cache(location) == sum(usage[kind]["files"] for kind in ("queries", "runs", "snapshots"))
-    assert keys_below(server, location) == {"-of-another/queries/kept.parquet"}
+    assert keys_below(server, location) == {"-of-another/queries/other.parquet"}
     assert cache_usage(location)["queries"] == {"files": 0, "bytes": 0}
 
 
@@ -240,15 +241,15 @@ def test_changes_by_other_clients_are_seen(server: tuple[str, int], location: st
     folder.remove("a")
 
 
-def test_interrupted_upload_keeps_the_old_object(server: tuple[str, int], gate: Proxy, location: str) -> None:
+def test_interrupted_upload_keeps_the_old_object(server: tuple[str, int], proxy: Proxy, location: str) -> None:
     folder = Folder(location)
     old, new = b"old" * 10_000, b"newer" * 10_000
     folder.replace("object", lambda sink: sink.write(old))
-    gate.cut_uploads = True
+    proxy.cut_uploads = True
     for name in ("object", "another"):
         with pytest.raises(OSError, match=r"."):
             folder.replace(name, lambda sink: sink.write(new))
-    gate.cut_uploads = False
+    proxy.cut_uploads = False
     assert keys_below(server, location) == {"/object"}
     assert folder.read("object") == pa.py_buffer(old)
     folder.replace("object", lambda sink: sink.write(new))
@@ -280,31 +281,31 @@ def test_failed_pull_keeps_the_cached_answer(sandbox: Sandbox, client: Client, l
 
 
 def test_failing_uploads_warn_and_keep_the_store(
-    server: tuple[str, int], gate: Proxy, sandbox: Sandbox, client: Client, location: str
+    server: tuple[str, int], proxy: Proxy, sandbox: Sandbox, client: Client, location: str
 ) -> None:
     """All runs are returned, and the store is unchanged."""
-    load_runs(client=client, cache_dir=location, since=sandbox.now - timedelta(days=1))
+    load_runs(client=client, cache_dir=location, since=triggered_at(sandbox.runs[20]))
     before = keys_below(server, location)
     assert before
-    gate.cut_uploads = True
+    proxy.cut_uploads = True
     with pytest.warns(CacheWarning, match="cannot be written"):
         runs = load_runs(client=client, cache_dir=location)
     pd.testing.assert_frame_equal(runs, flatten_runs(sandbox.runs))
     with pytest.warns(CacheWarning, match="cannot be written"):
         load_deployments(client=client, cache_dir=location)
-    gate.cut_uploads = False
+    proxy.cut_uploads = False
     assert keys_below(server, location) == before
     pd.testing.assert_frame_equal(load_runs(client=client, cache_dir=location), runs, check_flags=False)
 
 
-@pytest.mark.usefixtures("gate")
+@pytest.mark.usefixtures("proxy")
 def test_bucket_root_can_be_the_cache_folder(client: Client) -> None:
     fresh = load_deployments(client=client, cache_dir=f"s3://{BUCKET}")
     again = load_deployments(client=client, cache_dir=f"s3://{BUCKET}", offline=True)
     pd.testing.assert_frame_equal(again, fresh, check_flags=False)
 
 
-@pytest.mark.usefixtures("gate")
+@pytest.mark.usefixtures("proxy")
 def test_missing_bucket_warns(client: Client) -> None:
     """The package creates no bucket."""
     missing_bucket = "s3://no-such-bucket/folder"
@@ -324,13 +325,13 @@ def test_scans_give_the_loaded_rows(stored: StoredAccount, engine: str) -> None:
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-def test_scan_with_bounds_reads_only_files_of_those_days(gate: Proxy, stored: StoredAccount, engine: str) -> None:
+def test_scan_with_bounds_reads_only_files_of_those_days(proxy: Proxy, stored: StoredAccount, engine: str) -> None:
     """The requests to the object store show the days that are read."""
     until = stored.runs["triggered_at"].max().floor("D")
     since = until - pd.Timedelta(hours=36)
-    gate.requests.clear()
+    proxy.requests.clear()
     scanned = to_frame(scan_runs(stored.location, engine=engine, since=since, until=until), schema.RUNS)
-    days = {line.split("day%3D")[-1][:10] for line in gate.requests if ".parquet" in line}
+    days = {line.split("day%3D")[-1][:10] for line in proxy.requests if ".parquet" in line}
     assert days == {f"{until - pd.Timedelta(days=day):%Y-%m-%d}" for day in (1, 2)}
     times = stored.runs["triggered_at"]
     pd.testing.assert_frame_equal(scanned, by_id(stored.runs[(times >= since) & (times < until)]))

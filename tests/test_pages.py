@@ -34,11 +34,11 @@ class Page:
 
 
 def more(last_id: str | None = None, next_page: str | None = None, count: int = 10) -> Page:
-    return Page(True, last_id, next_page, count)  # noqa: FBT003 - the one place
+    return Page(True, last_id, next_page, count)  # noqa: FBT003 - its name is in the function's name
 
 
 def last(last_id: str | None = None, next_page: str | None = None, count: int = 10) -> Page:
-    return Page(False, last_id, next_page, count)  # noqa: FBT003 - the one place
+    return Page(False, last_id, next_page, count)  # noqa: FBT003 - its name is in the function's name
 
 
 def fetch_in_turn(*pages: Page | Exception) -> Callable[[str | None, int], Page]:
@@ -64,15 +64,15 @@ def bad_request(
 
 class TestCursors:
     def test_next_page_is_the_cursor_or_last_id_if_it_is_missing(self) -> None:
-        asked: list[str | None] = []
+        requested: list[str | None] = []
         pages = iter([more("a", "A"), more("b", None), more("c", ""), last("d", "D")])
 
         def fetch(cursor: str | None, _limit: int) -> Page:
-            asked.append(cursor)
+            requested.append(cursor)
             return next(pages)
 
         assert [page.last_id for page in walk(fetch)] == ["a", "b", "c", "d"]
-        assert asked == [None, "A", "b", "c"]
+        assert requested == [None, "A", "b", "c"]
 
     def test_walk_ends_only_when_has_more_is_false(self) -> None:
         """A short or empty page is not the last one; the last page may have cursors."""
@@ -80,17 +80,17 @@ class TestCursors:
         assert list(walk(fetch_in_turn(*pages))) == pages
 
     def test_walk_starts_at_a_given_cursor(self) -> None:
-        asked: list[str | None] = []
+        requested: list[str | None] = []
 
         def fetch(cursor: str | None, _limit: int) -> Page:
-            asked.append(cursor)
+            requested.append(cursor)
             return last()
 
         assert len(list(walk(fetch, start="k"))) == 1
-        assert asked == ["k"]
+        assert requested == ["k"]
 
     @pytest.mark.parametrize(
-        ("pages", "start", "words"),
+        ("pages", "start", "message"),
         [
             ([more(None, None)], None, "gave no cursor"),
             ([more("a"), more("", "")], None, "gave no cursor"),
@@ -98,14 +98,14 @@ class TestCursors:
             ([more("a"), more("b"), more("c"), more("a")], None, "'a' again"),
             ([more("k")], "k", "'k' again"),
         ],
-        ids=["no cursor at all", "empty cursor", "repeated", "cycle", "the start again"],
+        ids=["no cursor", "empty cursor", "repeated", "cycle", "start repeated"],
     )
     def test_missing_or_repeated_cursor_raises_after_the_pages(
-        self, pages: list[Page], start: str | None, words: str
+        self, pages: list[Page], start: str | None, message: str
     ) -> None:
         """All pages are yielded before the error, so that a store can keep them."""
         got: list[Page] = []
-        with pytest.raises(errors.PaginationError, match=words) as caught:
+        with pytest.raises(errors.PaginationError, match=message) as caught:
             got.extend(walk(fetch_in_turn(*pages), start=start))
         assert got == pages
         assert caught.value.pages == len(pages)
@@ -121,15 +121,15 @@ class TestCursors:
 
     @pytest.mark.parametrize("max_pages", [1, 3])
     def test_more_than_max_pages_raises(self, max_pages: int) -> None:
-        asked: list[str | None] = []
+        requested: list[str | None] = []
 
         def fetch(cursor: str | None, _limit: int) -> Page:
-            asked.append(cursor)
-            return more(f"c{len(asked)}")
+            requested.append(cursor)
+            return more(f"c{len(requested)}")
 
         with pytest.raises(errors.PaginationError, match=rf"after {max_pages} pages, .*max_pages") as caught:
             list(walk(fetch, max_pages=max_pages))
-        assert len(asked) == caught.value.pages == max_pages
+        assert len(requested) == caught.value.pages == max_pages
 
     def test_exactly_max_pages_do_not_raise(self) -> None:
         assert len(list(walk(fetch_in_turn(more("a"), more("b"), last()), max_pages=3))) == 3
@@ -143,7 +143,7 @@ class TestCursors:
 
 class TestErrors:
     def test_pages_before_an_error_are_yielded_and_counted(self) -> None:
-        failure = errors.InternalServerError("no")
+        failure = errors.InternalServerError("failed")
         failure.request_id = "req_1"
         pages = walk(fetch_in_turn(more("a"), more("b"), failure))
         assert next(pages).last_id == "a"
@@ -151,7 +151,7 @@ class TestErrors:
         with pytest.raises(errors.InternalServerError) as caught:
             next(pages)
         assert caught.value is failure
-        assert str(failure) == "no [after 2 pages, 20 records; request id req_1]"
+        assert str(failure) == "failed [after 2 pages, 20 records; request id req_1]"
         with pytest.raises(StopIteration):
             next(pages)
 
@@ -164,17 +164,17 @@ class TestErrors:
 
     def test_other_exceptions_are_not_changed(self) -> None:
         """The message of an exception such as a bug in decoding is not changed."""
-        with pytest.raises(ZeroDivisionError, match=r"^mine$"):
-            list(walk(fetch_in_turn(more("a"), ZeroDivisionError("mine"))))
+        with pytest.raises(ZeroDivisionError, match=r"^division$"):
+            list(walk(fetch_in_turn(more("a"), ZeroDivisionError("division"))))
 
 
 class TestPrefetch:
     def test_next_page_is_requested_before_a_page_is_yielded(self) -> None:
-        asked: list[str | None] = []
+        requested: list[str | None] = []
         started = {cursor: threading.Event() for cursor in (None, "0", "1", "2")}
 
         def fetch(cursor: str | None, _limit: int) -> Page:
-            asked.append(cursor)
+            requested.append(cursor)
             started[cursor].set()
             number = 0 if cursor is None else int(cursor) + 1
             return Page(number < 2, str(number))
@@ -182,30 +182,30 @@ class TestPrefetch:
         pages = walk(fetch)
         next(pages)
         assert started["0"].wait(10)
-        assert asked == [None, "0"], "one page ahead, not two"
+        assert requested == [None, "0"], "only one page is requested ahead"
         assert len(list(pages)) == 2
-        assert asked == [None, "0", "1"]
+        assert requested == [None, "0", "1"]
 
     def test_no_request_is_sent_before_the_first_next_call(self) -> None:
-        asked: list[str | None] = []
+        requested: list[str | None] = []
 
         def fetch(cursor: str | None, _limit: int) -> Page:
-            asked.append(cursor)
+            requested.append(cursor)
             return last()
 
         pages = walk(fetch)
-        assert asked == []
+        assert requested == []
         pages.close()
-        assert asked == []
+        assert requested == []
 
-    @pytest.mark.parametrize("leave", ["close", "interrupt"])
-    def test_close_or_interrupt_does_not_wait_for_a_running_request(self, leave: str) -> None:
+    @pytest.mark.parametrize("end", ["close", "interrupt"])
+    def test_close_or_interrupt_does_not_wait_for_a_running_request(self, end: str) -> None:
         """The caller does not wait for a running request, and no further request is sent."""
         begun, release, ended = threading.Event(), threading.Event(), threading.Event()
-        asked: list[str | None] = []
+        requested: list[str | None] = []
 
         def fetch(cursor: str | None, _limit: int) -> Page:
-            asked.append(cursor)
+            requested.append(cursor)
             if cursor is None:
                 return more("a")
             begun.set()
@@ -216,7 +216,7 @@ class TestPrefetch:
         pages = walk(fetch)
         next(pages)
         assert begun.wait(10)
-        if leave == "close":
+        if end == "close":
             pages.close()
         else:
             with pytest.raises(KeyboardInterrupt):
@@ -224,7 +224,7 @@ class TestPrefetch:
         assert not ended.is_set()
         release.set()
         assert ended.wait(10)
-        assert asked == [None, "a"]
+        assert requested == [None, "a"]
 
     def test_only_one_request_runs_at_a_time(self) -> None:
         busy = threading.Lock()
@@ -240,7 +240,7 @@ class TestPrefetch:
 
 class TestPageSize:
     @pytest.mark.parametrize(
-        ("known", "granted", "message", "asked", "kept"),
+        ("known", "granted", "message", "requested", "expected"),
         [
             (None, 1000, "", [1000], 1000),
             (None, 100, "limit must be between 1 and 100", [1000, 100], 100),
@@ -253,7 +253,7 @@ class TestPageSize:
         ],
     )
     def test_refused_page_size_is_reduced_to_what_the_service_allows(
-        self, known: int | None, granted: int, message: str, asked: list[int], kept: int
+        self, known: int | None, granted: int, message: str, requested: list[int], expected: int
     ) -> None:
         sizes: list[int] = []
 
@@ -265,8 +265,8 @@ class TestPageSize:
 
         size = PageSize(known)
         assert len(list(walk(fetch, limit=size))) == 1
-        assert sizes == asked
-        assert size.value == kept
+        assert sizes == requested
+        assert size.value == expected
 
     def test_page_size_refused_on_a_later_page_is_reduced(self) -> None:
         sizes: list[int] = []
@@ -283,7 +283,7 @@ class TestPageSize:
     @pytest.mark.parametrize(
         "refused",
         [bad_request("limit must be between 1 and 0"), bad_request("limit must be an integer"), bad_request()],
-        ids=["grants nothing", "grants no number", "grants what was asked for"],
+        ids=["0 allowed", "no number allowed", "no smaller size allowed"],
     )
     def test_refusal_without_a_smaller_valid_size_is_raised(self, refused: errors.BadRequestError) -> None:
         def fetch(_cursor: str | None, _limit: int) -> Page:
@@ -306,17 +306,17 @@ class TestPageSize:
         assert len(sizes) == 1 + 3
 
     def test_refusal_on_a_later_page_is_raised_after_three_retries(self) -> None:
-        asked: list[tuple[str | None, int]] = []
+        requested: list[tuple[str | None, int]] = []
 
         def fetch(cursor: str | None, limit: int) -> Page:
-            asked.append((cursor, limit))
+            requested.append((cursor, limit))
             if cursor == "b":
                 raise bad_request(f"limit must be between 1 and {limit - 1}")
             return more("a") if cursor is None else more("b")
 
         with pytest.raises(errors.BadRequestError, match="after 2 pages, 20 records"):
             list(walk(fetch))
-        assert [cursor for cursor, _ in asked] == [None, "a", "b", "b", "b", "b"]
+        assert [cursor for cursor, _ in requested] == [None, "a", "b", "b", "b", "b"]
 
     @pytest.mark.parametrize(
         ("message", "param", "size"),
@@ -331,9 +331,9 @@ class TestPageSize:
     def test_page_size_is_reduced_only_for_a_refusal_of_limit(
         self, message: str, param: str | None, size: int
     ) -> None:
-        asked = PageSize()
-        assert asked.reduce(bad_request(message, param)) is (size != 1000)
-        assert asked.value == size
+        requested = PageSize()
+        assert requested.reduce(bad_request(message, param)) is (size != 1000)
+        assert requested.value == size
 
     @pytest.mark.parametrize(("known", "value"), [(None, 1000), (50, 50), (1000, 1000)])
     def test_initial_page_size(self, known: int | None, value: int) -> None:
@@ -347,11 +347,11 @@ class FakeClient:
         self.page_limit = page_limit
         self.max_pages = 10
         self.pages = iter(pages)
-        self.asked: list[dict[str, object]] = []
+        self.requested: list[dict[str, object]] = []
 
     def get(self, path: str, params: Mapping[str, str | Sequence[str]], read: Callable[[bytes], R]) -> R:
         assert path == "/things"
-        self.asked.append(dict(params))
+        self.requested.append(dict(params))
         if int(str(params["limit"])) > 100:
             raise bad_request()
         return read(msgspec.json.encode({"data": [], **asdict(next(self.pages))}))
@@ -370,19 +370,19 @@ class TestLists:
         client = FakeClient(more("a", "A"), more("b"), last(), page_limit=100)
         assert client.read(schema) == 3
         same = {"order": "asc", "limit": "100"}
-        assert client.asked == [same, same | {cursor_param: "A"}, same | {cursor_param: "b"}]
+        assert client.requested == [same, same | {cursor_param: "A"}, same | {cursor_param: "b"}]
 
     @pytest.mark.parametrize("known", [None, 50, 1000])
     def test_list_with_small_pages_does_not_change_the_page_limit(self, known: int | None) -> None:
         client = FakeClient(more("a"), last(), page_limit=known)
         assert client.read(AGENTS) == 2
-        assert [query["limit"] for query in client.asked] == ["100", "100"]
+        assert [query["limit"] for query in client.requested] == ["100", "100"]
         assert client.page_limit == known
 
     def test_allowed_page_size_is_stored_in_the_client(self) -> None:
         client = FakeClient(more("a"), last())
         assert client.read(DEPLOYMENTS) == 2
-        assert [query["limit"] for query in client.asked] == ["1000", "100", "100"]
+        assert [query["limit"] for query in client.requested] == ["1000", "100", "100"]
         assert client.page_limit == 100
 
     def test_max_pages_and_mask_of_the_client_are_used(self) -> None:

@@ -8,7 +8,6 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
-import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
@@ -25,20 +24,13 @@ from qoderdata.load import caches
 from qoderdata.load.caches import clear_stores, store_files
 from qoderdata.outcomes import resolve_outcomes
 from qoderdata.schema import RUNS, resolve_record
-from qoderdata.store import RUNS_TABLE, JournalEntry, Listing, TableStore, dataset, journal, row_ids
+from qoderdata.store import RUNS_TABLE, JournalEntry, TableStore, dataset, journal, row_ids
 from qoderdata.store.dataset import NO_DAY, is_day_within
+from tests.runs_store import BASE_URL, NOW, commit_entries, make_store, page, run, runs_table, stored
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
-
-NOW = datetime(2026, 6, 15, tzinfo=UTC)
-ACCOUNT = ("https://service.test", None, "someone")
-
-
-def make_store(folder: Folder) -> TableStore:
-    base_url, workspace_id, account = ACCOUNT
-    return TableStore(folder, RUNS_TABLE, base_url=base_url, workspace_id=workspace_id, account=account)
 
 
 def load_store(folder: Folder) -> TableStore:
@@ -47,40 +39,13 @@ def load_store(folder: Folder) -> TableStore:
     return reader
 
 
-def run(number: int, *, status: str = "completed", day: int | None = 14, **more: Any) -> dict[str, Any]:  # noqa: ANN401
-    at = None if day is None else f"2026-06-{day:02}T12:00:00Z"
-    return {"id": f"drun_{number:03}", "status": status, "triggered_at": at, "created_at": at, **more}
-
-
-def table(*runs: dict[str, Any]) -> pa.Table:
-    return from_records(list(runs), RUNS)
-
-
-def page(*runs: dict[str, Any], after: str | None = None, more: bool = False) -> JournalEntry:
-    ids = tuple(one["id"] for one in runs)
-    return JournalEntry(table(*runs), NOW, Listing(after, ids, ids[-1] if more else None))
-
-
 def entry_of(*runs: dict[str, Any], **facts: Any) -> JournalEntry:  # noqa: ANN401
-    return JournalEntry(table(*runs) if runs else RUNS.arrow.empty_table(), NOW, **facts)
+    return JournalEntry(runs_table(*runs) if runs else RUNS.arrow.empty_table(), NOW, **facts)
 
 
 @pytest.fixture
 def store(tmp_path: Path) -> TableStore:
     return make_store(Folder(tmp_path))
-
-
-def commit_entries(store: TableStore, *entries: JournalEntry, compact: bool = True) -> None:
-    with store.writer_lock():
-        for entry in entries:
-            store.add(entry)
-        store.commit(compact=compact)
-
-
-def stored(store: TableStore, column: str = "status", **bounds: Any) -> dict[str, Any]:  # noqa: ANN401
-    found = store.read(**bounds)
-    assert found.schema.equals(RUNS.arrow)
-    return dict(zip(row_ids(found), found[column].to_pylist(), strict=True))
 
 
 def ids_by_partition(folder: Path) -> dict[str, list[str]]:
@@ -149,7 +114,7 @@ def test_ended_runs_stay_and_open_runs_are_replaced(store: TableStore, tmp_path:
 
 
 @pytest.mark.parametrize(
-    ("readings", "counts"),
+    ("readings", "expected"),
     [
         (["running", "completed"], "completed"),
         (["completed", "running"], "completed"),
@@ -158,25 +123,16 @@ def test_ended_runs_stay_and_open_runs_are_replaced(store: TableStore, tmp_path:
     ],
 )
 def test_last_reading_in_a_commit_is_used_but_no_ended_run_reopens(
-    store: TableStore, readings: Iterable[str], counts: str
+    store: TableStore, readings: Iterable[str], expected: str
 ) -> None:
     commit_entries(store, *(entry_of(run(1, status=status)) for status in readings))
-    assert stored(store) == {"drun_001": counts}
+    assert stored(store) == {"drun_001": expected}
 
 
-@settings(max_examples=60, deadline=None)
-@given(
-    commits=st.lists(
-        st.lists(
-            st.lists(st.tuples(st.integers(1, 4), st.sampled_from(["running", "completed", "failed"])), max_size=4)
-        ),
-        max_size=4,
-    )
-)
-def test_random_readings_are_merged_as_a_reference_loop_does(
+def check_random_readings(
     commits: list[list[list[tuple[int, str]]]], tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    """An ended reading replaces an open one; within one commit the last ended reading is used."""
+    """Check that an ended reading replaces an open one, and that a commit uses its last ended reading."""
     store = make_store(Folder(tmp_path_factory.mktemp("store")))
     statuses: dict[str, str] = {}
     read_at: dict[str, datetime] = {}
@@ -187,7 +143,9 @@ def test_random_readings_are_merged_as_a_reference_loop_does(
         for read in commit:
             entry = replace(entry_of(), read_at=NOW + timedelta(minutes=len(entries) + len(read_at)))
             rows = {f"drun_{number:03}": status for number, status in read}
-            entries.append(replace(entry, table=table(*(run(int(id_[-3:]), status=rows[id_]) for id_ in rows))))
+            entries.append(
+                replace(entry, table=runs_table(*(run(int(id_[-3:]), status=rows[id_]) for id_ in rows)))
+            )
             for id_, status in rows.items():
                 if id_ not in ended_before and (
                     status != "running" or statuses_after.get(id_, "running") == "running"
@@ -199,6 +157,22 @@ def test_random_readings_are_merged_as_a_reference_loop_does(
     assert stored(store) == statuses
     known = {id_: one.read_at for id_, one in store.open_rows.items()}
     assert known == {id_: read_at[id_] for id_, status in statuses.items() if status == "running"}
+
+
+with_random_readings = given(
+    commits=st.lists(
+        st.lists(
+            st.lists(st.tuples(st.integers(1, 4), st.sampled_from(["running", "completed", "failed"])), max_size=4)
+        ),
+        max_size=4,
+    )
+)
+test_random_readings_are_merged_as_a_reference_loop_does = settings(max_examples=20, deadline=None)(
+    with_random_readings(check_random_readings)
+)
+test_500_sequences_of_readings_are_merged_as_a_reference_loop_does = pytest.mark.long(
+    settings(max_examples=500, deadline=None)(with_random_readings(check_random_readings))
+)
 
 
 @pytest.mark.parametrize(
@@ -227,7 +201,7 @@ def test_run_on_different_days_in_two_editions_is_stored_once(
     """Runs of the newest edition have no trigger time and no status."""
     commit_entries(store, page(run(1) | {"triggered_at": triggered}))
     record = {"id": "drun_001", "session_id": "sess_1", "created_at": "2026-06-14T00:00:02Z"}
-    commit_entries(store, JournalEntry(RUNS_TABLE.resolve(table(record)), NOW))
+    commit_entries(store, JournalEntry(RUNS_TABLE.resolve(runs_table(record)), NOW))
     assert stored(store) == {"drun_001": "completed"}
     assert sum(map(len, ids_by_partition(tmp_path).values())) == 1
 
@@ -322,7 +296,7 @@ def test_damaged_journal_entry_is_ignored(store: TableStore, tmp_path: Path) -> 
         store.add(page(run(3), more=True))
         store.add(page(run(2), after="drun_003", more=True))
         store.add(page(run(1), after="drun_002"))
-    sorted(tmp_path.glob("runs/*/journal/*"))[1].write_bytes(b"torn")
+    sorted(tmp_path.glob("runs/*/journal/*"))[1].write_bytes(b"damaged")
     other = make_store(Folder(tmp_path))
     other.recover()
     assert list(stored(other)) == ["drun_003", "drun_001"]
@@ -391,7 +365,7 @@ def test_second_writer_waits_for_the_first(
 
     def pull() -> None:
         with other.writer_lock():
-            order.append(f"second finds {len(other.read())}")
+            order.append(f"second writer reads {len(other.read())} runs")
 
     with store.writer_lock():
         thread = threading.Thread(target=pull)
@@ -401,9 +375,9 @@ def test_second_writer_waits_for_the_first(
         reader.recover()
         assert not reader.exists
         store.commit()
-        order.append("first is done")
+        order.append("first writer ends")
     thread.join()
-    assert order == ["first is done", "second finds 1"]
+    assert order == ["first writer ends", "second writer reads 1 runs"]
 
 
 def test_two_writers_without_a_lock_keep_correct_coverage() -> None:
@@ -452,7 +426,7 @@ def test_store_files_and_clear_stores(store: TableStore, tmp_path: Path, monkeyp
     sizes = {str(file): file.stat().st_size for file in tmp_path.glob("runs/*/**/*.*") if file.is_file()}
     assert len(sizes) == 3
     assert {info.path: info.size for info in files} == sizes
-    assert tuple(account.values()) == ACCOUNT
+    assert tuple(account.values()) == (BASE_URL, None, "someone")
     monkeypatch.setattr(caches, "_CLEAR_SECONDS", 0)
     with store.writer_lock(), pytest.raises(CacheError, match="a process is pulling runs into it"):
         clear_stores(Folder(tmp_path))
@@ -462,7 +436,7 @@ def test_store_files_and_clear_stores(store: TableStore, tmp_path: Path, monkeyp
 
 
 @given(data=st.data())
-@settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=20, deadline=None, suppress_health_check=list(HealthCheck))
 def test_resolve_record_equals_resolve_outcomes(data: st.DataObject) -> None:
     """The store applies the rules of `resolve_outcomes` to Arrow tables."""
     texts, times = (

@@ -127,23 +127,23 @@ steps = st.lists(
     st.one_of(
         st.tuples(st.just("create"), st.integers(1, 12), st.integers(0, 2), st.booleans()),
         st.tuples(st.just("forget"), st.integers(1, 12)),
-        st.tuples(st.just("vanish"), st.integers(0, 60)),
+        st.tuples(st.just("remove"), st.integers(0, 60)),
         st.tuples(st.just("pull"), st.none() | st.integers(0, 12), st.integers(1, 6) | st.just(1000)),
     ),
     max_size=25,
 )
 
 
-_CUT_AFTER_ONE = [("create", 8, 0, True), ("pull", None, 1), ("create", 1, 0, True), ("pull", None, 1000)]
+_INTERRUPTED_AFTER_ONE_PAGE = [
+    ("create", 8, 0, True),
+    ("pull", None, 1),
+    ("create", 1, 0, True),
+    ("pull", None, 1000),
+]
 
 
-@settings(max_examples=400, deadline=None)
-@example(page=4, mark="after ", is_short=True, steps=_CUT_AFTER_ONE)
-@given(page=st.integers(1, 6), mark=st.sampled_from(["", "after "]), is_short=st.booleans(), steps=steps)
-def test_random_changes_and_interruptions_keep_correct_coverage(
-    page: int, mark: str, steps: list[tuple[object, ...]], *, is_short: bool
-) -> None:
-    """The list gets new runs and loses old or single runs; pulls have bounds and are interrupted."""
+def check_random_changes(page: int, mark: str, steps: list[tuple[object, ...]], *, is_short: bool) -> None:
+    """Create, forget and remove runs, and pull with bounds and interruptions."""
     reader = Reader(FakeList(page, mark=mark, is_short=is_short))
     for step in steps:
         match step:
@@ -151,8 +151,8 @@ def test_random_changes_and_interruptions_keep_correct_coverage(
                 reader.list.create(count, days=days, known=known)
             case ("forget", int(count)):
                 del reader.list.runs[-count:]
-            case ("vanish", int(place)) if reader.list.runs:
-                del reader.list.runs[place % len(reader.list.runs)]
+            case ("remove", int(index)) if reader.list.runs:
+                del reader.list.runs[index % len(reader.list.runs)]
             case ("pull", since, int(pages)) if since is None or isinstance(since, int):
                 if reader.pull(since, pages=pages):
                     assert not reader.missing(since)
@@ -164,7 +164,20 @@ def test_random_changes_and_interruptions_keep_correct_coverage(
     assert not reader.missing(None)
 
 
-@settings(max_examples=200, deadline=None)
+with_random_changes = given(
+    page=st.integers(1, 6), mark=st.sampled_from(["", "after "]), is_short=st.booleans(), steps=steps
+)
+test_random_changes_and_interruptions_keep_correct_coverage = settings(max_examples=150, deadline=None)(
+    example(page=4, mark="after ", is_short=True, steps=_INTERRUPTED_AFTER_ONE_PAGE)(
+        with_random_changes(check_random_changes)
+    )
+)
+test_2000_random_changes_and_interruptions_keep_correct_coverage = pytest.mark.long(
+    settings(max_examples=2_000, deadline=None)(with_random_changes(check_random_changes))
+)
+
+
+@settings(max_examples=80, deadline=None)
 @given(page=st.integers(1, 7), old=st.integers(0, 40), new=st.integers(0, 40))
 def test_refresh_reads_only_the_pages_of_new_runs(page: int, old: int, new: int) -> None:
     reader = Reader(FakeList(page))
@@ -176,20 +189,20 @@ def test_refresh_reads_only_the_pages_of_new_runs(page: int, old: int, new: int)
     assert reader.list.requests - before <= new // page + 1
 
 
-@settings(max_examples=200, deadline=None)
-@given(page=st.integers(1, 5), runs=st.integers(0, 60), cuts=st.lists(st.integers(0, 5), max_size=10))
-def test_interrupted_pull_adds_at_most_one_request(page: int, runs: int, cuts: list[int]) -> None:
+@settings(max_examples=80, deadline=None)
+@given(page=st.integers(1, 5), runs=st.integers(0, 60), pages_per_pull=st.lists(st.integers(0, 5), max_size=10))
+def test_interrupted_pull_adds_at_most_one_request(page: int, runs: int, pages_per_pull: list[int]) -> None:
     reader = Reader(FakeList(page))
     reader.list.create(runs, days=0)
-    for pages in cuts:
+    for pages in pages_per_pull:
         reader.pull(None, pages=pages)
     reader.pull(None)
     uninterrupted = max(1, -(-runs // page))
-    assert reader.list.requests <= uninterrupted + sum(1 for pages in cuts if pages)
+    assert reader.list.requests <= uninterrupted + sum(1 for pages in pages_per_pull if pages)
     assert not reader.missing(None)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(page=st.integers(1, 5), first=st.integers(0, 30), second=st.integers(0, 30))
 def test_older_bound_reads_only_the_missing_pages(page: int, first: int, second: int) -> None:
     """Two pulls to a time and an earlier one need as many requests as one pull to the earlier time."""

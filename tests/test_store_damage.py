@@ -40,38 +40,12 @@ from qoderdata.store import (
     dataset,
     row_ids,
 )
+from tests.runs_store import NOW, commit_entries, make_store, page, run, stored
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-NOW = datetime(2026, 6, 15, tzinfo=UTC)
 OLD_STORE = Path(__file__).resolve().parent / "data" / "store-0.1"
-
-
-def make_store(folder: Path, table: StoredTable = RUNS_TABLE, *, account: str = "someone") -> TableStore:
-    return TableStore(Folder(folder), table, base_url="https://service.test", workspace_id=None, account=account)
-
-
-def run(number: int, *, status: str = "completed", day: int = 14) -> dict[str, Any]:
-    at = f"2026-06-{day:02}T12:00:00Z"
-    return {"id": f"drun_{number:03}", "status": status, "triggered_at": at, "created_at": at}
-
-
-def whole_list(*runs: dict[str, Any]) -> JournalEntry:
-    ids = tuple(one["id"] for one in runs)
-    return JournalEntry(from_records(list(runs), RUNS), NOW, Listing(None, ids, None))
-
-
-def commit_entries(store: TableStore, *entries: JournalEntry) -> None:
-    with store.writer_lock():
-        for entry in entries:
-            store.add(entry)
-        store.commit(compact=True)
-
-
-def stored(store: TableStore, column: str = "status") -> dict[str, Any]:
-    found = store.read()
-    return dict(zip(row_ids(found), found[column].to_pylist(), strict=True))
 
 
 def recover_store(folder: Path, table: StoredTable = RUNS_TABLE, *, account: str = "someone") -> TableStore:
@@ -83,7 +57,7 @@ def recover_store(folder: Path, table: StoredTable = RUNS_TABLE, *, account: str
 @pytest.fixture
 def filled(tmp_path: Path) -> Path:
     """Return a folder with a store of three runs on two days, one of them open."""
-    commit_entries(make_store(tmp_path), whole_list(run(3, status="running"), run(2), run(1, day=13)))
+    commit_entries(make_store(tmp_path), page(run(3, status="running"), run(2), run(1, day=13)))
     return tmp_path
 
 
@@ -105,7 +79,7 @@ def files_set_aside(folder: Path, table: str = "runs") -> list[str]:
 
 
 @pytest.mark.parametrize(
-    "harm",
+    "damage",
     [
         lambda content: content[:-5],
         lambda content: content[:100],
@@ -115,10 +89,10 @@ def files_set_aside(folder: Path, table: str = "runs") -> list[str]:
         lambda content: content.replace(b'"format": 2', b'"format": 999'),
         lambda content: content.replace(b"2026-06-15", b"2026-06-16"),
     ],
-    ids=["5 bytes short", "cut", "empty", "no keys", "a list", "another format", "another date"],
+    ids=["5 bytes short", "truncated", "empty", "no keys", "list", "unknown format", "wrong date"],
 )
-def test_damaged_manifest_is_rebuilt_from_the_data_files(filled: Path, harm: Callable[[bytes], bytes]) -> None:
-    manifest_of(filled).write_bytes(harm(manifest_of(filled).read_bytes()))
+def test_damaged_manifest_is_rebuilt_from_the_data_files(filled: Path, damage: Callable[[bytes], bytes]) -> None:
+    manifest_of(filled).write_bytes(damage(manifest_of(filled).read_bytes()))
     with pytest.warns(CacheWarning, match="was repaired: its manifest cannot be used .* 3 rows were recovered"):
         store = recover_store(filled)
     assert stored(store) == ALL
@@ -126,7 +100,7 @@ def test_damaged_manifest_is_rebuilt_from_the_data_files(filled: Path, harm: Cal
     assert store.open_before(NOW) == {"drun_003"}
     again = recover_store(filled)
     assert stored(again) == ALL
-    commit_entries(again, whole_list(run(3)))
+    commit_entries(again, page(run(3)))
     assert stored(again) == {**ALL, "drun_003": "completed"}
 
 
@@ -141,7 +115,7 @@ def test_manifest_with_a_changed_bit_warns_or_is_equal(filled: Path) -> None:
     content = manifest_of(filled).read_bytes()
     original = make_store(filled)
     original.load()
-    for index in range(len(content)):
+    for index in range(0, len(content), 5):
         changed = bytearray(content)
         changed[index] ^= 1 << (index % 8)
         manifest_of(filled).write_bytes(bytes(changed))
@@ -158,7 +132,7 @@ def byte_positions(folder: Path) -> list[tuple[Path, int]]:
     for file in data_files(folder):
         content = file.read_bytes()
         footer = int.from_bytes(content[-8:-4], "little") + 8
-        indexes = [*range(0, len(content) - footer, 97), *range(len(content) - footer, len(content), 17)]
+        indexes = [*range(0, len(content) - footer, 997), *range(len(content) - footer, len(content), 97)]
         found += [(file, index) for index in indexes]
     return found
 
@@ -193,7 +167,7 @@ def test_data_file_with_other_rows_or_columns_is_set_aside(
     pq.write_table(change(file), file)
     store, head = make_store(filled), Listing(None, ("drun_004", "drun_003"), "drun_003")
     with pytest.warns(CacheWarning, match=r"1 of 2 data files .*; 1 files that cannot be used are in .*set-aside"):
-        commit_entries(store, replace(whole_list(run(4), run(3, status="running")), listing=head))
+        commit_entries(store, replace(page(run(4), run(3, status="running")), listing=head))
     assert files_set_aside(filled) == [file.name]
     assert stored(store) == {"drun_004": "completed", "drun_003": "running", "drun_001": "completed"}
     assert not store.coverage.covers(None)
@@ -222,7 +196,7 @@ def test_damaged_data_file_is_set_aside_if_the_manifest_is_damaged(filled: Path)
 def test_rebuilt_manifest_uses_the_ended_one_of_two_rows(filled: Path) -> None:
     """A commit was interrupted after its data files, then the manifest was damaged: the ended row is used."""
     old = [(file, file.read_bytes()) for file in data_files(filled)]
-    commit_entries(make_store(filled), whole_list(run(3), run(4)))
+    commit_entries(make_store(filled), page(run(3), run(4)))
     for file, content in old:
         file.write_bytes(content)
     manifest_of(filled).write_bytes(b"{")
@@ -240,7 +214,7 @@ def test_copied_store_of_another_account_is_not_read(filled: Path, *, is_damaged
         pass
     mine = make_store(filled)
     with mine.writer_lock():
-        mine.add(whole_list(run(9)))
+        mine.add(page(run(9)))
     shutil.rmtree(theirs.folder.path, ignore_errors=True)
     shutil.copytree(mine.folder.path, theirs.folder.path)
     if is_damaged:
@@ -249,7 +223,7 @@ def test_copied_store_of_another_account_is_not_read(filled: Path, *, is_damaged
         theirs = recover_store(filled, account="another")
     assert stored(theirs) == {}
     assert not theirs.exists
-    commit_entries(theirs, whole_list(run(7)))
+    commit_entries(theirs, page(run(7)))
     assert stored(recover_store(filled, account="another")) == {"drun_007": "completed"}
     assert stored(recover_store(filled)) == {**ALL, "drun_009": "completed"}
     assert len([name for name in files_set_aside(filled) if name.endswith(".parquet")]) == 2
@@ -283,7 +257,7 @@ def test_file_in_place_of_a_folder_warns(tmp_path: Path, name: str) -> None:
     Path(store.folder.path).mkdir(parents=True)
     (Path(store.folder.path) / name).write_text("in the way")
     with pytest.warns(CacheWarning, match="the runs are not kept"):
-        commit_entries(store, whole_list(run(1)))
+        commit_entries(store, page(run(1)))
     assert stored(store) == {"drun_001": "completed"}
 
 
@@ -298,7 +272,7 @@ def test_lock_that_cannot_be_acquired_warns(tmp_path: Path) -> None:
     later = make_store(tmp_path)
     with pytest.warns(CacheWarning, match="the runs are not kept"):
         later.recover()
-    commit_entries(later, whole_list(run(1)))
+    commit_entries(later, page(run(1)))
     assert stored(later) == {"drun_001": "completed", "drun_002": "completed"}
 
 
@@ -324,7 +298,7 @@ def test_invalid_folder_warns_on_write_and_raises_on_store_files(tmp_path: Path,
     (tmp_path / "runs").write_text("in the way")
     for folder in (tmp_path / name, tmp_path):
         with pytest.warns(CacheWarning, match="the runs are not kept"):
-            commit_entries(make_store(folder), whole_list(run(1)))
+            commit_entries(make_store(folder), page(run(1)))
     with pytest.raises(CacheError, match="cannot be read now"):
         store_files(Folder(tmp_path), RUNS_TABLE)
 
@@ -337,11 +311,8 @@ def test_object_store_is_rebuilt_and_a_copied_store_is_set_aside(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     folder = Folder("memory://damage")
-    mine, theirs = (
-        TableStore(folder, RUNS_TABLE, base_url="https://service.test", workspace_id=None, account=account)
-        for account in ("someone", "another")
-    )
-    commit_entries(mine, whole_list(run(3, status="running"), run(2), run(1, day=13)))
+    mine, theirs = make_store(folder), make_store(folder, account="another")
+    commit_entries(mine, page(run(3, status="running"), run(2), run(1, day=13)))
     for info in mine.folder.files():
         name = info.path.removeprefix(mine.folder.path).lstrip("/")
         content = mine.folder.read(name)
@@ -407,21 +378,23 @@ def check_upgraded(store: TableStore, folder: Path) -> None:
 def test_store_of_version_0_1_is_upgraded_once(old_store: Path) -> None:
     """Runs without a trigger time move to their day, and the page in the inbox is added."""
     check_upgraded(recover_store(old_store), old_store)
-    kept = {file: file.read_bytes() for file in data_files(old_store)}
+    files_before = {file: file.read_bytes() for file in data_files(old_store)}
     again = recover_store(old_store)
     check_upgraded(again, old_store)
-    assert {file: file.read_bytes() for file in data_files(old_store)} == kept
+    assert {file: file.read_bytes() for file in data_files(old_store)} == files_before
 
 
 class Killed(BaseException):
     """Simulates the end of the process."""
 
 
-@pytest.mark.parametrize("moves", range(24))
-def test_killed_upgrade_is_repeated(old_store: Path, monkeypatch: pytest.MonkeyPatch, moves: int) -> None:
-    left = [moves]
+@pytest.mark.parametrize("changes_before_kill", range(24))
+def test_killed_upgrade_is_repeated(
+    old_store: Path, monkeypatch: pytest.MonkeyPatch, changes_before_kill: int
+) -> None:
+    left = [changes_before_kill]
 
-    def raise_after_moves(method: str) -> None:
+    def count_changes(method: str) -> None:
         inner = getattr(Folder, method)
 
         def wrapped(*arguments: Any, **options: Any) -> Any:  # noqa: ANN401
@@ -433,8 +406,8 @@ def test_killed_upgrade_is_repeated(old_store: Path, monkeypatch: pytest.MonkeyP
         patch.setattr(Folder, method, wrapped)
 
     with monkeypatch.context() as patch:
-        raise_after_moves("replace")
-        raise_after_moves("remove")
+        count_changes("replace")
+        count_changes("remove")
         with contextlib.suppress(Killed):
             recover_store(old_store)
     check_upgraded(recover_store(old_store), old_store)
@@ -607,12 +580,12 @@ def test_lock_of_a_running_process_is_waited_for(tmp_path: Path, monkeypatch: py
         with Folder(tmp_path).lock("name"):
             held.set()
             waited.wait()
-            order.append("held")
+            order.append("released")
 
     thread = threading.Thread(target=hold, daemon=True)
     thread.start()
     held.wait()
     with pytest.warns(CacheWarning, match="waiting"), Folder(tmp_path).lock("name"):
-        order.append("got")
+        order.append("acquired")
     thread.join()
-    assert order == ["held", "got"]
+    assert order == ["released", "acquired"]

@@ -99,7 +99,7 @@ def calls_for(top: str) -> list[Call]:
 @pytest.fixture(scope="module")
 def filled_cache(account: Sandbox, client: qd.Client, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a cache with all kinds of files; the service then forgets all runs but the newest."""
-    folder = tmp_path_factory.mktemp("kept")
+    folder = tmp_path_factory.mktemp("filled")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DataQualityWarning)
         for name in ("deployments", "agents", "failed runs", "runs", "sessions"):
