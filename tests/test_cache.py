@@ -290,7 +290,7 @@ def test_parquet_file_without_cache_metadata_counts_as_absent(
     with pytest.warns(CacheWarning, match="counts as absent: it is damaged or of another format") as caught:
         assert read_cached(local_folder) is None
     assert NAME in str(caught[0].message)
-    assert caught[0].filename == __file__, "the warning points to who called"
+    assert caught[0].filename == __file__, "the warning points to the line of the caller"
 
 
 def test_folder_in_place_of_the_file_counts_as_absent(local_folder: Folder) -> None:

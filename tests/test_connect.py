@@ -61,10 +61,10 @@ def test_with_a_token_connect_uses_the_account_of_the_environment(
     assert abs(pd.Timestamp.now("UTC") - now) < pd.Timedelta("1min")
 
 
-@pytest.mark.parametrize(("given", "error"), [({"deploys": 3}, TypeError), ({"edition": "Z"}, ValueError)])
-def test_invalid_arguments_raise_an_error(given: dict[str, Any], error: type[Exception]) -> None:
+@pytest.mark.parametrize(("arguments", "error"), [({"deploys": 3}, TypeError), ({"edition": "Z"}, ValueError)])
+def test_invalid_arguments_raise_an_error(arguments: dict[str, Any], error: type[Exception]) -> None:
     with pytest.raises(error):
-        qd.connect(**given)
+        qd.connect(**arguments)
     assert module is qd.connect
 
 

@@ -51,7 +51,7 @@ from qoderdata.schema import AGENTS, DEPLOYMENTS, ENVIRONMENTS, EVENTS, RUNS, SE
 from qoderdata.store import RUNS_TABLE, TableStore
 from tests import hostile_pages
 from tests.edition_d_service import KINDS, TOKEN, Account, EditionD
-from tests.test_client_limits import DRIPS, FLOODS, chunk, server
+from tests.test_client_limits import FAST_RESPONSES, SLOW_RESPONSES, chunk, server
 from tests.test_decode_properties import rows
 from tests.test_load_runs_hostile import EMPTY, OddService
 
@@ -630,15 +630,17 @@ def test_odd_answers_that_are_wrong(name: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("_real_clock")
-@pytest.mark.parametrize(("name", "every"), [*((name, 0.01) for name in DRIPS), *((name, 0.0) for name in FLOODS)])
+@pytest.mark.parametrize(
+    ("name", "every"), [*((name, 0.01) for name in SLOW_RESPONSES), *((name, 0.0) for name in FAST_RESPONSES)]
+)
 def test_answers_that_never_end(name: str, every: float, tmp_path: Path) -> None:
-    first, then = (DRIPS if every else FLOODS)[name]
+    first, then = (SLOW_RESPONSES if every else FAST_RESPONSES)[name]
     with server(first, then, every=every) as port, pytest.raises(APIError):
         load_odd(f"http://127.0.0.1:{port}", tmp_path)
 
 
 def test_there_are_sixty_answers() -> None:
-    assert len(RIGHT) + len(WRONG) + len(DRIPS) + len(FLOODS) >= 60
+    assert len(RIGHT) + len(WRONG) + len(SLOW_RESPONSES) + len(FAST_RESPONSES) >= 60
 
 
 # -- bits --------------------------------------------------------------------------------------------------------
