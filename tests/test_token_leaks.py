@@ -160,7 +160,7 @@ def run_all_commands(outputs: Outputs, sandbox: Sandbox) -> None:
         "cache --json": 0,
         f"export deployments {out}-export.csv": 0,
         f"export lints {out}-lints.parquet": 0,
-        f"report {out}-report.html --runs": 0,
+        f"report {out}-report.html --runs --since all --start {sandbox.now.isoformat()}": 0,
         "failures --base-url http://127.0.0.1:9/api/v1/cloud --offline": 2,
         "failures --base-url http://example.com": 2,
         f"failures --refresh --base-url {sandbox.base_url}/elsewhere": 4,
@@ -284,6 +284,9 @@ def test_token_is_in_no_output_of_any_call_or_failure(
     assert "pages" in caplog.text
     assert len(screen.out) > 1000
     assert len(screen.err) > 500
+
+    page = (tmp_path / "out-report.html").read_text(encoding="utf-8")
+    assert any(message in page for message in outputs.frames[1]["error_message"].dropna()), "no run in the report"
 
     # The values of `environment_variables` are in the cache only.
     for shown in (caplog.text, screen.out, screen.err, *(str(one.message) for one in caught)):
