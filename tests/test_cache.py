@@ -238,6 +238,16 @@ def test_every_truncation_is_detected(local_folder: Folder, content: bytes) -> N
         lambda _: b"<html>Sign in</html>",
         lambda _: b"version https://git-lfs.github.com/spec/v1\n",
     ],
+    ids=[
+        "one byte more",
+        "content twice",
+        "reversed bytes",
+        "zero bytes",
+        "invalid footer",
+        "no checksum",
+        "HTML page",
+        "Git LFS pointer",
+    ],
 )
 def test_damaged_file_counts_as_absent(
     local_folder: Folder, content: bytes, damage: Callable[[bytes], bytes]

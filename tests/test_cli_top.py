@@ -466,9 +466,11 @@ def draw_lines(view: screen.View, size: tuple[int, int], *, seconds: float = 7, 
 
 
 @pytest.mark.parametrize(
-    "size", [(10, 1), (20, 5), (40, 10), (80, 24), (81, 25), (120, 30), (140, 45), (300, 200)]
+    "size",
+    [(10, 1), (20, 5), (40, 10), (80, 24), (81, 25), (120, 30), (140, 45), (300, 200)],
+    ids=lambda size: f"{size[0]}x{size[1]}",
 )
-@pytest.mark.parametrize("error", ["", "no answer " * 40])
+@pytest.mark.parametrize("error", ["", "no answer " * 40], ids=["no error", "long error"])
 def test_view_fits_terminals_of_any_size(view: screen.View, size: tuple[int, int], error: str) -> None:
     lines = draw_lines(replace(view, error=error), size)
     assert len([line for line in lines if line]) <= max(size[1], 4)

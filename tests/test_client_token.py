@@ -151,6 +151,17 @@ class TestTokenIsNotShown:
             lambda: Client(TOKEN, timeout=-1),
             lambda: settings.resolve_token(f"{TOKEN}\n{TOKEN}"),
         ],
+        ids=[
+            "token with spaces",
+            "token that is not ASCII",
+            "unencrypted base URL",
+            "base URL without a scheme",
+            "base URL with an invalid host",
+            "workspace with a line break",
+            "negative max_retries",
+            "negative timeout",
+            "token with a line break",
+        ],
     )
     def test_invalid_argument_error_does_not_show_the_token(self, call: Callable[[], object]) -> None:
         error = error_of(call)
@@ -204,6 +215,16 @@ class TestTokenIsNotShown:
             lambda token: settings.resolve_token(f"{token}\n{token}"),
             lambda token: settings.resolve_token(cast("str", f"{token}\n{token}".encode())),
             lambda token: Token(Secret(token), base_url="https://[bad"),
+        ],
+        ids=[
+            "token with spaces",
+            "bytes with spaces",
+            "unencrypted base URL",
+            "negative max_retries",
+            "negative read timeout",
+            "token with a line break",
+            "bytes with a line break",
+            "invalid base URL",
         ],
     )
     def test_rich_traceback_with_locals_does_not_show_the_token(

@@ -91,6 +91,17 @@ def test_process_with_a_sandbox_ends_by_itself() -> None:
         qd.snapshots,
         qd.load_snapshots,
     ],
+    ids=[
+        "load_deployments",
+        "load_deployments with as_of",
+        "load_runs",
+        "load_sessions",
+        "load_agents",
+        "load_environments",
+        "load_events",
+        "snapshots",
+        "load_snapshots",
+    ],
 )
 def test_tuple_returned_by_connect_is_refused_as_client(call: Any) -> None:  # noqa: ANN401 - a function
     """Users who write `client = qd.connect()` get this error."""

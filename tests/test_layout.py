@@ -19,18 +19,18 @@ ADDED = {
         "sandbox/session_records.py",
     ],
     "stores of version 0.1": ["store/upgrade.py"],
-    "a client or a sandbox in one line": ["connect.py"],
+    "connect: a client or a sandbox in one line": ["connect.py"],
     "names instead of ids on the command line": ["cli/grouping.py"],
     "one service and one cache for all commands": ["cli/service.py"],
     "costs": ["cli/costs.py", "cli/forecast.py", "forecast.py", "plots/cost_plots.py", "summaries/costs.py"],
-    "what changed": [
+    "changes of deployments and between periods": [
         "cli/changes.py", "cli/compare.py", "history.py", "load/deployment_history.py", "summaries/comparison.py",
         "summaries/deployment_changes.py",
     ],
-    "what is new or unusual": [
+    "new errors and unusual runs": [
         "cli/errors.py", "cli/unusual.py", "plots/timeline_plots.py",
     ],
-    "one verdict": ["check.py", "cli/check.py"],
+    "findings about the whole account": ["check.py", "cli/check.py"],
     "a live view": ["cli/screen.py", "cli/top.py", "overview.py"],
     "an interactive page": [
         "explore/__init__.py", "explore/chart_tables.py", "explore/interactive.py", "explore/linked_views.py",
@@ -42,12 +42,12 @@ EXEMPT = {"__init__.py", "__main__.py", "_version.py"}
 #: Files of less than `MIN_LINES` lines of code, each with its reason.
 SMALL: dict[str, str] = {
     "background.py": "shared by the page walk, the loaders and frames",
-    "explore/interactive.py": "what users call; it needs no Altair, which is an extra, before that is there",
-    "client/retries.py": "the rules for waits and retries, and nothing else",
-    "connect.py": "the only place where a client and a sandbox meet",
-    "store/upgrade.py": "all that is no longer needed once no store of version 0.1 is left",
-    "translation.py": "what sentences in all layers share",
-    "summaries/wilson.py": "the formulas of the intervals, and nothing else",
+    "explore/interactive.py": "the public functions; imported without Altair, which is an optional dependency",
+    "client/retries.py": "only the rules for waits and retries",
+    "connect.py": "the only module that imports both the client and the sandbox",
+    "store/upgrade.py": "only the upgrade of stores of version 0.1, to be deleted with it",
+    "translation.py": "used for the sentences of all layers",
+    "summaries/wilson.py": "only the formulas of the intervals",
 }
 
 
