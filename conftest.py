@@ -179,7 +179,7 @@ def join_background_threads(clock: FastClock, isolated_home: Path) -> Iterator[N
     for thread in threading.enumerate():
         if thread.name in {"qoderdata-fetch", "qoderdata-decode", "qoderdata-events", "qoderdata-import"}:
             thread.join(JOIN_TIMEOUT_S)
-            assert not thread.is_alive(), f"{thread.name} goes on after the test"
+            assert not thread.is_alive(), f"{thread.name} is still running after the test"
 
 
 @pytest.fixture(autouse=True)
@@ -196,7 +196,7 @@ def no_internet(monkeypatch: pytest.MonkeyPatch) -> None:
         )
         if not is_local:
             self.close()
-            raise AssertionError(f"a test reached for the internet: {address[0]!r}")
+            raise AssertionError(f"a test connected to the internet: {address[0]!r}")
         connect(self, address)
 
     monkeypatch.setattr(socket.socket, "connect", connect_locally)

@@ -17,7 +17,7 @@ def threads_named(name: str) -> list[threading.Thread]:
 
 class TestPrefetch:
     def test_items_come_in_order_then_the_exception_is_raised(self) -> None:
-        failure = ValueError("the third is missing")
+        failure = ValueError("the third item failed")
 
         def items() -> Iterator[int]:
             yield from (1, 2)
@@ -30,7 +30,7 @@ class TestPrefetch:
         assert caught.value is failure
 
     def test_none_and_false_are_yielded_as_items(self) -> None:
-        assert list(prefetch([None, False, 0, ""], name="t-odd")) == [None, False, 0, ""]
+        assert list(prefetch([None, False, 0, ""], name="t-falsy")) == [None, False, 0, ""]
 
     def test_exactly_one_item_is_prefetched(self) -> None:
         started = [threading.Event() for _ in range(4)]
@@ -41,15 +41,15 @@ class TestPrefetch:
                 yield number
 
         ahead = prefetch(items(), name="t-ahead")
-        assert not started[0].is_set(), "nothing is begun before the first is wanted"
+        assert not started[0].is_set(), "no item is produced before the first call of next"
         for number in range(3):
             assert next(ahead) == number
-            assert started[number + 1].wait(TIMEOUT_S), "the next one is being made"
-            assert not any(event.is_set() for event in started[number + 2 :]), "and no other"
+            assert started[number + 1].wait(TIMEOUT_S), "the next item is prefetched"
+            assert not any(event.is_set() for event in started[number + 2 :]), "only one item is prefetched"
         assert list(ahead) == [3]
 
-    @pytest.mark.parametrize("leave", ["close", "throw"])
-    def test_closing_drops_the_item_in_progress_and_ends_the_thread(self, leave: str) -> None:
+    @pytest.mark.parametrize("method", ["close", "throw"])
+    def test_closing_drops_the_item_in_progress_and_ends_the_thread(self, method: str) -> None:
         release, second_started, started = threading.Event(), threading.Event(), []
 
         def items() -> Iterator[int]:
@@ -60,16 +60,16 @@ class TestPrefetch:
                     release.wait(TIMEOUT_S)
                 yield number
 
-        ahead = prefetch(items(), name="t-leave")
+        ahead = prefetch(items(), name="t-close")
         next(ahead)
         assert second_started.wait(TIMEOUT_S)
-        if leave == "close":
+        if method == "close":
             ahead.close()
         else:
             with pytest.raises(KeyboardInterrupt):
                 ahead.throw(KeyboardInterrupt)
-        (thread,) = threads_named("t-leave")
-        assert thread.daemon, "it keeps no process alive"
+        (thread,) = threads_named("t-close")
+        assert thread.daemon, "a daemon thread does not keep the process alive"
         release.set()
         thread.join(TIMEOUT_S)
         assert started == [0, 1]

@@ -238,6 +238,16 @@ def test_every_truncation_is_detected(local_folder: Folder, content: bytes) -> N
         lambda _: b"<html>Sign in</html>",
         lambda _: b"version https://git-lfs.github.com/spec/v1\n",
     ],
+    ids=[
+        "one byte more",
+        "content twice",
+        "reversed bytes",
+        "zero bytes",
+        "invalid footer",
+        "no checksum",
+        "HTML page",
+        "Git LFS pointer",
+    ],
 )
 def test_damaged_file_counts_as_absent(
     local_folder: Folder, content: bytes, damage: Callable[[bytes], bytes]
@@ -290,7 +300,7 @@ def test_parquet_file_without_cache_metadata_counts_as_absent(
     with pytest.warns(CacheWarning, match="counts as absent: it is damaged or of another format") as caught:
         assert read_cached(local_folder) is None
     assert NAME in str(caught[0].message)
-    assert caught[0].filename == __file__, "the warning points to who called"
+    assert caught[0].filename == __file__, "the warning points to the line of the caller"
 
 
 def test_folder_in_place_of_the_file_counts_as_absent(local_folder: Folder) -> None:

@@ -312,7 +312,7 @@ def test_local_error_prints_one_line_and_returns_its_exit_code(
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "message"),
     [
         ("nonsense", "No such command 'nonsense'"),
         ("explore", "Did you mean 'export'? See `qoderdata --help`"),
@@ -359,13 +359,13 @@ def test_local_error_prints_one_line_and_returns_its_exit_code(
     ],
 )
 def test_invalid_command_line_prints_one_line_and_returns_2(
-    words: str, told: str, capsys: pytest.CaptureFixture[str]
+    words: str, message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(words.split()) == 2
     captured = capsys.readouterr()
     assert captured.out == ""
     assert re.fullmatch(r"qoderdata: .+(; see|\?\)? See) `qoderdata.* --help`\n", captured.err)
-    assert told in captured.err
+    assert message in captured.err
 
 
 @pytest.mark.usefixtures("empty_cache")
@@ -611,20 +611,22 @@ def test_pull_sessions_accepts_an_agent_name(capsys: pytest.CaptureFixture[str])
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "message"),
     [
         ("pull sessions --agent nobody", "no session passes the filters: --agent nobody"),
         ("pull sessions --deployment none", "no session passes the filters: --deployment none"),
         ("pull runs --deployment none", "no run passes the filters: --deployment none"),
     ],
 )
-def test_pull_without_matches_names_the_filters(words: str, said: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_pull_without_matches_names_the_filters(
+    words: str, message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert main(words.split()) == 0
-    assert capsys.readouterr().err == f"qoderdata: {said}\n"
+    assert capsys.readouterr().err == f"qoderdata: {message}\n"
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "first_line"),
     [
         ("triggers --status paused", "paused deployments do not fire; --include-paused treats them as active\n"),
         ("triggers --status paused --load 1h", "paused deployments do not fire; --include-paused"),
@@ -632,10 +634,10 @@ def test_pull_without_matches_names_the_filters(words: str, said: str, capsys: p
     ],
 )
 def test_output_states_that_paused_deployments_do_not_fire(
-    words: str, said: str, capsys: pytest.CaptureFixture[str]
+    words: str, first_line: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(words.split()) == 0
-    assert capsys.readouterr().out.startswith(said)
+    assert capsys.readouterr().out.startswith(first_line)
 
 
 def test_load_and_freq_accept_the_same_units_as_horizon(capsys: pytest.CaptureFixture[str]) -> None:
@@ -845,41 +847,62 @@ def test_cache_shows_usage_and_clears_it(capsys: pytest.CaptureFixture[str]) -> 
     assert list(kept.values()) == [{"files": 0, "bytes": 0}] * len(kept)
 
 
-@pytest.mark.filterwarnings("default:.* completed runs are assumed")
-@pytest.mark.usefixtures("empty_cache")
-def test_commands_work_on_edition_d(capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.fixture(scope="module")
+def served_edition_d() -> Iterator[Sandbox]:
+    """Serve a sandbox of edition D, which gives neither counters nor outcomes."""
     with Sandbox(deployments=20, seed=7, runs=100, edition="D") as served:
-        account = ["--base-url", served.base_url]
-        for words in ("sessions", "agents", "environments"):
-            assert main(["pull", words, *account]) == 0
+        yield served
+
+
+@pytest.fixture
+def edition_d(served_edition_d: Sandbox, empty_cache: None, monkeypatch: pytest.MonkeyPatch) -> Sandbox:
+    """Set the environment to the sandbox of edition D and an empty cache."""
+    del empty_cache  # needed only for its effect
+    monkeypatch.setenv(URL_VARIABLE, served_edition_d.base_url)
+    return served_edition_d
+
+
+@pytest.mark.filterwarnings("default:.* completed runs are assumed")
+@pytest.mark.usefixtures("edition_d")
+def test_lists_and_tables_work_on_edition_d(capsys: pytest.CaptureFixture[str]) -> None:
+    for words in ("sessions", "agents", "environments"):
+        assert main(["pull", words]) == 0
+    for words in ("failures", "missed --since 2026-06-01T00:00Z", "triggers --start 2026-06-15T01:30:20Z"):
         capsys.readouterr()
-        assert main(["runs", "--since", "all", *account]) == 0
-        captured = capsys.readouterr()
-        assert "assumed completed" in captured.out
-        assert (captured.out + captured.err).count("completed runs are assumed") == 1
-        assert "--outcomes events reads" in captured.err
-        assert "load_runs(" not in captured.err
-        about = ["--start", "2026-06-15T01:30:20Z", "--since", "7D"]
-        assert main(["report", "report.html", "--runs", *about, *account]) == 0
-        assert capsys.readouterr().err.count("completed runs are assumed") == 1
-        assert main(["unusual", "--since", "all", *account]) == 0
-        assert "completed runs took is not known; --outcomes events reads it" in capsys.readouterr().out
-        assert main(["runs", "--since", "all", "--outcomes", "events", "--json", *account]) == 0
-        (row,) = json.loads(capsys.readouterr().out)
-        assert main(["unusual", "--since", "all", *account]) == 0
-        assert "--outcomes" not in capsys.readouterr().out
-        truth = [outcome["status"] for outcome in served.outcomes]
-        assert row["runs"] == 100
-        assert row["failed"] == truth.count("failed")
-        assert (
-            main(["failures", "--min-runs", "0", "--outcomes", "events", "--json", "--include-archived", *account])
-            == 0
-        )
-        rows = json.loads(capsys.readouterr().out)
-        assert sum(row["total_failures"] for row in rows) == truth.count("failed")
-        for words in ("failures", "missed --since 2026-06-01T00:00Z", "triggers --start 2026-06-15T01:30:20Z"):
-            assert main([*words.split(), *account]) == 0
-            assert "─" in capsys.readouterr().out
+        assert main(words.split()) == 0
+        assert "─" in capsys.readouterr().out
+
+
+@pytest.mark.filterwarnings("default:.* completed runs are assumed")
+@pytest.mark.usefixtures("edition_d")
+def test_assumed_outcomes_on_edition_d_are_reported_once(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["runs", "--since", "all"]) == 0
+    captured = capsys.readouterr()
+    assert "assumed completed" in captured.out
+    assert (captured.out + captured.err).count("completed runs are assumed") == 1
+    assert "--outcomes events reads" in captured.err
+    assert "load_runs(" not in captured.err
+    words = "report report.html --runs --start 2026-06-15T01:30:20Z --since 7D"
+    assert main(words.split()) == 0
+    assert capsys.readouterr().err.count("completed runs are assumed") == 1
+    assert main(["unusual", "--since", "all"]) == 0
+    assert "completed runs took is not known; --outcomes events reads it" in capsys.readouterr().out
+
+
+@pytest.mark.filterwarnings("default:.* completed runs are assumed")
+def test_outcomes_events_on_edition_d_gives_the_true_outcomes(
+    edition_d: Sandbox, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["runs", "--since", "all", "--outcomes", "events", "--json"]) == 0
+    (row,) = json.loads(capsys.readouterr().out)
+    truth = [outcome["status"] for outcome in edition_d.outcomes]
+    assert (row["runs"], row["failed"]) == (100, truth.count("failed"))
+    words = "failures --min-runs 0 --outcomes events --json --include-archived"
+    assert main(words.split()) == 0
+    rows = json.loads(capsys.readouterr().out)
+    assert sum(row["total_failures"] for row in rows) == truth.count("failed")
+    assert main(["unusual", "--since", "all"]) == 0
+    assert "--outcomes" not in capsys.readouterr().out
 
 
 def test_demo_on_edition_d_writes_the_files_that_it_lists(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import re
 import shlex
 import shutil
@@ -18,10 +17,12 @@ import pandas as pd
 import pytest
 
 import qoderdata as qd
+from qoderdata import overview
 from qoderdata.cli import main
 from qoderdata.formatting import counted, format_time, one_line
 from qoderdata.load import lists
 from qoderdata.sandbox import Sandbox
+from tests.test_cli_output import run_in_shell
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -72,15 +73,25 @@ def sandbox(monkeypatch: pytest.MonkeyPatch) -> Iterator[Sandbox]:
         yield served
 
 
+@pytest.fixture
+def check_computed_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Compute the findings once per test: for tests that compare the output of several calls of one command."""
+    compute = qd.check
+    found: list[pd.DataFrame] = []
+
+    def check(*frames: Any, **options: Any) -> pd.DataFrame:  # noqa: ANN401 - the arguments of `qd.check`
+        if not found:
+            found.append(compute(*frames, **options))
+        return found[0].copy()
+
+    monkeypatch.setattr(qd, "check", check)
+
+
 def archive_all(sandbox: Sandbox) -> None:
     """Archive all deployments, so that `check` finds nothing."""
     for one in sandbox.deployments:
         if not one["archived_at"]:
             sandbox.archive(one["id"])
-
-
-def run(*words: str) -> int:
-    return main(list(words))
 
 
 def active_deployments(sandbox: Sandbox) -> list[dict[str, Any]]:
@@ -92,19 +103,6 @@ def active_deployments(sandbox: Sandbox) -> list[dict[str, Any]]:
 
 def rewrite(sandbox: Sandbox, record: dict[str, Any], **facts: Any) -> None:  # noqa: ANN401
     sandbox.rewrite({**record, "updated_at": NOW.isoformat().replace("+00:00", "Z"), **facts})
-
-
-def run_in_shell(command: str) -> subprocess.CompletedProcess[str]:
-    """Run lines of bash in which `qoderdata` is the command of this package."""
-    function = f'qoderdata() {{ {shlex.quote(sys.executable)} -m qoderdata "$@"; }}'
-    return subprocess.run(
-        ["/bin/bash", "-c", f"{function}\n{command}"],
-        capture_output=True,
-        text=True,
-        check=False,
-        cwd=ROOT,
-        env=dict(os.environ),
-    )
 
 
 # -- exit codes --------------------------------------------------------------------------------------------------
@@ -147,20 +145,20 @@ def test_commands_without_findings_return_0(sandbox: Sandbox) -> None:
 def test_exit_codes_of_check(sandbox: Sandbox, capsys: pytest.CaptureFixture[str]) -> None:
     deployment = active_deployments(sandbox)[0]
     sandbox.create_runs(5, status="failed", deployment_id=deployment["id"])
-    assert run("check", "--refresh") == 1
+    assert main(["check", "--refresh"]) == 1
     assert f"{deployment['name']} failed" in capsys.readouterr().out
-    assert run("check", "--json") == 1
+    assert main(["check", "--json"]) == 1
     found = json.loads(capsys.readouterr().out)
     assert {"severity", "kind", "deployment_id", "name", "detail", "since"} == set(found[0])
     assert [one["severity"] for one in found] == sorted(one["severity"] for one in found)
-    assert run("check", "--streak", "0") == 2
-    assert run("check", "--since", "7") == 2
+    assert main(["check", "--streak", "0"]) == 2
+    assert main(["check", "--since", "7"]) == 2
     sandbox.misbehave("401")
-    assert run("check", "--refresh") == 3
+    assert main(["check", "--refresh"]) == 3
     sandbox.misbehave("403")
-    assert run("check", "--refresh") == 4
+    assert main(["check", "--refresh"]) == 4
     sandbox.stop()
-    assert run("check", "--refresh") == 5
+    assert main(["check", "--refresh"]) == 5
 
 
 def test_check_of_a_healthy_account_prints_no_finding(
@@ -180,27 +178,27 @@ def test_check_of_a_healthy_account_prints_no_finding(
     )
     sandbox.create_runs(1, deployment_id=used)  # so that its last run has not failed
     archive_all(sandbox)
-    assert run("check") == 0
+    assert main(["check"]) == 0
     assert capsys.readouterr().out == "nothing is wrong\n"
     sandbox.create_deployments(1)
     (new, *_) = sandbox.deployments
     budget = {"type": "limit", "max_credit_cost": "0.01"}
-    rewrite(sandbox, {**new, "id": used}, budget=budget, name="dear")
-    assert run("check", "--refresh") == 0
-    assert "dear uses" in capsys.readouterr().out
-    assert run("check", "--fail-on", "warning") == 1
+    rewrite(sandbox, {**new, "id": used}, budget=budget, name="expensive")
+    assert main(["check", "--refresh"]) == 0
+    assert "expensive uses" in capsys.readouterr().out
+    assert main(["check", "--fail-on", "warning"]) == 1
 
 
 def test_missed_fail_considers_only_certain_rows(sandbox: Sandbox, capsys: pytest.CaptureFixture[str]) -> None:
     with Sandbox(deployments=25, seed=7, runs=400, now=NOW) as complete:
-        assert run("missed", "--fail", "--base-url", complete.base_url) == 0
+        assert main(["missed", "--fail", "--base-url", complete.base_url]) == 0
     words = ("missed", "--since", "30D")
-    assert run(*words) == 0
+    assert main(words) == 0
     capsys.readouterr()
-    assert run(*words, "--json") == 0
+    assert main([*words, "--json"]) == 0
     certain = [row for row in json.loads(capsys.readouterr().out) if row["certain"]]
     assert 0 < len(certain) <= len(sandbox.left_out)
-    assert run(*words, "--fail", "--top", "1") == 1
+    assert main([*words, "--fail", "--top", "1"]) == 1
     named = [f"{format_time(pd.Timestamp(row['scheduled_at']))}, {one_line(row['name'])}" for row in certain[:3]]
     more = f"; and {len(certain) - 3} more" if len(certain) > 3 else ""
     assert f"\ncertainly missed: {'; '.join(named)}{more}\n" in capsys.readouterr().out
@@ -209,17 +207,17 @@ def test_missed_fail_considers_only_certain_rows(sandbox: Sandbox, capsys: pytes
 @pytest.mark.usefixtures("sandbox")
 def test_runs_fail_over_compares_the_lower_bound(capsys: pytest.CaptureFixture[str]) -> None:
     words = ("runs", "--by", "deployment_id", "--refresh")
-    assert run(*words, "--json") == 0
+    assert main([*words, "--json"]) == 0
     rows = json.loads(capsys.readouterr().out)
     lows = sorted((row["ci_low"], row["completed"] + row["failed"]) for row in rows if row["ci_low"] is not None)
     highest, decided = lows[-1]
-    assert run(*words, "--fail-over", str(highest - 1e-9)) == 1
-    assert run(*words, "--fail-over", str(highest + 1e-9)) == 0
+    assert main([*words, "--fail-over", str(highest - 1e-9)]) == 1
+    assert main([*words, "--fail-over", str(highest + 1e-9)]) == 0
     others = max(low for low, count in lows if count > decided) if any(n > decided for _, n in lows) else 0
-    assert run(*words, "--fail-over", str((highest + others) / 2), "--min-runs", str(decided + 1)) == 0
-    assert run("runs", "--min-runs", "3") == 2
-    assert run("runs", "--errors", "--fail-over", "0.5") == 2
-    assert run("runs", "--fail-over", "20") == 2
+    assert main([*words, "--fail-over", str((highest + others) / 2), "--min-runs", str(decided + 1)]) == 0
+    assert main(["runs", "--min-runs", "3"]) == 2
+    assert main(["runs", "--errors", "--fail-over", "0.5"]) == 2
+    assert main(["runs", "--fail-over", "20"]) == 2
 
 
 @pytest.mark.usefixtures("sandbox")
@@ -234,12 +232,12 @@ def test_runs_fail_over_compares_the_lower_bound(capsys: pytest.CaptureFixture[s
 def test_groups_above_fail_over_are_named_even_if_not_in_the_table(
     words: str, figure: str, label: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert run(*words.split(), "--json") == 0
+    assert main([*words.split(), "--json"]) == 0
     rows = [row for row in json.loads(capsys.readouterr().out) if row[figure] is not None]
     rows.sort(key=lambda row: row[figure], reverse=True)
     for limit in sorted({row[figure] for row in rows}, reverse=True)[1:5]:
         above = [row for row in rows if row[figure] > limit + 1e-9]
-        assert run(*words.split(), "--fail-over", str(limit + 1e-9), "--top", "1") == 1
+        assert main([*words.split(), "--fail-over", str(limit + 1e-9), "--top", "1"]) == 1
         line = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("above --fail-over "))
         named = line.partition(": ")[2].split("; ")
         assert named[3:] == ([f"and {len(above) - 3} more"] if len(above) > 3 else [])
@@ -250,7 +248,7 @@ def test_groups_above_fail_over_are_named_even_if_not_in_the_table(
 
 @pytest.mark.usefixtures("sandbox")
 def test_fail_over_note_without_groups_has_no_name(capsys: pytest.CaptureFixture[str]) -> None:
-    assert run("runs", "--since", "all", "--fail-over", "0") == 1
+    assert main(["runs", "--since", "all", "--fail-over", "0"]) == 1
     assert re.search(r"^above --fail-over 0: \S+ % \(\S+ %\)$", capsys.readouterr().out, re.MULTILINE)
 
 
@@ -258,7 +256,7 @@ def test_names_in_notes_are_escaped(sandbox: Sandbox, capsys: pytest.CaptureFixt
     for one in sandbox.deployments:
         sandbox.rewrite({**one, "name": "[x](http://evil.example)\x1b[2J"})
     for form in ([], ["--markdown"]):
-        assert run("failures", "--fail-over", "0", "--include-archived", *form) == 1
+        assert main(["failures", "--fail-over", "0", "--include-archived", *form]) == 1
         line = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("above --fail-over "))
         assert "\x1b" not in line
         assert (": [x](http" in line) is not bool(form)
@@ -383,7 +381,13 @@ def test_check_counts_failures_older_than_30_days(
 def test_check_offline_warns_if_not_all_runs_are_stored(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A streak that began before the stored runs would be too short. `top` never reads more than 30 days."""
+    """A streak that began before the stored runs would be too short. `top` never reads more than 30 days.
+
+    The view of `top` is computed from empty frames, as only the warnings of its reading are tested.
+    """
+    frames = qd.flatten_deployments([]), qd.flatten_runs([]), qd.flatten_sessions([])
+    empty = overview.overview(*frames, now=pd.Timestamp(NOW))
+    monkeypatch.setattr(overview, "overview", lambda *_, **__: empty)
     with current_sandbox(monkeypatch, deployments=15, runs=150, edition="D"):
         assert main(["top", "--once"]) == 0
         assert "not all runs" not in capsys.readouterr().err
@@ -393,6 +397,7 @@ def test_check_offline_warns_if_not_all_runs_are_stored(
         assert "not all runs" not in capsys.readouterr().err
 
 
+@pytest.mark.usefixtures("check_computed_once")
 def test_check_markdown_is_one_table_with_escaped_names(
     sandbox: Sandbox, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -409,7 +414,7 @@ def test_check_markdown_is_one_table_with_escaped_names(
     assert len(rows) - 2 == len(json.loads(capsys.readouterr().out))
 
 
-@pytest.mark.usefixtures("sandbox")
+@pytest.mark.usefixtures("sandbox", "check_computed_once")
 def test_tz_option_sets_the_time_zone_of_findings(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["check", "--tz", "Asia/Kolkata", "--json"]) == 1
     found = json.loads(capsys.readouterr().out)
@@ -482,9 +487,9 @@ def test_missed_ends_when_the_runs_were_fetched(
 
 @pytest.mark.usefixtures("sandbox")
 def test_changes_without_a_snapshot_stores_the_first_one(capsys: pytest.CaptureFixture[str]) -> None:
-    assert run("changes") == 0
+    assert main(["changes"]) == 0
     assert capsys.readouterr().out == "there was no snapshot to compare with; the first one is stored now\n"
-    assert run("changes") == 0
+    assert main(["changes"]) == 0
     assert capsys.readouterr().out.startswith("nothing changed since ")
 
 
@@ -495,7 +500,7 @@ def test_changes_describes_each_change_in_words(
     pull = ("pull", "deployments", "--refresh", *(["--include-archived"] if archived else []))
     for days in (9, 3):
         monkeypatch.setattr(Clock, "moment", NOW - timedelta(days=days))
-        assert run(*pull) == 0
+        assert main(pull) == 0
         first, second, third, *_ = active_deployments(sandbox)
         if days == 9:
             rewrite(sandbox, first, schedule={**first["schedule"], "expression": "1 8 * * *"})
@@ -504,20 +509,20 @@ def test_changes_describes_each_change_in_words(
     rewrite(sandbox, third, name="evil\x1b[31m name")
     monkeypatch.setattr(Clock, "moment", NOW)
     capsys.readouterr()
-    assert run("changes", "--since", "7D", "--refresh") == 0
+    assert main(["changes", "--since", "7D", "--refresh"]) == 0
     out = capsys.readouterr().out
     assert re.search(r"schedule \S+ \S+ \S+ \S+ \S+ → 1 8 \* \* \*\n", out)
     assert "paused by error: vault_not_found_error\n" in out
     assert re.search(r"name .* → evil�\[31m name\n", out)
     at = NOW - timedelta(days=9)
     assert f"since the snapshot of {at:%Y-%m-%d %H:%M} UTC" in out
-    assert run("changes", "--since", "7D", "--tz", "Asia/Tokyo") == 0
+    assert main(["changes", "--since", "7D", "--tz", "Asia/Tokyo"]) == 0
     assert f"since the snapshot of {at + timedelta(hours=9):%Y-%m-%d %H:%M} +09:00" in capsys.readouterr().out
-    assert run("changes", "--since", "2D", "--json") == 0
+    assert main(["changes", "--since", "2D", "--json"]) == 0
     assert [one["change"] for one in json.loads(capsys.readouterr().out)] == ["paused", "other"]
-    assert run("changes", "--since", "400D", "--json") == 0
+    assert main(["changes", "--since", "400D", "--json"]) == 0
     assert len(json.loads(capsys.readouterr().out)) == 3
-    assert run("cache") == 0
+    assert main(["cache"]) == 0
     assert "snapshots" in capsys.readouterr().out
 
 
@@ -526,11 +531,11 @@ def test_report_compares_with_the_snapshot_one_week_before_start(
 ) -> None:
     for days in (30, 18, 12, 1):
         monkeypatch.setattr(Clock, "moment", NOW - timedelta(days=days))
-        assert run("pull", "deployments", "--refresh", "--include-archived") == 0
+        assert main(["pull", "deployments", "--refresh", "--include-archived"]) == 0
         rewrite(sandbox, active_deployments(sandbox)[0], name=f"named {days} days ago")
     monkeypatch.setattr(Clock, "moment", NOW)
     path = tmp_path / "report.html"
-    assert run("report", str(path), "--start", f"{NOW - timedelta(days=10):%Y-%m-%dT%H:%M:%SZ}") == 0
+    assert main(["report", str(path), "--start", f"{NOW - timedelta(days=10):%Y-%m-%dT%H:%M:%SZ}"]) == 0
     text = re.sub("<[^>]*>", "", path.read_text(encoding="utf-8"))
     assert f"Since the snapshot of {NOW - timedelta(days=18):%Y-%m-%d %H:%M} UTC" in text
 
@@ -541,7 +546,7 @@ def test_since_of_a_report_is_relative_to_start(sandbox: Sandbox, monkeypatch: p
     start = NOW - timedelta(days=20)
     words = ("report", "r.html", "--runs", "--costs", "--start", start.isoformat())
     for more, days, ended in (((), 30, NOW), (("--since", "9D", "--until", "2D"), 9, start - timedelta(days=2))):
-        assert run(*words, *more) == 0
+        assert main([*words, *more]) == 0
         since = start - timedelta(days=days)
         ids = {one["id"] for one in sandbox.runs if since <= datetime.fromisoformat(one["triggered_at"]) < ended}
         assert set(arguments["runs"]["id"]) == ids
@@ -613,11 +618,11 @@ def test_check_without_permission_for_sessions_skips_budgets_and_says_so(
     """The error of an account that may not read sessions advises `--outcomes runs`, so that this must work."""
     with current_sandbox(monkeypatch, deployments=15, runs=80, edition="D") as served:
         assert any(one.get("budget") for one in served.deployments)
-        assert run("pull", "runs", "--outcomes", "runs") == 0
-        assert run("pull", "deployments", "--include-archived") == 0
+        assert main(["pull", "runs", "--outcomes", "runs"]) == 0
+        assert main(["pull", "deployments", "--include-archived"]) == 0
         served.misbehave("403")
         capsys.readouterr()
-        assert run("check", "--outcomes", "runs") in {0, 1}
+        assert main(["check", "--outcomes", "runs"]) in {0, 1}
         said = capsys.readouterr()
         assert said.out
         assert "warning: budgets are not checked, as sessions could not be loaded: GET /sessions: " in said.err
@@ -627,11 +632,11 @@ def test_check_without_permission_for_sessions_skips_budgets_and_says_so(
 def test_missed_says_which_time_it_is_about(
     sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert run("missed", "--since", "7D", "--tz", "Asia/Tokyo", "--base-url", sandbox.base_url) == 0
+    assert main(["missed", "--since", "7D", "--tz", "Asia/Tokyo", "--base-url", sandbox.base_url]) == 0
     period = r"triggers from \d{4}-\d\d-\d\d \d\d:\d\d \+09:00 to \d{4}-\d\d-\d\d \d\d:\d\d \+09:00\n"
     assert re.search(period, capsys.readouterr().out)
     with current_sandbox(monkeypatch, deployments=0):
-        assert run("missed", "--since", (NOW - timedelta(minutes=30)).isoformat()) == 0
+        assert main(["missed", "--since", (NOW - timedelta(minutes=30)).isoformat()]) == 0
         latest = datetime.now(UTC) - timedelta(minutes=10)  # what is due later may still start
     begin = f"{NOW - timedelta(minutes=30):%Y-%m-%d %H:%M} UTC"
     said = re.fullmatch(f"nothing was missed from {re.escape(begin)} to (.*) UTC\n", capsys.readouterr().out)
@@ -643,16 +648,16 @@ def test_changes_since_before_the_first_snapshot_say_what_is_not_known(
     sandbox: Sandbox, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Clock, "moment", NOW - timedelta(days=3))
-    assert run("pull", "deployments", "--include-archived") == 0
+    assert main(["pull", "deployments", "--include-archived"]) == 0
     monkeypatch.setattr(Clock, "moment", NOW)
     unknown = "there is no earlier snapshot: what changed before is not known"
     capsys.readouterr()
-    assert run("changes", "--since", "7D") == 0
+    assert main(["changes", "--since", "7D"]) == 0
     assert unknown in capsys.readouterr().out
     rewrite(sandbox, active_deployments(sandbox)[0], name="another name")
-    assert run("changes", "--since", "7D", "--refresh") == 0
+    assert main(["changes", "--since", "7D", "--refresh"]) == 0
     assert f"\n{unknown}\n" in capsys.readouterr().out
-    assert run("changes", "--since", "2D") == 0
+    assert main(["changes", "--since", "2D"]) == 0
     assert unknown not in capsys.readouterr().out
 
 

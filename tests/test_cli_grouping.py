@@ -14,6 +14,7 @@ import pytest
 import qoderdata as qd
 from qoderdata.cli import commands, main
 from qoderdata.sandbox import NOW, Sandbox
+from tests.test_cli_output import ID, SINCE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -22,9 +23,6 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.usefixtures("shared_account")
 
 NOW_TEXT = "2026-06-15T01:30:20Z"
-SINCE = "--since 2026-05-01T00:00Z"
-#: An id of the service: a prefix and a long hexadecimal number.
-ID = re.compile(r"\b(?:dep|agent|env|drun|sess)_[0-9a-f]{5,}")
 
 
 @pytest.fixture(scope="module")
@@ -146,7 +144,7 @@ def test_ids_are_shown_if_names_cannot_be_loaded(
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "message"),
     [
         ("failures --by agnet", "did you mean 'agent'?"),
         (f"runs {SINCE} --by tema", "did you mean 'team'?"),
@@ -156,13 +154,13 @@ def test_ids_are_shown_if_names_cannot_be_loaded(
     ],
 )
 def test_unknown_group_lists_all_valid_groups(
-    words: str, told: str, sandbox: Sandbox, capsys: pytest.CaptureFixture[str]
+    words: str, message: str, sandbox: Sandbox, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(words.split()) == 2
     captured = capsys.readouterr()
     assert captured.out == ""
     assert re.fullmatch(r"qoderdata: .+; see `qoderdata.* --help`\n", captured.err)
-    assert told in captured.err
+    assert message in captured.err
     assert "Names: deployment, agent, environment." in captured.err
     keys = sorted({key for one in sandbox.deployments for key in one["metadata"] if key != "cas_config"})
     assert f"Metadata: {', '.join(keys)}." in captured.err
@@ -297,8 +295,15 @@ def test_column_of_lists_is_refused_as_a_group(words: str, capsys: pytest.Captur
     assert [one.value for one in option.shell_complete(context, "agent_i")] == ["agent_id"]
 
 
-@pytest.mark.parametrize("command", ["failures", f"runs {SINCE}", f"costs {SINCE}"])
-@pytest.mark.parametrize("word", ["deployment", "environment", "agent"])
+@pytest.mark.parametrize(
+    ("command", "word"),
+    [
+        ("failures", "deployment"),
+        ("failures", "agent"),
+        (f"runs {SINCE}", "environment"),
+        (f"costs {SINCE}", "deployment"),
+    ],
+)
 def test_by_agent_id_equals_by_agent(command: str, word: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert json_rows(f"{command} --by {word}_id", capsys) == json_rows(f"{command} --by {word}", capsys)
 

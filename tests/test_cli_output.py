@@ -13,6 +13,7 @@ import sys
 import warnings
 from datetime import UTC, datetime
 from html.parser import HTMLParser
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import mistune
@@ -27,10 +28,10 @@ from qoderdata.cli import main, output
 from qoderdata.cli.output import Output, TableColumn
 from qoderdata.formatting import format_count
 from qoderdata.sandbox import Sandbox
+from tests.test_client_errors import error_body
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
 
     from conftest import ScriptedService
 
@@ -50,13 +51,37 @@ def sandbox() -> Iterator[Sandbox]:
         yield served
 
 
-@pytest.fixture
-def newest_edition(empty_cache: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[Sandbox]:
+@pytest.fixture(scope="module")
+def edition_d() -> Iterator[Sandbox]:
     """Serve a sandbox of edition D whose clock is the current time."""
-    del empty_cache  # needed only for its effect
     with Sandbox(deployments=15, seed=7, edition="D", runs=80, now=datetime.now(UTC)) as served:
-        monkeypatch.setenv("QODER_MANAGED_BASE_URL", served.base_url)
         yield served
+
+
+@pytest.fixture(scope="module")
+def cache_with_events(edition_d: Sandbox, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a cache with all runs of the sandbox of edition D, and their outcomes from events."""
+    folder = tmp_path_factory.mktemp("cache")
+    client = qd.Client(edition_d.pat, edition_d.base_url, min_interval=0)
+    qd.load_runs(outcomes="events", client=client, cache_dir=folder)
+    return folder
+
+
+@pytest.fixture
+def newest_edition(edition_d: Sandbox, empty_cache: None, monkeypatch: pytest.MonkeyPatch) -> Sandbox:
+    """Set the environment to the sandbox of edition D and an empty cache."""
+    del empty_cache  # needed only for its effect
+    monkeypatch.setenv("QODER_MANAGED_BASE_URL", edition_d.base_url)
+    return edition_d
+
+
+@pytest.fixture
+def newest_edition_with_events(
+    newest_edition: Sandbox, cache_with_events: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Set the environment to the sandbox of edition D and the cache with all events."""
+    del newest_edition  # needed only for its effect
+    monkeypatch.setenv("QODERDATA_CACHE_DIR", str(cache_with_events))
 
 
 @pytest.fixture
@@ -156,7 +181,7 @@ def test_top_keeps_the_newest_windows_in_time_order(words: str, capsys: pytest.C
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "period"),
     [
         ("runs --since 2026-05-15T00:00Z", "runs triggered since 2026-05-15 00:00 UTC"),
         ("runs --since all --errors", ""),
@@ -177,17 +202,17 @@ def test_top_keeps_the_newest_windows_in_time_order(words: str, capsys: pytest.C
         ),
     ],
 )
-def test_table_states_its_period(words: str, told: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_table_states_its_period(words: str, period: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(words.split()) == 0
     lines = capsys.readouterr().out.splitlines()
     assert [line for line in lines if re.match("(runs|sessions|recent:) .*(since|before) ", line)] == (
-        [told] if told else []
+        [period] if period else []
     )
 
 
 @pytest.mark.filterwarnings("ignore:no run is in the time")
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "message"),
     [
         ("runs", "there are no runs triggered "),
         ("runs --streaks", "there are no runs triggered "),
@@ -197,28 +222,32 @@ def test_table_states_its_period(words: str, told: str, capsys: pytest.CaptureFi
         ("costs", "there are no sessions created "),
     ],
 )
-def test_table_without_runs_states_its_period(words: str, told: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_table_without_runs_states_its_period(
+    words: str, message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     window = ["--since", "2020-01-01T00:00Z", "--until", "2020-02-01T00:00Z"]
     assert main([*words.split(), *window]) == 0
-    assert capsys.readouterr().out == f"{told}since 2020-01-01 00:00 UTC and before 2020-02-01 00:00 UTC\n"
+    assert capsys.readouterr().out == f"{message}since 2020-01-01 00:00 UTC and before 2020-02-01 00:00 UTC\n"
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "message"),
     [
         ("errors", "no run failed"),
         ("runs --errors", "no run failed"),
         ("unusual --threshold 99", "no run is unusual"),
     ],
 )
-def test_result_without_rows_states_its_period(words: str, told: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_result_without_rows_states_its_period(
+    words: str, message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     runs = qd.load_runs()
     minutes = runs["triggered_at"].dt.floor("min")
     minute = minutes[~minutes.isin(minutes[runs["status"] != "completed"])].iloc[0]
     since, until = (f"{at:%Y-%m-%d %H:%M} UTC" for at in (minute, minute + pd.Timedelta("1min")))
     window = ["--since", minute.isoformat(), "--until", (minute + pd.Timedelta("1min")).isoformat()]
     assert main([*words.split(), *window]) == 0
-    assert capsys.readouterr().out == f"{told}; runs triggered since {since} and before {until}\n"
+    assert capsys.readouterr().out == f"{message}; runs triggered since {since} and before {until}\n"
 
 
 def test_names_are_truncated_before_dates_and_numbers(
@@ -440,7 +469,7 @@ def test_exit_code_is_kept_if_the_pipe_has_no_reader(
     assert capsys.readouterr().err == ""
 
 
-@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full")  # noqa: PTH110 - a device
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="this system has no /dev/full")  # noqa: PTH110 - a device
 def test_full_disk_prints_one_line_and_returns_2(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -454,8 +483,14 @@ def test_full_disk_prints_one_line_and_returns_2(
 def test_closed_standard_output_is_not_an_error(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    done = run_in_shell("qoderdata report r.html >&- 2>&-")
+    words = "export failures rates.csv"  # the file may get the descriptor of standard output
+    assert main(words.split()) == 0
+    written = Path("rates.csv").read_bytes()
+    Path("rates.csv").unlink()
+    capsys.readouterr()
+    done = run_in_shell(f"qoderdata {words} >&- 2>&-")
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert Path("rates.csv").read_bytes() == written
     monkeypatch.setattr(sys, "stdout", None)
     assert main(["failures", "--json"]) == 0
     sys.stdout.close()  # the null device, which `main` leaves open
@@ -531,7 +566,7 @@ def test_control_characters_in_errors_are_escaped(capsys: pytest.CaptureFixture[
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "pattern"),
     [
         ("failures --offline --cache-dir empty", "--offline, and .* Call once without --offline"),
         ("runs --offline --cache-dir empty", "--offline, and .* Call once without --offline"),
@@ -555,11 +590,11 @@ def test_control_characters_in_errors_are_escaped(capsys: pytest.CaptureFixture[
     ],
 )
 def test_error_messages_name_options_not_parameters(
-    words: str, told: str, capsys: pytest.CaptureFixture[str]
+    words: str, pattern: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["" if word == "''" else word for word in words.split(" ")]) == 2
     message = capsys.readouterr().err
-    assert re.match(f"qoderdata: {told}", message)
+    assert re.match(f"qoderdata: {pattern}", message)
     assert "=" not in message
 
 
@@ -584,12 +619,12 @@ def test_warnings_name_options_not_parameters(
 def test_message_of_the_service_is_not_rewritten(
     service: ScriptedService, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    error = {"type": "x", "message": "since=3 with offline=True. Call once without offline and make a new Client"}
+    text = "since=3 with offline=True. Call once without offline and make a new Client"
     for status in (400, 401):
-        service.play(service.answer(status, body=json.dumps({"type": "error", "error": error}).encode()))
+        service.play(service.answer(status, body=error_body("x", text)))
         assert main(["pull", "runs", "--refresh", "--base-url", service.base_url]) in {3, 4}
         message = capsys.readouterr().err
-        assert f": {error['message']}. " in message
+        assert f": {text}. " in message
     assert message.count("make a new Client") == 1
     assert re.search(r"token in Qoder Cloud and set QODER_ACCESS_TOKEN or QODER_PAT to it\. \[", message)
 
@@ -605,8 +640,7 @@ def test_advice_in_errors_names_options_not_parameters(
 def test_retry_messages_and_notes_name_options_not_parameters(
     service: ScriptedService, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    error = {"type": "rate_limit_error", "message": "Slow down with offline=True"}
-    body = json.dumps({"type": "error", "error": error}).encode()
+    body = error_body("rate_limit_error", "Slow down with offline=True")
     service.play(service.answer(429, body=body, retry_after_ms="1"), service.answer(403, body=body))
     assert main(["pull", "runs", "--refresh", "--verbose", "--base-url", service.base_url]) == 4
     retry = capsys.readouterr().err.splitlines()[0]
@@ -654,16 +688,18 @@ def test_findings_name_options_not_parameters(capsys: pytest.CaptureFixture[str]
     text = capsys.readouterr().out
     assert "--outcomes events reads how they ended" in text
     assert "load_runs" not in text
-    # After all events were read, this advice is omitted.
-    assert main(["pull", "runs", "--outcomes", "events"]) == 0
-    capsys.readouterr()
+
+
+@pytest.mark.filterwarnings("default")
+@pytest.mark.usefixtures("newest_edition_with_events")
+def test_advice_to_read_events_is_omitted_after_all_were_read(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["check", "--json", "--doubtful", "0"]) == 1
     (finding,) = [one for one in json.loads(capsys.readouterr().out) if one["kind"] == "incomplete_data"]
     assert finding["detail"].endswith("the service gave no session or no end for them.")
 
 
 @pytest.mark.filterwarnings("default")
-@pytest.mark.usefixtures("newest_edition")
+@pytest.mark.usefixtures("newest_edition_with_events")
 def test_narrow_table_keeps_names_and_complete_numbers(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -685,7 +721,7 @@ def test_narrow_table_keeps_names_and_complete_numbers(
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "note"),
     [
         ("cache", "`clear` removes them all and asks nothing. Snapshots cannot be had again"),
         (
@@ -704,9 +740,9 @@ def test_narrow_table_keeps_names_and_complete_numbers(
         ],
     ],
 )
-def test_help_contains_important_notes(words: str, told: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_help_contains_important_notes(words: str, note: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([*words.split(), "--help"]) == 0
-    assert told in " ".join(capsys.readouterr().out.split())
+    assert note in " ".join(capsys.readouterr().out.split())
 
 
 @pytest.mark.parametrize("columns", [40, 80])

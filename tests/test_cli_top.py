@@ -47,6 +47,8 @@ READ_AT = {"runs": NOW, "sessions": NOW, "deployments": None}
 HOSTILE = "evil\x1b]0;title\x07\x1b[2J\x1b[31m\r\nname \u202e[bold]x[/bold]"
 #: Seconds in which also a busy machine draws a view.
 TIMEOUT_S = 90.0
+#: Written to a terminal after its program ended, to know when all output was read.
+END_MARK = b"end of output"
 #: Allows an interval of less than 5 s, and sends each request once, with a timeout of 6 s.
 PROGRAM = (
     "import sys; from datetime import timedelta; from qoderdata.cli import main\n"
@@ -147,9 +149,9 @@ class Terminal:
         """Wait for the end of the program, check that it restored the terminal, and return the exit code."""
         code = self.process.wait(TIMEOUT_S)
         self.process.returncode = code
-        os.write(self.terminal, b"nothing more")
+        os.write(self.terminal, END_MARK)
         end = time.monotonic() + TIMEOUT_S
-        while not self.output.endswith(b"nothing more") and time.monotonic() < end:
+        while not self.output.endswith(END_MARK) and time.monotonic() < end:
             time.sleep(0.01)
         assert termios.tcgetattr(self.terminal) == self.mode
         assert self.output.count(b"\x1b[?1049h") == self.output.count(b"\x1b[?1049l")
@@ -464,9 +466,11 @@ def draw_lines(view: screen.View, size: tuple[int, int], *, seconds: float = 7, 
 
 
 @pytest.mark.parametrize(
-    "size", [(10, 1), (20, 5), (40, 10), (80, 24), (81, 25), (120, 30), (140, 45), (300, 200)]
+    "size",
+    [(10, 1), (20, 5), (40, 10), (80, 24), (81, 25), (120, 30), (140, 45), (300, 200)],
+    ids=lambda size: f"{size[0]}x{size[1]}",
 )
-@pytest.mark.parametrize("error", ["", "no answer " * 40])
+@pytest.mark.parametrize("error", ["", "no answer " * 40], ids=["no error", "long error"])
 def test_view_fits_terminals_of_any_size(view: screen.View, size: tuple[int, int], error: str) -> None:
     lines = draw_lines(replace(view, error=error), size)
     assert len([line for line in lines if line]) <= max(size[1], 4)

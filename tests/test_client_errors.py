@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from conftest import ScriptedService
 
 
-def envelope(kind: object, message: object, param: object = None) -> bytes:
+def error_body(kind: object, message: object, param: object = None) -> bytes:
     """Return the body of an error response as the service writes it."""
     error = {"type": kind, "message": message} | ({} if param is None else {"param": param})
     return json.dumps({"type": "error", "error": error}).encode()
@@ -57,7 +57,7 @@ def error_of(service: ScriptedService, status: int, body: bytes = b"", **headers
 def test_documented_error_statuses(
     service: ScriptedService, status: int, kind: str, exception: type[errors.APIStatusError], advice: str
 ) -> None:
-    error = error_of(service, status, envelope(kind, "That is how it is.", "limit"))
+    error = error_of(service, status, error_body(kind, "That is how it is.", "limit"))
     assert type(error) is exception
     assert (error.status_code, error.type, error.param) == (status, kind, "limit")
     assert (error.request_id, error.retry_after, error.attempts) == ("req_scripted", None, 1)
@@ -68,7 +68,7 @@ def test_documented_error_statuses(
 
 
 @pytest.mark.parametrize(
-    ("body", "content_type", "says"),
+    ("body", "content_type", "message"),
     [
         (b"", "application/json", "answered 502: an empty body."),
         (b"  \n", "text/plain", "answered 502: an empty body."),
@@ -81,21 +81,21 @@ def test_documented_error_statuses(
         (b'{"error": "no"}', "application/json", """answered 502: '{"error": "no"}'."""),
         (b'["no"]', "application/json", """answered 502: '["no"]'."""),
         (b"[" * 100_000, "application/json", "answered 502: '[[["),
-        (envelope(7, ["no"], {"a": 1}), "application/json", "answered 502: '{"),
-        (envelope("api_error", "", ""), "application/json", "answered 502 api_error: '{"),
+        (error_body(7, ["no"], {"a": 1}), "application/json", "answered 502: '{"),
+        (error_body("api_error", "", ""), "application/json", "answered 502 api_error: '{"),
         (
-            envelope("api_error", "two\nlines\x1b[31m\u202e"),
+            error_body("api_error", "two\nlines\x1b[31m\u202e"),
             "application/json",
             "502 api_error: two lines\ufffd[31m\ufffd.",
         ),
-        (envelope("api_error", "x" * 100_000), "application/json", "xxx…."),
+        (error_body("api_error", "x" * 100_000), "application/json", "xxx…."),
     ],
 )
 def test_message_is_one_short_line_for_any_body(
-    service: ScriptedService, body: bytes, content_type: str, says: str
+    service: ScriptedService, body: bytes, content_type: str, message: str
 ) -> None:
     error = error_of(service, 502, body, Content_Type=content_type)
-    assert says in str(error)
+    assert message in str(error)
     assert str(error).isprintable()
     assert len(str(error)) < 800
     assert "secret page" not in str(error)
@@ -103,7 +103,7 @@ def test_message_is_one_short_line_for_any_body(
 
 
 @pytest.mark.parametrize(
-    ("location", "says"),
+    ("location", "message"),
     [
         ("https://elsewhere.example/steal?token=abc", "a redirect to elsewhere.example, not followed"),
         ("//me:password@elsewhere.example:8443/x", "a redirect to elsewhere.example, not followed"),
@@ -114,10 +114,10 @@ def test_message_is_one_short_line_for_any_body(
 )
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
 def test_redirect_message_names_only_the_host(
-    service: ScriptedService, status: int, location: str, says: str
+    service: ScriptedService, status: int, location: str, message: str
 ) -> None:
     error = error_of(service, status, b"<html>Moved", Location=location)
-    assert says in str(error)
+    assert message in str(error)
     assert "QODER_MANAGED_BASE_URL" in str(error)
     assert not any(word in str(error) for word in ("abc", "password", "steal", "login"))
     assert len(service.requests) == 1
@@ -136,7 +136,7 @@ def test_request_id_is_shortened_to_one_printable_line(service: ScriptedService)
 
 
 @pytest.mark.parametrize(
-    ("header", "told", "expected"),
+    ("header", "id_in_body", "expected"),
     [
         (None, "req_body", "req_body"),
         ("", "req_body", "req_body"),
@@ -146,9 +146,9 @@ def test_request_id_is_shortened_to_one_printable_line(service: ScriptedService)
 )
 @pytest.mark.parametrize("error", [{"type": "api_error", "message": "no"}, "no", None])
 def test_request_id_comes_from_the_header_else_from_the_body(
-    service: ScriptedService, header: str | None, told: object, expected: str | None, error: object
+    service: ScriptedService, header: str | None, id_in_body: object, expected: str | None, error: object
 ) -> None:
-    body = json.dumps({"type": "error", "error": error, "request_id": told}).encode()
+    body = json.dumps({"type": "error", "error": error, "request_id": id_in_body}).encode()
     line = b"" if header is None else f"x-request-id: {header}\r\n".encode()
     service.play(b"HTTP/1.1 404 No\r\n%bContent-Length: %d\r\n\r\n%b" % (line, len(body), body))
     with pytest.raises(errors.NotFoundError) as caught:
@@ -176,7 +176,7 @@ def test_invalid_response_is_not_quoted_in_the_message(service: ScriptedService)
 @pytest.mark.parametrize("pages", [None, 3])
 def test_error_is_unchanged_by_pickling_and_copying(service: ScriptedService, pages: int | None) -> None:
     """Process pools pickle exceptions."""
-    error = error_of(service, 429, envelope("rate_limit_error", "slow down", "x"), Retry_After="120")
+    error = error_of(service, 429, error_body("rate_limit_error", "slow down", "x"), Retry_After="120")
     error.pages = pages
     for duplicate in (pickle.loads(pickle.dumps(error)), copy.copy(error), copy.deepcopy(error)):  # noqa: S301 - made by this test
         assert type(duplicate) is errors.RateLimitError

@@ -37,11 +37,11 @@ def chunk(data: bytes) -> bytes:
     return b"%x\r\n%b\r\n" % (len(data), data)
 
 
-#: What the server sends first, and what it then repeats slowly.
-DRIPS: dict[str, tuple[bytes, Iterable[bytes]]] = {
+#: Endless responses, by the part that does not end: what the server sends first, and what it then repeats.
+SLOW_RESPONSES: dict[str, tuple[bytes, Iterable[bytes]]] = {
     "status line": (b"HTTP/1.1 200 ", [b"O"]),
     "headers": (OK + b"X-Long: ", [b"x"]),
-    "100-continue": (b"", [b"HTTP/1.1 100 Continue\r\n\r\n"]),
+    "interim responses": (b"", [b"HTTP/1.1 100 Continue\r\n\r\n"]),
     "body": (OK + b"Content-Length: 1000000\r\n\r\n", [b" "]),
     "chunks": (CHUNKED + b"\r\n", [chunk(b" ")]),
     "chunk size": (CHUNKED + b"\r\n", [b"0"]),
@@ -54,12 +54,14 @@ DRIPS: dict[str, tuple[bytes, Iterable[bytes]]] = {
     "body of an error": (b"HTTP/1.1 503 No\r\nContent-Length: 1000000000\r\n\r\n", [b" "]),
 }
 
-#: The same, repeated as fast as the client reads.
-FLOODS = {
-    name: response for name, response in DRIPS.items() if name not in {"status line", "headers", "chunk size"}
+#: Endless responses that arrive as fast as the client reads.
+FAST_RESPONSES = {
+    name: response
+    for name, response in SLOW_RESPONSES.items()
+    if name not in {"status line", "headers", "chunk size"}
 } | {
     "body without a length": (OK + b"\r\n", [b" "]),
-    "declared body": (OK + b"Content-Length: 100000000000\r\n\r\n", [b" "]),
+    "body with a large Content-Length": (OK + b"Content-Length: 100000000000\r\n\r\n", [b" "]),
 }
 
 
@@ -103,9 +105,9 @@ def _real_clock(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("_real_clock")
 class TestTimeLimit:
-    @pytest.mark.parametrize("drip", DRIPS)
-    def test_slow_endless_response_times_out(self, drip: str) -> None:
-        first, then = DRIPS[drip]
+    @pytest.mark.parametrize("part", SLOW_RESPONSES)
+    def test_slow_endless_response_times_out(self, part: str) -> None:
+        first, then = SLOW_RESPONSES[part]
         with server(first, then, every=0.01) as port:
             client = Client("pt-secret", f"http://127.0.0.1:{port}", timeout=(5, 0.1), max_retries=0)
             started = time.monotonic()
@@ -115,13 +117,13 @@ class TestTimeLimit:
 
     def test_slow_endless_response_over_tls_times_out(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(_TLS))
-        with server(*DRIPS["headers"], every=0.01, tls=True) as port:
+        with server(*SLOW_RESPONSES["headers"], every=0.01, tls=True) as port:
             client = Client("pt-secret", f"https://127.0.0.1:{port}", timeout=(5, 0.1), max_retries=0)
             with pytest.raises(errors.APITimeoutError):
                 client.get_deployment("dep_1")
 
     def test_slow_endless_proxy_response_raises_connection_error(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        with server(*DRIPS["headers"], every=0.01) as port:
+        with server(*SLOW_RESPONSES["headers"], every=0.01) as port:
             monkeypatch.setenv("HTTPS_PROXY", f"http://127.0.0.1:{port}")
             client = Client("pt-secret", "https://api.qoder.example", timeout=(5, 0.1), max_retries=0)
             with pytest.raises(errors.APIConnectionError):
@@ -163,7 +165,7 @@ class TestSizeLimit:
         client = Client("pt-secret", service.base_url, max_response_bytes=_LIMIT)
         with pytest.raises(errors.APIResponseValidationError, match=r"more than 1048576 .*max_response_bytes"):
             client.get_deployment("dep_1")
-        assert len(service.requests) == 1, "it would be as large again"
+        assert len(service.requests) == 1, "a response above the limit is not requested again"
 
     def test_limit_bounds_the_memory_used_for_decompression(self, service: ScriptedService) -> None:
         """The body is counted while it is read, not afterwards."""
@@ -180,11 +182,11 @@ class TestSizeLimit:
         finally:
             tracemalloc.stop()
 
-    @pytest.mark.parametrize("flood", FLOODS)
+    @pytest.mark.parametrize("part", FAST_RESPONSES)
     @pytest.mark.usefixtures("_real_clock")
-    def test_fast_endless_response_is_stopped_by_the_size_limit(self, flood: str) -> None:
+    def test_fast_endless_response_is_stopped_by_the_size_limit(self, part: str) -> None:
         """In each part of a response the size limit is reached long before the time limit."""
-        first, then = FLOODS[flood]
+        first, then = FAST_RESPONSES[part]
         with server(first, then, every=0) as port:
             client = Client(
                 "pt-secret", f"http://127.0.0.1:{port}", max_retries=0, max_response_bytes=_LIMIT, timeout=(5, 5)

@@ -57,28 +57,28 @@ RETRYABLE: dict[str, tuple[Answer, type[errors.APIError]]] = {
     "429 with Retry-After": (answer(429, Retry_After="3"), errors.RateLimitError),
     "500": (answer(500), errors.InternalServerError),
     "502 in HTML": (answer(502, b"<html>Bad gateway</html>"), errors.InternalServerError),
-    "503 empty": (answer(503, b""), errors.InternalServerError),
+    "503 with an empty body": (answer(503, b""), errors.InternalServerError),
     "504": (answer(504), errors.InternalServerError),
     "529": (answer(529), errors.InternalServerError),
-    "400 to be retried": (answer(400, x_should_retry="true"), errors.BadRequestError),
-    "reset": (reset, errors.APIConnectionError),
-    "closed without an answer": (then_close(b""), errors.APIConnectionError),
-    "headers cut short": (then_close(b"HTTP/1.1 200 OK\r\nContent-Le"), errors.APIResponseValidationError),
-    "no HTTP": (then_close(b"SSH-2.0-OpenSSH\r\n"), errors.APIConnectionError),
-    "body cut short": (then_close(answer(body=b'{"a"', Content_Length="100")), errors.APIConnectionError),
-    "chunk cut short": (then_close(CHUNKED + b"\r\n64\r\n{}"), errors.APIConnectionError),
+    "400 with x-should-retry": (answer(400, x_should_retry="true"), errors.BadRequestError),
+    "TCP reset": (reset, errors.APIConnectionError),
+    "closed without a response": (then_close(b""), errors.APIConnectionError),
+    "truncated headers": (then_close(b"HTTP/1.1 200 OK\r\nContent-Le"), errors.APIResponseValidationError),
+    "not HTTP": (then_close(b"SSH-2.0-OpenSSH\r\n"), errors.APIConnectionError),
+    "truncated body": (then_close(answer(body=b'{"a"', Content_Length="100")), errors.APIConnectionError),
+    "truncated chunk": (then_close(CHUNKED + b"\r\n64\r\n{}"), errors.APIConnectionError),
     "last chunk missing": (then_close(CHUNKED + b"\r\n2\r\n{}\r\n"), errors.APIConnectionError),
-    "zipped chunk cut short": (
+    "truncated gzip chunk": (
         then_close(CHUNKED + b"Content-Encoding: gzip\r\n\r\n%x\r\n" % len(ZIPPED) + ZIPPED[:50]),
         errors.APIConnectionError,
     ),
-    "not zipped at all": (answer(body=b"[1]", Content_Encoding="gzip"), errors.APIConnectionError),
-    "zip cut short": (answer(body=ZIPPED[:-50], Content_Encoding="gzip"), errors.APIResponseValidationError),
-    "JSON cut short": (answer(body=b'{"a": [1, 2'), errors.APIResponseValidationError),
-    "HTML with 200": (answer(body=b"<!doctype html><p>Log in"), errors.APIResponseValidationError),
-    "empty with 200": (answer(body=b""), errors.APIResponseValidationError),
+    "gzip header but no gzip body": (answer(body=b"[1]", Content_Encoding="gzip"), errors.APIConnectionError),
+    "truncated gzip body": (answer(body=ZIPPED[:-50], Content_Encoding="gzip"), errors.APIResponseValidationError),
+    "truncated JSON": (answer(body=b'{"a": [1, 2'), errors.APIResponseValidationError),
+    "200 in HTML": (answer(body=b"<!doctype html><p>Log in"), errors.APIResponseValidationError),
+    "200 with an empty body": (answer(body=b""), errors.APIResponseValidationError),
     "204": (answer(204, b""), errors.APIResponseValidationError),
-    "trailing junk": (answer(body=b"{} {}"), errors.APIResponseValidationError),
+    "text after the JSON": (answer(body=b"{} {}"), errors.APIResponseValidationError),
     "not UTF-8": (answer(body=b'{"a": "\xff"}'), errors.APIResponseValidationError),
 }
 
@@ -163,7 +163,7 @@ class TestRetryableFaults:
         def read(body: bytes) -> int:
             bodies.append(body)
             if len(bodies) < 3:
-                raise ValueError("not whole")
+                raise ValueError("incomplete")
             return len(bodies)
 
         service.play(answer(body=b"1"), answer(body=b"2"), answer(body=b"3"))
@@ -197,11 +197,11 @@ class TestNotRetried:
 
     def test_validation_error_from_read_gets_the_request_id(self, service: ScriptedService) -> None:
         def read(body: bytes) -> None:
-            raise errors.APIResponseValidationError(f"{len(body)} bytes, and no list")
+            raise errors.APIResponseValidationError(f"{len(body)} bytes, not a list")
 
         with pytest.raises(errors.APIResponseValidationError) as caught:
             Client("pt-secret", service.base_url).get("/deployments", {}, read)
-        assert str(caught.value) == "2 bytes, and no list [1 attempt in 0.0 s; request id req_scripted]"
+        assert str(caught.value) == "2 bytes, not a list [1 attempt in 0.0 s; request id req_scripted]"
         assert len(service.requests) == 1
 
     def test_other_error_from_read_is_raised_unchanged(self, service: ScriptedService) -> None:

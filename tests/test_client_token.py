@@ -24,6 +24,7 @@ from qoderdata.client.transport import Token
 from qoderdata.load import load_agents
 from qoderdata.pages import walk
 from qoderdata.settings import Secret
+from tests.test_client_errors import error_body
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -41,7 +42,7 @@ def traceback_with_locals(error: BaseException) -> str:
     link: BaseException | None = error
     while link is not None:
         seen.extend(traceback.TracebackException.from_exception(link, capture_locals=True, compact=False).format())
-        seen.extend([str(link), repr(link), repr(link.args), pprint.pformat(vars(link))])
+        seen += [str(link), repr(link), repr(link.args), repr(vars(link)), pprint.pformat(vars(link))]
         link = link.__cause__ or link.__context__
     return "\n".join(seen)
 
@@ -52,12 +53,15 @@ def error_of(call: Callable[[], object]) -> BaseException:
         call()
     except BaseException as error:  # noqa: BLE001 - KeyboardInterrupt is one of the cases
         return error
-    raise AssertionError("nothing was raised")
+    raise AssertionError("no exception was raised")
 
 
-def envelope(message: str, **more: str) -> bytes:
-    """Return the body of an error response as the service writes it."""
-    return json.dumps({"type": "error", "error": {"type": "api_error", "message": message, **more}}).encode()
+def write_netrc(home: Path, host: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Write a netrc file with a password for a host, and let the environment name it."""
+    netrc = home / ".netrc"
+    netrc.write_text(f"machine {host} login me password netrcpassword\n")
+    netrc.chmod(0o600)
+    monkeypatch.setenv("NETRC", str(netrc))
 
 
 class TestTokenIsNotShown:
@@ -65,9 +69,9 @@ class TestTokenIsNotShown:
         "answer",
         [
             (200, b"not json, but " + TOKEN.encode(), {}),
-            (401, envelope(f"the token {TOKEN} has expired"), {}),
-            (400, envelope("no", type=TOKEN, param=TOKEN), {}),
-            (400, envelope("x" * 280 + TOKEN), {}),
+            (401, error_body("api_error", f"the token {TOKEN} has expired"), {}),
+            (400, error_body(TOKEN, "no", TOKEN), {}),
+            (400, error_body("api_error", "x" * 280 + TOKEN), {}),
             (500, b" " * 1180 + TOKEN.encode() * 3, {"Content_Type": "text/plain"}),
             (403, b"Authorization: Bearer " + TOKEN.encode(), {"Content_Type": "text/plain"}),
             (502, b"<html>" + TOKEN.encode(), {}),
@@ -75,7 +79,18 @@ class TestTokenIsNotShown:
             (302, b"", {"Location": f"https://{TOKEN}.example/{TOKEN}"}),
             (302, b"", {"Location": f"https://evil.example/?token={TOKEN}"}),
         ],
-        ids=lambda answer: str(answer[0]),
+        ids=[
+            "200: body without JSON",
+            "401: message",
+            "400: type and parameter",
+            "400: end of a long message",
+            "500: end of a long text",
+            "403: text",
+            "502: HTML",
+            "503: headers",
+            "302: host of the redirect",
+            "302: query of the redirect",
+        ],
     )
     def test_token_repeated_in_a_response_is_masked(
         self, service: ScriptedService, caplog: pytest.LogCaptureFixture, answer: tuple[int, bytes, dict[str, str]]
@@ -104,7 +119,7 @@ class TestTokenIsNotShown:
 
         def raise_error(*_: object) -> None:
             try:
-                int("an earlier one, still being handled")
+                int("an exception that is still being handled")
             except ValueError:
                 raise raised  # noqa: B904 - with a context, on purpose
 
@@ -116,9 +131,9 @@ class TestTokenIsNotShown:
         assert TOKEN not in traceback_with_locals(error)
 
     def test_exception_in_the_fetch_thread_does_not_show_the_token(self, service: ScriptedService) -> None:
-        service.play(service.answer(401, envelope(TOKEN)))
+        service.play(service.answer(401, error_body("api_error", TOKEN)))
         client = Client(TOKEN, service.base_url)
-        pages = walk(lambda _cursor, _limit: client.get("/deployments", {}, lambda _: pytest.fail("unread")))
+        pages = walk(lambda *_: client.get("/deployments", {}, lambda _: pytest.fail("the error was read")))
         error = error_of(lambda: next(pages))
         assert isinstance(error, errors.AuthenticationError)
         assert TOKEN not in traceback_with_locals(error)
@@ -135,6 +150,17 @@ class TestTokenIsNotShown:
             lambda: Client(TOKEN, max_retries=-1),
             lambda: Client(TOKEN, timeout=-1),
             lambda: settings.resolve_token(f"{TOKEN}\n{TOKEN}"),
+        ],
+        ids=[
+            "token with spaces",
+            "token that is not ASCII",
+            "unencrypted base URL",
+            "base URL without a scheme",
+            "base URL with an invalid host",
+            "workspace with a line break",
+            "negative max_retries",
+            "negative timeout",
+            "token with a line break",
         ],
     )
     def test_invalid_argument_error_does_not_show_the_token(self, call: Callable[[], object]) -> None:
@@ -190,6 +216,16 @@ class TestTokenIsNotShown:
             lambda token: settings.resolve_token(cast("str", f"{token}\n{token}".encode())),
             lambda token: Token(Secret(token), base_url="https://[bad"),
         ],
+        ids=[
+            "token with spaces",
+            "bytes with spaces",
+            "unencrypted base URL",
+            "negative max_retries",
+            "negative read timeout",
+            "token with a line break",
+            "bytes with a line break",
+            "invalid base URL",
+        ],
     )
     def test_rich_traceback_with_locals_does_not_show_the_token(
         self, call: Callable[[str], object], token: str
@@ -226,12 +262,12 @@ class TestTokenIsNotShown:
     def test_token_in_a_validation_error_is_masked(self, service: ScriptedService) -> None:
         def read(body: bytes) -> None:
             key = json.loads(body)["key"]
-            raise errors.APIResponseValidationError(f"the key {key!r} is odd") from ValueError(key)
+            raise errors.APIResponseValidationError(f"the key {key!r} is invalid") from ValueError(key)
 
         service.play(service.answer(body=json.dumps({"key": TOKEN}).encode()))
         client = Client(TOKEN, service.base_url)
         error = error_of(lambda: client.get("/deployments", {}, read))
-        assert str(error).startswith("the key '***' is odd")
+        assert str(error).startswith("the key '***' is invalid")
         assert TOKEN not in traceback_with_locals(error)
 
     def test_token_given_as_an_id_is_masked(self, service: ScriptedService) -> None:
@@ -272,10 +308,7 @@ class TestTokenIsSentToOneOrigin:
         self, service: ScriptedService, isolated_home: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """By default, the library `requests` replaces the header by a password from there."""
-        netrc = isolated_home / ".netrc"
-        netrc.write_text("machine 127.0.0.1 login me password netrcpassword\n")
-        netrc.chmod(0o600)
-        monkeypatch.setenv("NETRC", str(netrc))
+        write_netrc(isolated_home, "127.0.0.1", monkeypatch)
         assert requests.utils.get_netrc_auth(service.base_url) == ("me", "netrcpassword")
         Client(TOKEN, service.base_url).get_deployment("dep_1")
         received = [value for name, value in service.requests[0].headers.items() if name == "Authorization"]
@@ -285,10 +318,7 @@ class TestTokenIsSentToOneOrigin:
         self, isolated_home: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """Over HTTPS, the library `requests` reads the environment (`trust_env`)."""
-        netrc = isolated_home / ".netrc"
-        netrc.write_text("machine api.qoder.com login me password netrcpassword\n")
-        netrc.chmod(0o600)
-        monkeypatch.setenv("NETRC", str(netrc))
+        write_netrc(isolated_home, "api.qoder.com", monkeypatch)
         client = Client(TOKEN, "https://api.qoder.com/api")
         assert client._transport._session.trust_env
         assert "Authorization" not in client._transport._template.headers

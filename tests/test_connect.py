@@ -61,10 +61,10 @@ def test_with_a_token_connect_uses_the_account_of_the_environment(
     assert abs(pd.Timestamp.now("UTC") - now) < pd.Timedelta("1min")
 
 
-@pytest.mark.parametrize(("given", "error"), [({"deploys": 3}, TypeError), ({"edition": "Z"}, ValueError)])
-def test_invalid_arguments_raise_an_error(given: dict[str, Any], error: type[Exception]) -> None:
+@pytest.mark.parametrize(("arguments", "error"), [({"deploys": 3}, TypeError), ({"edition": "Z"}, ValueError)])
+def test_invalid_arguments_raise_an_error(arguments: dict[str, Any], error: type[Exception]) -> None:
     with pytest.raises(error):
-        qd.connect(**given)
+        qd.connect(**arguments)
     assert module is qd.connect
 
 
@@ -90,6 +90,17 @@ def test_process_with_a_sandbox_ends_by_itself() -> None:
         lambda client: qd.load_events("sess_1", client=client),
         qd.snapshots,
         qd.load_snapshots,
+    ],
+    ids=[
+        "load_deployments",
+        "load_deployments with as_of",
+        "load_runs",
+        "load_sessions",
+        "load_agents",
+        "load_environments",
+        "load_events",
+        "snapshots",
+        "load_snapshots",
     ],
 )
 def test_tuple_returned_by_connect_is_refused_as_client(call: Any) -> None:  # noqa: ANN401 - a function

@@ -155,7 +155,7 @@ class TestRequireColumns:
             until="2026-06-15T00:00Z",
         ),
     ],
-    ids=["misfit", "twice", "impossible counters", "unreadable schedule"],
+    ids=["value of the wrong type", "duplicate id", "more failures than runs", "invalid cron expression"],
 )
 def test_warning_points_at_the_line_of_the_caller(call: Callable[[], object]) -> None:
     """Otherwise Python would show equal warnings from different calls only once."""

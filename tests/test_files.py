@@ -91,7 +91,7 @@ class TestReplace:
         replace(target, writer_of(b"new"))
         assert (mode(target), target.read_bytes()) == (kept, b"new")
 
-    @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file away")
+    @pytest.mark.skipif(os.geteuid() != 0, reason="only root can change the owner of a file")
     def test_owner_of_the_old_file_is_kept(self, tmp_path: Path) -> None:
         target = tmp_path / "file"
         target.write_bytes(b"old")
@@ -228,17 +228,26 @@ class TestSpecialFiles:
                 replace("socket", writer_of(b"new"))
         assert stat.S_ISSOCK((tmp_path / "socket").stat().st_mode)
 
-    @pytest.mark.parametrize("name", ["/dev/stdout", "/dev/fd/1", "/proc/self/fd/1", "/dev/stderr", "/dev/fd/2"])
+    @pytest.mark.parametrize(
+        ("stream", "names"),
+        [
+            ("stdout", ["/dev/stdout", "/dev/fd/1", "/proc/self/fd/1"]),
+            ("stderr", ["/dev/stderr", "/dev/fd/2"]),
+        ],
+        ids=["stdout", "stderr"],
+    )
     @pytest.mark.parametrize("into", ["file", "pipe"])
-    def test_output_to_standard_streams_keeps_the_order(self, tmp_path: Path, name: str, into: str) -> None:
+    def test_output_to_standard_streams_keeps_the_order(
+        self, tmp_path: Path, stream: str, names: list[str], into: str
+    ) -> None:
         """Text printed before and after is kept, also where the shell redirects the output to a file."""
         program = f"""
             import sys
             from qoderdata.files import replace
-            stream = sys.stdout if "1" in {name!r} or "out" in {name!r} else sys.stderr
-            print("before", file=stream)
-            replace({name!r}, lambda sink: sink.write(b"new\\n"))
-            print("after", file=stream)
+            for name in {names}:
+                print("before", name, file=sys.{stream})
+                replace(name, lambda sink: sink.write(b"new\\n"))
+                print("after", name, file=sys.{stream})
         """
         out = tmp_path / "out"
         with out.open("wb") as handle:
@@ -246,8 +255,10 @@ class TestSpecialFiles:
             done = subprocess.run(
                 [sys.executable, "-c", textwrap.dedent(program)],
                 stdout=target, stderr=subprocess.STDOUT, check=True, timeout=60,
+                env=os.environ | {"PYTHONUNBUFFERED": ""},  # so that printed text waits in the buffer
             )  # fmt: skip
-        assert (out.read_bytes() if into == "file" else done.stdout) == b"before\nnew\nafter\n"
+        written = out.read_bytes() if into == "file" else done.stdout
+        assert written.decode() == "".join(f"before {name}\nnew\nafter {name}\n" for name in names)
 
 
 def test_full_disk_error_names_the_file(tmp_path: Path) -> None:
@@ -355,7 +366,7 @@ def test_second_lock_in_this_process_raises(tmp_path: Path) -> None:
         pytest.raises(CacheError, match=r"another process holds .*runs\.lock"),
         Folder(tmp_path / "cache").lock("runs", timeout=0),
     ):
-        raise AssertionError("two holders")
+        raise AssertionError("the lock is held twice")
     with folder.lock("runs", timeout=0):
         pass
 
@@ -373,7 +384,7 @@ def test_lock_excludes_other_processes(tmp_path: Path) -> None:
         assert process.stdout is not None
         assert process.stdout.readline() == b"held\n"
         with pytest.raises(CacheError), folder.lock("runs", timeout=0):
-            raise AssertionError("two holders")
+            raise AssertionError("two processes hold the lock")
         process.kill()
         process.wait()
         with folder.lock("runs", timeout=5):

@@ -80,7 +80,10 @@ def distributions(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]
 
 @pytest.fixture(scope="module")
 def environment(distributions: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Install the wheel into a new environment that can import the other packages of this one."""
+    """Install the wheel into a new environment that can import the other packages of this one.
+
+    Programs run there with an empty PYTHONPATH: it could name this checkout.
+    """
     folder = tmp_path_factory.mktemp("fresh")
     venv.create(folder, with_pip=False)
     python = folder / "bin" / "python"
@@ -138,9 +141,9 @@ def test_command_works_in_a_fresh_environment(environment: Path, tmp_path: Path)
     (script,) = PROJECT["scripts"]
     assert script == PROJECT["name"]
     command = environment / "bin" / script
-    assert run(command, "--version", cwd=tmp_path).split() == ["qoderdata", qoderdata.__version__]
+    assert run(command, "--version", cwd=tmp_path, PYTHONPATH="").split() == ["qoderdata", qoderdata.__version__]
     demo = [command, "demo", "--deployments", "20", "--out", tmp_path / "demo"]
-    printed = run(*demo, cwd=tmp_path, QODERDATA_CACHE_DIR=str(tmp_path))
+    printed = run(*demo, cwd=tmp_path, QODERDATA_CACHE_DIR=str(tmp_path), PYTHONPATH="")
     written = {Path(line.strip()) for line in printed.split("Written:\n")[1].splitlines() if line[:2] == "  "}
     assert written == {path for path in (tmp_path / "demo").iterdir() if path.is_file()}
     assert {path.suffix for path in written} == {".csv", ".html", ".parquet", ".png"}
@@ -158,7 +161,8 @@ def test_pull_and_report_work_in_a_fresh_environment(environment: Path, tmp_path
         "print(len(df))\n"
     )
     python = environment / "bin" / "python"
-    printed = run(python, "-W", "ignore", "-c", code, cwd=tmp_path, QODERDATA_CACHE_DIR=str(tmp_path)).split()
+    variables = {"QODERDATA_CACHE_DIR": str(tmp_path), "PYTHONPATH": ""}
+    printed = run(python, "-W", "ignore", "-c", code, cwd=tmp_path, **variables).split()
     assert Path(printed[0]).is_relative_to(environment)
     assert printed[1:] == [qoderdata.__version__, "20"]
     assert "</html>" in (tmp_path / "report.html").read_text(encoding="utf-8")

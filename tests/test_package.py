@@ -43,7 +43,7 @@ def test_public_docstring_is_complete(name: str) -> None:
     found = validate(f"{public.__module__}.{public.__qualname__}")
     assert [(code, text) for code, text in found["errors"] if code not in NOT_REQUIRED] == []
     documentation = inspect.getdoc(public) or ""
-    assert ">>>" in documentation, "an example that runs"
+    assert ">>>" in documentation, "the docstring has no example that runs"
 
 
 def test_public_names_are_imported_on_first_use() -> None:

@@ -48,7 +48,7 @@ from qoderdata.sandbox import Sandbox
 from qoderdata.schema import AGENTS, DEPLOYMENTS, ENVIRONMENTS, EVENTS, RUNS, SESSIONS, Schema
 from qoderdata.store import RUNS_TABLE, TableStore
 from tests import hostile_pages
-from tests.test_client_limits import DRIPS, FLOODS, chunk, server
+from tests.test_client_limits import FAST_RESPONSES, SLOW_RESPONSES, chunk, server
 from tests.test_decode_properties import rows
 from tests.test_load_runs_inconsistent import EMPTY_PAGE, FakeService
 
@@ -608,15 +608,17 @@ def test_invalid_response_raises_api_error(name: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("_real_clock")
-@pytest.mark.parametrize(("name", "every"), [*((name, 0.01) for name in DRIPS), *((name, 0.0) for name in FLOODS)])
+@pytest.mark.parametrize(
+    ("name", "every"), [*((name, 0.01) for name in SLOW_RESPONSES), *((name, 0.0) for name in FAST_RESPONSES)]
+)
 def test_endless_response_raises_api_error(name: str, every: float, tmp_path: Path) -> None:
-    first, then = (DRIPS if every else FLOODS)[name]
+    first, then = (SLOW_RESPONSES if every else FAST_RESPONSES)[name]
     with server(first, then, every=every) as port, pytest.raises(APIError):
         load_from(f"http://127.0.0.1:{port}", tmp_path)
 
 
 def test_at_least_60_responses_are_tested() -> None:
-    assert len(VALID_RESPONSES) + len(INVALID_RESPONSES) + len(DRIPS) + len(FLOODS) >= 60
+    assert len(VALID_RESPONSES) + len(INVALID_RESPONSES) + len(SLOW_RESPONSES) + len(FAST_RESPONSES) >= 60
 
 
 # -- bits --------------------------------------------------------------------------------------------------------

@@ -101,7 +101,7 @@ class TestBaseUrl:
         assert settings.resolve_base_url(text) == url
 
     @pytest.mark.parametrize(
-        ("text", "says"),
+        ("text", "message"),
         [
             ("http://api.qoder.com", "unencrypted"),
             ("http://127.0.0.1.evil.example", "unencrypted"),
@@ -123,8 +123,8 @@ class TestBaseUrl:
             ("https://a.example:99999", "not a URL"),
         ],
     )
-    def test_invalid_url_raises_value_error(self, text: str, says: str) -> None:
-        with pytest.raises(ValueError, match=says) as caught:
+    def test_invalid_url_raises_value_error(self, text: str, message: str) -> None:
+        with pytest.raises(ValueError, match=message) as caught:
             settings.resolve_base_url(text)
         assert "secret" not in str(caught.value)
         assert "the base URL in the argument base_url " in str(caught.value)
@@ -197,7 +197,7 @@ class TestCacheFolder:
         folder = tmp_path / "shared"
         folder.mkdir()
         folder.chmod(mode)
-        assert settings.resolve_cache_dir(folder) == str(folder), "one's own folder may have any mode"
+        assert settings.resolve_cache_dir(folder) == str(folder), "a folder of the same user may have any mode"
         monkeypatch.setattr(os, "geteuid", lambda: folder.stat().st_uid + 1)
         expected = pytest.warns(
             errors.CacheWarning, match=r"shared belongs to another user.*cache_dir to a folder of your own"

@@ -11,7 +11,6 @@ import json
 import logging
 import os
 import pickle
-import traceback
 import warnings
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -28,6 +27,7 @@ from qoderdata.client import Client, client
 from qoderdata.decode import Decoder
 from qoderdata.files import Folder
 from qoderdata.sandbox import Sandbox
+from tests.test_client_token import traceback_with_locals
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -92,7 +92,7 @@ class Outputs:
         except kind as error:
             self.failures.append(error)
         else:
-            raise AssertionError(f"no {kind.__name__}")
+            raise AssertionError(f"no {kind.__name__} was raised")
 
 
 @pytest.fixture
@@ -145,7 +145,6 @@ def call_all_analyses(outputs: Outputs, deployments: pd.DataFrame, runs: pd.Data
     for name, frame in (("deployments", deployments), ("runs", runs), ("rates", rates)):
         qd.export_csv(frame, outputs.folder / f"{name}.csv")
         qd.export_parquet(frame, outputs.folder / f"{name}.parquet")
-    qd.write_report(deployments, outputs.folder / "report.html", runs=runs, start=now)
 
 
 def run_all_commands(outputs: Outputs, sandbox: Sandbox) -> None:
@@ -161,7 +160,7 @@ def run_all_commands(outputs: Outputs, sandbox: Sandbox) -> None:
         "cache --json": 0,
         f"export deployments {out}-export.csv": 0,
         f"export lints {out}-lints.parquet": 0,
-        f"report {out}-report.html --runs": 0,
+        f"report {out}-report.html --runs --since all --start {sandbox.now.isoformat()}": 0,
         "failures --base-url http://127.0.0.1:9/api/v1/cloud --offline": 2,
         "failures --base-url http://example.com": 2,
         f"failures --refresh --base-url {sandbox.base_url}/elsewhere": 4,
@@ -228,17 +227,6 @@ def raise_error(error: BaseException) -> Callable[..., Any]:
     return fail
 
 
-def traceback_with_locals(error: BaseException) -> str:
-    """Format an exception, its causes and contexts, with the local variables of every frame and all attributes."""
-    seen: list[str] = []
-    link: BaseException | None = error
-    while link is not None:
-        seen.extend(traceback.TracebackException.from_exception(link, capture_locals=True, compact=False).format())
-        seen += [str(link), repr(link), repr(link.args), repr(vars(link))]
-        link = link.__cause__ or link.__context__
-    return "\n".join(seen)
-
-
 def file_contents(folder: Path) -> Iterator[tuple[str, bytes]]:
     """Yield the name and the bytes of every file, and the rows and metadata of every Parquet file."""
     for path in folder.rglob("*"):
@@ -250,8 +238,8 @@ def file_contents(folder: Path) -> Iterator[tuple[str, bytes]]:
                     table = pq.read_table(path, partitioning=None)
                 except pa.ArrowInvalid:  # damaged by the test
                     continue
-                yield f"{path}, its rows", repr(table.to_pylist()).encode(errors="surrogatepass")
-                yield f"{path}, its metadata", repr(pq.read_metadata(path).metadata).encode()
+                yield f"{path} (rows)", repr(table.to_pylist()).encode(errors="surrogatepass")
+                yield f"{path} (metadata)", repr(pq.read_metadata(path).metadata).encode()
 
 
 @pytest.mark.filterwarnings("default")
@@ -273,7 +261,7 @@ def test_token_is_in_no_output_of_any_call_or_failure(
         call_all_analyses(outputs, deployments, runs, now)
         run_all_commands(outputs, sandbox)
         contents: dict[str, str | bytes] = {
-            f"before all failed, {name}": found for name, found in file_contents(tmp_path)
+            f"before the failures: {name}": found for name, found in file_contents(tmp_path)
         }
         cause_all_failures(outputs, sandbox, monkeypatch)
     screen = capfd.readouterr()
@@ -297,12 +285,19 @@ def test_token_is_in_no_output_of_any_call_or_failure(
     assert len(screen.out) > 1000
     assert len(screen.err) > 500
 
+    page = (tmp_path / "out-report.html").read_text(encoding="utf-8")
+    assert any(message in page for message in outputs.frames[1]["error_message"].dropna()), "no run in the report"
+
     # The values of `environment_variables` are in the cache only.
     for shown in (caplog.text, screen.out, screen.err, *(str(one.message) for one in caught)):
         assert SECRET not in shown
-    for name in ("report.html", "out-report.html", "deployments.csv", "out-deployments.csv", "out-export.csv"):
+    for name in ("out-report.html", "deployments.csv", "out-deployments.csv", "out-export.csv"):
         assert SECRET.encode() not in (tmp_path / name).read_bytes(), name
-    assert any(SECRET.encode() in content for name, content in file_contents(tmp_path / "cache") if "rows" in name)
+    assert any(
+        SECRET.encode() in content
+        for name, content in file_contents(tmp_path / "cache")
+        if name.endswith(" (rows)")
+    )
 
 
 def test_token_is_sent_in_one_header_only(sandbox: Sandbox) -> None:
