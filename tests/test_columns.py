@@ -37,6 +37,7 @@ DEPLOYMENTS = qd.flatten_deployments(
         {
             "id": f"dep_{number}", "name": f"name {number}", "status": "active", "agent": {"id": "agent_1"},
             "environment_id": "env_1", "created_at": stamp(-100), "updated_at": stamp(-100),
+            "budget": {"type": "limit", "max_credit_cost": "2.00"},
             "schedule": {
                 "expression": "0 */7 * * *", "timezone": "Asia/Tokyo",
                 "upcoming_runs_at": [stamp(12), stamp(15)] if number else [],
@@ -114,7 +115,7 @@ SESSION_FUNCTIONS: dict[str, Function] = {
     "session_costs": qd.session_costs,
     "session_costs by day": lambda sessions: qd.session_costs(sessions, "agent_id", freq="1D", tz="Asia/Shanghai"),
     "cost_forecast": lambda sessions: qd.cost_forecast(DEPLOYMENTS, sessions, start=START),
-    "check": lambda sessions: qd.check(DEPLOYMENTS, RUNS, sessions, now=START + timedelta(days=1), streak=1),
+    "check": lambda sessions: qd.check(DEPLOYMENTS, None, sessions, now=START + timedelta(days=2), streak=1),
 }
 MISSED = qd.missed_triggers(DEPLOYMENTS, RUNS, **BOUNDS)
 MISSED_FUNCTIONS: dict[str, Function] = {
@@ -130,6 +131,11 @@ CALLS: list[tuple[str, Function, pd.DataFrame, str]] = [
     )
     for name, function in functions.items()
 ]  # fmt: skip
+
+
+def test_check_has_findings_that_come_from_the_sessions() -> None:
+    """Otherwise the calls of `check` with converted sessions would prove nothing."""
+    assert "over_budget" in expected("check-sessions")["kind"].tolist()
 
 
 @cache
