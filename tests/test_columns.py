@@ -6,8 +6,8 @@ import io
 import os
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
-from functools import cache, partial
-from typing import Any
+from functools import cache
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -20,6 +20,9 @@ from qoderdata import columns, schema
 from qoderdata.columns import TEXT
 from qoderdata.errors import FRAME_SOURCES, DataQualityWarning, FrameTypeError, MissingColumnError, QoderdataError
 from tests.engine_frames import collected, opened
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 START = datetime(2026, 6, 15, tzinfo=UTC)
 BOUNDS: dict[str, Any] = {"since": START, "until": START + timedelta(days=1)}
@@ -34,6 +37,7 @@ DEPLOYMENTS = qd.flatten_deployments(
         {
             "id": f"dep_{number}", "name": f"name {number}", "status": "active", "agent": {"id": "agent_1"},
             "environment_id": "env_1", "created_at": stamp(-100), "updated_at": stamp(-100),
+            "budget": {"type": "limit", "max_credit_cost": "2.00"},
             "schedule": {
                 "expression": "0 */7 * * *", "timezone": "Asia/Tokyo",
                 "upcoming_runs_at": [stamp(12), stamp(15)] if number else [],
@@ -111,7 +115,7 @@ SESSION_FUNCTIONS: dict[str, Function] = {
     "session_costs": qd.session_costs,
     "session_costs by day": lambda sessions: qd.session_costs(sessions, "agent_id", freq="1D", tz="Asia/Shanghai"),
     "cost_forecast": lambda sessions: qd.cost_forecast(DEPLOYMENTS, sessions, start=START),
-    "check": lambda sessions: qd.check(DEPLOYMENTS, RUNS, sessions, now=START + timedelta(days=1), streak=1),
+    "check": lambda sessions: qd.check(DEPLOYMENTS, None, sessions, now=START + timedelta(days=2), streak=1),
 }
 MISSED = qd.missed_triggers(DEPLOYMENTS, RUNS, **BOUNDS)
 MISSED_FUNCTIONS: dict[str, Function] = {
@@ -119,14 +123,19 @@ MISSED_FUNCTIONS: dict[str, Function] = {
 }
 TRIGGER_FUNCTIONS: dict[str, Function] = {"trigger_load": qd.trigger_load}
 CALLS: list[tuple[str, Function, pd.DataFrame, str]] = [
-    (f"{name}-{what}", function, frame, what)
-    for functions, frame, what in (
+    (f"{name}-{kind}", function, frame, kind)
+    for functions, frame, kind in (
         (DEPLOYMENT_FUNCTIONS, DEPLOYMENTS, "deployments"), (RUN_FUNCTIONS, RUNS, "runs"),
         (TRIGGER_FUNCTIONS, TRIGGERS, "triggers"), (SESSION_FUNCTIONS, SESSIONS, "sessions"),
         (MISSED_FUNCTIONS, MISSED, "missed"),
     )
     for name, function in functions.items()
 ]  # fmt: skip
+
+
+def test_check_has_findings_that_come_from_the_sessions() -> None:
+    """Otherwise the calls of `check` with converted sessions would prove nothing."""
+    assert "over_budget" in expected("check-sessions")["kind"].tolist()
 
 
 @cache
@@ -154,14 +163,20 @@ def with_columns_in_the_index(frame: pd.DataFrame) -> pd.DataFrame:
     return frame.set_index([str(name) for name in frame if frame[name].dtype != object], drop=False)
 
 
+def with_floats_and_objects(frame: pd.DataFrame) -> pd.DataFrame:
+    return frame.astype(
+        dict.fromkeys(frame.select_dtypes("Int64"), "float64") | dict.fromkeys(text_columns(frame), "object")
+    )
+
+
 #: Conversions in which no value is lost or ambiguous.
 UNAMBIGUOUS: dict[str, Function] = {
     "convert_dtypes": lambda frame: frame.convert_dtypes(),
-    "Parquet to Arrow": through_parquet_to_arrow,
-    "floats, objects of text": lambda frame: frame.astype(
-        dict.fromkeys(frame.select_dtypes("Int64"), "float64") | dict.fromkeys(text_columns(frame), "object")
+    "Parquet to Arrow dtypes": through_parquet_to_arrow,
+    "floats for integers, objects for text, an index of many columns": lambda frame: with_floats_and_objects(
+        with_columns_in_the_index(frame)
     ),
-    "another unit and zone, categories, an index of a column": lambda frame: frame.astype(
+    "times in ns and another zone, categories for text, an index column": lambda frame: frame.astype(
         # The windows have the zone of `trigger_at`.
         {
             name: f"datetime64[ns, {'UTC' if name == 'trigger_at' else 'Asia/Tokyo'}]"
@@ -169,17 +184,23 @@ UNAMBIGUOUS: dict[str, Function] = {
         }
         | dict.fromkeys(text_columns(frame), "category")
     ).set_index(frame.columns[0], drop=False),
-    "Polars and back, another index": lambda frame: (
+    "Polars and back, a constant index": lambda frame: (
         pl.DataFrame(pa.Table.from_pandas(frame)).to_pandas().set_axis([7] * len(frame))
     ),
-    "an index of columns": with_columns_in_the_index,
+}
+#: Those that change the most, each alone.
+OTHER_CONVERSIONS: dict[str, Function] = {
+    "convert_dtypes": UNAMBIGUOUS["convert_dtypes"],
+    "Parquet to Arrow dtypes": through_parquet_to_arrow,
+    "floats for integers, objects for text": with_floats_and_objects,
+    "an index of many columns": with_columns_in_the_index,
 }
 #: Conversions after which times are text or have no zone, or the value is not a frame.
 AMBIGUOUS: dict[str, Callable[[pd.DataFrame], Any]] = {
     "CSV": through_csv,
-    "no zones": without_zones,
-    "numbers for times": lambda frame: frame.assign(**{name: range(len(frame)) for name in time_columns(frame)}),
-    "a list": lambda frame: frame.to_dict("records"),
+    "times without a zone": without_zones,
+    "integers for times": lambda frame: frame.assign(**{name: range(len(frame)) for name in time_columns(frame)}),
+    "a list of dicts": lambda frame: frame.to_dict("records"),
     "a series": lambda frame: frame.iloc[:, 0],
     "None": lambda _: None,
     "a path": lambda _: "runs.parquet",
@@ -194,15 +215,15 @@ def text_columns(frame: pd.DataFrame) -> list[str]:
     return [str(name) for name in frame if frame[name].dtype == TEXT]
 
 
-@pytest.mark.parametrize("how", UNAMBIGUOUS)
+@pytest.mark.parametrize("conversion", UNAMBIGUOUS)
 @pytest.mark.parametrize(
     ("call", "function", "frame"), [call[:3] for call in CALLS], ids=[call[0] for call in CALLS]
 )
 def test_unambiguous_dtypes_are_converted_and_give_the_same_result(
-    call: str, function: Function, frame: pd.DataFrame, how: str
+    call: str, function: Function, frame: pd.DataFrame, conversion: str
 ) -> None:
     """The result is the same, including the dtypes."""
-    given = UNAMBIGUOUS[how](frame)
+    given = UNAMBIGUOUS[conversion](frame)
     copy = given.copy(deep=True)
     result = function(given)
     pd.testing.assert_frame_equal(result, expected(call))
@@ -216,32 +237,68 @@ def error_and_result(function: Function, given: Any) -> tuple[FrameTypeError | N
         return error, pd.DataFrame()
 
 
-#: Calls that accept ``None``, which means that these rows are unknown.
-TAKES_NONE = {"error_budget-missed", "check-sessions"}
+#: Calls that accept ``None``: without these rows the result is another one.
+NONE_IS_VALID = {"error_budget-missed", "check-sessions"}
+#: Calls that need no column with times.
+NO_TIMES_NEEDED = {
+    "failure_rates-deployments", "failure_rates by agent-deployments", "consistency-deployments",
+    "unusual_runs-deployments", "expand_metadata-deployments", "run_failure_rates-runs", "cost_forecast-sessions",
+}  # fmt: skip
+#: For each ambiguous conversion, the calls that need none of the lost columns, or not the frame at all.
+UNAFFECTED: dict[str, set[str]] = {
+    "CSV": NO_TIMES_NEEDED | {"schedule_lints-deployments", "fill_counters-deployments"},
+    "times without a zone": NO_TIMES_NEEDED | {
+        f"{name}-deployments"
+        for name in ("schedule_lints", "fill_counters", "next_triggers", "cost_forecast", "upcoming_runs")
+    },
+    "integers for times": NO_TIMES_NEEDED | {"upcoming_runs-deployments"},
+    "None": {"unusual_runs-deployments"},
+}  # fmt: skip
 
 
-@pytest.mark.parametrize("how", AMBIGUOUS)
-@pytest.mark.parametrize(("call", "function", "frame", "what"), CALLS, ids=[call[0] for call in CALLS])
+def calls_with(conversion: str, *, is_affected: bool) -> list[Any]:
+    """Return the parameters of the calls that need, or do not need, what an ambiguous conversion loses."""
+    return [
+        pytest.param(*call, conversion, id=f"{call[0]}-{conversion}")
+        for call in CALLS
+        if (call[0] not in UNAFFECTED.get(conversion, ())) == is_affected
+        and not (conversion == "None" and call[0] in NONE_IS_VALID)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("call", "function", "frame", "kind", "conversion"),
+    [parameters for conversion in AMBIGUOUS for parameters in calls_with(conversion, is_affected=True)],
+)
 def test_error_about_a_lost_dtype_says_how_to_restore_it(
-    call: str, function: Function, frame: pd.DataFrame, what: str, how: str
+    call: str, function: Function, frame: pd.DataFrame, kind: str, conversion: str
 ) -> None:
-    given = AMBIGUOUS[how](frame)
-    if given is None and call in TAKES_NONE:
-        return
-    error, result = error_and_result(function, given)
-    if error is None:
-        # This function does not need any column that has lost its dtype.
-        pd.testing.assert_frame_equal(result, expected(call))
-        return
+    del call  # it only names the case
+    given = AMBIGUOUS[conversion](frame)
+    with pytest.raises(FrameTypeError) as caught:
+        function(given)
+    error = caught.value
     assert isinstance(error, QoderdataError)
-    assert f"pass the frame that {FRAME_SOURCES[what]} gives" in str(error)
+    assert f"pass the frame that {FRAME_SOURCES[kind]} gives" in str(error)
     if isinstance(given, pd.DataFrame):
         assert error.column in given.columns
-        assert f"column {error.column!r} of the {what} frame" in str(error)
-        assert f"{what}[{error.column!r}] = " in str(error) or "use Parquet" in str(error)
+        assert f"column {error.column!r} of the {kind} frame" in str(error)
+        is_list = error.column == "schedule_upcoming_runs_at"
+        assert ("use Parquet" if is_list else f"{kind}[{error.column!r}] = ") in str(error)
     else:
         assert error.column is None
-        assert f"{what} must be a" in str(error)
+        assert f"{kind} must be a" in str(error)
+
+
+@pytest.mark.parametrize(
+    ("call", "function", "frame", "kind", "conversion"),
+    [parameters for conversion in AMBIGUOUS for parameters in calls_with(conversion, is_affected=False)],
+)
+def test_lost_dtypes_of_columns_that_are_not_needed_change_nothing(
+    call: str, function: Function, frame: pd.DataFrame, kind: str, conversion: str
+) -> None:
+    del kind
+    pd.testing.assert_frame_equal(function(AMBIGUOUS[conversion](frame)), expected(call))
 
 
 EVENTS = qd.flatten_events(
@@ -278,48 +335,85 @@ OTHER_FUNCTIONS: dict[str, tuple[Callable[[Any], object], pd.DataFrame]] = {
 }
 
 
-def ignore_result(function: Callable[[Any], object], frame: Any) -> pd.DataFrame:  # noqa: ANN401 anything
-    function(frame)
-    return pd.DataFrame()
+@pytest.fixture(scope="module")
+def report_page(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """Return the page of the unchanged frames."""
+    path = tmp_path_factory.mktemp("report") / "x.html"
+    qd.write_report(DEPLOYMENTS, path, runs=RUNS, start=START)
+    return path.read_bytes()
 
 
-SOME_UNAMBIGUOUS = [*list(UNAMBIGUOUS)[:3], "an index of columns"]
+@pytest.mark.parametrize("conversion", list(UNAMBIGUOUS)[:3])
+def test_report_of_converted_frames_is_the_same_page(report_page: bytes, conversion: str, tmp_path: Path) -> None:
+    convert = UNAMBIGUOUS[conversion]
+    qd.write_report(convert(DEPLOYMENTS), tmp_path / "x.html", runs=convert(RUNS), start=START)
+    assert (tmp_path / "x.html").read_bytes() == report_page
 
 
-@pytest.mark.parametrize("how", SOME_UNAMBIGUOUS)
-def test_write_report_accepts_frames_that_can_be_converted(how: str) -> None:
-    qd.write_report(UNAMBIGUOUS[how](DEPLOYMENTS), os.devnull, runs=UNAMBIGUOUS[how](RUNS), start=START)
+#: For each of the other functions, the ambiguous conversions that it accepts: it needs none of the lost columns,
+#: reads times with an offset from text, or does not need the frame.
+ACCEPTED: dict[str, tuple[str, ...]] = {
+    "plot_failure_rates": ("times without a zone", "integers for times"),
+    "plot_run_failure_rates": ("times without a zone", "integers for times"),
+    "plot_costs": ("times without a zone", "integers for times"),
+    "plot_durations": ("CSV", "times without a zone", "integers for times"),
+    "with_names": ("CSV", "times without a zone", "integers for times"),
+    "write_report, runs": ("None",),
+    "with_names, sessions": ("None",),
+    "resolve_outcomes": ("CSV",),
+    "resolve_outcomes, sessions": ("CSV", "None"),
+    "resolve_outcomes, events": ("CSV", "None"),
+}
+#: Functions whose argument has its times or keys in the index, conversions that lose it, and the error.
+LOST_INDEX = {
+    ("plot_run_failure_rates", "CSV"): "not over time",
+    ("plot_run_failure_rates", "an index of many columns"): "not over time",
+    ("plot_failure_rates", "CSV"): "no keys",
+    ("plot_costs", "CSV"): "no keys",
+}
 
 
 @pytest.mark.parametrize(
-    ("name", "how"),
+    ("name", "conversion"),
     [
-        (name, how)
+        (name, conversion)
         for name in OTHER_FUNCTIONS
-        for how in (*AMBIGUOUS, *(() if name.startswith("write_report") else SOME_UNAMBIGUOUS))
+        for conversion in AMBIGUOUS
+        if conversion not in ACCEPTED.get(name, ()) and (name, conversion) not in LOST_INDEX
     ],
 )
-def test_other_functions_raise_only_frame_type_error_for_lost_dtypes(name: str, how: str) -> None:
+def test_other_functions_raise_frame_type_error_for_lost_dtypes(name: str, conversion: str) -> None:
     function, frame = OTHER_FUNCTIONS[name]
-    given = {**AMBIGUOUS, **UNAMBIGUOUS}[how](frame)
-    # These conversions lose the index with the times or the keys.
-    lost = {
-        ("plot_run_failure_rates", "CSV"): "not over time",
-        ("plot_run_failure_rates", "an index of columns"): "not over time",
-        ("plot_failure_rates", "CSV"): "no keys",
-        ("plot_costs", "CSV"): "no keys",
-    }
-    if (name, how) in lost:
-        with pytest.raises(ValueError, match=lost[name, how]):
-            function(given)
-        return
-    error, _ = error_and_result(partial(ignore_result, function), given)
-    assert error is None or how in AMBIGUOUS
+    with pytest.raises(FrameTypeError):
+        function(AMBIGUOUS[conversion](frame))
 
 
-@pytest.mark.parametrize("how", ["CSV", "no zones"])
-def test_conversion_named_in_the_error_restores_the_times(how: str) -> None:
-    runs = AMBIGUOUS[how](RUNS)
+@pytest.mark.parametrize(
+    ("name", "conversion"),
+    [
+        (name, conversion)
+        for name in OTHER_FUNCTIONS
+        for conversion in (
+            *ACCEPTED.get(name, ()), *(() if name.startswith("write_report") else OTHER_CONVERSIONS)
+        )
+        if (name, conversion) not in LOST_INDEX
+    ],
+)  # fmt: skip
+def test_other_functions_accept_frames_that_have_all_they_need(name: str, conversion: str) -> None:
+    function, frame = OTHER_FUNCTIONS[name]
+    function({**AMBIGUOUS, **OTHER_CONVERSIONS}[conversion](frame))
+
+
+@pytest.mark.parametrize(("name", "conversion"), LOST_INDEX)
+def test_plots_of_summaries_without_their_index_raise_value_error(name: str, conversion: str) -> None:
+    function, frame = OTHER_FUNCTIONS[name]
+    with pytest.raises(ValueError, match=LOST_INDEX[name, conversion]):
+        function({**AMBIGUOUS, **OTHER_CONVERSIONS}[conversion](frame))
+
+
+@pytest.mark.parametrize("conversion", ["CSV", "times without a zone"])
+def test_conversion_named_in_the_error_restores_the_times(conversion: str) -> None:
+    runs = AMBIGUOUS[conversion](RUNS)
     scope = {"pd": pd, "runs": runs}
     error, result = error_and_result(qd.failure_streaks, runs)
     while error is not None:

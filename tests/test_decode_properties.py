@@ -154,13 +154,13 @@ EACH_SCHEMA = pytest.mark.parametrize(
 
 
 STYLES: dict[str, Callable[[Any], str]] = {
-    "as the service": lambda value: json.dumps(value, ensure_ascii=False, separators=(",", ":")),
+    "compact": lambda value: json.dumps(value, ensure_ascii=False, separators=(",", ":")),
     "escaped": lambda value: json.dumps(value, separators=(",", ":")),
-    "escaped needlessly, keys too": lambda value: STYLES["as the service"](value).replace("o", r"\u006f"),
+    "letter o escaped, also in keys": lambda value: STYLES["compact"](value).replace("o", r"\u006f"),
     "spaced": lambda value: json.dumps(value, ensure_ascii=False),
     "indented": lambda value: json.dumps(value, ensure_ascii=False, indent=1),
-    "escaped as Go does": lambda value: re.sub(
-        "[<>&\u2028]", lambda match: f"\\u{ord(match[0]):04x}", STYLES["as the service"](value)
+    "escaped like Go": lambda value: re.sub(
+        "[<>&\u2028]", lambda match: f"\\u{ord(match[0]):04x}", STYLES["compact"](value)
     ),
 }
 
@@ -195,7 +195,9 @@ def assert_both_paths_agree(body: bytes, schema: Schema) -> None:
         assert second_table.equals(first_table)
         envelope = jsontext.parse(body)
         for name in ("has_more", "last_id", "next_page"):
-            assert getattr(page, name) == envelope.get(name), "the end of a body may be all that is read for this"
+            assert getattr(page, name) == envelope.get(name), (
+                "these fields may be read from the end of the body only"
+            )
         return second.finish([second_table])
 
     def exact() -> pa.Table:
@@ -249,7 +251,7 @@ def test_both_paths_agree_on_any_order_of_envelope_fields(data: st.DataObject) -
         names = ["data", *(name for name in names if name != "data")]
     missing = data.draw(st.sets(st.sampled_from(["first_id", "last_id", "next_page", "tags", "more", "has_more"])))
     shown = {name: envelope[name] for name in names if name not in missing}
-    assert_both_paths_agree(STYLES["as the service"](shown).encode(), RUNS)
+    assert_both_paths_agree(STYLES["compact"](shown).encode(), RUNS)
 
 
 @EACH_SCHEMA
@@ -257,7 +259,7 @@ def test_both_paths_agree_on_any_order_of_envelope_fields(data: st.DataObject) -
 @SOME
 def test_both_paths_agree_on_damaged_pages(schema: Schema, data: st.DataObject) -> None:
     """Bytes are changed, removed and inserted, and keys doubled; both paths must raise an error or neither."""
-    body = page(data.draw(records(schema, odd=data.draw(st.booleans()))), "as the service")
+    body = page(data.draw(records(schema, odd=data.draw(st.booleans()))), "compact")
     for _ in range(data.draw(st.integers(1, 2))):
         position = data.draw(st.integers(0, len(body)))
         put = data.draw(st.sampled_from([b"", *(bytes([byte]) for byte in b'"\\{}[],:01.e- \n\x00\xff\xc3n')]))
@@ -289,7 +291,7 @@ def test_valid_records_lose_no_value_and_round_trip_through_parquet(schema: Sche
     read_back = pq.read_table(pa.BufferReader(sink.getvalue()))
     pd.testing.assert_frame_equal(to_pandas(read_back, schema), to_pandas(table, schema))
 
-    body = page(found, data.draw(st.sampled_from(["as the service", "escaped", "escaped as Go does"])))
+    body = page(found, data.draw(st.sampled_from(["compact", "escaped", "escaped like Go"])))
     decoder = Decoder(schema)
     with pytest.MonkeyPatch.context() as patch:
         patch.delattr(Decoder, "_exact")

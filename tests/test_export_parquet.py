@@ -153,7 +153,7 @@ def _dask(table: pa.Table) -> Any:  # noqa: ANN401 - Dask has no types
 ENGINES: dict[str, Callable[[pa.Table], Any]] = {
     "pyarrow": lambda table: table,
     "polars": pl.from_arrow,
-    "polars lazily": lambda table: pl.DataFrame(table).lazy(),
+    "polars lazy": lambda table: pl.DataFrame(table).lazy(),
     "duckdb": duckdb.from_arrow,
     "dask": _dask,
 }

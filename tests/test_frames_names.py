@@ -191,7 +191,7 @@ class TestPandas:
             RUNS.astype({"deployment_id": "category"}),
             RUNS.convert_dtypes(dtype_backend="pyarrow"),
         ],
-        ids=["another index", "objects", "categories", "Arrow"],
+        ids=["constant index", "objects", "categories", "Arrow dtypes"],
     )
     def test_ids_of_other_dtypes_get_the_same_names(self, changed: pd.DataFrame) -> None:
         named = with_names(changed, DEPLOYMENTS)
@@ -206,11 +206,11 @@ class TestPandas:
 
 class TestOtherEngines:
     @pytest.mark.parametrize("engine", ENGINES)
-    @pytest.mark.parametrize("lookups", ["pandas", "same"])
-    @pytest.mark.parametrize("rows", [slice(None), slice(0, 0)], ids=["some", "none"])
+    @pytest.mark.parametrize("lookups", ["pandas", "same engine"])
+    @pytest.mark.parametrize("rows", [slice(None), slice(0, 0)], ids=["all rows", "no rows"])
     def test_columns_and_values_equal_those_of_pandas(self, engine: str, lookups: str, rows: slice) -> None:
         expected = with_names(RUNS[rows], DEPLOYMENTS, agents=AGENTS, metadata=["team", 'a "key"'])
-        given = engine if lookups == "same" else "pandas"
+        given = engine if lookups == "same engine" else "pandas"
         native = opened(RUNS[rows], engine)
         named = with_names(
             native, opened(DEPLOYMENTS, given), agents=opened(AGENTS, given), metadata=["team", 'a "key"']
@@ -286,10 +286,10 @@ RUN_SUMMARIES: dict[str, Callable[[Any], Any]] = {
     "rates by day": lambda runs: qd.run_failure_rates(runs, freq="1D"),
     "streaks": qd.failure_streaks,
     "errors": lambda runs: qd.error_breakdown(runs, "deployment_id"),
-    "slower": lambda runs: qd.duration_regressions(runs, recent="5D", min_runs=1, min_change_ms=0),
+    "regressions": lambda runs: qd.duration_regressions(runs, recent="5D", min_runs=1, min_change_ms=0),
     "delays": qd.start_delays,
 }
-NOT_ON_DASK = {"streaks", "slower", "delays"}
+NOT_ON_DASK = {"streaks", "regressions", "delays"}
 
 
 class TestSummaries:

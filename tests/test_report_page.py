@@ -196,10 +196,10 @@ def test_contrast_of_text_is_at_least_4_5_to_1(mode: int, ink: str, ground: str)
 
 
 SCREENS: dict[str, dict[str, Any]] = {
-    "desk": {"viewport": {"width": 1200, "height": 900}},
+    "desktop": {"viewport": {"width": 1200, "height": 900}},
     "tablet": {"viewport": {"width": 800, "height": 1100}},
     "phone": {"viewport": {"width": 390, "height": 844}},
-    "dark": {"viewport": {"width": 1200, "height": 900}, "color_scheme": "dark"},
+    "desktop, dark": {"viewport": {"width": 1200, "height": 900}, "color_scheme": "dark"},
 }
 
 
@@ -227,14 +227,14 @@ def test_page_works_in_a_browser(browser: WatchedPage, request: pytest.FixtureRe
     assert page.evaluate(FITS_WIDTH)
     text = page.locator("figure text").first
     assert text.evaluate("text => getComputedStyle(text).fill") == (
-        "rgb(232, 230, 225)" if screen == "dark" else "rgb(29, 34, 38)"
+        "rgb(232, 230, 225)" if screen == "desktop, dark" else "rgb(29, 34, 38)"
     )
     assert text.evaluate("text => getComputedStyle(text).fontFamily").startswith("system-ui")
 
     page.evaluate(OPEN_ALL)
     assert page.evaluate(FITS_WIDTH)
     ground = "getComputedStyle(document.body).backgroundColor"
-    assert page.evaluate(ground) == ("rgb(21, 24, 27)" if screen == "dark" else "rgb(247, 246, 242)")
+    assert page.evaluate(ground) == ("rgb(21, 24, 27)" if screen == "desktop, dark" else "rgb(247, 246, 242)")
     table = page.locator("#failing")
     display = table.locator("tbody tr").first.evaluate("row => getComputedStyle(row).display")
     assert display == ("block" if screen == "phone" else "table-row")

@@ -105,7 +105,7 @@ def test_archive_changes_name_times_and_upcoming_runs_only(sandbox: Sandbox) -> 
     assert after["status"] == before["status"]
     assert re.fullmatch(re.escape(before["name"]) + rf"_archived_{int(sandbox.now.timestamp())}", after["name"])
     assert after["schedule"]["upcoming_runs_at"] == []
-    assert after["metadata"] == before["metadata"], "the next trigger stays, stale"
+    assert after["metadata"] == before["metadata"], "next_trigger_at is not updated"
     with pytest.raises(ValueError, match="archived already"):
         sandbox.archive(before["id"])
 
@@ -172,7 +172,9 @@ def test_forget_runs_removes_runs_and_keeps_counters_and_cursors(sandbox: Sandbo
     assert (page["data"], page["has_more"]) == (kept[101:], False)
     gone = runs[-1]["id"]
     assert get(sandbox, f"/deployment_runs/{gone}")["error"]["type"] == "not_found_error"
-    assert get(sandbox, "/deployment_runs", after_id=runs[-10]["id"])["data"] == [], "its cursors still hold"
+    assert get(sandbox, "/deployment_runs", after_id=runs[-10]["id"])["data"] == [], (
+        "the id of a removed run is a valid cursor"
+    )
     assert sandbox.forget_runs(before) == 0
     with pytest.raises(ValueError, match="no time zone"):
         sandbox.forget_runs(datetime(2026, 6, 1))  # noqa: DTZ001 - must be refused

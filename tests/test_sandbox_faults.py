@@ -161,7 +161,7 @@ def test_hang_lasts_until_the_sandbox_stops(sandbox: Sandbox) -> None:
     while sandbox._faults._at:
         time.sleep(0.001)  # until the request has met the fault
     assert not ended.wait(0.2)
-    assert get(sandbox)[0] == 200, "others are answered meanwhile"
+    assert get(sandbox)[0] == 200, "other requests are answered during the hang"
     sandbox.stop()
     assert ended.wait(10)
     thread.join()
@@ -268,7 +268,7 @@ def test_fault_also_applies_to_invalid_requests(sandbox: Sandbox) -> None:
     sandbox.misbehave("502-html")
     assert get(sandbox, Authorization="Bearer wrong")[0] == 502
     sandbox.misbehave("repeat-cursor")
-    assert get(sandbox, "?limit=0&page=x")[0] == 400, "an error has no cursor to repeat"
+    assert get(sandbox, "?limit=0&page=x")[0] == 400, "an error response has no cursor to repeat"
 
 
 def test_unknown_fault_raises_value_error() -> None:
@@ -289,7 +289,7 @@ def test_sandbox_can_be_started_stopped_and_started_again() -> None:
     kept_alive.getresponse().read()
     sandbox.stop()
     sandbox.stop()
-    assert kept_alive.sock.recv(1) == b"", "the sandbox hung up"
+    assert kept_alive.sock.recv(1) == b"", "the sandbox closed the connection"
     kept_alive.close()
     with pytest.raises(ConnectionRefusedError):
         get(sandbox)

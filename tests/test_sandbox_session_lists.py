@@ -121,15 +121,15 @@ def test_after_id_and_before_id_are_refused_by_edition_d_else_ignored(
     version=st.sampled_from(["", "1", "3"]),
     archived=st.sampled_from(["true", "false", ""]),
     order=st.sampled_from(["asc", "desc", ""]),
-    edition_=st.sampled_from("ABCD"),
+    requested_edition=st.sampled_from("ABCD"),
 )
 def test_session_filters_return_the_matching_sessions(
     *, sandbox: Sandbox, statuses: list[str], deployment: int | str | None, agent: int | str | None, version: str,
-    archived: str, order: str, edition_: str,
+    archived: str, order: str, requested_edition: str,
 ) -> None:  # fmt: skip
-    sandbox.edition = edition_
+    sandbox.edition = requested_edition
     records = sandbox.sessions
-    if edition_ in "AB":
+    if requested_edition in "AB":
         statuses = ["processing" if word == "running" else word for word in statuses]
     deployment_id = records[deployment]["deployment_id"] if isinstance(deployment, int) else deployment
     agent_id = records[agent]["agent"]["id"] if isinstance(agent, int) else agent
@@ -256,13 +256,14 @@ def test_sessions_that_only_edition_d_has_are_not_found_in_edition_c(sandbox: Sa
 def test_only_edition_d_refuses_unknown_parameters(sandbox: Sandbox, edition: str, path: str, param: str) -> None:
     run = next(one for one in sandbox.runs if one.get("session_id"))
     path = path.format(deployment=run["deployment_id"], run=run["id"], session=sandbox.sessions[0]["id"])
-    response = send(sandbox, path, {param: "failed" if param == "status" and "runs" in path else "x"})
+    # The runs have a filter `status` up to edition C, which refuses values that are no status of a run.
+    response = send(sandbox, path, {param: "failed" if param == "status" and "run" in path else "x"})
     if edition == "D":
         error = response.json()
         assert (response.status_code, error["error"]["type"]) == (400, "invalid_request_error")
         assert error["error"]["param"] == param
         assert error["request_id"] == response.headers["x-request-id"]
-    elif param == "created_at[gt]" or "status" not in param or path == "/sessions":
+    else:
         assert response.status_code == 200
 
 
@@ -290,9 +291,9 @@ def test_overlap_fault_repeats_an_event(sandbox: Sandbox, longest: str) -> None:
     assert get(sandbox, path, {"limit": 5, "page": start["last_id"]})["data"][0] == start["data"][-1]
 
 
-@pytest.mark.parametrize("edition_", "CD")
-def test_listing_100_of_many_sessions_builds_only_100_records(edition_: str) -> None:
-    with Sandbox(100, 7, edition_, 2_000) as big:
+@pytest.mark.parametrize("sandbox_edition", "CD")
+def test_listing_100_of_many_sessions_builds_only_100_records(sandbox_edition: str) -> None:
+    with Sandbox(100, 7, sandbox_edition, 2_000) as big:
         get(big, "/sessions", {"limit": 100})
         every_edition = big._database.sessions._bodies.values()
         assert sum(body is not None for bodies in every_edition for body in bodies) == 100

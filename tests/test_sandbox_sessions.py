@@ -280,7 +280,7 @@ def test_deployments_have_the_documented_shape(account: Sandbox) -> None:
                 assert last[record["id"]]["error"]["type"] == reason["error"]["type"]
     for run in account.runs:
         if run["error"] and run["error"]["type"] in PAUSING:
-            assert run == last[run["deployment_id"]], "a deployment that was paused runs no more"
+            assert run == last[run["deployment_id"]], "a paused deployment has no later run"
 
 
 def test_sessions_agents_and_environments_have_the_documented_shape(account: Sandbox) -> None:
@@ -393,7 +393,7 @@ def test_default_account_has_every_kind_of_session_and_event() -> None:
         if nanoseconds(session["updated_at"]) - nanoseconds(session["created_at"]) > 19 * 3_600 * 10**9
         and session["archived_at"] is None
     ]  # fmt: skip
-    assert late, "continued a day later"
+    assert late, "no session was continued a day later"
     assert any(agent["archived_at"] for agent in sandbox.agents)
     assert any(environment["archived_at"] for environment in sandbox.environments)
     assert "sandbox-secret-" in json.dumps(sandbox.deployments)
@@ -446,7 +446,7 @@ def test_several_runs_may_share_one_session_up_to_edition_c(edition: str) -> Non
     assert statuses >= ({"processing"} if edition in "AB" else {"running"})
     assert statuses.isdisjoint({"running"} if edition in "AB" else {"processing"})
     assert any("usage" in session for session in sandbox.sessions) == (edition == "C")
-    assert set(runs) - set(sessions), "sessions of some runs were deleted"
+    assert set(runs) - set(sessions), "no session of a run was deleted"
     assert len(set(runs) - set(sessions)) < len(runs) / 20
 
 
@@ -559,7 +559,10 @@ def test_archiving_a_running_session_is_refused(sandbox: Sandbox) -> None:
     (run,) = sandbox.create_runs(1, status="running")
     with pytest.raises(ValueError, match="has not ended"):
         sandbox.archive_session(run["session_id"])
-    with pytest.raises(KeyError, match="nothing has the id"):
+
+
+def test_events_of_an_unknown_session_raise_key_error(sandbox: Sandbox) -> None:
+    with pytest.raises(KeyError, match="nothing has the id 'sess_0'"):
         sandbox.events("sess_0")
 
 

@@ -27,7 +27,7 @@ from qoderdata.load.runs import load_runs
 from qoderdata.load.scans import scan_deployments, scan_runs
 from qoderdata.sandbox import Sandbox
 from qoderdata.summaries import error_breakdown, failure_rates, run_failure_rates
-from tests.engine_frames import rows_of
+from tests.engine_frames import computed, rows_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -98,11 +98,11 @@ def stored(request: pytest.FixtureRequest) -> Stored:
     return found
 
 
-def collected(scanned: Any, of: schema.Schema) -> pd.DataFrame:  # noqa: ANN401 a frame of any engine
-    """Compute a scan, sorted by id, with the dtypes of the pandas frame."""
+def collected(scanned: Any, of: schema.Schema, *, optimize: bool = False) -> pd.DataFrame:  # noqa: ANN401 a frame of any engine
+    """Compute a scan, sorted by id, with the dtypes of pandas; `optimize` says whether Dask optimizes its plan."""
     if isinstance(scanned, dd.DataFrame):
-        computed = scanned.compute()  # type: ignore[no-untyped-call] # Dask has no types
-        table = pa.Table.from_pandas(computed, schema=of.arrow, preserve_index=False)
+        frame = scanned.compute() if optimize else computed(scanned)  # type: ignore[no-untyped-call] # Dask has no types
+        table = pa.Table.from_pandas(frame, schema=of.arrow, preserve_index=False)
     else:
         table = nw.from_native(scanned).collect("pyarrow").to_native().cast(of.arrow)
     return by_id(to_pandas(table, of))
@@ -116,7 +116,8 @@ def by_id(frame: pd.DataFrame) -> pd.DataFrame:
 def test_runs_equal_those_of_pandas_row_by_row(stored: Stored, engine: str) -> None:
     scanned = scan_runs(stored.location, engine=engine)
     assert isinstance(scanned, ENGINES[engine])
-    pd.testing.assert_frame_equal(collected(scanned, schema.RUNS), by_id(stored.runs), check_flags=False)
+    found = collected(scanned, schema.RUNS, optimize=True)
+    pd.testing.assert_frame_equal(found, by_id(stored.runs), check_flags=False)
 
 
 @pytest.mark.parametrize("engine", ENGINES)
@@ -177,6 +178,7 @@ def test_since_is_inclusive_and_until_exclusive(
         if index is not None
     }
     expected = load_runs(client=on_disk.client, cache_dir=on_disk.location, offline=True, **bounds)
+    assert 0 < len(expected) < len(on_disk.runs)
     scanned = scan_runs(on_disk.location, engine=engine, **bounds)
     pd.testing.assert_frame_equal(collected(scanned, schema.RUNS), by_id(expected))
 
@@ -191,7 +193,7 @@ def test_account_without_runs_gives_no_rows_and_all_columns(location: str, engin
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DataQualityWarning)
         lazy = run_failure_rates(scanned)
-    assert rows_of(lazy) == rows_of(rates) == []
+    assert rows_of(computed(lazy)) == rows_of(rates) == []
 
 
 @pytest.mark.parametrize("engine", ENGINES)
@@ -200,13 +202,13 @@ def test_summaries_of_a_scan_equal_those_of_the_frame(on_disk: Stored, engine: s
     scanned = scan_runs(on_disk.location, engine=engine)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DataQualityWarning)
-        rates = rows_of(run_failure_rates(scanned, freq="1D", tz="Asia/Shanghai"))
+        rates = rows_of(computed(run_failure_rates(scanned, freq="1D", tz="Asia/Shanghai")))
     expected = run_failure_rates(runs, freq="1D", tz="Asia/Shanghai")
     if engine == "dask":
         expected[["duration_p50_ms", "duration_p95_ms"]] = None
     assert rates == rows_of(expected[expected["runs"] > 0])
-    assert rows_of(error_breakdown(scanned)) == rows_of(error_breakdown(runs))
-    lifetime = failure_rates(scan_deployments(on_disk.location, engine=engine))
+    assert rows_of(computed(error_breakdown(scanned))) == rows_of(error_breakdown(runs))
+    lifetime = computed(failure_rates(scan_deployments(on_disk.location, engine=engine)))
     assert rows_of(lifetime) == rows_of(failure_rates(on_disk.deployments[False]))
 
 

@@ -53,7 +53,6 @@ def loaded(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, pd.DataFrame
 RUN_SUMMARIES: dict[str, Callable[[Any], Any]] = {
     "rates": run_failure_rates,
     "days in Shanghai": lambda runs: run_failure_rates(runs, freq="1D", tz="Asia/Shanghai"),
-    "hours in Havana": lambda runs: run_failure_rates(runs, None, freq="6h", tz="America/Havana"),
     "errors by agent": lambda runs: error_breakdown(runs, "agent_id"),
 }
 
