@@ -20,10 +20,10 @@ from qoderdata.errors import DataQualityWarning, UnknownOutcomesWarning, warn
 from qoderdata.formatting import format_duration, format_time, one_line
 from qoderdata.frames import fetched_at
 from qoderdata.report.data import WEEK, ReportData, span_text
-from qoderdata.report.details import about_data, make_details
+from qoderdata.report.detail_sections import about_data, make_details
 from qoderdata.report.figures import headline, tiles
 from qoderdata.report.layout import join_sentences
-from qoderdata.report.summary import make_summary
+from qoderdata.report.summary_sections import make_summary
 from qoderdata.translation import gettext as _
 from qoderdata.translation import ngettext, translated
 
