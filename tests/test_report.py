@@ -84,7 +84,7 @@ class Reader(HTMLParser):
 
     def __init__(self, html: str) -> None:
         super().__init__(convert_charrefs=True)
-        html = re.sub(r'<span class="time">([^<]*)</span>', r"\1", html)  # part of the surrounding text
+        html = re.sub(r'<span class="unbroken">([^<]*)</span>', r"\1", html)  # part of the surrounding text
         self.elements: list[tuple[str, dict[str, str | None]]] = []
         self.words: list[str] = []
         #: The first text of each element that has an id.

@@ -260,13 +260,13 @@ def environment() -> Environment:
     # Markup, so that separators among the messages keep their blanks; the messages are our own, and have no
     # fields.
     made.globals["_"] = lambda message: Markup(_(message))  # noqa: S704
-    made.filters.update(keep_times=_keep_times, format_time=format_time)
+    made.filters.update(keep_unbroken=_keep_unbroken, format_time=format_time)
     return made
 
 
-def _keep_times(text: str) -> Markup:
+def _keep_unbroken(text: str) -> Markup:
     """Clean and escape a text, and keep each of its times and percentages in one line."""
-    return Markup(_UNBROKEN.sub(r'<span class="time">\g<0></span>', str(escape(one_line(text)))))  # noqa: S704 - escaped
+    return Markup(_UNBROKEN.sub(r'<span class="unbroken">\g<0></span>', str(escape(one_line(text)))))  # noqa: S704 - escaped
 
 
 def _clean(value: object) -> object:
