@@ -579,21 +579,26 @@ def test_recipes_of_the_readme_return_1_for_findings(sandbox: Sandbox, capsys: p
         assert "\x1b" not in captured.out + captured.err
 
 
+def crontab_environment(sandbox: Sandbox, home: Path) -> dict[str, str]:
+    """Install the command into a home folder, and return the few variables that cron sets for it."""
+    program = f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -m qoderdata "$@"\n'
+    (home / "qoderdata").write_text(program, encoding="utf-8")
+    (home / "qoderdata").chmod(0o755)
+    return {
+        "PATH": f"{home}:/usr/bin:/bin",
+        "HOME": str(home),
+        "QODER_BASE_URL": sandbox.base_url,
+        "PYTHONPATH": str(ROOT),
+    }
+
+
 def test_recipe_of_the_readme_runs_in_a_minimal_environment(sandbox: Sandbox, tmp_path: Path) -> None:
     """As in a crontab: the token is read from a private file, and there is no terminal."""
     token = tmp_path / "token"
     token.write_text(f"export QODER_ACCESS_TOKEN={sandbox.pat}\n", encoding="utf-8")
     token.chmod(0o600)
     sandbox.create_runs(60, status="failed")
-    program = f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -m qoderdata "$@"\n'
-    (tmp_path / "qoderdata").write_text(program, encoding="utf-8")
-    (tmp_path / "qoderdata").chmod(0o755)
-    environment = {
-        "PATH": f"{tmp_path}:/usr/bin:/bin",
-        "HOME": str(tmp_path),
-        "QODER_BASE_URL": sandbox.base_url,
-        "PYTHONPATH": str(ROOT),
-    }
+    environment = crontab_environment(sandbox, tmp_path)
     done = subprocess.run(
         ["/bin/sh", "-c", f". {token}; {recipes()[0]}"],
         env=environment,
@@ -623,10 +628,10 @@ def test_check_without_permission_for_sessions_skips_budgets_and_says_so(
         served.misbehave("403")
         capsys.readouterr()
         assert main(["check", "--outcomes", "runs"]) in {0, 1}
-        said = capsys.readouterr()
-        assert said.out
-        assert "warning: budgets are not checked, as sessions could not be loaded: GET /sessions: " in said.err
-        assert "check --workspace" in said.err
+        printed = capsys.readouterr()
+        assert printed.out
+        assert "warning: budgets are not checked, as sessions could not be loaded: GET /sessions: " in printed.err
+        assert "check --workspace" in printed.err
 
 
 def test_missed_says_which_time_it_is_about(
@@ -667,15 +672,7 @@ def test_the_crontab_line_of_the_docs_mails_only_what_is_wrong(sandbox: Sandbox,
     lines = re.findall(r"^5 \* \* \* \* +(.*)$", page, re.MULTILINE)
     assert len(lines) == 1
     (tmp_path / ".qoder-token").write_text(f"export QODER_ACCESS_TOKEN={sandbox.pat}\n", encoding="utf-8")
-    program = f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -m qoderdata "$@"\n'
-    (tmp_path / "qoderdata").write_text(program, encoding="utf-8")
-    (tmp_path / "qoderdata").chmod(0o755)
-    environment = {
-        "PATH": f"{tmp_path}:/usr/bin:/bin",
-        "HOME": str(tmp_path),
-        "QODER_BASE_URL": sandbox.base_url,
-        "PYTHONPATH": str(ROOT),
-    }
+    environment = crontab_environment(sandbox, tmp_path)
 
     def mailed() -> str:
         done = subprocess.run(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import click
@@ -13,7 +12,6 @@ from qoderdata.cli.output import DEPLOYMENT, Output, TableColumn
 from qoderdata.cli.service import Service, service_options
 from qoderdata.errors import CacheError
 from qoderdata.formatting import format_time
-from qoderdata.parsing import parse_bound
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -37,7 +35,7 @@ def changes(*, since: str, service: Service, result: Output) -> None:
     from qoderdata.frames import fetched_at  # noqa: PLC0415 - imports pandas
     from qoderdata.summaries.deployment_changes import describe_change  # noqa: PLC0415 - as above
 
-    before, is_archived = _before(service, since)
+    before, is_archived, is_old_enough = _before(service, since)
     after = service.deployments({"include_archived": is_archived})
     if before is None:
         result.print_frame(
@@ -49,25 +47,23 @@ def changes(*, since: str, service: Service, result: Output) -> None:
     at = format_time(fetched_at(before), result.tz)
     found = qd.changes(before, after)
     columns = [*DEPLOYMENT, TableColumn("change", describe_change, "prose")]
-    notes = [f"since the snapshot of {at}"]
-    taken = fetched_at(before)
-    if taken is not None and taken > parse_bound(since, now=datetime.now(UTC), name="since"):
-        notes.append("there is no earlier snapshot: what changed before is not known")
-    empty = "; ".join([f"nothing changed since {at}", *notes[1:]])
-    result.print_frame(found, columns, empty=empty, notes=notes)
+    limits = [] if is_old_enough else ["there is no earlier snapshot: what changed before is not known"]
+    empty = "; ".join([f"nothing changed since {at}", *limits])
+    result.print_frame(found, columns, empty=empty, notes=[f"since the snapshot of {at}", *limits])
 
 
-def _before(service: Service, since: str) -> tuple[pd.DataFrame | None, bool]:
-    """Return the frame to compare with, and whether it has archived deployments."""
+def _before(service: Service, since: str) -> tuple[pd.DataFrame | None, bool, bool]:
+    """Return the frame to compare with, whether it has archived deployments, and whether it is as old as asked."""
     account = service.account
     for is_archived in (True, False):
         try:
-            return qd.load_deployments(as_of=since, include_archived=is_archived, **account), is_archived
+            return qd.load_deployments(as_of=since, include_archived=is_archived, **account), is_archived, True
         except CacheError:
             continue
     listed = qd.snapshots(**account)
     if listed.empty:
-        return None, True
+        return None, True, False
     first = listed.iloc[0]
     is_archived = bool(first["include_archived"])
-    return qd.load_deployments(as_of=first["fetched_at"], include_archived=is_archived, **account), is_archived
+    before = qd.load_deployments(as_of=first["fetched_at"], include_archived=is_archived, **account)
+    return before, is_archived, False

@@ -46,15 +46,15 @@ def missed(
     until = parse_bound(window["until"] or now, now=now, name="until")
     until = min(until, fetched_at(runs) or until)
     begin, end = parse_bound(since, now=now, name="since"), format_time(until, result.tz)
-    judged = until - parse_span(grace, name="--grace")
+    judged_until = until - parse_span(grace, name="--grace")
     if begin >= until:
         raise click.UsageError(f"the runs were read at {end}, not after --since; --refresh reads newer ones")
-    if begin >= judged:
+    if begin >= judged_until:
         raise click.UsageError(
             f"no trigger can be missed, as --grace covers all the time from --since to {end}; "
             "give an earlier --since"
         )
-    period = f"from {format_time(begin, result.tz)} to {format_time(judged, result.tz)}"
+    period = f"from {format_time(begin, result.tz)} to {format_time(judged_until, result.tz)}"
     found = qd.missed_triggers(deployments, runs, since=since, until=until, grace=grace, snapshots=snapshots)
     labels = [
         TableColumn("should have fired", lambda row: format_time(row.scheduled_at, result.tz), "fixed"),
