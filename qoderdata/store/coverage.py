@@ -223,7 +223,7 @@ def _lowest_met(page: Listing, lower: tuple[Segment, ...]) -> int | None:
 
 def _extended(top: Segment, page: Listing) -> Segment:
     steps = () if top.cursor is None else ((top.cursor, top.reaches),)
-    return _joined(top, Segment(top.read_at, page.ids, page.cursor, page.reaches, steps))
+    return _joined(top, Segment(top.read_at, page.ids[:HEAD_IDS], page.cursor, page.reaches, steps))
 
 
 def _joined(top: Segment, lower: Segment) -> Segment:
