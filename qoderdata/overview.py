@@ -6,12 +6,13 @@ import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pandas as pd
 
 from qoderdata.check import check, failing_now
 from qoderdata.columns import TEXT, require_frame
 from qoderdata.errors import UnknownOutcomesWarning
-from qoderdata.frames import with_names
+from qoderdata.frames import flatten_sessions, with_names
 from qoderdata.outcomes import STATUSES
 from qoderdata.summaries import run_failure_rates, session_costs
 from qoderdata.summaries.time_windows import local_midnight
@@ -31,14 +32,17 @@ _LABELS = ["deployment_id", "name", "agent", "team"]
 
 @dataclass(frozen=True, slots=True)
 class Today:
-    """The runs and sessions since midnight; credits are missing where no session has them."""
+    """The runs and sessions since midnight; the number of sessions is missing where they could not be read.
+
+    Credits are missing there too, and where no session has them.
+    """
 
     begin: pd.Timestamp
     runs: int
     completed: int
     failed: int
     assumed: int
-    sessions: int
+    sessions: int | None
     credits: float | None
     unknown: int
 
@@ -66,7 +70,7 @@ class Overview:
 def overview(
     df: pd.DataFrame,
     runs: pd.DataFrame,
-    sessions: pd.DataFrame,
+    sessions: pd.DataFrame | None,
     *,
     snapshots: Sequence[pd.DataFrame] = (),
     now: pd.Timestamp,
@@ -75,8 +79,9 @@ def overview(
 ) -> Overview:
     """Return what is going on at a time, `now`; nothing is read or changed.
 
-    Runs and sessions are those since midnight in the zone `tz` at least, as `check` takes them; sessions also hold
-    the names of agents. `team` is the key of the deployments' metadata that names the team.
+    Runs and sessions are those since midnight in the zone `tz` at least, as `check` takes them; sessions, ``None``
+    where they could not be read, also hold the names of agents. `team` is the key of the deployments' metadata
+    that names the team.
 
     Examples
     --------
@@ -92,12 +97,14 @@ def overview(
     """
     df = require_frame(df, _COLUMNS, what="deployments")
     runs = require_frame(runs, _RUN_COLUMNS, what="runs")
-    sessions = require_frame(sessions, _SESSION_COLUMNS, what="sessions")
+    if sessions is not None:
+        sessions = require_frame(sessions, _SESSION_COLUMNS, what="sessions")
+    agents = flatten_sessions([]) if sessions is None else sessions
     live = df[df["archived_at"].isna()]
     is_paused = live["status"] == "paused"
 
     def named(frame: pd.DataFrame, columns: list[str]) -> pd.DataFrame:
-        labelled = with_names(frame, df, agents=sessions, metadata=[team])
+        labelled = with_names(frame, df, agents=agents, metadata=[team])
         labelled = labelled.rename(columns={"agent_name": "agent", f"metadata_{team}": "team"})
         name = labelled["deployment_name"].fillna(labelled["deployment_id"])
         return labelled.assign(name=name)[[*_LABELS, *columns]].reset_index(drop=True)
@@ -136,21 +143,24 @@ def _failing(runs: pd.DataFrame, active: pd.DataFrame) -> pd.DataFrame:
     return failing.assign(agent_id=agents.astype(TEXT).array)
 
 
-def _today(runs: pd.DataFrame, sessions: pd.DataFrame, begin: pd.Timestamp) -> Today:
+def _today(runs: pd.DataFrame, sessions: pd.DataFrame | None, begin: pd.Timestamp) -> Today:
     since = runs[runs["triggered_at"] >= begin]
-    created = sessions[sessions["created_at"] >= begin]
     with warnings.catch_warnings(action="ignore", category=UnknownOutcomesWarning):  # `check` says it
         rates = run_failure_rates(since, by=None)
-    costs = session_costs(created, by=None)
-    # Without sessions there is no row, and the sum is 0; a row without credits has no sum.
-    total = costs["credits"].sum(min_count=len(costs))
+    count: int | None = None
+    total, unknown = np.nan, 0.0
+    if sessions is not None:
+        created = sessions[sessions["created_at"] >= begin]
+        costs = session_costs(created, by=None)
+        # Without sessions there is no row, and the sum is 0; a row without credits has no sum.
+        count, total, unknown = len(created), costs["credits"].sum(min_count=len(costs)), costs["unknown"].sum()
     return Today(
         begin=begin,
         runs=len(since),
         completed=int(rates["completed"].sum()),
         failed=int(rates["failed"].sum()),
         assumed=int(rates["assumed"].sum()),
-        sessions=len(created),
+        sessions=count,
         credits=None if pd.isna(total) else float(total),
-        unknown=int(costs["unknown"].sum()),
+        unknown=int(unknown),
     )

@@ -444,6 +444,33 @@ def test_pause_grows_with_the_number_of_requests(
     assert reader.pause == timedelta(seconds=300)
 
 
+def test_once_without_permission_for_sessions_goes_on_where_outcomes_come_from_runs(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The error of an account that may not read sessions advises `--outcomes runs`, so that this must work."""
+    offline = ["top", "--once", "--outcomes", "runs", "--offline"]
+    with Sandbox(deployments=10, seed=7, runs=60, now=NOW, edition="D") as served:
+        monkeypatch.setenv("QODER_BASE_URL", served.base_url)
+        assert main(["pull", "runs", "--outcomes", "runs"]) == 0
+        assert main(["pull", "deployments", "--include-archived"]) == 0
+        capsys.readouterr()
+        for words, code in ((["top", "--once", "--outcomes", "runs"], 0), (offline, 0), (["top", "--once"], 4)):
+            served.requests.clear()
+            served.misbehave("403", at=2)
+            assert main(words) == code
+            printed = capsys.readouterr()
+            if words != offline:
+                assert [one.path for one in served.requests][:3] == [*2 * ["/deployment_runs"], "/sessions"]
+            if code:
+                assert "top --outcomes runs" in printed.err
+            else:
+                today = printed.out.splitlines()[1]
+                assert re.fullmatch(
+                    r"Today: [\d,]+ runs?, .* · costs not known, as sessions could not be read", today
+                )
+                assert "Next: " in printed.out
+
+
 # -- drawing -----------------------------------------------------------------------------------------------------
 
 

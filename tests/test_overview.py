@@ -178,6 +178,8 @@ def test_missing_credits_are_none_not_zero() -> None:
     assert (nothing.today.sessions, nothing.today.credits, nothing.today.unknown) == (0, 0.0, 0)
     unknown = _today(runs, qd.flatten_sessions([session]), now.normalize())
     assert (unknown.sessions, unknown.credits, unknown.unknown) == (1, None, 1)
+    unread = _today(runs, None, now.normalize())
+    assert (unread.sessions, unread.credits, unread.unknown) == (None, None, 0)
     known = [{**session, "id": "sess_2", "usage": {"total_credits": 2.5}}, session]
     both = _today(runs, qd.flatten_sessions(known), now.normalize())
     assert (both.sessions, both.credits, both.unknown) == (2, 2.5, 1)

@@ -257,10 +257,10 @@ def _summary(view: View) -> tuple[str, str]:
     assumed = f", {today.assumed:,} assumed" if today.assumed else ""
     unknown = f", {today.unknown:,} unknown" if today.unknown else ""
     counts = f"{counted(found.active, 'active deployment')}, {found.paused:,} paused · {one_line(view.host)}"
-    return counts, (
-        f"Today: {counted(today.runs, 'run')}, {today.failed:,} failed ({share}{assumed}) · "
-        f"{format_credits(today.credits)} credits of {counted(today.sessions, 'session')}{unknown}"
-    )
+    costs = "costs not known, as sessions could not be read"
+    if today.sessions is not None:
+        costs = f"{format_credits(today.credits)} credits of {counted(today.sessions, 'session')}{unknown}"
+    return counts, f"Today: {counted(today.runs, 'run')}, {today.failed:,} failed ({share}{assumed}) · {costs}"
 
 
 def _footer(view: View, now: datetime) -> list[RenderableType]:

@@ -89,7 +89,7 @@ class _Reader:
         self._every = every
         self._settings: dict[str, Any] = {"tz": tz, "team": team}
         self.pause = self._sessions_age = every
-        self._frames: dict[str, pd.DataFrame] = {}
+        self._frames: dict[str, Any] = {}
         self._snapshots: list[pd.DataFrame] = []
 
     def read(self, *, progress: bool | None = False, offline: bool = False) -> screen.View:
@@ -136,8 +136,8 @@ class _Reader:
         """Read new runs, and sessions unless they are young enough for what their last reading cost."""
         runs = qd.load_runs(since=_HISTORY, outcomes="runs", refresh=True, **account)
         self.pause = max(self._every, _pause(runs))
-        sessions = qd.load_sessions(since=_SESSION_HISTORY, max_age=self._sessions_age, **account)
-        if sessions.attrs["requests"]:
+        sessions = self._sessions(account, max_age=self._sessions_age)
+        if sessions is not None and sessions.attrs["requests"]:
             self._sessions_age = max(self._every, _pause(sessions))
         if (runs["status_from"].isna() & runs["session_id"].notna()).any():
             # Both lists were read just now, or are young enough: they are not read again.
@@ -145,8 +145,18 @@ class _Reader:
             runs = qd.load_runs(since=_HISTORY, outcomes=self._service.outcomes, max_age=max_age, **account)
         self._frames |= {"runs": runs, "sessions": sessions}
 
+    def _sessions(self, account: dict[str, Any], **freshness: Any) -> pd.DataFrame | None:  # noqa: ANN401 - max_age
+        """Load sessions; ``None`` where they may not be read or are not stored, and outcomes need none."""
+        try:
+            return qd.load_sessions(since=_SESSION_HISTORY, **freshness, **account)
+        except (errors.PermissionDeniedError, errors.CacheError) as error:
+            if self._service.outcomes == "runs":
+                return None
+            error.add_note("To see runs without sessions and costs: qoderdata top --outcomes runs")
+            raise
+
     def _load_stored(self, account: dict[str, Any]) -> None:
-        self._frames["sessions"] = qd.load_sessions(since=_SESSION_HISTORY, **account)
+        self._frames["sessions"] = self._sessions(account)
         self._frames["runs"] = qd.load_runs(since=_HISTORY, outcomes=self._service.outcomes, **account)
 
     def _count_stored(self) -> None:
@@ -176,7 +186,7 @@ class _Reader:
             **self._settings,
         )
         found = replace(found, findings=options.spell_findings(found.findings, top))
-        read_at = {name: fetched_at(frame) for name, frame in frames.items()}
+        read_at = {name: None if frame is None else fetched_at(frame) for name, frame in frames.items()}
         host = urlsplit(self._client.base_url).netloc
         return screen.View(found, read_at, tz=self._settings["tz"], host=host)
 
