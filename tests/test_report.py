@@ -740,7 +740,7 @@ def test_runs_of_unlisted_deployments_form_their_own_group() -> None:
     runs = flatten_runs([run(1, 1, "failed"), run(2, 2, "completed"), run(3, 3, "failed")])
     df = flatten_deployments([deployment(1, "a", metadata={"team": "data"}), deployment(2, "b", metadata={})])
     words = words_of(summary_sections.by_group(data_of(df, runs)))
-    for group in ("data 100.0 % 1 / 1", "without one 0.0 % 0 / 1", "deployments not listed 100.0 % 1 / 1"):
+    for group in ("data 100.0 % 1 / 1", "(none) 0.0 % 0 / 1", "deployments not listed 100.0 % 1 / 1"):
         assert group in words
 
 
@@ -963,7 +963,7 @@ class TestEachFigure:
         decided: Counter[str] = Counter()
         failed: Counter[str] = Counter()
         for identifier, status, _ in account.ended(account.now, WEEK):
-            team = " ".join(str(teams.get(identifier) or "without one").split())
+            team = " ".join(str(teams.get(identifier) or "(none)").split())
             decided[team] += 1
             failed[team] += status == "failed"
         words = account.page.part("all-groups")
@@ -1059,7 +1059,7 @@ class TestGroups:
         words = words_of(summary_sections.by_group(data_of(**self.frames({"team": "data"}))))
         assert words.startswith("Failure rates by team")
         assert "data 66.7 % 2 / 3" in words
-        assert "without one 33.3 % 1 / 3" in words
+        assert "(none) 33.3 % 1 / 3" in words
 
     def test_groups_are_agents_without_a_team(self) -> None:
         assert data_of(**self.frames({})).group_word == "agent"

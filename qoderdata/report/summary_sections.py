@@ -354,7 +354,7 @@ def by_group(data: ReportData) -> Section:
     if found.empty:
         nothing = _("Without runs this is not known.") if data.runs is None else nothing_decided(data)
         return Section("groups", title, nothing=nothing)
-    name = PageColumn(word, "name", lambda row: row.group or _("without one"))
+    name = PageColumn(word, "name", lambda row: row.group or _("(none)"))
     rate, interval, runs = rate_columns(found)
     change = PageColumn(_("Change"), "badge", _group_change, "number")
     caption = _("Failure rates by group, those that surely fail most first")
