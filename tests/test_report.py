@@ -374,6 +374,30 @@ class TestRuns:
         assert tile_of(data, "Missed triggers") == ["0", "the week before is not known", "1 more in doubt"]
         assert "a : 1 time is in doubt, as" in words_of(detail_sections.missed(data))
 
+    def test_missed_triggers_are_those_of_a_call_about_the_week(self) -> None:
+        """What changed in the week before makes no time of this week doubtful, nor is it paused in doubt."""
+        times = {1: "2026-06-01T00:05:00Z", 2: "2026-06-14T00:05:00Z"}
+        runs = flatten_runs([run(3, hour, "completed", triggered_at=time) for hour, time in times.items()])
+        deployments = flatten_deployments(
+            [
+                deployment(3, "changed", updated_at="2026-06-05T00:00:00Z"),
+                deployment(4, "paused", updated_at="2026-06-05T00:00:00Z", status="paused"),
+            ]
+        )
+        data = data_of(deployments, runs)
+        week = qd.missed_triggers(deployments, runs, since=data.start - WEEK, until=runs["triggered_at"].max())
+        assert len(week) > 100
+        assert week["certain"].all()
+        assert data.missed is not None
+        pd.testing.assert_frame_equal(data.missed, week)
+        assert tile_of(data, "Missed triggers")[2] == "none in doubt"
+
+    def test_nothing_is_said_of_missed_triggers_where_the_runs_are_older_than_a_week(self) -> None:
+        runs = flatten_runs([run(3, 0, "completed", triggered_at="2026-06-01T00:05:00Z")])
+        data = data_of(flatten_deployments([deployment(3, "a")]), runs)
+        assert tile_of(data, "Missed triggers")[0] == "–"
+        assert "Nothing was missed" not in words_of(detail_sections.missed(data))
+
     def test_snapshot_makes_missed_triggers_certain(self) -> None:
         """The snapshot from before the update has the same schedule."""
         runs = flatten_runs([run(3, hour, "completed") for hour in (0, 2)])
@@ -897,7 +921,7 @@ class TestEachFigure:
             for length in (2 * WEEK, WEEK)
         )
         now = int(recent["certain"].sum())
-        before = int(both["certain"].sum()) - now
+        before = int(both.loc[both["scheduled_at"] < account.now - WEEK, "certain"].sum())
         change = f"{'up' if now > before else 'down'} {abs(now - before)} from {before}"
         doubtful = len(recent) - now
         note = f"{doubtful} more in doubt" if doubtful else "none in doubt"

@@ -266,40 +266,37 @@ class ReportData:
 
     @cached_property
     def missed_window(self) -> tuple[pd.Timestamp, pd.Timestamp] | None:
-        """The period whose missed triggers can be known: the last two weeks, as far as the runs reach.
+        """The part of the last week whose missed triggers can be known, as far as the runs reach.
 
         Where there is no run at all, it is the last day, as in `check`. There must be a frame of runs.
         """
         assert self.runs is not None  # noqa: S101 - for mypy
         times = self.runs["triggered_at"].dropna()
-        if times.empty:
-            until = min(self.start, fetched_at(self.runs) or self.start)
-            since = self.start - min(_DAY, self.longest_span)
-        else:
-            until = min(self.start, fetched_at(self.runs) or times.max())
-            since = max(until - min(2 * WEEK, self.longest_span), times.min())
+        until = min(self.start, fetched_at(self.runs) or (self.start if times.empty else times.max()))
+        since = self.start - min(_DAY, self.longest_span)
+        if not times.empty:
+            since = max(self.start - WEEK, until - min(WEEK, self.longest_span), times.min())
         return (since, until) if since < until else None
-
-    @cached_property
-    def _missed(self) -> pd.DataFrame | None:
-        if self.runs is None or self.missed_window is None:
-            return None
-        since, until = self.missed_window
-        return missed_triggers(self.deployments, self.runs, since=since, until=until, snapshots=self.snapshots)
 
     @cached_property
     def missed(self) -> pd.DataFrame | None:
         """What should have fired in the last week but did not; ``None`` where that is not known."""
-        found = self._missed
-        return None if found is None else found[found["scheduled_at"] >= self.start - WEEK]
+        if self.runs is None or self.missed_window is None:
+            return None
+        return self._missed_within(*self.missed_window)
 
     @cached_property
     def missed_before(self) -> pd.DataFrame | None:
         """What should have fired in the week before but did not; ``None`` where the runs do not reach back."""
-        found = self._missed
-        if found is None or self.longest_span < 2 * WEEK or not self.do_runs_reach_back:
+        if self.missed is None or self.longest_span < 2 * WEEK or not self.do_runs_reach_back:
             return None
+        # Until a day later, since the times just before the end of the period are not judged.
+        found = self._missed_within(self.start - 2 * WEEK, self.start - WEEK + _DAY)
         return self.within(found, "scheduled_at", WEEK, ago=WEEK)
+
+    def _missed_within(self, since: pd.Timestamp, until: pd.Timestamp) -> pd.DataFrame:
+        assert self.runs is not None  # noqa: S101 - for mypy
+        return missed_triggers(self.deployments, self.runs, since=since, until=until, snapshots=self.snapshots)
 
     # -- findings, changes, costs --------------------------------------------------------------------------------
 
