@@ -25,6 +25,7 @@ _STREAKS_OF_A_PERIOD = "failures before that are not counted; --since all counts
 @options.freq_option("1D or 1h")
 @click.option("--errors", is_flag=True, help="Show what went wrong, by error type, the most frequent first.")
 @click.option("--streaks", is_flag=True, help="Show who fails now and since when, also if paused or archived.")
+@click.option("--failed", is_flag=True, help="List the failed runs, the newest first, with what `events` needs.")
 @options.fail_over_option(
     "Exit with 1 if a group or window has its whole 95 % interval above RATE, a share from 0 to 1."
 )
@@ -43,32 +44,45 @@ def runs(
     freq: str | None,
     errors: bool,
     streaks: bool,
+    failed: bool,
     fail_over: float | None,
     min_runs: int,
     window: dict[str, Any],
     service: Service,
     result: Output,
 ) -> int:
-    """Show failure rates of runs over time, with errors or streaks."""
-    if errors and streaks:
-        raise click.UsageError("give one of --errors and --streaks")
-    if errors or streaks:
-        without_effect = ["--freq", "--fail-over", "--min-runs"]
-        options.refuse_without_effect(without_effect, f"with --{'errors' if errors else 'streaks'}")
+    """Show failure rates of runs over time, with errors or streaks, or list the failed runs.
+
+    A run of unknown outcome does not end a streak here; in `check`, `top` and the report it does.
+    """
+    flags = {"--errors": errors, "--streaks": streaks, "--failed": failed}
+    chosen = [name for name, is_given in flags.items() if is_given]
+    if len(chosen) > 1:
+        raise click.UsageError("give one of --errors, --streaks and --failed")
+    if chosen:
+        options.refuse_without_effect(["--freq", "--fail-over", "--min-runs"], f"with {chosen[0]}")
     elif freq is None:
-        options.refuse_without_effect(["--tz"], "without --freq, --errors or --streaks")
+        options.refuse_without_effect(["--tz"], "without --freq, --errors, --streaks or --failed")
+    if failed:
+        options.refuse_without_effect(["--by"], "with --failed")
     if fail_over is None:
         options.refuse_without_effect(["--min-runs"], "without --fail-over")
     period = options.describe_window(window, "runs triggered", result.tz)
-    groups = grouping.Groups(by or (["deployment"] if streaks else []), "runs", service)
+    groups = grouping.Groups(by or (["deployment"] if streaks or failed else []), "runs", service)
     frame = groups.add_names(service.runs(window))
     keys = groups.keys or None
     empty = options.nothing_in(period, "runs")
+    if len(frame) and (errors or failed):
+        empty = "; ".join(["no run failed", *period])
     if errors:
         found = qd.error_breakdown(frame, by=keys).sort_values("count", ascending=False, kind="stable")
         columns = [*groups.columns(found), *_error_columns(result.tz, is_whole=not period)]
-        if len(frame):
-            empty = "; ".join(["no run failed", *period])
+        result.print_frame(found, columns, empty=empty, notes=period)
+    elif failed:
+        found = (
+            frame[frame["status"] == "failed"].reset_index(drop=True).rename(columns={"deployment_name": "name"})
+        )
+        columns = _failed_columns(groups.columns(found), result.tz)
         result.print_frame(found, columns, empty=empty, notes=period)
     elif streaks:
         found = qd.failure_streaks(frame, by=keys)
@@ -115,6 +129,17 @@ def _error_columns(tz: str, *, is_whole: bool) -> list[TableColumn]:
         TableColumn("share", lambda row: format_percent(row.share), "number", optional=1),
         TableColumn(first_seen, lambda row: format_time(row.first_seen, tz), "fixed", optional=2),
         TableColumn("last seen", lambda row: format_time(row.last_seen, tz), "fixed"),
+    ]
+
+
+def _failed_columns(groups: list[TableColumn], tz: str) -> list[TableColumn]:
+    return [
+        TableColumn("triggered", lambda row: format_time(row.triggered_at, tz), "fixed"),
+        *groups,
+        TableColumn("run", lambda row: row.id, "fixed"),
+        TableColumn("error", lambda row: row.error_type, optional=1),
+        TableColumn("message", lambda row: row.error_message, optional=2),
+        TableColumn("took", lambda row: format_milliseconds(row.duration_ms), "number", optional=3),
     ]
 
 
