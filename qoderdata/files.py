@@ -20,7 +20,6 @@ import sys
 import tempfile
 import threading
 import time
-from datetime import datetime
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -31,7 +30,7 @@ from pyarrow import fs
 from qoderdata.errors import CacheError, CacheWarning, warn
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     import filelock
 
@@ -353,13 +352,13 @@ class Folder:
     def _list(self, base: str) -> list[fs.FileInfo]:
         if self._remote is None:
             return self.filesystem.get_file_info(fs.FileSelector(base, allow_not_found=True, recursive=True))
-        # pyarrow's view of fsspec asks three times as often, and does not tell when an object was written.
+        # pyarrow's view of fsspec asks three times as often.
         try:
             found = self._remote.find(base, detail=True)
         except FileNotFoundError:
             return []
         return [
-            fs.FileInfo(path, fs.FileType.File, size=facts["size"], mtime=_written_at(facts))
+            fs.FileInfo(path, fs.FileType.File, size=facts["size"])
             for path, facts in found.items()
             if facts["type"] == "file"
         ]
@@ -404,12 +403,6 @@ def _touched_at(path: Path) -> int | None:
         return path.stat().st_atime_ns
     except OSError:
         return None
-
-
-def _written_at(facts: Mapping[str, Any]) -> datetime | None:
-    """Return when an object was written; each store names the field differently."""
-    times = (facts.get(name) for name in ("mtime", "LastModified", "last_modified", "updated", "created"))
-    return next((time for time in times if isinstance(time, datetime)), None)
 
 
 def _make_private(folder: Path) -> None:

@@ -154,7 +154,6 @@ def walk(
     limit: PageSize | None = None,
     max_pages: int = MAX_PAGES,
     mask: Callable[[str], str] = str,
-    progress: Progress | None = None,
 ) -> Generator[E, None, None]:
     """Walk a list from page to page, one page ahead of the caller; `fetch` takes a cursor and a page size.
 
@@ -166,16 +165,15 @@ def walk(
     cursor repeats, or the list has more than `max_pages` pages, and what `fetch` raised; `pages` and `records` of
     an `APIError` say how far the walk got. `mask` masks the access token in a cursor that a message quotes.
     """
-    size = PageSize() if limit is None else limit
-    counted = Progress() if progress is None else progress
+    size, handled = PageSize() if limit is None else limit, Progress()
     fetched = fetch_pages(fetch, start=start, limit=size, max_pages=max_pages, mask=mask)
     with closing(prefetch(fetched, name="qoderdata-fetch")) as pages:
         try:
             for page in pages:
                 yield page
-                counted.add(page)
+                handled.add(page)
         except errors.APIError as error:
-            error.pages, error.records = counted.pages, counted.records
+            error.pages, error.records = handled.pages, handled.records
             raise
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo
@@ -204,14 +205,16 @@ def test_created_since_accepts_an_age(sandbox: Sandbox, truth: list[Record]) -> 
     assert list(load(sandbox, created_since=age)["id"]) == expected != []
 
 
-def test_pages_older_than_created_since_are_not_requested() -> None:
+def test_pages_older_than_created_since_are_not_requested(caplog: pytest.LogCaptureFixture) -> None:
     """Edition B ignores the bound, but lists the newest first, so older pages are not needed."""
     with Sandbox(deployments=1_500, seed=5, runs=0, edition="B") as large:
         since = created_at(large.deployments[150])
         client = Client(large.pat, large.base_url)
-        frame = load_deployments(client=client, include_archived=True, created_since=since)
+        with caplog.at_level(logging.INFO, logger="qoderdata"):
+            frame = load_deployments(client=client, include_archived=True, created_since=since)
         assert list(frame["id"]) == [record["id"] for record in large.deployments[:151]]
         assert len(large.requests) <= 9
+        assert "deployments: 3 pages, 151 rows" in caplog.text
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from qoderdata import errors
 from qoderdata.load.lists import _read_list
-from qoderdata.pages import PageSize, Progress, list_query, walk
+from qoderdata.pages import PageSize, list_query, walk
 from qoderdata.schema import AGENTS, DEPLOYMENTS
 
 if TYPE_CHECKING:
@@ -154,13 +154,6 @@ class TestErrors:
         assert str(failure) == "failed [after 2 pages, 20 records; request id req_1]"
         with pytest.raises(StopIteration):
             next(pages)
-
-    def test_progress_is_updated_after_each_page(self) -> None:
-        progress = Progress()
-        pages = walk(fetch_in_turn(more("a"), more("b"), more("c", count=3), last()), progress=progress)
-        seen = [(progress.pages, progress.records) for _ in pages]
-        assert seen == [(0, 0), (1, 10), (2, 20), (3, 23)]
-        assert (progress.pages, progress.records) == (4, 33)
 
     def test_other_exceptions_are_not_changed(self) -> None:
         """The message of an exception such as a bug in decoding is not changed."""

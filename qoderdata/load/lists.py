@@ -564,10 +564,11 @@ def _read_list(
         return page
 
     size = PageSize(SAFE_PAGE if is_small else client.page_limit)
-    walked = walk(fetch, limit=size, max_pages=client.max_pages, mask=client.mask, progress=done)
+    walked = walk(fetch, limit=size, max_pages=client.max_pages, mask=client.mask)
     with gc_paused, closing(walked) as pages, progress_bar(schema.name, progress=progress) as shown:
         for page in pages:
             tables.append(decoder.to_table(page))
+            done.add(page)
             shown.update(page.count)
             if is_past(tables[-1]):
                 break
