@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from qoderdata.sandbox import sample_values
-from qoderdata.sandbox.account import ARCHIVED, PAUSED, PAUSED_BY_ERROR
+from qoderdata.sandbox.account import ARCHIVED, PAUSED, PAUSED_BY_ERROR, upcoming
 from qoderdata.sandbox.run_history import COMPLETED, FAILED, RUNNING, STATUSES, TRIGGERS, streaks
 from qoderdata.sandbox.sample_values import DAY, SECOND, Dice, stamp, uuid7
 from qoderdata.sandbox.scenarios import Refusal
@@ -44,7 +44,7 @@ class DeploymentRecords:
         self._last = np.zeros(len(fleet), dtype=np.int64)
         np.maximum.at(self._last, runs.deployment, runs.triggered)
         # Most deployments of a pair end at the same time, which is now.
-        self._times = cache(lambda pair, end: [stamp(at) for at in history.upcoming(pair, end, UPCOMING)])
+        self._times = cache(lambda pair, end: [stamp(at) for at in upcoming(fleet.pairs[pair], end, UPCOMING)])
 
     def _updated(self, index: int) -> int:
         """Return when a deployment was updated, in nanoseconds since 1970."""

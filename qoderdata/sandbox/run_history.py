@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from qoderdata.sandbox.account import NEVER_RAN, ORDINARY, PAUSED_BY_ERROR, UNSCHEDULED, Occurrences
+from qoderdata.sandbox.account import NEVER_RAN, ORDINARY, PAUSED_BY_ERROR, UNSCHEDULED, occurrences
 from qoderdata.sandbox.sample_values import DAY, HOUR, MINUTE, SECOND, Columns, first_case
 
 if TYPE_CHECKING:
@@ -187,7 +187,6 @@ class RunHistory:
 
     def __init__(self, fleet: Fleet, runs: int, left_out: int) -> None:
         self._fleet = fleet
-        self._occurrences: dict[int, Occurrences] = {}
         unscheduled = self._without_schedule(runs)
         scheduled = runs - int(runs * _EXTRA_SHARE) - len(unscheduled)
         while True:
@@ -214,10 +213,6 @@ class RunHistory:
         positions[order] = np.arange(len(order))
         self.runs.deployment = positions[self.runs.deployment]
         self.left_out = [(int(positions[deployment]), at) for deployment, at in self.left_out]
-
-    def upcoming(self, pair: int, since: int, count: int) -> list[int]:
-        """Return the next occurrences of a pair at a time or after it."""
-        return self._occurrences[pair].upcoming(since, count)
 
     def _without_schedule(self, runs: int) -> Runs:
         """Generate the runs of deployments without a schedule, and set when these were created."""
@@ -297,10 +292,11 @@ class RunHistory:
         days = (fleet.now - int(ends.min())) / DAY + (int(taken.max()) + 2) * fleet.pairs[pair].hours / 20
         # A power of two, so that the pairs of a zone share its clock changes.
         back = 1 << int(days).bit_length()
-        found = self._occurrences.setdefault(pair, Occurrences(fleet.pairs[pair], fleet.now, back))
-        while (np.searchsorted(found.at, ends) - taken).min() < 1:
-            found.look_back(found.back * 2)
-        return found.at
+        at = occurrences(fleet.pairs[pair], fleet.now, back)
+        while (np.searchsorted(at, ends) - taken).min() < 1:
+            back *= 2
+            at = occurrences(fleet.pairs[pair], fleet.now, back)
+        return at
 
     def _leave_out(self, planned: Planned, count: int) -> NDArray[np.bool_]:
         """Choose the occurrences to leave out, never a first or last one, and return which others are kept."""
