@@ -15,7 +15,7 @@ import orjson
 
 from qoderdata.sandbox.account import ARCHIVED, PAUSED, PAUSED_BY_ERROR, Fleet
 from qoderdata.sandbox.json_records import DeploymentRecords, deployment_of_d, refusal_error, run_of_d, run_record
-from qoderdata.sandbox.run_history import COMPLETED, FAILED, MANUAL, STATUSES, TRIGGERS, RunHistory
+from qoderdata.sandbox.run_history import COMPLETED, FAILED, MANUAL, STATUSES, TRIGGERS, make_runs
 from qoderdata.sandbox.sample_values import DAY, make_ids, nanoseconds, stamp, uuid7, uuid7_time
 from qoderdata.sandbox.scenarios import End, decide
 from qoderdata.sandbox.session_records import (
@@ -160,15 +160,16 @@ class Database:
         self, deployments: int, *, seed: int, runs: int, now: int, left_out: int, new_fields: bool
     ) -> None:
         fleet = Fleet(deployments, seed=seed, now=now)
-        history = RunHistory(fleet, runs, left_out)
+        table, not_run = make_runs(fleet, runs, left_out)
         tails = fleet.draws.tails("deployment", fleet.number)
         order = np.lexsort((tails, fleet.created))
-        history.sort(order)
+        fleet.sort(order)
+        for rows in (table, not_run):
+            rows.deployment = np.argsort(order)[rows.deployment]
         ids = make_ids("dep", fleet.created, tails[order])
-        table = history.runs
         scenarios, refusal = decide(fleet, table)
         self.fleet = fleet
-        self._deployment_writer = DeploymentRecords(fleet, history, ids, new_fields=new_fields)
+        self._deployment_writer = DeploymentRecords(fleet, table, ids, new_fields=new_fields)
         self.deployments = Table(
             ids,
             {
@@ -210,8 +211,9 @@ class Database:
         }
         self.now = now
         self.agents = {identity: number for number, identity in enumerate(fleet.agents)}
+        pairs = zip(not_run.deployment.tolist(), not_run.at.tolist(), strict=True)
         #: Deployment's id and nanoseconds since 1970, by time.
-        self.left_out = sorted(((ids[index], at) for index, at in history.left_out), key=lambda pair: pair[::-1])
+        self.left_out = sorted(((ids[index], at) for index, at in pairs), key=lambda pair: pair[::-1])
         self.own_events: dict[str, list[Record]] = {}
         self._lock = RLock()
 

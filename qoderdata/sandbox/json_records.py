@@ -19,7 +19,7 @@ from qoderdata.sandbox.scenarios import Refusal
 
 if TYPE_CHECKING:
     from qoderdata.sandbox.account import Fleet
-    from qoderdata.sandbox.run_history import RunHistory
+    from qoderdata.sandbox.run_history import Runs
 
 #: One JSON object.
 Record = dict[str, Any]
@@ -35,9 +35,8 @@ BUDGETS = ("5.00", "12.50", "50.00")
 class DeploymentRecords:
     """Write the deployments of a fleet, sorted by creation; some may have the fields of newer editions."""
 
-    def __init__(self, fleet: Fleet, history: RunHistory, ids: list[str], *, new_fields: bool) -> None:
+    def __init__(self, fleet: Fleet, runs: Runs, ids: list[str], *, new_fields: bool) -> None:
         self._fleet, self._ids, self._new_fields = fleet, ids, new_fields
-        runs = history.runs
         self._total = np.bincount(runs.deployment, minlength=len(fleet))
         self._failures = np.bincount(runs.deployment[runs.status == FAILED], minlength=len(fleet))
         self._streaks = streaks(runs, len(fleet))
