@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from qoderdata import cron
 from qoderdata.sandbox import NOW, Sandbox, run_history
-from qoderdata.sandbox.account import Occurrences, Pair
+from qoderdata.sandbox.account import Pair, upcoming
 from qoderdata.sandbox.sample_values import nanoseconds, stamp, uuid7
 
 if TYPE_CHECKING:
@@ -133,10 +133,10 @@ def test_number_of_runs_is_exact_when_manual_runs_do_not_fit(monkeypatch: pytest
     assert sum(run["trigger_context"]["type"] == "schedule" for run in sandbox.runs) > 10
 
 
-def test_upcoming_runs_can_lie_after_the_precomputed_period() -> None:
+def test_upcoming_occurrences_begin_at_the_given_time_and_may_be_months_apart() -> None:
     now = nanoseconds("2026-07-31T00:00:00Z")
-    found = Occurrences(Pair("0 0 31 JAN-DEC/3 *", "UTC", 24), now, 1)
-    assert [stamp(at)[:10] for at in found.upcoming(now, 3)] == ["2026-07-31", "2026-10-31", "2027-01-31"]
+    found = upcoming(Pair("0 0 31 JAN-DEC/3 *", "UTC", 24), now, 3)
+    assert [stamp(at)[:10] for at in found] == ["2026-07-31", "2026-10-31", "2027-01-31"]
 
 
 @pytest.mark.parametrize(

@@ -34,7 +34,8 @@ if TYPE_CHECKING:
     from jinja2 import Environment, Template
 
 _OLD = pd.Timedelta("1D")
-_ENGLISH, _TAGS = "en", {"zh": "zh-CN"}
+#: The languages, each with the tag that a page of it has.
+_TAGS = {"en": "en", "zh": "zh-CN"}
 #: A day, and perhaps a time of it, as `format_time` writes them; and a percentage.
 _UNBROKEN = re.compile(r"\d{4}-\d\d-\d\d( \d\d:\d\d (UTC|[+-]\d\d:\d\d))?|\d[\d.]*(–\d[\d.]*)? %")
 
@@ -156,12 +157,10 @@ def write_report(
 @cache
 def _translations(lang: str) -> NullTranslations:
     """Read the catalogue of a language; English needs none."""
-    if lang == _ENGLISH:
+    if lang not in _TAGS:
+        raise ValueError(f"lang={lang!r}: there is no such language; there are {' and '.join(map(repr, _TAGS))}")
+    if lang == "en":
         return NullTranslations()
-    catalogues = {file.name for file in resources.files(__package__ or "").iterdir() if file.name.endswith(".po")}
-    if f"{lang}.po" not in catalogues:
-        known = " and ".join(repr(name) for name in [_ENGLISH, *sorted(file[:-3] for file in catalogues)])
-        raise ValueError(f"lang={lang!r}: there is no such language; there are {known}")
     from babel.messages import mofile, pofile  # noqa: PLC0415 - only for a page in another language
 
     compiled = io.BytesIO()
@@ -175,7 +174,7 @@ def _render(data: ReportData, caught: list[warnings.WarningMessage], lang: str) 
     details = make_details(data)
     first = headline(data)
     values = {
-        "lang": _TAGS.get(lang, lang),
+        "lang": _TAGS[lang],
         "title": _("Scheduled agents, {day}", day=f"{data.start.tz_convert(data.tz):%Y-%m-%d}"),
         "css": Markup(css),  # noqa: S704 - our own file
         "css_digest": base64.b64encode(hashlib.sha256(css.encode()).digest()).decode(),

@@ -1,7 +1,8 @@
 """Which deployments does an account have, and when do their schedules fire?
 
 `Fleet` decides roles, schedules, agents and failure rates: one row a deployment, one array a column. `run_history`
-decides when each was created, and what it ran since. Each distinct pair of cron text and zone is evaluated once.
+decides when each was created, and what it ran since; it evaluates each distinct pair of cron text and zone for all
+deployments that have it.
 """
 
 from __future__ import annotations
@@ -181,27 +182,14 @@ def make_pairs(size: int, seed: int) -> list[Pair]:
     return list(pairs)
 
 
-class Occurrences:
-    """The occurrences of one pair, in nanoseconds since 1970, from some days before the account's clock on."""
+def upcoming(pair: Pair, since: int, count: int) -> list[int]:
+    """Return the first occurrences of a pair at a time or after it, in nanoseconds since 1970."""
+    following = cron.parse(pair.expression, pair.timezone).following(as_datetime(since - 1))
+    return [int(at.timestamp()) * SECOND for at in islice(following, count)]
 
-    def __init__(self, pair: Pair, now: int, back: int) -> None:
-        self._schedule = cron.parse(pair.expression, pair.timezone)
-        self._now = as_datetime(now)
-        self._ahead = timedelta(hours=pair.hours * 12, days=3)
-        self.look_back(back)
 
-    def look_back(self, days: int) -> None:
-        """Find the occurrences from so many days back on."""
-        self.back = days
-        found = self._schedule.instants(self._now - timedelta(days=days), self._now + self._ahead)
-        #: The occurrences, ascending.
-        self.at: NDArray[np.int64] = found.astype("datetime64[ns]").astype(np.int64)
-
-    def upcoming(self, since: int, count: int) -> list[int]:
-        """Return the first occurrences at a time or after it."""
-        first = int(np.searchsorted(self.at, since))
-        found: list[int] = self.at[first : first + count].tolist()
-        if len(found) == count:
-            return found
-        later = self._schedule.following(as_datetime(since - 1))
-        return [int(at.timestamp()) * SECOND for at in islice(later, count)]
+def occurrences(pair: Pair, now: int, days: int) -> NDArray[np.int64]:
+    """Return a pair's occurrences from some days before `now` to several after it, in nanoseconds since 1970."""
+    middle, ahead = as_datetime(now), timedelta(hours=pair.hours * 12, days=3)
+    found = cron.parse(pair.expression, pair.timezone).instants(middle - timedelta(days=days), middle + ahead)
+    return found.astype("datetime64[ns]").astype(np.int64)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from qoderdata.cron import EPOCH
-from qoderdata.sandbox.account import Occurrences, Pair
+from qoderdata.sandbox.account import Pair, upcoming
 from qoderdata.sandbox.json_records import UPCOMING
 from qoderdata.sandbox.run_history import ERRORS
 from qoderdata.sandbox.sample_values import SECOND, as_datetime, nanoseconds, stamp, uuid7
@@ -264,8 +264,8 @@ class ChangingAccount:
 
 def _daily(database: Database, identity: str, now: int) -> Record:
     """Return the record of an active, daily deployment that never ran."""
-    upcoming = [stamp(at) for at in Occurrences(_DAILY, now, 1).upcoming(now, UPCOMING)]
-    stats = {"consecutive_failures": 0, "next_trigger_at": upcoming[0], "total_failures": 0, "total_runs": 0}
+    times = [stamp(at) for at in upcoming(_DAILY, now, UPCOMING)]
+    stats = {"consecutive_failures": 0, "next_trigger_at": times[0], "total_failures": 0, "total_runs": 0}
     config = {"max_concurrent": 1, "max_retries": 0, "timeout_ms": 300_000}
     return {
         "agent": {"id": database.fleet.agents[0], "type": "agent", "version": 1},
@@ -283,7 +283,7 @@ def _daily(database: Database, identity: str, now: int) -> Record:
             "expression": _DAILY.expression,
             "timezone": _DAILY.timezone,
             "type": "cron",
-            "upcoming_runs_at": upcoming,
+            "upcoming_runs_at": times,
         },
         "status": "active",
         "type": "deployment",

@@ -15,7 +15,7 @@ import orjson
 
 from qoderdata.sandbox.account import ARCHIVED, PAUSED, PAUSED_BY_ERROR, Fleet
 from qoderdata.sandbox.json_records import DeploymentRecords, deployment_of_d, refusal_error, run_of_d, run_record
-from qoderdata.sandbox.run_history import COMPLETED, FAILED, MANUAL, STATUSES, TRIGGERS, RunHistory
+from qoderdata.sandbox.run_history import COMPLETED, FAILED, MANUAL, STATUSES, TRIGGERS, make_runs
 from qoderdata.sandbox.sample_values import DAY, make_ids, nanoseconds, stamp, uuid7, uuid7_time
 from qoderdata.sandbox.scenarios import End, decide
 from qoderdata.sandbox.session_records import (
@@ -55,9 +55,9 @@ def encode(record: Mapping[str, Any]) -> bytes:
 class Table:
     """Records, oldest first.
 
-    `columns` are arrays by name, one value a record, for filters. `write` returns the record at an index in one of
-    several forms; its third argument is the record of edition C, if that was changed. `forms` has a letter for the
-    form of each edition, A to D. `read` returns the values of the columns for a record that is new or was changed.
+    `columns` are arrays by name, one value a record, for filters. `write` returns the record at an index as an
+    edition tells it; its third argument is the record of edition C, if that was changed. `read` returns the values
+    of the columns for a record that is new or was changed.
     """
 
     def __init__(
@@ -66,15 +66,13 @@ class Table:
         columns: dict[str, NDArray[Any]],
         write: Callable[[int, str, Record | None], Record],
         *,
-        forms: str = "CCCC",
         read: Callable[[Mapping[str, Any]], dict[str, Any]] = lambda _: {},
     ) -> None:
         self.ids, self.columns, self._write, self._read = ids, columns, write, read
-        self._forms = dict(zip("ABCD", forms, strict=True))
-        self._bodies: dict[str, dict[int, bytes]] = {form: {} for form in forms}
-        #: Records of edition C that were changed, and bytes that are served in every edition.
+        self._bodies: dict[str, dict[int, bytes]] = {edition: {} for edition in "ABCD"}
+        #: Records of edition C that are new or were changed, and which of them every edition serves as they are.
         self._changed: dict[int, bytes] = {}
-        self._raw: dict[int, bytes] = {}
+        self._rewritten: set[int] = set()
         self._indices = {identity: index for index, identity in enumerate(ids)}
         self._selected: dict[Hashable, NDArray[np.int64]] = {}
         self.columns.setdefault("kept", np.ones(len(ids), dtype=np.bool_))
@@ -95,13 +93,12 @@ class Table:
 
     def body(self, index: int, edition: str = "C") -> bytes:
         """Return a record as it goes over the wire."""
-        if index in self._raw:
-            return self._raw[index]
-        form = self._forms[edition]
-        bodies = self._bodies[form]
+        if index in self._rewritten:
+            return self._changed[index]
+        bodies = self._bodies[edition]
         if index not in bodies:
             changed = self._changed.get(index)
-            bodies[index] = encode(self._write(index, form, None if changed is None else orjson.loads(changed)))
+            bodies[index] = encode(self._write(index, edition, None if changed is None else orjson.loads(changed)))
         return bodies[index]
 
     def record(self, index: int, edition: str = "C") -> Record:
@@ -124,7 +121,7 @@ class Table:
     def change(self, index: int, record: Mapping[str, Any] | None, columns: Mapping[str, Any] = {}) -> None:
         """Replace the record of edition C, if there is a new one, and values in the columns."""
         if record is not None:
-            (self._raw if index in self._raw else self._changed)[index] = encode(record)
+            self._changed[index] = encode(record)
             columns = {**self._read(record), **columns}
         for bodies in self._bodies.values():
             bodies.pop(index, None)
@@ -135,8 +132,8 @@ class Table:
     def replace(self, record: Mapping[str, Any]) -> None:
         """Serve this record in every edition instead of the one with its id."""
         index = self.find(record["id"])
-        self._raw[index] = encode(record)
-        self.change(index, None, self._read(record))
+        self.change(index, record)
+        self._rewritten.add(index)
 
     def add(self, identity: str, record: Record | None, columns: Mapping[str, Any] = {}) -> int:
         """Add a record, newer than all before it; a column that nothing gives is 0, or true.
@@ -163,15 +160,16 @@ class Database:
         self, deployments: int, *, seed: int, runs: int, now: int, left_out: int, new_fields: bool
     ) -> None:
         fleet = Fleet(deployments, seed=seed, now=now)
-        history = RunHistory(fleet, runs, left_out)
+        table, not_run = make_runs(fleet, runs, left_out)
         tails = fleet.draws.tails("deployment", fleet.number)
         order = np.lexsort((tails, fleet.created))
-        history.sort(order)
+        fleet.sort(order)
+        for rows in (table, not_run):
+            rows.deployment = np.argsort(order)[rows.deployment]
         ids = make_ids("dep", fleet.created, tails[order])
-        table = history.runs
         scenarios, refusal = decide(fleet, table)
         self.fleet = fleet
-        self._deployment_writer = DeploymentRecords(fleet, history, ids, new_fields=new_fields)
+        self._deployment_writer = DeploymentRecords(fleet, table, ids, new_fields=new_fields)
         self.deployments = Table(
             ids,
             {
@@ -181,7 +179,6 @@ class Database:
                 "status": fleet.has_role(PAUSED, PAUSED_BY_ERROR).astype(np.int64),
             },
             self._deployment,
-            forms="CCCD",
             read=self._deployment_columns,
         )
         session_ids = make_ids("sess", scenarios.created, scenarios.tail)
@@ -193,7 +190,7 @@ class Database:
             "version": scenarios.agent % 7 + 1,
         }
         columns["last_status"][leader] = scenarios.status
-        self.sessions = Table(session_ids, columns, self._session, forms="AACD")
+        self.sessions = Table(session_ids, columns, self._session)
         self.session_writer = SessionRecords(fleet, columns, session_ids, self._template)
         of_run = np.full(len(table), -1)
         of_run[scenarios.run[scenarios.run >= 0]] = np.flatnonzero(scenarios.run >= 0)
@@ -203,7 +200,6 @@ class Database:
             make_ids("drun", table.created, table.tail),
             columns,
             self._run,
-            forms="CCCD",
             read=self._run_columns,
         )
         self.tables = {
@@ -215,8 +211,9 @@ class Database:
         }
         self.now = now
         self.agents = {identity: number for number, identity in enumerate(fleet.agents)}
+        pairs = zip(not_run.deployment.tolist(), not_run.at.tolist(), strict=True)
         #: Deployment's id and nanoseconds since 1970, by time.
-        self.left_out = sorted(((ids[index], at) for index, at in history.left_out), key=lambda pair: pair[::-1])
+        self.left_out = sorted(((ids[index], at) for index, at in pairs), key=lambda pair: pair[::-1])
         self.own_events: dict[str, list[Record]] = {}
         self._lock = RLock()
 
@@ -317,10 +314,10 @@ class Database:
         outcome["session_archived"] = record["archived_at"] is not None
         return outcome | outcome_from_events(self.session_writer.session(of_run))
 
-    def _deployment(self, index: int, form: str, changed: Record | None) -> Record:
+    def _deployment(self, index: int, edition: str, changed: Record | None) -> Record:
         """Write a deployment."""
         record = changed or self._deployment_writer.write(index)
-        return record if form == "C" else deployment_of_d(record, self._deployment_writer.newer(index))
+        return deployment_of_d(record, self._deployment_writer.newer(index)) if edition == "D" else record
 
     def _template(self, index: int) -> Record:
         """Write a deployment of edition D as it was created."""
@@ -330,7 +327,7 @@ class Database:
             record["name"] = record["name"].rpartition("_archived_")[0]
         return deployment_of_d(record, self._deployment_writer.newer(index))
 
-    def _run(self, index: int, form: str, changed: Record | None) -> Record:
+    def _run(self, index: int, edition: str, changed: Record | None) -> Record:
         """Write a run."""
         run: Record = {name: int(column[index]) for name, column in self.runs.columns.items()}
         run["id"] = self.runs.ids[index]
@@ -340,11 +337,11 @@ class Database:
         if changed is None:
             error = (refusal or self.session_error(session)) if run["status"] == FAILED else None
             changed = run_record(self.fleet, run, deployment, shared, error)
-        return changed if form == "C" else run_of_d(changed, run["scheduled"], own, refusal)
+        return run_of_d(changed, run["scheduled"], own, refusal) if edition == "D" else changed
 
-    def _session(self, index: int, form: str, _: Record | None) -> Record:
+    def _session(self, index: int, edition: str, _: Record | None) -> Record:
         """Write a session."""
-        return self.session_writer.write(self.members(index, form), form)
+        return self.session_writer.write(self.members(index, edition), edition)
 
 
 def _named_table(prefix: str, used: list[str], write: Callable[[str, int, int], Record], now: int) -> Table:

@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from qoderdata.sandbox import sample_values
-from qoderdata.sandbox.account import ARCHIVED, PAUSED, PAUSED_BY_ERROR
+from qoderdata.sandbox.account import ARCHIVED, PAUSED, PAUSED_BY_ERROR, upcoming
 from qoderdata.sandbox.run_history import COMPLETED, FAILED, RUNNING, STATUSES, TRIGGERS, streaks
 from qoderdata.sandbox.sample_values import DAY, SECOND, Dice, stamp, uuid7
 from qoderdata.sandbox.scenarios import Refusal
 
 if TYPE_CHECKING:
     from qoderdata.sandbox.account import Fleet
-    from qoderdata.sandbox.run_history import RunHistory
+    from qoderdata.sandbox.run_history import Runs
 
 #: One JSON object.
 Record = dict[str, Any]
@@ -35,16 +35,15 @@ BUDGETS = ("5.00", "12.50", "50.00")
 class DeploymentRecords:
     """Write the deployments of a fleet, sorted by creation; some may have the fields of newer editions."""
 
-    def __init__(self, fleet: Fleet, history: RunHistory, ids: list[str], *, new_fields: bool) -> None:
+    def __init__(self, fleet: Fleet, runs: Runs, ids: list[str], *, new_fields: bool) -> None:
         self._fleet, self._ids, self._new_fields = fleet, ids, new_fields
-        runs = history.runs
         self._total = np.bincount(runs.deployment, minlength=len(fleet))
         self._failures = np.bincount(runs.deployment[runs.status == FAILED], minlength=len(fleet))
         self._streaks = streaks(runs, len(fleet))
         self._last = np.zeros(len(fleet), dtype=np.int64)
         np.maximum.at(self._last, runs.deployment, runs.triggered)
         # Most deployments of a pair end at the same time, which is now.
-        self._times = cache(lambda pair, end: [stamp(at) for at in history.upcoming(pair, end, UPCOMING)])
+        self._times = cache(lambda pair, end: [stamp(at) for at in upcoming(fleet.pairs[pair], end, UPCOMING)])
 
     def _updated(self, index: int) -> int:
         """Return when a deployment was updated, in nanoseconds since 1970."""

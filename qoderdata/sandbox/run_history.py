@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from qoderdata.sandbox.account import NEVER_RAN, ORDINARY, PAUSED_BY_ERROR, UNSCHEDULED, Occurrences
+from qoderdata.sandbox.account import NEVER_RAN, ORDINARY, PAUSED_BY_ERROR, UNSCHEDULED, occurrences
 from qoderdata.sandbox.sample_values import DAY, HOUR, MINUTE, SECOND, Columns, first_case
 
 if TYPE_CHECKING:
@@ -178,194 +178,177 @@ class Planned(Columns):
     from_last: NDArray[np.int64]
 
 
-class RunHistory:
-    """The runs of a fleet, oldest first, and the occurrences that they came from.
+def make_runs(fleet: Fleet, count: int, left_out: int) -> tuple[Runs, Planned]:
+    """Generate so many runs of a fleet, oldest first; return also the occurrences that are left out.
 
-    The fleet's `created`, and the `ends` of those that failures paused, are set. Raise `ValueError` where there is
-    no history of so many runs.
+    Set the fleet's `created`, and the `ends` of those that failures paused. Raise `ValueError` where there is no
+    history of so many runs.
     """
+    unscheduled = _without_schedule(fleet, count)
+    scheduled = count - int(count * _EXTRA_SHARE) - len(unscheduled)
+    while True:
+        planned = _plan(fleet, _scheduled_counts(fleet, scheduled + left_out))
+        kept = _leave_out(fleet, planned, left_out)
+        parts = [unscheduled, *_attempts(fleet, planned, kept, (count - scheduled - len(unscheduled)) // 2)]
+        if count >= _FEW:
+            parts.append(_unfinished(fleet, parts, count - sum(map(len, parts))))
+        missing = count - sum(map(len, parts))
+        parts.append(_manual(fleet, planned, missing))
+        missing -= len(parts[-1])
+        if not missing:
+            break
+        scheduled += missing
+    everything = Runs.join(*parts)
+    return everything.take(np.lexsort((everything.tail, everything.created))), planned.take(~kept)
 
-    def __init__(self, fleet: Fleet, runs: int, left_out: int) -> None:
-        self._fleet = fleet
-        self._occurrences: dict[int, Occurrences] = {}
-        unscheduled = self._without_schedule(runs)
-        scheduled = runs - int(runs * _EXTRA_SHARE) - len(unscheduled)
-        while True:
-            planned = self._plan(self._scheduled_counts(scheduled + left_out))
-            kept = self._leave_out(planned, left_out)
-            parts = [unscheduled, *self._attempts(planned, kept, (runs - scheduled - len(unscheduled)) // 2)]
-            if runs >= _FEW:
-                parts.append(self._unfinished(parts, runs - sum(map(len, parts))))
-            missing = runs - sum(map(len, parts))
-            parts.append(self._manual(planned, missing))
-            missing -= len(parts[-1])
-            if not missing:
-                break
-            scheduled += missing
-        everything = Runs.join(*parts)
-        self.runs = everything.take(np.lexsort((everything.tail, everything.created)))
-        #: Deployment and time of what was left out.
-        self.left_out = list(zip(planned.deployment[~kept].tolist(), planned.at[~kept].tolist(), strict=True))
 
-    def sort(self, order: NDArray[np.int64]) -> None:
-        """Put the deployments in another order, and number them anew in the runs."""
-        self._fleet.sort(order)
-        positions = np.empty(len(order), dtype=np.int64)
-        positions[order] = np.arange(len(order))
-        self.runs.deployment = positions[self.runs.deployment]
-        self.left_out = [(int(positions[deployment]), at) for deployment, at in self.left_out]
+def _without_schedule(fleet: Fleet, runs: int) -> Runs:
+    """Generate the runs of deployments without a schedule, and set when these were created."""
+    which = np.flatnonzero(fleet.has_role(UNSCHEDULED))
+    counts = np.zeros(len(fleet), dtype=np.int64)
+    if len(which):
+        share = min(runs * len(which) // (2 * len(fleet)), 40 * len(which))
+        counts[which] = share // len(which)
+        counts[which[: share % len(which)]] += 1
+    spacing = 6 * HOUR + fleet.draws.below("spacing", fleet.number, 30 * 3600) * SECOND
+    fleet.created = np.where(fleet.has_role(UNSCHEDULED), fleet.now - (counts + 1) * spacing, fleet.created)
+    deployment = np.repeat(np.arange(len(fleet)), counts)
+    position = _positions(counts)
+    key = _key(fleet, deployment, position)
+    shift = (fleet.draws.uniform("shift", key) * 0.6 * spacing[deployment]).astype(np.int64)
+    at = fleet.created[deployment] + (position * spacing[deployment] + shift) // 1_000 * 1_000
+    return Runs(fleet, deployment, at, key=key, trigger=MANUAL)
 
-    def upcoming(self, pair: int, since: int, count: int) -> list[int]:
-        """Return the next occurrences of a pair at a time or after it."""
-        return self._occurrences[pair].upcoming(since, count)
 
-    def _without_schedule(self, runs: int) -> Runs:
-        """Generate the runs of deployments without a schedule, and set when these were created."""
-        fleet = self._fleet
-        which = np.flatnonzero(fleet.has_role(UNSCHEDULED))
-        counts = np.zeros(len(fleet), dtype=np.int64)
-        if len(which):
-            share = min(runs * len(which) // (2 * len(fleet)), 40 * len(which))
-            counts[which] = share // len(which)
-            counts[which[: share % len(which)]] += 1
-        spacing = 6 * HOUR + fleet.draws.below("spacing", fleet.number, 30 * 3600) * SECOND
-        fleet.created = np.where(fleet.has_role(UNSCHEDULED), fleet.now - (counts + 1) * spacing, fleet.created)
-        deployment = np.repeat(np.arange(len(fleet)), counts)
-        position = _positions(counts)
-        key = _key(fleet, deployment, position)
-        shift = (fleet.draws.uniform("shift", key) * 0.6 * spacing[deployment]).astype(np.int64)
-        at = fleet.created[deployment] + (position * spacing[deployment] + shift) // 1_000 * 1_000
-        return Runs(fleet, deployment, at, key=key, trigger=MANUAL)
-
-    def _scheduled_counts(self, total: int) -> NDArray[np.int64]:
-        """Return how many scheduled runs each deployment has: more for frequent ones, within the greatest age."""
-        fleet = self._fleet
-        hours = np.where(fleet.has_role(UNSCHEDULED, NEVER_RAN), np.inf, fleet.hours())
-        weight = (0.3 + 2.7 * fleet.draws.uniform("appetite", fleet.number)) * np.sqrt(np.sqrt(24 / hours))
-        counts = np.zeros(len(fleet), dtype=np.int64)
-        if total == 0:
-            return counts
-        if not weight.any():
-            raise ValueError("no deployment of this account ever runs; ask for runs=0, or for more deployments")
-        days = _DAYS
-        while (limits := np.floor(days * 24 / hours).astype(np.int64)).sum() < total:
-            days *= 2
-            if days > _MOST_DAYS:
-                raise ValueError(f"{total} runs would make {len(fleet)} deployments decades old; ask for fewer")
-        low, high = 0.0, (total + 1) / weight[weight > 0].min()
-        for _ in range(80):
-            middle = (low + high) / 2
-            counts = np.minimum(limits, (middle * weight).astype(np.int64))
-            low, high = (middle, high) if counts.sum() <= total else (low, middle)
-        counts = np.minimum(limits, (low * weight).astype(np.int64))
-        room = np.flatnonzero(counts < limits)
-        by_remainder = room[np.argsort(-(low * weight % 1)[room], kind="stable")]
-        counts[by_remainder[: total - int(counts.sum())]] += 1
+def _scheduled_counts(fleet: Fleet, total: int) -> NDArray[np.int64]:
+    """Return how many scheduled runs each deployment has: more for frequent ones, within the greatest age."""
+    hours = np.where(fleet.has_role(UNSCHEDULED, NEVER_RAN), np.inf, fleet.hours())
+    weight = (0.3 + 2.7 * fleet.draws.uniform("appetite", fleet.number)) * np.sqrt(np.sqrt(24 / hours))
+    counts = np.zeros(len(fleet), dtype=np.int64)
+    if total == 0:
         return counts
+    if not weight.any():
+        raise ValueError("no deployment of this account ever runs; ask for runs=0, or for more deployments")
+    days = _DAYS
+    while (limits := np.floor(days * 24 / hours).astype(np.int64)).sum() < total:
+        days *= 2
+        if days > _MOST_DAYS:
+            raise ValueError(f"{total} runs would make {len(fleet)} deployments decades old; ask for fewer")
+    low, high = 0.0, (total + 1) / weight[weight > 0].min()
+    for _ in range(80):
+        middle = (low + high) / 2
+        counts = np.minimum(limits, (middle * weight).astype(np.int64))
+        low, high = (middle, high) if counts.sum() <= total else (low, middle)
+    counts = np.minimum(limits, (low * weight).astype(np.int64))
+    room = np.flatnonzero(counts < limits)
+    by_remainder = room[np.argsort(-(low * weight % 1)[room], kind="stable")]
+    counts[by_remainder[: total - int(counts.sum())]] += 1
+    return counts
 
-    def _plan(self, counts: NDArray[np.int64]) -> Planned:
-        """Find the occurrences to run, and set the times of creation just before the first of them."""
-        fleet = self._fleet
-        chance = fleet.draws.uniform("created", fleet.number)
-        by_pair = np.argsort(fleet.pair, kind="stable")
-        bounds = np.searchsorted(fleet.pair[by_pair], np.arange(len(fleet.pairs) + 1))
-        parts = [Planned(*[np.zeros(0, dtype=np.int64)] * len(fields(Planned)))]
-        for pair, (first, last) in enumerate(pairwise(bounds)):
-            members = by_pair[first:last]
-            if not len(members):
-                continue
-            taken = counts[members]
-            at = self._reach(pair, taken, fleet.ends[members])
-            # An occurrence at the time of the end is the first of those to come.
-            stop = np.searchsorted(at, fleet.ends[members])
-            start = stop - taken
-            # The service pauses after the last failed run and its retries, well before the next occurrence.
-            failed = (fleet.role[members] == PAUSED_BY_ERROR) & (taken > 0)
-            end = np.where(failed, at[stop - 1] + 25 * MINUTE, fleet.ends[members])
-            fleet.ends[members] = end
-            fleet.created[members] = _between(at[start - 1], np.where(taken > 0, at[start], end), chance[members])
-            row = np.repeat(np.arange(len(members)), taken)
-            position = _positions(taken)
-            index = start[row] + position
-            until = np.minimum(at[index + 1], end[row])
-            parts.append(Planned(members[row], at[index], until, position, taken[row] - 1 - position))
-        return Planned.join(*parts)
 
-    def _reach(self, pair: int, taken: NDArray[np.int64], ends: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Return a pair's occurrences, from at least one before the first that any of these deployments ran."""
-        fleet = self._fleet
-        days = (fleet.now - int(ends.min())) / DAY + (int(taken.max()) + 2) * fleet.pairs[pair].hours / 20
-        # A power of two, so that the pairs of a zone share its clock changes.
-        back = 1 << int(days).bit_length()
-        found = self._occurrences.setdefault(pair, Occurrences(fleet.pairs[pair], fleet.now, back))
-        while (np.searchsorted(found.at, ends) - taken).min() < 1:
-            found.look_back(found.back * 2)
-        return found.at
+def _plan(fleet: Fleet, counts: NDArray[np.int64]) -> Planned:
+    """Find the occurrences to run, and set the times of creation just before the first of them."""
+    chance = fleet.draws.uniform("created", fleet.number)
+    by_pair = np.argsort(fleet.pair, kind="stable")
+    bounds = np.searchsorted(fleet.pair[by_pair], np.arange(len(fleet.pairs) + 1))
+    parts = [Planned(*[np.zeros(0, dtype=np.int64)] * len(fields(Planned)))]
+    for pair, (first, last) in enumerate(pairwise(bounds)):
+        members = by_pair[first:last]
+        if not len(members):
+            continue
+        taken = counts[members]
+        at = _reach(fleet, pair, taken, fleet.ends[members])
+        # An occurrence at the time of the end is the first of those to come.
+        stop = np.searchsorted(at, fleet.ends[members])
+        start = stop - taken
+        # The service pauses after the last failed run and its retries, well before the next occurrence.
+        failed = (fleet.role[members] == PAUSED_BY_ERROR) & (taken > 0)
+        end = np.where(failed, at[stop - 1] + 25 * MINUTE, fleet.ends[members])
+        fleet.ends[members] = end
+        fleet.created[members] = _between(at[start - 1], np.where(taken > 0, at[start], end), chance[members])
+        row = np.repeat(np.arange(len(members)), taken)
+        position = _positions(taken)
+        index = start[row] + position
+        until = np.minimum(at[index + 1], end[row])
+        parts.append(Planned(members[row], at[index], until, position, taken[row] - 1 - position))
+    return Planned.join(*parts)
 
-    def _leave_out(self, planned: Planned, count: int) -> NDArray[np.bool_]:
-        """Choose the occurrences to leave out, never a first or last one, and return which others are kept."""
-        fleet = self._fleet
-        certain = fleet.has_role(ORDINARY)[planned.deployment]
-        certain &= (planned.from_first > 0) & (planned.from_last > 0)
-        candidates = np.flatnonzero(certain)
-        if count > len(candidates):
-            raise ValueError(f"left_out={count}: only {len(candidates)} occurrences can be; ask for more runs")
-        key = _key(fleet, planned.deployment, planned.from_last)[candidates]
-        kept = np.ones(len(planned.at), dtype=np.bool_)
-        kept[candidates[np.argsort(fleet.draws.uniform("left out", key), kind="stable")[:count]]] = False
-        fleet.edited[planned.deployment[~kept]] = False
-        return kept
 
-    def _attempts(self, planned: Planned, kept: NDArray[np.bool_], most: int) -> list[Runs]:
-        """Generate the runs of the occurrences that are kept, and at most `most` retries."""
-        fleet = self._fleet
-        key = _key(fleet, planned.deployment, planned.from_last)[kept]
-        deployment = planned.deployment[kept]
-        must_fail = planned.from_last[kept] < fleet.streak[deployment]
-        parts = [Runs(fleet, deployment, planned.at[kept], key=key, trigger=SCHEDULE, must_fail=must_fail)]
-        while len(parts[-1]) and most > 0:
-            again, must_fail = _retries(fleet, parts[-1], must_fail)
-            parts.append(again.take(np.arange(len(again)) < most))
-            must_fail = must_fail[:most]
-            most -= len(parts[-1])
-        return parts
+def _reach(fleet: Fleet, pair: int, taken: NDArray[np.int64], ends: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return a pair's occurrences, from at least one before the first that any of these deployments ran."""
+    days = (fleet.now - int(ends.min())) / DAY + (int(taken.max()) + 2) * fleet.pairs[pair].hours / 20
+    # A power of two, so that the pairs of a zone share its clock changes.
+    back = 1 << int(days).bit_length()
+    at = occurrences(fleet.pairs[pair], fleet.now, back)
+    while (np.searchsorted(at, ends) - taken).min() < 1:
+        back *= 2
+        at = occurrences(fleet.pairs[pair], fleet.now, back)
+    return at
 
-    def _unfinished(self, parts: list[Runs], most: int) -> Runs:
-        """Generate manual runs of the last minutes that are unfinished."""
-        fleet = self._fleet
-        last = np.full(len(fleet), fleet.now)
-        for part in parts:
-            last[part.deployment] = fleet.now - 26 * MINUTE
-        for part in parts:
-            np.maximum.at(last, part.deployment, part.triggered)
-        free = np.flatnonzero(fleet.has_role(ORDINARY, UNSCHEDULED) & (last <= fleet.now - 26 * MINUTE))
-        chosen = free[np.argsort(fleet.draws.uniform("fresh", fleet.number[free]), kind="stable")]
-        chosen = chosen[: min(most, max(2, len(fleet) // 50))]
-        key = _key(fleet, chosen, np.full(len(chosen), (1 << 24) - 1))
-        age = fleet.draws.below("age", key, 90) * SECOND
-        age[::3] //= 1_000
-        runs = Runs(fleet, chosen, fleet.now - age, key=key, trigger=MANUAL)
-        runs.completed = np.maximum(runs.completed, fleet.now + SECOND)
-        runs.status = np.where(runs.started > fleet.now, PENDING, RUNNING)
-        runs.error[:] = -1
-        return runs
 
-    def _manual(self, planned: Planned, most: int) -> Runs:
-        """Generate manual runs between two occurrences, after all attempts of the first."""
-        fleet = self._fleet
-        idle = np.flatnonzero(np.bincount(planned.deployment, minlength=len(fleet)) == 0)
-        idle = idle[~fleet.has_role(NEVER_RAN, UNSCHEDULED)[idle]]
-        deployment = np.concatenate([planned.deployment, idle])
-        since = np.concatenate([planned.at, fleet.created[idle]])
-        until = np.concatenate([planned.until, fleet.ends[idle]])
-        key = _key(fleet, deployment, np.concatenate([planned.from_last, np.full(len(idle), (1 << 24) - 2)]))
-        wide = np.flatnonzero(until - since >= HOUR)
-        chosen = wide[np.argsort(fleet.draws.uniform("by hand", key[wide]), kind="stable")[:most]]
-        share = 0.46 + 0.25 * fleet.draws.uniform("moment", key[chosen])
-        at = since[chosen] + (share * ((until - since)[chosen] // 1_000)).astype(np.int64) * 1_000
-        from_last = np.concatenate([planned.from_last, np.full(len(idle), 1 << 24)])[chosen]
-        must_fail = from_last < fleet.streak[deployment[chosen]]
-        return Runs(fleet, deployment[chosen], at, key=key[chosen], trigger=MANUAL, must_fail=must_fail)
+def _leave_out(fleet: Fleet, planned: Planned, count: int) -> NDArray[np.bool_]:
+    """Choose the occurrences to leave out, never a first or last one, and return which others are kept."""
+    certain = fleet.has_role(ORDINARY)[planned.deployment]
+    certain &= (planned.from_first > 0) & (planned.from_last > 0)
+    candidates = np.flatnonzero(certain)
+    if count > len(candidates):
+        raise ValueError(f"left_out={count}: only {len(candidates)} occurrences can be; ask for more runs")
+    key = _key(fleet, planned.deployment, planned.from_last)[candidates]
+    kept = np.ones(len(planned.at), dtype=np.bool_)
+    kept[candidates[np.argsort(fleet.draws.uniform("left out", key), kind="stable")[:count]]] = False
+    fleet.edited[planned.deployment[~kept]] = False
+    return kept
+
+
+def _attempts(fleet: Fleet, planned: Planned, kept: NDArray[np.bool_], most: int) -> list[Runs]:
+    """Generate the runs of the occurrences that are kept, and at most `most` retries."""
+    key = _key(fleet, planned.deployment, planned.from_last)[kept]
+    deployment = planned.deployment[kept]
+    must_fail = planned.from_last[kept] < fleet.streak[deployment]
+    parts = [Runs(fleet, deployment, planned.at[kept], key=key, trigger=SCHEDULE, must_fail=must_fail)]
+    while len(parts[-1]) and most > 0:
+        again, must_fail = _retries(fleet, parts[-1], must_fail)
+        parts.append(again.take(np.arange(len(again)) < most))
+        must_fail = must_fail[:most]
+        most -= len(parts[-1])
+    return parts
+
+
+def _unfinished(fleet: Fleet, parts: list[Runs], most: int) -> Runs:
+    """Generate manual runs of the last minutes that are unfinished."""
+    last = np.full(len(fleet), fleet.now)
+    for part in parts:
+        last[part.deployment] = fleet.now - 26 * MINUTE
+    for part in parts:
+        np.maximum.at(last, part.deployment, part.triggered)
+    free = np.flatnonzero(fleet.has_role(ORDINARY, UNSCHEDULED) & (last <= fleet.now - 26 * MINUTE))
+    chosen = free[np.argsort(fleet.draws.uniform("fresh", fleet.number[free]), kind="stable")]
+    chosen = chosen[: min(most, max(2, len(fleet) // 50))]
+    key = _key(fleet, chosen, np.full(len(chosen), (1 << 24) - 1))
+    age = fleet.draws.below("age", key, 90) * SECOND
+    age[::3] //= 1_000
+    runs = Runs(fleet, chosen, fleet.now - age, key=key, trigger=MANUAL)
+    runs.completed = np.maximum(runs.completed, fleet.now + SECOND)
+    runs.status = np.where(runs.started > fleet.now, PENDING, RUNNING)
+    runs.error[:] = -1
+    return runs
+
+
+def _manual(fleet: Fleet, planned: Planned, most: int) -> Runs:
+    """Generate manual runs between two occurrences, after all attempts of the first."""
+    idle = np.flatnonzero(np.bincount(planned.deployment, minlength=len(fleet)) == 0)
+    idle = idle[~fleet.has_role(NEVER_RAN, UNSCHEDULED)[idle]]
+    deployment = np.concatenate([planned.deployment, idle])
+    since = np.concatenate([planned.at, fleet.created[idle]])
+    until = np.concatenate([planned.until, fleet.ends[idle]])
+    key = _key(fleet, deployment, np.concatenate([planned.from_last, np.full(len(idle), (1 << 24) - 2)]))
+    wide = np.flatnonzero(until - since >= HOUR)
+    chosen = wide[np.argsort(fleet.draws.uniform("by hand", key[wide]), kind="stable")[:most]]
+    share = 0.46 + 0.25 * fleet.draws.uniform("moment", key[chosen])
+    at = since[chosen] + (share * ((until - since)[chosen] // 1_000)).astype(np.int64) * 1_000
+    from_last = np.concatenate([planned.from_last, np.full(len(idle), 1 << 24)])[chosen]
+    must_fail = from_last < fleet.streak[deployment[chosen]]
+    return Runs(fleet, deployment[chosen], at, key=key[chosen], trigger=MANUAL, must_fail=must_fail)
 
 
 def _positions(counts: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -269,8 +269,8 @@ class SessionRecords:
             timeout, duration = int(fleet.timeout[deployment]), float(fleet.duration[deployment])
         return Session(id=self._ids[index], timeout=timeout, duration=duration, **row)
 
-    def write(self, indices: list[int], form: str) -> Record:
-        """Write a session in the form that an edition was the first to have: ``"A"``, ``"C"`` or ``"D"``.
+    def write(self, indices: list[int], edition: str) -> Record:
+        """Write a session as an edition tells it.
 
         The further indices are the sessions that it stands for in editions in which one served several runs.
         """
@@ -294,7 +294,7 @@ class SessionRecords:
                 for number, resource in enumerate(deployment.get("resources", ()))
             ],
             "stats": {"active_seconds": 0, "duration_seconds": 0},
-            "status": (OLD_STATUSES if form == "A" else SESSION_STATUSES)[last.status],
+            "status": (OLD_STATUSES if edition in "AB" else SESSION_STATUSES)[last.status],
             "title": deployment.get("name") or dice.pick(sample_values.TITLES),
             "type": "session",
             "updated_at": stamp(max(one.updated for one in sessions)),
@@ -303,7 +303,7 @@ class SessionRecords:
         if "budget" in deployment:
             record["budget"] = deployment["budget"]
         usage = self._usage(sessions)
-        if usage is not None and form != "A":
+        if usage is not None and edition not in "AB":
             record["usage"] = usage
         return record
 
