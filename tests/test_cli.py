@@ -333,7 +333,10 @@ def test_local_error_prints_one_line_and_returns_its_exit_code(
         ("failures --top 0", "not in the range"),
         ("runs --top -1", "not in the range"),
         ("failures --csv --json", "give one of --csv and --json"),
-        ("runs --errors --streaks", "give one of --errors and --streaks"),
+        ("runs --errors --streaks", "give one of --errors, --streaks and --failed"),
+        ("runs --failed --streaks", "give one of --errors, --streaks and --failed"),
+        ("runs --failed --freq 1D", "--freq has no effect with --failed"),
+        ("runs --failed --by agent", "--by has no effect with --failed"),
         ("runs --errors --freq 1D", "--freq has no effect with --errors"),
         ("runs --streaks --freq 1D", "--freq has no effect with --streaks"),
         ("runs --tz Asia/Tokyo", "--tz has no effect without"),
@@ -735,6 +738,35 @@ def test_streaks_with_since_mention_since_all(capsys: pytest.CaptureFixture[str]
     for since, is_shown in (("2026-05-01T00:00Z", True), ("all", False)):
         assert main(["runs", "--streaks", "--since", since]) == 0
         assert ("--since all counts them" in capsys.readouterr().out) is is_shown
+
+
+def test_failed_lists_failed_runs(
+    sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["runs", "--failed", "--since", "2026-05-01T00:00Z"]
+    since = [one for one in sandbox.runs if one["triggered_at"] >= "2026-05-01"]
+    expected = sorted(one["id"] for one in since if one["status"] == "failed")
+    assert main([*words, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert sorted(one["id"] for one in found) == expected
+    assert len(expected) > 10
+    names = {one["id"]: one["name"] for one in sandbox.deployments}
+    for one in found:
+        assert one["name"] == names[one["deployment_id"]]
+    times = [one["triggered_at"] for one in found]
+    assert [one["created_at"] for one in found] == sorted((one["created_at"] for one in found), reverse=True)
+    for columns in ("80", "200"):
+        monkeypatch.setenv("COLUMNS", columns)
+        assert main([*words, "--top", "8"]) == 0
+        lines = capsys.readouterr().out.splitlines()
+        assert [line[:16] for line in lines[2:10]] == [time[:16].replace("T", " ") for time in times[:8]]
+        for line, one in zip(lines[2:], found[:8], strict=False):
+            assert (one["error_type"] or "–") in line
+            assert (one["id"] in line) is (columns == "200")
+    failed_at = {one["triggered_at"][:13] for one in since if one["status"] == "failed"}
+    hour = next(one["triggered_at"][:13] for one in since if one["triggered_at"][:13] not in failed_at)
+    assert main(["runs", "--failed", "--since", f"{hour}:00Z", "--until", f"{hour}:59:59Z"]) == 0
+    assert capsys.readouterr().out.startswith("no run failed; runs triggered since ")
 
 
 def test_unusual_uses_the_fetch_time_as_default_of_now(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -129,6 +129,7 @@ TABLES_WITH_NAMES = [
     f"runs {SINCE} --streaks --tz Asia/Shanghai",
     f"runs {SINCE} --streaks --by agent_id",
     f"runs {SINCE} --errors --by agent",
+    f"runs {SINCE} --failed --tz Asia/Shanghai",
     f"compare --until {NOW}",
     f"compare --until {NOW} --recent 14D --by team --by agent",
     f"errors {SINCE} --by agent",
@@ -216,6 +217,7 @@ def test_table_states_its_period(words: str, period: str, capsys: pytest.Capture
     [
         ("runs", "there are no runs triggered "),
         ("runs --streaks", "there are no runs triggered "),
+        ("runs --failed", "there are no runs triggered "),
         ("runs --errors", "there are no runs triggered "),
         ("errors", "there are no runs triggered "),
         ("unusual", "there are no runs triggered "),

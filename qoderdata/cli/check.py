@@ -55,6 +55,10 @@ def check(
     not ended after its timeout or, where that is not known, after ten times the median of its deployment, which
     needs 10 completed runs of the last 30 days. A trigger counts as missed 10 minutes after its time: for a check
     once a day, give --since 25h.
+
+    A run of unknown outcome ends a streak of failures, and so does one that is assumed to have completed; `runs
+    --streaks` passes over the unknown ones. Events are read for runs of the last 30 days: `qoderdata pull runs
+    --outcomes events` reads those of all runs, once.
     """
     history = max(_LEAST, 2 * parse_span(recent, name="--recent"), parse_span(since, name="--since"))
     snapshots = service.snapshots(since)

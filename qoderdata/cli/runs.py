@@ -8,7 +8,7 @@ import click
 
 import qoderdata as qd
 from qoderdata.cli import grouping, options
-from qoderdata.cli.output import Output, TableColumn, columns_where_any, window_columns
+from qoderdata.cli.output import MINOR, Output, TableColumn, columns_where_any, window_columns
 from qoderdata.cli.service import Service, run_service_options
 from qoderdata.formatting import format_count, format_interval, format_milliseconds, format_percent, format_time
 
@@ -25,7 +25,7 @@ _STREAKS_OF_A_PERIOD = "failures before that are not counted; --since all counts
 @options.freq_option("1D or 1h")
 @click.option("--errors", is_flag=True, help="Show what went wrong, by error type, the most frequent first.")
 @click.option("--streaks", is_flag=True, help="Show who fails now and since when, also if paused or archived.")
-@click.option("--failed", is_flag=True, help="List the failed runs, the newest first, with what `events` needs.")
+@click.option("--failed", is_flag=True, help="List the failed runs, the newest first.")
 @options.fail_over_option(
     "Exit with 1 if a group or window has its whole 95 % interval above RATE, a share from 0 to 1."
 )
@@ -53,7 +53,7 @@ def runs(
 ) -> int:
     """Show failure rates of runs over time, with errors or streaks, or list the failed runs.
 
-    A run of unknown outcome does not end a streak here; in `check`, `top` and the report it does.
+    A run of unknown outcome does not end a streak here; in check, top and the report it does.
     """
     flags = {"--errors": errors, "--streaks": streaks, "--failed": failed}
     chosen = [name for name, is_given in flags.items() if is_given]
@@ -136,10 +136,10 @@ def _failed_columns(groups: list[TableColumn], tz: str) -> list[TableColumn]:
     return [
         TableColumn("triggered", lambda row: format_time(row.triggered_at, tz), "fixed"),
         *groups,
-        TableColumn("run", lambda row: row.id, "fixed"),
-        TableColumn("error", lambda row: row.error_type, optional=1),
-        TableColumn("message", lambda row: row.error_message, optional=2),
-        TableColumn("took", lambda row: format_milliseconds(row.duration_ms), "number", optional=3),
+        TableColumn("run", lambda row: row.id, "id", optional=MINOR),
+        TableColumn("error", lambda row: row.error_type),
+        TableColumn("took", lambda row: format_milliseconds(row.duration_ms), "number", optional=2),
+        TableColumn("message", lambda row: row.error_message, optional=1),
     ]
 
 
