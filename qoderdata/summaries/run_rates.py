@@ -131,7 +131,7 @@ def run_failure_rates(
     confidence = wilson.check_confidence(confidence)
     if per not in ("attempt", "occurrence"):
         raise ValueError(f"per={per!r} must be 'attempt' or 'occurrence'")
-    windows = None if freq is None else Windows.parse(freq, tz)
+    windows = None if freq is None else Windows.parse(freq, tz, "triggered_at")
     wanted = ["status", "duration_ms"]
     wanted += ["triggered_at"] if windows else []
     wanted += _ATTEMPT_COLUMNS if per == "occurrence" else []
@@ -141,8 +141,7 @@ def run_failure_rates(
         runs, by, results=results, wanted=wanted, what="runs", optional=optional
     )
 
-    rows = windows.label(source.frame, "triggered_at") if windows else source.frame
-    labels = windows.labels(rows, "triggered_at") if windows and source.eager else []
+    rows = labelled = windows.label(source.frame) if windows else source.frame
     if per == "occurrence":
         source.refuse_dask("per='occurrence'", "runs in order of time within a deployment")
         rows = _last_runs(rows)
@@ -152,12 +151,11 @@ def run_failure_rates(
     within = ["window"] if windows else []
     quantiles = source.quantiles("_ms", _DURATIONS, scan="scan_runs")
     grouped = source.group(rows, *quantiles, sums=_COUNTS, within=within)
-    grouping, names = source.grouping, list(source.names)
+    if windows and source.eager:
+        grouped = windows.with_empty(grouped, labelled, source, sums=_COUNTS)
 
     def finish(frame: nw.LazyFrame[Any]) -> nw.LazyFrame[Any]:
         frame = dataframe_engines.with_missing(frame, _DURATIONS)
-        if windows and labels:
-            frame = windows.with_empty(frame, grouping, labels, sums=_COUNTS, names=names, column="triggered_at")
         frame = frame.with_columns((nw.col("completed") + nw.col("failed")).alias("_decided"))
         frame = wilson.add_rate(frame, "failed", "_decided", confidence=confidence)
         return windows.begin(frame) if windows else frame
