@@ -122,7 +122,7 @@ class Source(Generic[IntoFrameT]):
         cut = other.frame.drop(ALL)
         if other.engine is self.engine and not self.engine.is_pyarrow():
             return cut
-        if not other.engine.is_pandas() and not other.engine.is_pyarrow():
+        if not other.engine.is_pandas() and (self.engine.is_pandas() or not other.engine.is_pyarrow()):
             own = "" if self.engine.is_pandas() else f" or one of {self.engine.name.lower()}"
             raise columns.not_a_frame(frame, what=what, kinds=f"a pandas frame{own}")
         native, given = self.frame.to_native(), cut.collect("pyarrow").to_native()
