@@ -12,14 +12,7 @@ import pyarrow as pa
 from qoderdata import errors
 from qoderdata.frames import with_names
 from qoderdata.outcomes import open_frame
-from qoderdata.summaries.dataframe_engines import (
-    ALL,
-    Source,
-    flag,
-    group_keys,
-    open_source,
-    with_missing,
-)
+from qoderdata.summaries.dataframe_engines import Source, flag, group_keys, open_source, with_missing
 from qoderdata.summaries.time_windows import Windows
 
 if TYPE_CHECKING:
@@ -188,5 +181,4 @@ def _each_once(source: Source[Any]) -> nw.LazyFrame[Any]:
         return open_frame(native.unique(subset=["id"], keep="last", maintain_order=True)).lazy()
     columns = source.frame.collect_schema().names()
     order_by = [name for name in (_ROW, "updated_at", "usage_total_credits") if name in columns]
-    later = nw.col(ALL).shift(-1).over("id", order_by=order_by)
-    return source.frame.with_columns(later.alias("_later")).filter(nw.col("_later").is_null())
+    return source.frame.unique("id", keep="last", order_by=order_by)

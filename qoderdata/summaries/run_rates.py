@@ -216,10 +216,10 @@ def _last_runs(runs: nw.LazyFrame[Any]) -> nw.LazyFrame[Any]:
     if "trigger_scheduled_at" not in columns:
         return _last_attempts(runs)
     unscheduled = nw.col("trigger_scheduled_at").is_null()
-    order = [*(["created_at"] if "created_at" in columns else []), "triggered_at", "id"]
-    later = nw.col(dataframe_engines.ALL).shift(-1).over("deployment_id", "trigger_scheduled_at", order_by=order)
-    last = runs.filter(~unscheduled).with_columns(later.alias("_later")).filter(nw.col("_later").is_null())
-    return nw.concat([_last_attempts(runs.filter(unscheduled)), last.select(*columns)])
+    order_by = [*(["created_at"] if "created_at" in columns else []), "triggered_at", "id"]
+    occurrence = ["deployment_id", "trigger_scheduled_at"]
+    last = runs.filter(~unscheduled).unique(occurrence, keep="last", order_by=order_by)
+    return nw.concat([_last_attempts(runs.filter(unscheduled)), last])
 
 
 def _last_attempts(runs: nw.LazyFrame[Any]) -> nw.LazyFrame[Any]:
