@@ -355,8 +355,10 @@ def test_a_deployment_with_only_missed_triggers_has_its_own_name() -> None:
 
 def test_missed_triggers_that_are_no_valid_pandas_frame_are_refused() -> None:
     runs, missed = runs_at([(DAY, "completed")]), missed_at([DAY])
-    with pytest.raises(FrameTypeError, match="missed must be a pandas frame, not DataFrame"):
-        qd.error_budget(runs, pl.DataFrame(pa.Table.from_pandas(missed)))
+    table = pa.Table.from_pandas(missed)
+    for other in (pl.DataFrame(table), table):
+        with pytest.raises(FrameTypeError, match=f"missed must be a pandas frame, not {type(other).__name__};"):
+            qd.error_budget(runs, other)
     with pytest.raises(FrameTypeError, match="pass the frame that missed_triggers gives"):
         qd.error_budget(runs, [1])  # type: ignore[arg-type]
     with pytest.raises(MissingColumnError, match="'agent_id'"):

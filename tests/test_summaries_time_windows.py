@@ -93,12 +93,12 @@ def test_polars_and_duckdb_have_the_wall_clock_and_days_of_pandas(zone: str) -> 
 @pytest.mark.parametrize("freq", ["1D", "1h", "6h", "15min", "1W"])
 def test_windows_have_no_gap_and_no_overlap_at_clock_changes(zone: str, day: str, freq: str) -> None:
     """Each time is in the last listed window that begins at or before it."""
-    windows = time_windows.Windows.parse(freq, zone)
+    windows = time_windows.Windows.parse(freq, zone, "at")
     noon = datetime.fromisoformat(f"{day}T12:00").replace(tzinfo=ZoneInfo(zone)).astimezone(UTC)
     times = pd.Series(
         pd.date_range(noon - timedelta(days=4), noon + timedelta(days=2), freq="10min").as_unit("us")
     )
-    framed = windows.label(nw.from_native(pd.DataFrame({"at": times})).lazy(), "at")
+    framed = windows.label(nw.from_native(pd.DataFrame({"at": times})).lazy())
     label = framed.to_native()["window"].astype("int64")
     begins = windows.begin(framed).to_native()["window"]
     assert str(begins.dtype) == f"datetime64[us, {zone}]"
@@ -113,7 +113,7 @@ def test_windows_have_no_gap_and_no_overlap_at_clock_changes(zone: str, day: str
 
 def test_a_day_that_a_zone_skipped_has_no_window() -> None:
     """Samoa skipped 30 December 2011."""
-    windows = time_windows.Windows.parse("1D", "Pacific/Apia")
+    windows = time_windows.Windows.parse("1D", "Pacific/Apia", "at")
     labels = windows.between(*(int(np.datetime64(day, "us").astype(int)) for day in ("2011-12-28", "2012-01-01")))
     assert [str(np.datetime64(label, "us").astype("datetime64[D]")) for label in labels] == [
         "2011-12-28", "2011-12-29", "2011-12-31", "2012-01-01",

@@ -12,14 +12,7 @@ import pyarrow as pa
 from qoderdata import errors
 from qoderdata.frames import with_names
 from qoderdata.outcomes import open_frame
-from qoderdata.summaries.dataframe_engines import (
-    ALL,
-    Source,
-    flag,
-    group_keys,
-    open_source,
-    with_missing,
-)
+from qoderdata.summaries.dataframe_engines import Source, flag, group_keys, open_source, with_missing
 from qoderdata.summaries.time_windows import Windows
 
 if TYPE_CHECKING:
@@ -124,7 +117,7 @@ def session_costs(
     dep_1                 2      1.5   0.75        1
     NaN                   1      0.5   0.25        0
     """
-    windows = None if freq is None else Windows.parse(freq, tz)
+    windows = None if freq is None else Windows.parse(freq, tz, "created_at")
     keys = group_keys(by, results=[*_COSTS, "window", "name"])
     wanted, optional = ["id", *_SUMS.values(), *(["created_at"] if windows else [])], ["updated_at", _ROW]
     if "agent_id" in keys and "agent_name" not in keys:
@@ -136,8 +129,7 @@ def session_costs(
         given, keys or None, wanted=wanted, what="sessions", optional=optional
     )
     rows = _each_once(source).with_columns(nw.col(*_SUMS.values()).cast(nw.Float64))
-    rows = windows.label(rows, "created_at") if windows else rows
-    labels = windows.labels(rows, "created_at") if windows and source.eager else []
+    rows = windows.label(rows) if windows else rows
     known = {name: ~nw.col(column).is_null() for name, column in _SUMS.items()}
     rows = rows.with_columns(
         nw.lit(1).alias("sessions"),
@@ -149,13 +141,11 @@ def session_costs(
     quantiles = source.quantiles("usage_total_credits", _QUANTILES, scan="scan_sessions")
     highest = nw.col("usage_total_credits").max().alias("credits_max")
     grouped = source.group(rows, nw.col(*_SUMS).sum(), highest, *quantiles, sums=_COUNTS, within=within)
-    grouping, names = source.grouping, list(source.names)
+    if windows and source.eager:
+        grouped = windows.with_empty(grouped, rows, source, sums=[*_COUNTS, *_SUMS])
 
     def finish(frame: nw.LazyFrame[Any]) -> nw.LazyFrame[Any]:
         frame = with_missing(frame, _QUANTILES)
-        if windows and labels:
-            sums = [*_COUNTS, *_SUMS]
-            frame = windows.with_empty(frame, grouping, labels, sums=sums, names=names, column="created_at")
         frame = frame.with_columns(nw.lit(1).alias("_one")).with_columns(
             nw.col("credits").sum().over("_one").alias("_all"),
             *(
@@ -191,5 +181,4 @@ def _each_once(source: Source[Any]) -> nw.LazyFrame[Any]:
         return open_frame(native.unique(subset=["id"], keep="last", maintain_order=True)).lazy()
     columns = source.frame.collect_schema().names()
     order_by = [name for name in (_ROW, "updated_at", "usage_total_credits") if name in columns]
-    later = nw.col(ALL).shift(-1).over("id", order_by=order_by)
-    return source.frame.with_columns(later.alias("_later")).filter(nw.col("_later").is_null())
+    return source.frame.unique("id", keep="last", order_by=order_by)

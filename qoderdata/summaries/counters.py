@@ -10,6 +10,7 @@ import pandas as pd
 
 from qoderdata import errors
 from qoderdata.columns import TEXT, require_frame
+from qoderdata.formatting import MISSING, first_few
 from qoderdata.summaries import dataframe_engines as engines
 from qoderdata.summaries import wilson
 from qoderdata.summaries.incidents import failure_streaks
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
 
 _RUNS, _FAILURES, _STREAK = "stats_total_runs", "stats_total_failures", "stats_consecutive_failures"
 _TOTALS = ("total_runs", "total_failures")
-_SHOWN_IDS = 5
 #: Counters are summed in two parts, so that no sum leaves 64 bits: engines wrap below zero, or fail.
 _PART = 2**31
 _INT64_END = 2.0**63
@@ -178,8 +178,7 @@ def _warn_of_impossible(rows: nw.LazyFrame[Any]) -> None:
     found = rows.filter(nw.col("_impossible") == 1).collect()
     if found.is_empty():
         return
-    first = [str(id_) for id_ in found["id"].head(_SHOWN_IDS).to_list()] if "id" in found.columns else []
-    more = ", ..." if len(found) > len(first) else ""
+    ids = found["id"].to_list() if "id" in found.columns else []
     errors.warn(
         ngettext(
             "{count} deployment has counters that cannot be (negative, or more failures than runs); it gets no "
@@ -187,7 +186,7 @@ def _warn_of_impossible(rows: nw.LazyFrame[Any]) -> None:
             "{count} deployments have counters that cannot be (negative, or more failures than runs); they get no "
             "rate and are left out of sums: {ids}",
             len(found),
-            ids=_(", ").join(first) + more,
+            ids=first_few(ids) or MISSING,
         ),
         errors.DataQualityWarning,
     )

@@ -122,7 +122,7 @@ class Source(Generic[IntoFrameT]):
         cut = other.frame.drop(ALL)
         if other.engine is self.engine and not self.engine.is_pyarrow():
             return cut
-        if not other.engine.is_pandas() and not other.engine.is_pyarrow():
+        if not other.engine.is_pandas() and (self.engine.is_pandas() or not other.engine.is_pyarrow()):
             own = "" if self.engine.is_pandas() else f" or one of {self.engine.name.lower()}"
             raise columns.not_a_frame(frame, what=what, kinds=f"a pandas frame{own}")
         native, given = self.frame.to_native(), cut.collect("pyarrow").to_native()
@@ -183,16 +183,10 @@ class Source(Generic[IntoFrameT]):
         if self.engine.is_dask():
             # Dask sorts by one column only, and computes at once to do so; pandas sorts the one partition lazily.
             result = grouped.to_native().repartition(npartitions=1).map_partitions(complete_partition)
-        elif not self.eager:
-            result = complete(grouped).to_native()
-        elif self.engine.is_pyarrow() and "window" not in keys:
-            result = _in_utc(complete(grouped).collect("pyarrow").to_native())
-        elif self.engine.is_pyarrow():
-            # DuckDB does not keep the zone of windows; PyArrow does, but gives `over` within groups in any order.
-            table = _in_utc(grouped.collect("pyarrow").to_native())
-            result = complete(open_frame(table).lazy()).collect().to_native()
+        elif self.eager:
+            result = complete(grouped).collect().to_native()
         else:
-            result = complete(grouped.collect().lazy()).collect().to_native()
+            result = complete(grouped).to_native()
         if isinstance(result, pd.DataFrame):
             typed = result.astype(dtypes)
             result = typed.set_index(keys) if keys else typed.reset_index(drop=True)
@@ -292,7 +286,7 @@ def _name_columns(keys: Sequence[str], columns_: Collection[str], *, what: str) 
 
 
 def _in_duckdb(table: pa.Table) -> nw.LazyFrame[Any]:
-    """Open a PyArrow table in a DuckDB connection of its own, so that no other session has an effect."""
+    """Open a PyArrow table in a DuckDB connection of its own, which gives times in UTC."""
     try:
         import duckdb  # noqa: PLC0415 needed for PyArrow tables only
     except ImportError as error:
@@ -300,18 +294,9 @@ def _in_duckdb(table: pa.Table) -> nw.LazyFrame[Any]:
             "summaries of a PyArrow table go through DuckDB, which is not installed: "
             "pip install 'qoderdata[duckdb]', or pass a pandas frame (table.to_pandas())"
         ) from error
-    return open_frame(duckdb.connect().from_arrow(table)).lazy()
-
-
-def _in_utc(table: pa.Table) -> Any:  # noqa: ANN401 a pyarrow.Table, as the caller's frame is
-    """Return the times of a table in UTC, since DuckDB labels them with its session's zone."""
-    fields = [
-        field.with_type(pa.timestamp(field.type.unit, "UTC"))
-        if pa.types.is_timestamp(field.type) and field.type.tz
-        else field
-        for field in table.schema
-    ]
-    return table.cast(pa.schema(fields))
+    connection = duckdb.connect()
+    connection.execute("SET TimeZone = 'UTC'")
+    return open_frame(connection.from_arrow(table)).lazy()
 
 
 @dataclass(frozen=True)

@@ -131,7 +131,7 @@ def run_failure_rates(
     confidence = wilson.check_confidence(confidence)
     if per not in ("attempt", "occurrence"):
         raise ValueError(f"per={per!r} must be 'attempt' or 'occurrence'")
-    windows = None if freq is None else Windows.parse(freq, tz)
+    windows = None if freq is None else Windows.parse(freq, tz, "triggered_at")
     wanted = ["status", "duration_ms"]
     wanted += ["triggered_at"] if windows else []
     wanted += _ATTEMPT_COLUMNS if per == "occurrence" else []
@@ -141,8 +141,7 @@ def run_failure_rates(
         runs, by, results=results, wanted=wanted, what="runs", optional=optional
     )
 
-    rows = windows.label(source.frame, "triggered_at") if windows else source.frame
-    labels = windows.labels(rows, "triggered_at") if windows and source.eager else []
+    rows = labelled = windows.label(source.frame) if windows else source.frame
     if per == "occurrence":
         source.refuse_dask("per='occurrence'", "runs in order of time within a deployment")
         rows = _last_runs(rows)
@@ -152,12 +151,11 @@ def run_failure_rates(
     within = ["window"] if windows else []
     quantiles = source.quantiles("_ms", _DURATIONS, scan="scan_runs")
     grouped = source.group(rows, *quantiles, sums=_COUNTS, within=within)
-    grouping, names = source.grouping, list(source.names)
+    if windows and source.eager:
+        grouped = windows.with_empty(grouped, labelled, source, sums=_COUNTS)
 
     def finish(frame: nw.LazyFrame[Any]) -> nw.LazyFrame[Any]:
         frame = dataframe_engines.with_missing(frame, _DURATIONS)
-        if windows and labels:
-            frame = windows.with_empty(frame, grouping, labels, sums=_COUNTS, names=names, column="triggered_at")
         frame = frame.with_columns((nw.col("completed") + nw.col("failed")).alias("_decided"))
         frame = wilson.add_rate(frame, "failed", "_decided", confidence=confidence)
         return windows.begin(frame) if windows else frame
@@ -218,10 +216,10 @@ def _last_runs(runs: nw.LazyFrame[Any]) -> nw.LazyFrame[Any]:
     if "trigger_scheduled_at" not in columns:
         return _last_attempts(runs)
     unscheduled = nw.col("trigger_scheduled_at").is_null()
-    order = [*(["created_at"] if "created_at" in columns else []), "triggered_at", "id"]
-    later = nw.col(dataframe_engines.ALL).shift(-1).over("deployment_id", "trigger_scheduled_at", order_by=order)
-    last = runs.filter(~unscheduled).with_columns(later.alias("_later")).filter(nw.col("_later").is_null())
-    return nw.concat([_last_attempts(runs.filter(unscheduled)), last.select(*columns)])
+    order_by = [*(["created_at"] if "created_at" in columns else []), "triggered_at", "id"]
+    occurrence = ["deployment_id", "trigger_scheduled_at"]
+    last = runs.filter(~unscheduled).unique(occurrence, keep="last", order_by=order_by)
+    return nw.concat([_last_attempts(runs.filter(unscheduled)), last])
 
 
 def _last_attempts(runs: nw.LazyFrame[Any]) -> nw.LazyFrame[Any]:

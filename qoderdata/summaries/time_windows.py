@@ -29,7 +29,9 @@ from qoderdata.parsing import (
 from qoderdata.summaries.dataframe_engines import EPOCH, add_column, first_instant, instant, wall_clock
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
+    from collections.abc import Sequence
+
+    from qoderdata.summaries.dataframe_engines import Source
 
 
 @dataclass(frozen=True)
@@ -45,32 +47,34 @@ class Windows:
     step: int
     #: The IANA zone.
     zone: str
+    #: The column of times.
+    column: str
 
     @classmethod
-    def parse(cls, freq: str, tz: str) -> Windows:
+    def parse(cls, freq: str, tz: str, column: str) -> Windows:
         """Parse the parameters `freq` and `tz` of a summary."""
         zone = parse_zone(tz).key
-        return cls(step=parse_window(freq) // MICROSECOND, zone=zone)
+        return cls(step=parse_window(freq) // MICROSECOND, zone=zone, column=column)
 
     @property
     def _by_wall_clock(self) -> bool:
         return self.zone != "UTC" and self.step >= DAY_MICROS
 
-    def label(self, frame: nw.LazyFrame[Any], source: str) -> nw.LazyFrame[Any]:
+    def label(self, frame: nw.LazyFrame[Any]) -> nw.LazyFrame[Any]:
         """Add the integer column ``window``, to group by; `begin` turns it into a time.
 
-        Raise `ValueError` for times at the ends of the calendar, as `labels` does, where pandas has no wall clock.
+        Raise `ValueError` for times at the ends of the calendar, where pandas has no wall clock.
         """
         at, origin = nw.col("_at"), nw.lit(window_origin(self.step))
         try:
-            frame = add_column(frame, "_at", wall_clock(self.zone) if self._by_wall_clock else EPOCH, source)
+            frame = add_column(frame, "_at", wall_clock(self.zone) if self._by_wall_clock else EPOCH, self.column)
             if self.zone != "UTC" and not self._by_wall_clock:
-                frame = add_column(frame, "_wall", wall_clock(self.zone), source)
+                frame = add_column(frame, "_wall", wall_clock(self.zone), self.column)
                 frame = frame.with_columns((nw.col("_wall") - nw.col("_wall") % DAY_MICROS).alias("_midnight"))
                 frame = add_column(frame, "_day", first_instant(self.zone), "_midnight")
                 origin = nw.col("_day")
         except OverflowError:
-            raise no_windows_error(source, self.zone) from None
+            raise no_windows_error(self.column, self.zone) from None
         return frame.with_columns((at - (at - origin) % self.step).alias("window"))
 
     def begin(self, frame: nw.LazyFrame[Any]) -> nw.LazyFrame[Any]:
@@ -80,33 +84,24 @@ class Windows:
             frame = add_column(frame, "_begin", expr, "window").drop("window").rename({"_begin": "window"})
         return frame
 
-    def labels(self, rows: nw.LazyFrame[Any], column: str) -> list[int]:
-        """Return the labels of all windows from that of the first row to that of the last."""
-        label = nw.col("window")
-        known = rows.filter(~label.is_null())
-        ends = known.select(label.min().alias("first"), label.max().alias("last")).collect()
-        first, last = ends["first"].to_list() + ends["last"].to_list()
-        return [] if pd.isna(first) else self.between(int(first), int(last), column=column)
-
     def with_empty(
-        self,
-        frame: nw.LazyFrame[Any],
-        grouping: Sequence[str],
-        labels: Sequence[int],
-        *,
-        sums: Sequence[str],
-        names: Collection[str],
-        column: str,
+        self, grouped: nw.LazyFrame[Any], rows: nw.LazyFrame[Any], source: Source[Any], *, sums: Sequence[str]
     ) -> nw.LazyFrame[Any]:
-        """Return a row for every group and window: the `sums` of new ones are 0, their other columns missing.
+        """Return a row for every group and every window from that of the first of the `rows` to that of the last.
 
-        Rows are added and grouped again, as a join would lose groups without a key. `names` are those of groups.
+        The `sums` of new rows are 0, their other columns missing. They are added and grouped again, as a join
+        would lose groups without a key. Both frames are computed here.
         """
-        counted = frame.collect()
-        named = [nw.col(name).max() for name in names]
+        counted, label = grouped.collect(), nw.col("window")
+        ends = rows.select(label.min().alias("first"), label.max().alias("last")).collect()
+        first, last = ends["first"].item(), ends["last"].item()
+        if pd.isna(first):
+            return counted.lazy()
+        labels, grouping = self.between(int(first), int(last)), source.grouping
+        named = [nw.col(name).max() for name in source.names]
         groups = counted.group_by(*grouping).agg(*named) if named else counted.select(*grouping).unique()
-        require_few_windows(labels[0], labels[-1], self.step, column=column, groups=len(groups))
-        all_windows = nw.from_dict({"window": list(labels)}, backend=counted.implementation)
+        require_few_windows(labels[0], labels[-1], self.step, column=self.column, groups=len(groups))
+        all_windows = nw.from_dict({"window": labels}, backend=counted.implementation)
         others = [name for name in counted.columns if name not in {*grouping, "window", *sums}]
         zeros = (nw.lit(0, dtype=counted.schema[name]).alias(name) for name in sums)
         empty = groups.join(all_windows, how="cross").with_columns(*zeros)
@@ -117,9 +112,9 @@ class Windows:
             .lazy()
         )
 
-    def between(self, first: int, last: int, *, column: str = "triggered_at") -> list[int]:
+    def between(self, first: int, last: int) -> list[int]:
         """Return all labels from one to another, both included; raise where they are too many."""
-        return [*list_windows(first, last, self.step, pandas_zone(self.zone), column=column).values()]
+        return [*list_windows(first, last, self.step, pandas_zone(self.zone), column=self.column).values()]
 
 
 def parse_micros(value: Span, *, name: str) -> int:
