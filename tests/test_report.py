@@ -5,12 +5,13 @@ The form of the page is tested in ``test_report_page.py``.
 
 from __future__ import annotations
 
+import io
 import math
 import re
 import time
 import warnings
 from collections import Counter, defaultdict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from functools import cached_property
 from html.parser import HTMLParser
@@ -217,10 +218,13 @@ def test_labels_replace_deployment_names() -> None:
 
 def test_long_tables_show_20_rows_and_name_the_command_for_more() -> None:
     data = data_of(flatten_deployments([deployment(number, f"n{number}") for number in range(1, 30)]))
-    assert "20 of 29 rows are shown; qoderdata failures shows more." in words_of(detail_sections.rates(data))
-    assert "20 of 29 rows are shown; qoderdata triggers shows more." in words_of(
-        detail_sections.next_triggers(data)
-    )
+    more = "20 of 29 rows are shown; qoderdata failures --top 29 shows more."
+    assert more in words_of(detail_sections.rates(data))
+    # The page has a row a deployment, the command has one a trigger.
+    for horizon, option, triggers in (("24h", "24h", 29 * 24), ("90min", "90min", 29), ("2D", "48h", 29 * 48)):
+        words = words_of(detail_sections.next_triggers(replace(data, horizon=pd.Timedelta(horizon))))
+        command = f"qoderdata triggers --horizon {option} --top {triggers}"
+        assert f"20 of 29 rows are shown; {command} shows more." in words
 
 
 @pytest.mark.parametrize("runs", [None, flatten_runs([])])
@@ -623,7 +627,7 @@ def test_command_for_more_costs_covers_the_same_period() -> None:
     deployments = flatten_deployments([deployment(number, f"job {number}") for number in range(25)])
     sessions = flatten_sessions(records)
     costs = words_of(summary_sections.costs(data_of(deployments, sessions=sessions), sessions))
-    assert "20 of 25 rows are shown; qoderdata costs --since 40D shows more." in costs
+    assert "20 of 25 rows are shown; qoderdata costs --since 40D --top 25 shows more." in costs
 
 
 def test_costs_of_sessions_without_usage_are_unknown() -> None:
@@ -781,11 +785,39 @@ def test_commands_for_more_rows_have_the_matching_options(*, has_runs: bool, com
         one["metadata"]["cost center"] = f"center {number}"
     runs = flatten_runs([run(number, 1, "failed") for number in range(1, 31)]) if has_runs else None
     data = data_of(flatten_deployments(deployments), runs, by="cost center")
-    assert "20 of 30 rows are shown; qoderdata check shows more." in words_of(detail_sections.paused(data))
-    more = f"20 of 30 rows are shown; qoderdata {command} --by 'cost center' shows more."
+    more = f"20 of 30 rows are shown; qoderdata check --top {len(data.findings)} shows more."
+    assert more in words_of(detail_sections.paused(data))
+    more = f"20 of 30 rows are shown; qoderdata {command} --by 'cost center' --top 30 shows more."
     assert more in words_of(summary_sections.by_group(data))
     if has_runs:
-        assert "qoderdata runs --since 30D --by deployment shows more." in words_of(detail_sections.rates(data))
+        more = "qoderdata runs --since 30D --by deployment --top 30 shows more."
+        assert more in words_of(detail_sections.rates(data))
+        more = "20 of 30 rows are shown; qoderdata failures --top 30 shows more."
+        assert more in words_of(detail_sections.failing(data))
+
+
+def test_command_for_more_missed_triggers_covers_the_same_period() -> None:
+    """It prints a row a trigger, those in doubt too."""
+    runs = flatten_runs([run(number, hour, "completed") for number in range(25) for hour in (1, 9)])
+    deployments = [deployment(number, f"job {number}") for number in range(25)]
+    deployments[0]["updated_at"] = "2026-06-14T05:00:00Z"
+    words = words_of(detail_sections.missed(data_of(flatten_deployments(deployments), runs)))
+    more = f"20 of 24 rows are shown; qoderdata missed --since 2026-06-14T01:05Z --top {25 * 7} shows more."
+    assert more in words
+
+
+def test_command_for_more_changes_prints_one_row_a_change() -> None:
+    """The page has a row for equal changes."""
+    then = [deployment(number, f"old {number}") for number in range(80)]
+    now = [deployment(number, f"new {number}", status="paused") for number in range(80)]
+    before = flatten_deployments(then)
+    before.attrs = {"fetched_at": "2026-06-01T00:00:00+00:00"}
+    data = data_of(flatten_deployments(now), snapshots=[before])
+    folded = summary_sections.changed(data).folded
+    assert folded is not None
+    assert folded.about.endswith(
+        f"more lines are not shown; qoderdata changes --top {len(data.changes)} shows more."
+    )
 
 
 def test_agent_groups_have_names_and_labels() -> None:
@@ -1162,6 +1194,25 @@ class TestCommand:
         assert '<html lang="zh-CN">' in text
         # Deployments that the filter leaves out are not shown as removed.
         assert "\N{CJK UNIFIED IDEOGRAPH-79FB}\N{CJK UNIFIED IDEOGRAPH-9664}" not in text
+
+    @pytest.mark.filterwarnings("ignore::qoderdata.errors.DataQualityWarning")  # outcomes are assumed
+    def test_named_commands_print_the_rows_that_the_page_leaves_out(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        now = pd.Timestamp.now("UTC").floor("s").to_pydatetime()
+        with Sandbox(deployments=90, seed=11, runs=900, edition="D", now=now) as served:
+            monkeypatch.setenv("QODER_PAT", served.pat)
+            monkeypatch.setenv("QODER_MANAGED_BASE_URL", served.base_url)
+            monkeypatch.setenv("QODERDATA_CACHE_DIR", str(tmp_path))
+            assert main(["report", str(tmp_path / "report.html"), "--runs", "--costs"]) == 0
+            page = Reader((tmp_path / "report.html").read_text(encoding="utf-8"))
+            for part in ("next", "all-costs"):
+                more = re.search(r"20 of (\d+) rows are shown; qoderdata (.+) shows more", page.part(part))
+                assert more is not None
+                capsys.readouterr()
+                assert main([*more[2].split(), "--csv"]) == 0
+                printed = pd.read_csv(io.StringIO(capsys.readouterr().out))["deployment_id"]
+                assert printed.nunique(dropna=False) >= int(more[1]) > 40
 
     @pytest.mark.usefixtures("served")
     @pytest.mark.parametrize("option", [["--lang", "de"], ["--by", "nothing"]])

@@ -34,7 +34,7 @@ START = pd.Timestamp("2026-06-15T01:30:00Z")
 NOT_TRANSLATED = {"Credits", "IANA", "ID", "Newcombe", "Qoder", "Cloud", "UTC", "Wilson", "cron", "qoderdata"}
 #: Matches addresses, time zones, commands, calls, names with an underscore, cron expressions and options.
 DATA = (
-    r"https?://\S+|[A-Z][a-z]+(?:/[\w+-]+)+|qoderdata [A-Za-z0-9 -]+|[a-z_]+[(].*?[)]+|\w*_\w*|"
+    r"https?://\S+|[A-Z][a-z]+(?:/[\w+-]+)+|qoderdata [A-Za-z0-9: -]+|[a-z_]+[(].*?[)]+|\w*_\w*|"
     r"(?:[*\d] )+[A-Z-]+\b|--[a-z]+ [a-z]+"
 )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
@@ -18,6 +19,7 @@ from qoderdata.report.layout import (
     Section,
     Sentence,
     Since,
+    command,
     deployment_column,
     error_cell,
     join_facts,
@@ -89,7 +91,8 @@ def failing(data: ReportData) -> Section:
         )
     found = found.sort_values(["streak", "deployment_id"], ascending=[False, True])
     caption = _("Current streaks of failures, longest first")
-    table = make_table(found, columns, caption, shows_more="qoderdata check --streak 1")
+    # `check` leaves out paused deployments; `failures` has these too, with their failures in a row.
+    table = make_table(found, columns, caption, shows_more=command("failures", len(data.live)))
     return Section("failing", title, about, table=table, count=f"{len(found):,}")
 
 
@@ -117,10 +120,10 @@ def rates(data: ReportData) -> Section:
     recent = None if data.runs is None else data.runs_within(MONTH)
     if recent is None:
         about = _("Over the whole life of the deployments that are not archived, by the service's counters.")
-        command = "qoderdata failures"
+        name = "failures"
     else:
         about = _("Over the decided runs of the last 30 days, of archived deployments too, as in the picture.")
-        command = "qoderdata runs --since 30D --by deployment"
+        name = "runs --since 30D --by deployment"
     worst = known[(known["failed"] > 0) & known["failure_rate"].notna()].sort_values(
         ["ci_low", "failed", "deployment_id"], ascending=[False, False, True]
     )
@@ -130,7 +133,7 @@ def rates(data: ReportData) -> Section:
         return Section("rates", title, nothing=_or_unknown(_("No deployment has a failed run."), recent))
     columns = [deployment_column(data), *rate_columns(worst)]
     caption = _("Failure rates by deployment, worst first")
-    table = make_table(worst, columns, caption, shows_more=command)
+    table = make_table(worst, columns, caption, shows_more=command(name, len(known)))
     return Section("rates", title, join_sentences(about, order_note()), table=table, count=f"{len(worst):,}")
 
 
@@ -147,7 +150,7 @@ def paused(data: ReportData) -> Section:
         PageColumn(_("Last run"), "time", lambda row: row.stats_last_triggered_at),
     ]
     caption = _("Deployments that the service has paused")
-    table = make_table(found, columns, caption, shows_more="qoderdata check")
+    table = make_table(found, columns, caption, shows_more=command("check", len(data.findings)))
     about = _("The service stopped these after errors. They will not fire again until someone resumes them.")
     return Section("paused", title, about, table=table, count=f"{len(found):,}")
 
@@ -177,7 +180,7 @@ def errors(data: ReportData) -> Section:
         "Of {count} failed runs of the last 30 days, as in the picture.", failed,
     )  # fmt: skip
     about = join_sentences(about, _("Ids, numbers, addresses and quoted texts in messages are replaced."))
-    table = make_table(found, columns, caption, shows_more="qoderdata errors")
+    table = make_table(found, columns, caption, shows_more=command("errors", len(found)))
     return Section("errors", title, about, table=table, count=f"{len(found):,}")
 
 
@@ -211,7 +214,9 @@ def missed(data: ReportData) -> Section:
             PageColumn(_("Last"), "time", lambda row: row.last),
         ]
         caption = _("Missed triggers by deployment")
-        table = make_table(by_deployment, columns, caption, shows_more="qoderdata missed")
+        is_week = since == data.start - WEEK
+        name = "missed" if is_week else f"missed --since {since.ceil('min'):%Y-%m-%dT%H:%MZ}"
+        table = make_table(by_deployment, columns, caption, shows_more=command(name, len(data.missed)))
     about = _("Scheduled times {period} for which no run was triggered.", period=period)
     return Section("missed", title, about, sentences=lines, table=table, count=f"{len(certain):,}")
 
@@ -257,7 +262,10 @@ def next_triggers(data: ReportData) -> Section:
         deployments=ngettext("{count} deployment", "{count} deployments", len(firing)),
         start=data.time_text(data.start),
     )
-    table = make_table(firing, columns, _("What fires next, soonest first"), shows_more="qoderdata triggers")
+    minutes = math.ceil(data.shown_horizon / pd.Timedelta("1min"))
+    span = f"{minutes}min" if minutes % 60 else f"{minutes // 60}h"
+    shows_more = command(f"triggers --horizon {span}", len(triggers))  # it has a row a trigger
+    table = make_table(firing, columns, _("What fires next, soonest first"), shows_more=shows_more)
     return Section("next", title, about, table=table, count=f"{len(triggers):,}")
 
 

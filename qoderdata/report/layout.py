@@ -208,6 +208,11 @@ def make_table(
     return PageTable(caption, columns, cells, more)
 
 
+def command(text: str, rows: int) -> str:
+    """Return a command that prints so many rows; by itself it prints fewer."""
+    return f"qoderdata {text} --top {rows}"
+
+
 def _or_none(cell: Any) -> object:  # noqa: ANN401 - any cell
     return None if pd.api.types.is_scalar(cell) and pd.isna(cell) else cell
 

@@ -28,6 +28,7 @@ from qoderdata.report.layout import (
     Picture,
     Section,
     Sentence,
+    command,
     deployment_column,
     join_sentences,
     make_table,
@@ -216,7 +217,8 @@ def to_do(data: ReportData) -> Section:
             PageColumn(_("Since"), "time", lambda row: row.since),
         ]
         caption = _("All findings, the worst first")
-        table = make_table(found, columns, caption, shows_more="qoderdata check", most=_MOST_FINDINGS)
+        shows_more = command("check", len(found))
+        table = make_table(found, columns, caption, shows_more=shows_more, most=_MOST_FINDINGS)
         folded = Section("findings", _("all {count} findings", count=f"{len(found):,}"), table=table)
     return Section("to-do", title, count=f"{len(found):,}", sentences=first, is_ordered=True, folded=folded)
 
@@ -250,8 +252,9 @@ def changed(data: ReportData) -> Section:
     if rest := lines[MOST_AT_FIRST:]:
         shown, left = rest[:_MOST_FINDINGS], len(rest) - _MOST_FINDINGS
         about = ngettext(
-            "{count} more line is not shown; qoderdata changes shows more.",
-            "{count} more lines are not shown; qoderdata changes shows more.", left,
+            "{count} more line is not shown; {call} shows more.",
+            "{count} more lines are not shown; {call} shows more.",
+            left, call=command("changes", len(data.changes)),
         ) if left > 0 else ""  # fmt: skip
         text = ngettext("and {count} more line", "and {count} more lines", len(rest))
         folded = Section("changes", text, about, sentences=shown)
@@ -292,8 +295,8 @@ def costs(data: ReportData, sessions: pd.DataFrame) -> Section:
     if len(found) > MOST_AT_FIRST:
         first = sessions["created_at"].min()
         days = 0 if pd.isna(first) else math.ceil((data.start - first) / pd.Timedelta("1D"))
-        command = f"qoderdata costs --since {days}D" if days > 0 else "qoderdata costs"
-        table = make_table(found, all_columns, caption, shows_more=command)
+        shows_more = command(f"costs --since {days}D" if days > 0 else "costs", len(found))
+        table = make_table(found, all_columns, caption, shows_more=shows_more)
         title_ = ngettext("all {count} deployment", "all {count} deployments", len(found))
         folded = Section("all-costs", title_, table=table)
     return Section(
@@ -341,12 +344,14 @@ def by_group(data: ReportData) -> Section:
     word = words.get(data.group_word, data.group_word)
     title = _("Failure rates by {group}", group=word)
     found = data.rates_by("group", WEEK)
+    count = len(found)
     if data.runs is None:
         found = found.assign(change=np.nan, verdict="")
         about = _("Over the whole life of the deployments that are not archived, by the service's counters.")
     else:
         compared = compare_periods(data.runs, "group", recent=WEEK, until=data.start)[["change", "verdict"]]
         found = found.join(compared if data.do_runs_reach_back else compared.assign(change=np.nan))
+        count = len(compared)
         about = _(
             "Over the decided runs of the last 7 days, as in the headline; changes are against the week before."
         )
@@ -361,8 +366,8 @@ def by_group(data: ReportData) -> Section:
     folded = None
     if len(found) > _MOST_GROUPS:
         name_of_command = "failures" if data.runs is None else "compare"
-        command = f"qoderdata {name_of_command} --by {shlex.quote(data.group_word)}"
-        table = make_table(found, [name, rate, interval, runs, change], caption, shows_more=command)
+        shows_more = command(f"{name_of_command} --by {shlex.quote(data.group_word)}", count)
+        table = make_table(found, [name, rate, interval, runs, change], caption, shows_more=shows_more)
         folded = Section("all-groups", _("all {count}", count=f"{len(found):,}"), table=table)
     columns = [name, rate, runs, *([] if data.runs is None else [change])]
     table = make_table(found.head(_MOST_GROUPS), columns, caption)
