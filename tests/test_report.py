@@ -296,10 +296,19 @@ def test_assumed_outcomes_give_a_caution_and_advice() -> None:
     assert "load_runs(outcomes='events') reads how they ended." in words_of(summary_sections.to_do(data))
     runs.attrs["outcomes"] = "events"
     data = data_of(deployments, runs)
-    assert cautions(data) == [
-        "1 run counts as completed because its session is idle or archived; its events tell no end."
-    ]
+    (caution,) = cautions(data)
+    assert caution.startswith("Of all runs given (1, since 2026-06-14 01:05 UTC), 1 counts as completed because")
+    assert caution.endswith("its events tell no end.")
     assert "load_runs" not in words_of(summary_sections.to_do(data))
+
+
+def test_caution_about_assumed_outcomes_counts_all_runs_and_says_so() -> None:
+    """The headline above it is about the last 7 days only."""
+    old = {"triggered_at": "2026-05-20T10:00:00Z", "created_at": "2026-05-20T10:00:00Z"}
+    runs = flatten_runs([run(0, 1, "completed"), run(0, 2, "failed"), run(0, 3, "completed", **old)])
+    runs = runs.assign(status_from=pd.Series(["session"] * 3, dtype="str"))
+    (caution,) = cautions(data_of(flatten_deployments([deployment(0, "a")]), runs))
+    assert caution.startswith("Of all runs given (3, since 2026-05-20 10:00 UTC), 2 count as completed because")
 
 
 @pytest.mark.filterwarnings("ignore::qoderdata.errors.UnknownOutcomesWarning")  # the page shows this
@@ -442,7 +451,7 @@ class TestEditionD:
         text = words_of(summary_sections.trend(data))
         assert "2 of 4 decided runs failed: 50.0 %" in text
         assert "Skipped or cancelled: 1; not ended: 2. The outcome of 1 run is unknown. 1 of 2" in text
-        assert cautions(data)[0].startswith("1 run counts as completed because its session is idle or")
+        assert cautions(data)[0].startswith("Of all runs given (8, since 2026-06-14 00:05 UTC), 1 counts as")
 
     def test_missing_counters_are_counted_from_the_runs(self) -> None:
         deployments = flatten_deployments([deployment(3, "a", metadata={}), deployment(4, "b", metadata={})])

@@ -17,7 +17,7 @@ from markupsafe import Markup, escape
 
 from qoderdata import files, parsing
 from qoderdata.errors import DataQualityWarning, UnknownOutcomesWarning, warn
-from qoderdata.formatting import format_duration, format_time, one_line
+from qoderdata.formatting import format_count, format_duration, format_time, one_line
 from qoderdata.frames import fetched_at
 from qoderdata.report.data import WEEK, ReportData, span_text
 from qoderdata.report.detail_sections import about_data, make_details
@@ -217,25 +217,32 @@ def cautions(data: ReportData) -> list[str]:
                 span=span_text(data.longest_span),
             )
         )
-    if data.assumed and data.runs is not None and data.runs.attrs.get("outcomes") == "events":
-        found.append(
-            ngettext(
-                "{count} run counts as completed because its session is idle or archived; its events tell no end.",
-                "{count} runs count as completed because their sessions are idle or archived; their events tell "
-                "no end.",
+    if data.assumed and data.runs is not None:
+        given = {
+            "runs": format_count(len(data.runs)),
+            "since": data.time_text(data.runs["triggered_at"].min()),
+        }
+        if data.runs.attrs.get("outcomes") == "events":
+            caution = ngettext(
+                "Of all runs given ({runs}, since {since}), {count} counts as completed because its session is "
+                "idle or archived; its events tell no end.",
+                "Of all runs given ({runs}, since {since}), {count} count as completed because their sessions are "
+                "idle or archived; their events tell no end.",
                 data.assumed,
+                **given,
             )
-        )
-    elif data.assumed:
-        found.append(
-            ngettext(
-                "{count} run counts as completed because its session is idle or archived. Failures inside "
-                "sessions may be among them; load_runs(outcomes='events') or --outcomes events tells which.",
-                "{count} runs count as completed because their sessions are idle or archived. Failures inside "
-                "sessions may be among them; load_runs(outcomes='events') or --outcomes events tells which.",
+        else:
+            caution = ngettext(
+                "Of all runs given ({runs}, since {since}), {count} counts as completed because its session is "
+                "idle or archived. Failures inside sessions may be among them; load_runs(outcomes='events') or "
+                "--outcomes events tells which.",
+                "Of all runs given ({runs}, since {since}), {count} count as completed because their sessions are "
+                "idle or archived. Failures inside sessions may be among them; load_runs(outcomes='events') or "
+                "--outcomes events tells which.",
                 data.assumed,
+                **given,
             )
-        )
+        found.append(caution)
     return found
 
 
