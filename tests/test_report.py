@@ -337,6 +337,32 @@ class TestRuns:
         assert re.search(r"whole .* active 2026-06-14 02:05 UTC 23 h 25 min ago timeout_error m{200}…", words)
         assert re.search(r"cut .* active before 2026-06-14 01:05 UTC", words)
 
+    @pytest.mark.filterwarnings("ignore::qoderdata.errors.UnknownOutcomesWarning")  # the page shows this
+    def test_failing_says_what_ends_a_streak_and_who_is_counted(self) -> None:
+        """A run of unknown outcome ends a streak; paused deployments are counted, archived ones are not."""
+        runs = [run(2, hour, status) for hour, status in enumerate(["failed", "exploded", "failed", "skipped"])]
+        runs += [run(3, hour, status) for hour, status in enumerate(["failed", "exploded"])]
+        runs += [run(number, 1, "failed") for number in (4, 5)]
+        deployments = [
+            deployment(2, "doubtful"),
+            deployment(3, "unknown"),
+            deployment(4, "resting", status="paused"),
+            deployment(5, "gone", archived_at="2026-06-15T00:00:00Z"),
+        ]
+        data = data_of(flatten_deployments(deployments), flatten_runs(runs))
+        words = words_of(detail_sections.failing(data))
+        assert (
+            "Failed runs since the last one that completed or whose outcome is unknown, in the runs given; where "
+            "a deployment has no such run, its counter of failures in a row, if that is more. Paused deployments "
+            "are counted, archived ones are not."
+        ) in words
+        assert re.search(rf"doubtful dep_{2:032x} 1 active .* resting dep_{4:032x} 1 paused", words)
+        assert tile_of(data, "Failing now")[0] == "2"
+        data = data_of(flatten_deployments(deployments[1:2]), flatten_runs(runs))
+        assert tile_of(data, "Failing now")[::2] == ["0", "no deployment's last run failed"]
+        without_runs = detail_sections.failing(data_of(flatten_deployments(deployments)))
+        assert without_runs.about.endswith("Paused deployments are counted, archived ones are not.")
+
     def test_type_and_message_of_the_last_error_are_of_the_same_run(self) -> None:
         """Two runs have the same time; the one that was created last is used."""
         ends = [("drun_b", "02:05:01", "first_error"), ("drun_a", "02:05:09", "second_error")]

@@ -216,7 +216,7 @@ class ReportData:
 
     @cached_property
     def streaks(self) -> pd.DataFrame:
-        """The live deployments whose last decided run failed, as `failing_now` says, the longest streak first."""
+        """The live deployments whose last run failed, paused ones too, as `failing_now` says, longest first."""
         assert self.runs is not None  # noqa: S101 - for mypy
         return failing_now(self.runs, self.live)
 

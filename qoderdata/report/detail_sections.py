@@ -86,9 +86,10 @@ def failing(data: ReportData) -> Section:
             PageColumn(last_error, "error", lambda row: error_cell(row.error_type, row.error_message), "wide"),
         ]
         about = _(
-            "Failures since the last success, in the runs given; where none of a deployment's runs completed, as "
-            "many as the service counts. Archived deployments are left out."
+            "Failed runs since the last one that completed or whose outcome is unknown, in the runs given; where "
+            "a deployment has no such run, its counter of failures in a row, if that is more."
         )
+    about = join_sentences(about, _("Paused deployments are counted, archived ones are not."))
     found = found.sort_values(["streak", "deployment_id"], ascending=[False, True])
     caption = _("Current streaks of failures, longest first")
     # `check` leaves out paused deployments; `failures` has these too, with their failures in a row.

@@ -186,7 +186,7 @@ def _tiles_of_runs(data: ReportData) -> list[Tile]:
     is_worse = data.is_comparable and row.verdict == "worse"
     runs = _change(len(week), len(before) if has_before else None)
     failing, longest = len(data.streaks), data.streaks["streak"].max()
-    streaks = _("no deployment's last decided run failed")
+    streaks = _("no deployment's last run failed")
     if failing:
         streaks = ngettext("longest streak: {count} run", "longest streak: {count} runs", longest)
     then = _change(failing, data.failing_before)
