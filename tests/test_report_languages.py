@@ -88,6 +88,7 @@ class Texts(HTMLParser):
 
     def __init__(self, html: str) -> None:
         super().__init__(convert_charrefs=True)
+        html = re.sub(r'<span class="unbroken">([^<]*)</span>', r"\1", html)  # part of the surrounding text
         self.texts: list[str] = []
         self._silent: list[str] = []
         self.feed(html)

@@ -9,10 +9,11 @@ import itertools
 import re
 from functools import cache
 from importlib import resources
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import pandas as pd
 import pytest
+from matplotlib.image import imread
 from pypdf import PdfReader
 
 from qoderdata.frames import flatten_deployments, flatten_runs, flatten_sessions
@@ -347,6 +348,79 @@ def test_phone_shows_the_newest_days_of_the_picture(fleet: Path, chromium: Brows
         assert inside[-7:] == [True] * 7
         assert inside[0] is False
         assert are_inside("figure text[text-anchor=end]") == [True] * 3
+
+
+@pytest.mark.parametrize("lang", ["en", "zh"])
+def test_labels_of_the_picture_are_whole_on_every_screen(
+    fleets: dict[str, Path], chromium: Browser, lang: str
+) -> None:
+    """A narrow screen shows the end of the picture, and cuts no label there, nor a large number of runs."""
+    with page_of(chromium) as page:
+        WatchedPage(page, fleets[lang])
+        page.evaluate(
+            """() => {
+                for (const text of document.querySelectorAll("svg.picture text"))
+                    if (/^[1-9][0-9,]*$/.test(text.textContent)) text.textContent = "999,999";
+            }"""
+        )
+        for width in (320, 360, 390, 447, 449, 500, 575, 577, 640, 703, 705, 800, 961, 1280):
+            page.set_viewport_size({"width": width, "height": 900})
+            labels = page.evaluate(
+                """() => {
+                    const frame = document.querySelector(".newest-first").getBoundingClientRect();
+                    const end = document.querySelector("svg.picture").getBoundingClientRect().right;
+                    return [...document.querySelectorAll("svg.picture text")].map(text => {
+                        const box = text.getBoundingClientRect();
+                        const isCut = box.left < frame.left + 1 && box.right > frame.left || box.right > end;
+                        return [text.textContent, isCut, box.right > frame.left];
+                    });
+                }"""
+            )
+            assert [text for text, is_cut, _ in labels if is_cut] == [], width
+            assert sum(is_visible for _, _, is_visible in labels) >= 9, width
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_shadow_is_where_more_of_the_picture_is(
+    fleet: Path, chromium: Browser, scheme: Literal["light", "dark"]
+) -> None:
+    with page_of(chromium, color_scheme=scheme) as page:
+        WatchedPage(page, fleet)
+
+        def has_shadows() -> list[bool]:
+            """Return whether the left and the right edge of the frame differ in color from its inside."""
+            image = imread(io.BytesIO(page.locator(".newest-first").screenshot()))
+            row = image[-12]  # below the labels, above the round corners
+            return [bool(abs(row[at] - row[len(row) // 2]).max() > 0.03) for at in (3, -4)]
+
+        page.set_viewport_size({"width": 500, "height": 900})
+        assert has_shadows() == [True, False]
+        page.evaluate("document.querySelector('.newest-first').scrollLeft -= 90")
+        assert has_shadows() == [True, True]
+        page.evaluate("document.querySelector('.newest-first').scrollLeft -= 9000")
+        assert has_shadows() == [False, True]
+        page.set_viewport_size({"width": 1280, "height": 900})
+        assert has_shadows() == [False, False]
+
+
+def test_phone_shows_the_second_lines_of_headings(fleet: Path, chromium: Browser) -> None:
+    """They are the scale of bars, what is expected, and the warning about intervals."""
+    with page_of(chromium, viewport={"width": 500, "height": 900}) as page:
+        WatchedPage(page, fleet)
+        page.evaluate(OPEN_ALL)
+        for part in ("rates", "all-costs", "errors"):
+            headings = page.locator(f"#{part} thead th").evaluate_all(
+                "all => all.slice(1).map(one => one.textContent.replace(/\\s+/g, ' '))"
+            )
+            labels = (
+                page.locator(f"#{part} tbody tr")
+                .first.locator("td")
+                .evaluate_all(
+                    "all => all.map(one => getComputedStyle(one, '::before').content.replace(/\"/g, ''))"
+                )
+            )
+            assert [label.replace(" · ", " ") for label in labels] == headings
+            assert "·" in "".join(labels)
 
 
 @pytest.mark.parametrize("width", [390, 800])

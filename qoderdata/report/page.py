@@ -36,8 +36,8 @@ if TYPE_CHECKING:
 _OLD = pd.Timedelta("1D")
 #: The languages, each with the tag that a page of it has.
 _TAGS = {"en": "en", "zh": "zh-CN"}
-#: A day, and perhaps a time of it, as `format_time` writes them; and a percentage.
-_UNBROKEN = re.compile(r"\d{4}-\d\d-\d\d( \d\d:\d\d (UTC|[+-]\d\d:\d\d))?|\d[\d.]*(–\d[\d.]*)? %")
+#: A day, and perhaps a time of it, as `format_time` writes them; a percentage; and an option of the command.
+_UNBROKEN = re.compile(r"\d{4}-\d\d-\d\d( \d\d:\d\d (UTC|[+-]\d\d:\d\d))?|\d[\d.]*(–\d[\d.]*)? %|--[a-z]{2,15}\b")
 
 
 def check_ending(path: str | Path) -> None:
@@ -271,7 +271,7 @@ def environment() -> Environment:
 
 
 def _keep_unbroken(text: str) -> Markup:
-    """Clean and escape a text, and keep each of its times and percentages in one line."""
+    """Clean and escape a text, and keep each of its times, percentages and options in one line."""
     return Markup(_UNBROKEN.sub(r'<span class="unbroken">\g<0></span>', str(escape(one_line(text)))))  # noqa: S704 - escaped
 
 

@@ -52,7 +52,7 @@ if TYPE_CHECKING:
 _MOST_CHARACTERS = 300
 _MOST_GROUPS = 6
 _MOST_FINDINGS = 50
-_WIDTH, _HEIGHT, _RIGHT, _LEFT = 960, 248, 60, 4
+_WIDTH, _HEIGHT, _RIGHT, _LEFT = 960, 248, 76, 4
 _RATES, _RUNS = (38, 108), (136, 218)
 _LABEL_EACH = 5
 _GAP, _EDGE = 3, 30
@@ -143,8 +143,8 @@ def _month_picture(data: ReportData, runs: pd.DataFrame, total: Any) -> Picture:
     if days["ci_high"].max() > scale:
         interval = _("{what}, {change}", what=interval, change=_("drawn up to {percent}", percent=highest))
     labels = [
-        Label(right, 14, _("Failure rate by day"), "end"),
-        Label(right, 30, interval, "end"),
+        Label(right, 13, _("Failure rate by day"), "end"),
+        Label(right, 31, interval, "end"),
         Label(right, _RUNS[0] - 8, _("Runs by day: failed ones below"), "end"),
         Label(right + 6, _RATES[0] + 4, highest, "start"),
         Label(right + 6, _RATES[1] + 4, "0", "start"),
@@ -156,7 +156,7 @@ def _month_picture(data: ReportData, runs: pd.DataFrame, total: Any) -> Picture:
         text = _("{day} {month}", day=day.day, month=_(_MONTHS[day.month - 1]))
         middle = x(day) + wide / 2
         is_first = middle < _EDGE
-        labels.append(Label(_LEFT if is_first else middle, _HEIGHT - 12, text, "start" if is_first else "middle"))
+        labels.append(Label(_LEFT if is_first else middle, _HEIGHT - 10, text, "start" if is_first else "middle"))
     return Picture(
         _("Failure rate and runs of the last 30 days"),
         _picture_words(data, days, total),
