@@ -831,6 +831,22 @@ def test_commands_for_more_rows_have_the_matching_options(*, has_runs: bool, com
         assert more in words_of(detail_sections.failing(data))
 
 
+def test_command_for_more_agents_prints_one_row_an_id() -> None:
+    """The page has a row a name."""
+    ids = [f"agent_{number:032x}" for number in range(30)]
+    agents = pd.DataFrame({"id": ids, "name": [f"agent {number // 2}" for number in range(30)]}).astype("str")
+    deployments = [deployment(number, "a", agent={"id": ids[number]}) for number in range(30)]
+    data = data_of(with_names(flatten_deployments(deployments), agents=agents), by="agent")
+    folded = summary_sections.by_group(data).folded
+    assert folded is not None
+    assert folded.table is not None
+    assert len(folded.table.rows) == 15
+    names = [f"agent {number // 2}" if number < 15 else f"other {number}" for number in range(30)]
+    data = data_of(with_names(flatten_deployments(deployments), agents=agents.assign(name=names)), by="agent")
+    more = "20 of 23 rows are shown; qoderdata failures --by agent --top 30 shows more."
+    assert more in words_of(summary_sections.by_group(data))
+
+
 def test_command_for_more_missed_triggers_covers_the_same_period() -> None:
     """It prints a row a trigger, those in doubt too."""
     runs = flatten_runs([run(number, hour, "completed") for number in range(25) for hour in (1, 9)])

@@ -366,7 +366,10 @@ def by_group(data: ReportData) -> Section:
     folded = None
     if len(found) > _MOST_GROUPS:
         name_of_command = "failures" if data.runs is None else "compare"
-        shows_more = command(f"{name_of_command} --by {shlex.quote(data.group_word)}", count)
+        # The command has a row an id: several where some share a name.
+        ids = data.deployments.get(f"{data.group_word}_id", found["group"])
+        rows = max(count, ids.nunique())
+        shows_more = command(f"{name_of_command} --by {shlex.quote(data.group_word)}", rows)
         table = make_table(found, [name, rate, interval, runs, change], caption, shows_more=shows_more)
         folded = Section("all-groups", _("all {count}", count=f"{len(found):,}"), table=table)
     columns = [name, rate, runs, *([] if data.runs is None else [change])]
