@@ -1261,6 +1261,8 @@ class TestCommand:
                 more = re.search(r"20 of (\d+) rows are shown; qoderdata (.+) shows more", page.part(part))
                 assert more is not None
                 capsys.readouterr()
+                assert main(more[2].split()) == 0
+                assert "--top shows more" not in capsys.readouterr().out
                 assert main([*more[2].split(), "--csv"]) == 0
                 printed = pd.read_csv(io.StringIO(capsys.readouterr().out))["deployment_id"]
                 assert printed.nunique(dropna=False) >= int(more[1]) > 40
