@@ -8,6 +8,7 @@ from __future__ import annotations
 import numbers
 import re
 from bisect import bisect_right
+from collections.abc import Mapping
 from datetime import MAXYEAR, MINYEAR, UTC, datetime, timedelta, tzinfo
 from itertools import pairwise
 from typing import TYPE_CHECKING, TypeVar
@@ -408,6 +409,21 @@ def check_choice(value: T, allowed: Collection[T], *, name: str) -> T:
 def is_flag(value: object) -> bool:
     """Return whether a value is True or False, of Python or of numpy."""
     return type(value).__name__ in {"bool", "bool_"}  # numpy calls its own by the one name or the other
+
+
+def check_labels(labels: Mapping[str, str] | None) -> Mapping[str, str]:
+    """Return labels by id, none for ``None``; raise `TypeError` where they are no mapping.
+
+    Examples
+    --------
+    >>> check_labels(["nightly"])
+    Traceback (most recent call last):
+    TypeError: labels must be a mapping of ids to texts, such as {'dep_1': 'nightly'}, not list
+    """
+    if labels is None or isinstance(labels, Mapping):
+        return labels or {}
+    kind = type(labels).__name__
+    raise TypeError(f"labels must be a mapping of ids to texts, such as {{'dep_1': 'nightly'}}, not {kind}")
 
 
 def check_flag(value: object, *, name: str) -> None:
