@@ -113,7 +113,7 @@ def require_frame(
     """
     if not isinstance(frame, pd.DataFrame):
         raise not_a_frame(frame, what=what, kinds="a pandas frame")
-    require_columns(frame.columns, [*keys, *wanted], what=what)
+    require_columns(frame.columns, [*keys, *wanted], what=what, levels=frame.index.names)
     checked = [*wanted, *(name for name in optional if name in frame.columns)]
     converted = {}
     for name in dict.fromkeys([*keys, *checked]):

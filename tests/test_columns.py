@@ -589,6 +589,28 @@ def test_missing_column_error_names_the_loader_to_use() -> None:
         columns.require_frame(RUNS.drop(columns="status"), ["status"], what="runs")
 
 
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: qd.run_failure_rates(RUNS.set_index("deployment_id")), "'deployment_id': pass runs"),
+        (lambda: qd.run_failure_rates(RUNS.assign(x=1).set_index(["x", "id"]), by="x"), "'x': pass runs"),
+        (lambda: qd.plot_run_timeline(RUNS.set_index("deployment_id")), "'deployment_id': pass runs"),
+        (lambda: qd.next_triggers(DEPLOYMENTS.set_index("id")), "'id': pass deployments"),
+        (lambda: qd.with_names(RUNS, DEPLOYMENTS.set_index("id")), "'id': pass deployments"),
+        (
+            lambda: qd.error_budget(RUNS, MISSED.set_index("deployment_id"), by="deployment_id"),
+            "'deployment_id': pass missed",
+        ),
+        (lambda: qd.resolve_outcomes(RUNS, SESSIONS.set_index("id"), EVENTS), "'id': pass sessions"),
+    ],
+)
+def test_missing_column_that_is_in_the_index_is_told_as_such(call: Callable[[], object], message: str) -> None:
+    with pytest.raises(
+        MissingColumnError, match=rf"frame has no column .*; its index has {message}.reset_index\(\)$"
+    ):
+        call()
+
+
 def test_dtypes_match_the_schemas() -> None:
     kinds = {
         schema.Kind.TEXT: columns.Dtype.TEXT,
