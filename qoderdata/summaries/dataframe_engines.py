@@ -269,7 +269,8 @@ def _require_keys(
     errors.require_columns(present, added, what=what, advice=advice, levels=levels)
     advice = (
         f"the columns to group by are needed in both frames: with_names({what}, df, metadata=['team']) adds "
-        f"'metadata_team', and {what}['deployment_id'].map(df.set_index('id')['agent_id']) is 'agent_id'"
+        f"'metadata_team', and a column of the deployments comes with {what}['agent_id'] = "
+        f"{what}['deployment_id'].map(df.set_index('id')['agent_id'])"
     )
     errors.require_columns(present, shared, what=what, advice=advice, levels=levels)
 
