@@ -76,7 +76,7 @@ def write(folder: Folder, name: str, answer: CachedTable) -> bool:
         reason = (isinstance(error, OSError) and error.strerror) or error
         warn(
             f"the answer was not cached: {folder.location} cannot be written ({reason}). "
-            "Set QODERDATA_CACHE_DIR or cache_dir to a folder that can",
+            "Set QODERDATA_CACHE_DIR or cache_dir to a folder that can be written",
             CacheWarning,
         )
         return False

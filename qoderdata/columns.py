@@ -113,7 +113,7 @@ def require_frame(
     """
     if not isinstance(frame, pd.DataFrame):
         raise not_a_frame(frame, what=what, kinds="a pandas frame")
-    require_columns(frame.columns, [*keys, *wanted], what=what)
+    require_columns(frame.columns, [*keys, *wanted], what=what, levels=frame.index.names)
     checked = [*wanted, *(name for name in optional if name in frame.columns)]
     converted = {}
     for name in dict.fromkeys([*keys, *checked]):
@@ -124,6 +124,8 @@ def require_frame(
         is_ordered = isinstance(column.dtype, pd.CategoricalDtype) and column.dtype.ordered
         is_missing_text = kind is Dtype.TEXT and not is_ordered and column.isna().all()
         if kind is not None and (name in checked or is_missing_text):
+            if kind is Dtype.TIME and len(texts := _times_as_text(frame, name)) > 1:
+                raise _times_error(texts, name, what)
             new = _convert(column, kind, name, what)
         else:
             is_text = column.dtype != TEXT and not is_ordered and _is_text(column)
@@ -242,6 +244,25 @@ def _wrong_dtype(column: pd.Series[Any], kind: Dtype, name: str, what: str) -> F
     conversion = _CONVERSIONS[kind] if not is_count else _FROM_COUNT
     how = f"{own} = {conversion.format(column=own)}"
     return _error(f"{holds} {found}, not {_WANTED[kind]}; convert it with {how}", name, what)
+
+
+def _times_as_text(frame: pd.DataFrame, name: str) -> list[str]:
+    """Return the columns of times with a zone that are text, where column `name` is one; none where it is not."""
+
+    def is_text(column: pd.Series[Any]) -> bool:
+        return _is_text(column) and not column.isna().all() and not _is_local(column)
+
+    if not is_text(frame[name]):
+        return []
+    times = [name for name in frame.columns if DTYPES.get(name) is Dtype.TIME]
+    return [name for name in times if is_text(frame[name])]
+
+
+def _times_error(texts: list[str], name: str, what: str) -> FrameTypeError:
+    """Return the error for several columns of times that are text, as where a frame was read from CSV."""
+    how = f"{what}[columns] = {what}[columns].apply(pd.to_datetime, utc=True, format='ISO8601')"
+    holds = f"{_holds(name, what)} text, not times with a zone"
+    return _error(f"{holds}; so do others: convert all with columns = {texts}; {how}", name, what)
 
 
 def _error(message: str, name: str, what: str) -> FrameTypeError:

@@ -12,7 +12,7 @@ import warnings
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Collection, Iterable
 
 _PACKAGE = __name__.partition(".")[0]
 #: The function that returns a kind of frame, by the name of the kind in messages.
@@ -218,16 +218,23 @@ def frame_hint(what: str, start: str = ";") -> str:
 
 
 def require_columns(
-    present: Iterable[object], wanted: Iterable[str], *, what: str, advice: str | None = None
+    present: Iterable[object],
+    wanted: Iterable[str],
+    *,
+    what: str,
+    advice: str | None = None,
+    levels: Collection[object] = (),
 ) -> None:
     """Raise `MissingColumnError` unless every wanted column is there; `what` is the kind of frame.
 
     `advice` says what to do; ``None``: the message names the function that returns such a frame, where there is
-    one.
+    one. `levels` are the names of the index levels, which one call makes columns.
     """
     have = [str(name) for name in present]
     missing = [name for name in wanted if name not in have]
     if missing:
+        if indexed := [name for name in missing if name in levels]:
+            advice = f"its index has {', '.join(map(repr, indexed))}: pass {what}.reset_index()"
         raise MissingColumnError(
             f"the {what} frame has no column {', '.join(map(repr, missing))}; it has: {', '.join(have) or 'none'}"
             f"{frame_hint(what) if advice is None else f'; {advice}'}"

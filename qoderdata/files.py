@@ -339,14 +339,17 @@ class Folder:
             lock.release()
 
     @contextlib.contextmanager
-    def raising_cache_error(self, what: str) -> Iterator[None]:
-        """Turn an `OSError` into a `CacheError` that says what cannot be read now."""
+    def raising_cache_error(self, what: str, *, is_deleted: bool = False) -> Iterator[None]:
+        """Turn an `OSError` into a `CacheError` that says what cannot be read now, or cannot be deleted."""
+        fault = "deleted" if is_deleted else "read now"
+        advice = "Try again later, or use another cache_dir"
+        if is_deleted:
+            advice = "Make the folder writable, or clear the cache as the user who owns it"
         try:
             yield
         except OSError as error:
             raise CacheError(
-                f"the {what} in {self.location} cannot be read now ({error.strerror or error}). Try again later, "
-                "or use another cache_dir"
+                f"the {what} in {self.location} cannot be {fault} ({error.strerror or error}). {advice}"
             ) from error
 
     def _list(self, base: str) -> list[fs.FileInfo]:

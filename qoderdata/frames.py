@@ -27,7 +27,15 @@ from qoderdata.background import gc_paused
 from qoderdata.columns import TEXT, not_a_frame, require_dtypes, require_frame
 from qoderdata.decode import Records, from_records
 from qoderdata.decode.jsontext import NotJSONError, is_utf8, parse, write
-from qoderdata.errors import APIResponseValidationError, MissingColumnError, frame_hint, require_columns
+from qoderdata.errors import (
+    APIResponseValidationError,
+    DataQualityWarning,
+    MissingColumnError,
+    frame_hint,
+    require_columns,
+    warn,
+)
+from qoderdata.formatting import counted, first_few
 from qoderdata.parsing import parse_instant
 from qoderdata.schema import DEPLOYMENTS, EVENTS, EXTRA, RUNS, SESSIONS, Schema, resolve_record
 
@@ -539,6 +547,12 @@ def with_names(
     ValueError
         Nothing to add was given, ``metadata`` without deployments, or a text in ``metadata`` is not a JSON object.
 
+    Warns
+    -----
+    DataQualityWarning
+        No id of a pandas frame is known, and those of the frame with the names begin otherwise, as where agents
+        are given as deployments; or no deployment has a key of ``metadata``, while there are other keys.
+
     Examples
     --------
     >>> import qoderdata as qd
@@ -584,7 +598,26 @@ def with_names(
         )
     named: Any = _named_in_pandas if isinstance(frame, pd.DataFrame) else _named_elsewhere
     result: IntoFrameT = named(frame, tables)
+    if isinstance(frame, pd.DataFrame):
+        for key, table in tables.items():
+            _warn_of_other_ids(
+                frame[key] if key in columns else frame.index.get_level_values(key), key, table.index
+            )
     return result
+
+
+def _warn_of_other_ids(column: Iterable[Any], key: str, known: pd.Index[Any]) -> None:
+    """Warn where no id is known, and those that are known begin otherwise: the frame with names is another one."""
+    ids = {str(one) for one in pd.unique(pd.Series(column).dropna())}
+    found, other = ({one.partition("_")[0] + "_" for one in group if "_" in one} for group in (ids, known))
+    if found and other and found.isdisjoint(other) and ids.isdisjoint(known):
+        what = "deployments" if key == "id" else key.replace("_id", "s")
+        advice = "; one of the two frames is not of deployments" if key == "id" else frame_hint(what, start=":")
+        warn(
+            f"none of the {counted(len(ids), 'id')} in {key}, which begin with {first_few(sorted(found))}, is in "
+            f"the {what} frame, whose ids begin with {first_few(sorted(other))}{advice}",
+            DataQualityWarning,
+        )
 
 
 def _column_names(frame: Any, what: str = "frame") -> list[str]:  # noqa: ANN401 - a frame of any engine
@@ -624,9 +657,22 @@ def _names_by_id(source: Any, key: str, metadata: Collection[str]) -> pd.DataFra
         table = _read(source, ["id", "name", *(["metadata"] if extended else [])], what=what)
         table = table.rename(columns={"name": NAMES[key]})
         if extended:
-            table = expand_metadata(table, metadata).drop(columns="metadata")
+            texts, table = table["metadata"], expand_metadata(table, metadata).drop(columns="metadata")
+            _warn_of_unknown_keys([key for key in metadata if table[f"metadata_{key}"].isna().all()], texts)
     known = table[table["id"].notna()].drop_duplicates("id").astype(TEXT)
     return known.set_index("id")
+
+
+def _warn_of_unknown_keys(keys: Collection[str], texts: pd.Series[Any]) -> None:
+    """Warn where some of these keys, of which all values are missing, are in no metadata, while other keys are."""
+    known = {name for text in texts for name in _object(text)} if keys else set()
+    unknown = [key for key in keys if key not in known]
+    if known and unknown:
+        warn(
+            f"no deployment has the key {', '.join(map(repr, unknown))} in its metadata; there are: "
+            f"{first_few([repr(key) for key in sorted(known)])}",
+            DataQualityWarning,
+        )
 
 
 def _named_in_pandas(frame: pd.DataFrame, tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:

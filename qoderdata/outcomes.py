@@ -499,7 +499,7 @@ def _require_frame(frame: object, wanted: Iterable[str], *, what: str) -> None:
         raise errors.FrameTypeError(
             f"{what} must be a pandas frame, not {type(frame).__name__}{errors.frame_hint(what)}"
         )
-    errors.require_columns(frame.columns, wanted, what=what)
+    errors.require_columns(frame.columns, wanted, what=what, levels=frame.index.names)
 
 
 def _result_names(names: Iterable[str]) -> list[str]:

@@ -12,7 +12,7 @@ import pandas as pd
 from qoderdata.check import check, failing_now
 from qoderdata.columns import TEXT, require_frame
 from qoderdata.errors import UnknownOutcomesWarning
-from qoderdata.frames import flatten_sessions, with_names
+from qoderdata.frames import expand_metadata, flatten_sessions, with_names
 from qoderdata.outcomes import STATUSES
 from qoderdata.summaries import run_failure_rates, session_costs
 from qoderdata.summaries.time_windows import local_midnight
@@ -102,12 +102,14 @@ def overview(
     agents = flatten_sessions([]) if sessions is None else sessions
     live = df[df["archived_at"].isna()]
     is_paused = live["status"] == "paused"
+    # Not every account has teams.
+    teams = expand_metadata(df, [team]).drop_duplicates("id").set_index("id")[f"metadata_{team}"]
 
     def named(frame: pd.DataFrame, columns: list[str]) -> pd.DataFrame:
-        labelled = with_names(frame, df, agents=agents, metadata=[team])
-        labelled = labelled.rename(columns={"agent_name": "agent", f"metadata_{team}": "team"})
-        name = labelled["deployment_name"].fillna(labelled["deployment_id"])
-        return labelled.assign(name=name)[[*_LABELS, *columns]].reset_index(drop=True)
+        labelled = with_names(frame, df, agents=agents).rename(columns={"agent_name": "agent"})
+        ids = labelled["deployment_id"]
+        labelled = labelled.assign(name=labelled["deployment_name"].fillna(ids), team=teams.reindex(ids).array)
+        return labelled[[*_LABELS, *columns]].reset_index(drop=True)
 
     upcoming, horizon = _upcoming(live, now)
     return Overview(

@@ -8,14 +8,14 @@ from __future__ import annotations
 import numbers
 import re
 from bisect import bisect_right
-from datetime import MAXYEAR, MINYEAR, UTC, datetime, timedelta
+from collections.abc import Mapping
+from datetime import MAXYEAR, MINYEAR, UTC, datetime, timedelta, tzinfo
 from itertools import pairwise
 from typing import TYPE_CHECKING, TypeVar
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
-    from datetime import tzinfo
 
     import pandas as pd
 
@@ -49,6 +49,12 @@ _YEAR_MONTH_DAY = re.compile(r"\s*[0-9]{4}(-[0-9]{2}-|[0-9]{2})[0-9]{2}")
 _DEPRECATED_UNIT = re.compile(r"(?<=[0-9.\s])(w|d|H|MIN|S|MS|US|NS)(?![A-Za-z])")
 _NEW_UNITS = {"w": "W", "d": "D"}
 _ALLOWED_UNITS = "s, min, h, D or W"
+#: Months, quarters and years, as words or as pandas writes them, such as "1M", "MS" and "QE".
+_CALENDAR_UNIT = re.compile(
+    r"\s*[0-9.]*\s*(B?[MQYA][SE]?(-[A-Z]{3})?|(?i:mo|y|yr|month|quarter|year)s?|(?i:month|quarter|year)ly)\s*"
+)
+#: How to count by month, for callers in Python; the command leaves it out.
+MONTH_COLUMN = """, or group by a column, as frame["month"] = frame["created_at"].dt.strftime("%Y-%m") makes it"""
 MICROSECOND = timedelta(microseconds=1)
 #: Lengths of time as whole microseconds, and the first Monday after 1970 began, on a Thursday.
 MINUTE_MICROS, HOUR_MICROS, DAY_MICROS = 60_000_000, 3_600_000_000, 86_400_000_000
@@ -125,6 +131,8 @@ def parse_span(value: Span, *, name: str) -> timedelta:
     except (ValueError, TypeError):
         length = pd.Timedelta("NaT")
     if pd.isna(length) or length < pd.Timedelta(0):
+        if isinstance(value, str) and _CALENDAR_UNIT.fullmatch(value):
+            raise _no_fixed_length(value, name)
         raise ValueError(f"{name}={value!r} is not a length of time; write one like '15min' or '7D'")
     return length.as_unit("us").to_pytimedelta()
 
@@ -217,6 +225,8 @@ def parse_zone(key: str) -> ZoneInfo:
         return ZoneInfo(key)
     except (ZoneInfoNotFoundError, ValueError, TypeError, AttributeError, OSError):
         message = f"tz={key!r} is not an IANA time zone, like 'Asia/Shanghai' or 'UTC'"
+    if isinstance(key, tzinfo):
+        message = f"tz={key!r} is not the name of a time zone; pass its name, as tz={getattr(key, 'key', 'UTC')!r}"
     raise ValueError(message)
 
 
@@ -253,6 +263,8 @@ def parse_window(freq: str) -> timedelta:
     else:
         is_window = _WHOLE_DAYS.fullmatch(str(freq)) is not None
     if not is_window:
+        if _CALENDAR_UNIT.fullmatch(str(freq)):  # "1MS" is a millisecond too
+            raise _no_fixed_length(freq, "freq")
         raise ValueError(
             f"freq={freq!r} must fill a day evenly in whole minutes, such as '30min' or '6h'; whole days are "
             "written '1D'"
@@ -374,6 +386,8 @@ def check_number(value: float, is_valid: Callable[[float], bool], *, name: str, 
     Traceback (most recent call last):
     ValueError: target=1.5 must lie between 0 and 1
     """
+    if isinstance(value, str):
+        raise ValueError(f"{name}={value!r} is text, not a number; it must {must}")  # noqa: TRY004 - as others
     if isinstance(value, bool) or not isinstance(value, numbers.Real) or not is_valid(value):
         raise ValueError(f"{name}={value!r} must {must}")
 
@@ -395,6 +409,21 @@ def check_choice(value: T, allowed: Collection[T], *, name: str) -> T:
 def is_flag(value: object) -> bool:
     """Return whether a value is True or False, of Python or of numpy."""
     return type(value).__name__ in {"bool", "bool_"}  # numpy calls its own by the one name or the other
+
+
+def check_labels(labels: Mapping[str, str] | None) -> Mapping[str, str]:
+    """Return labels by id, none for ``None``; raise `TypeError` where they are no mapping.
+
+    Examples
+    --------
+    >>> check_labels(["nightly"])
+    Traceback (most recent call last):
+    TypeError: labels must be a mapping of ids to texts, such as {'dep_1': 'nightly'}, not list
+    """
+    if labels is None or isinstance(labels, Mapping):
+        return labels or {}
+    kind = type(labels).__name__
+    raise TypeError(f"labels must be a mapping of ids to texts, such as {{'dep_1': 'nightly'}}, not {kind}")
 
 
 def check_flag(value: object, *, name: str) -> None:
@@ -426,6 +455,14 @@ def check_refresh(*, refresh: object, offline: object, may_be_all: bool = False)
         raise ValueError(f"refresh={refresh!r} is not known; allowed are True, False and 'all'")
     if refresh and offline:
         raise ValueError(f"refresh={refresh!r} asks the network and offline=True never does; give one of them")
+
+
+def _no_fixed_length(value: str, name: str) -> ValueError:
+    """Return the error for a month, quarter or year in the place of a length of time."""
+    return ValueError(
+        f"{name}={value!r} is not a length of time, as months, quarters and years have no fixed length; "
+        f"write days, like '30D'{MONTH_COLUMN if name == 'freq' else ''}"
+    )
 
 
 def _with_new_units(value: Span) -> Span:

@@ -327,6 +327,7 @@ def test_local_error_prints_one_line_and_returns_its_exit_code(
         ("report r.html --lang fr", "'fr' is not one of 'en', 'zh'"),
         ("check --recent 0D", "--recent 0D has no length"),
         ("compare --baseline 0h", "--baseline 0h has no length"),
+        ("triggers --horizon 0h", "--horizon 0h has no length"),
         ("failures --fail-over 20", "not in the range 0<=x<=1"),
         ("failures --fail-over -0.1", "not in the range 0<=x<=1"),
         ("failures --fail-over nan", "--fail-over': 'nan' is not a number"),
@@ -387,6 +388,14 @@ def test_invalid_value_is_refused_before_any_request(
     monkeypatch.delenv(TOKEN_VARIABLE)
     assert main(words.split()) == 2
     assert "no access token" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("words", ["runs --freq 1M", "triggers --load MS", "forecast --horizon 1Y"])
+def test_month_or_year_as_a_length_is_refused_without_advice_for_python(
+    words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(words.split()) == 2
+    assert capsys.readouterr().err.endswith("have no fixed length; write days, like '30D'\n")
 
 
 @pytest.mark.parametrize("words", ["report r.html", "export failures f.csv", "pull runs --out r.parquet"])

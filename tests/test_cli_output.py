@@ -479,7 +479,7 @@ def test_full_disk_prints_one_line_and_returns_2(
         with open("/dev/full", "w", encoding="utf-8") as full:  # noqa: PTH123 - a device
             monkeypatch.setattr(sys, "stdout", full)
             assert main(["failures", "--top", rows]) == 2
-        assert re.fullmatch(r"qoderdata: .*No space left.*\n", capsys.readouterr().err)
+        assert re.fullmatch(r"qoderdata: .*No space left on device: 'standard output'\n", capsys.readouterr().err)
 
 
 def test_closed_standard_output_is_not_an_error(

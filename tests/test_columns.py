@@ -284,7 +284,8 @@ def test_error_about_a_lost_dtype_says_how_to_restore_it(
         assert error.column in given.columns
         assert f"column {error.column!r} of the {kind} frame" in str(error)
         is_list = error.column == "schedule_upcoming_runs_at"
-        assert ("use Parquet" if is_list else f"{kind}[{error.column!r}] = ") in str(error)
+        own = f"{kind}[columns] = " if "so do others" in str(error) else f"{kind}[{error.column!r}] = "
+        assert ("use Parquet" if is_list else own) in str(error)
     else:
         assert error.column is None
         assert f"{kind} must be a" in str(error)
@@ -417,11 +418,30 @@ def test_conversion_named_in_the_error_restores_the_times(conversion: str) -> No
     scope = {"pd": pd, "runs": runs}
     error, result = error_and_result(qd.failure_streaks, runs)
     while error is not None:
-        statement = str(error)[str(error).index("runs[") :].partition(" (or")[0]
+        text = str(error)
+        statement = text[text.index("columns = " if "columns = " in text else "runs[") :].partition(" (or")[0]
         exec(statement, scope)  # noqa: S102 - the statement in the error message
         column, (error, result) = error.column, error_and_result(qd.failure_streaks, runs)
         assert error is None or error.column != column
     pd.testing.assert_frame_equal(result, qd.failure_streaks(RUNS))
+
+
+@pytest.mark.parametrize(
+    ("function", "frame", "what"),
+    [(qd.failure_streaks, RUNS, "runs"), (DEPLOYMENT_FUNCTIONS["missed_triggers"], DEPLOYMENTS, "deployments")],
+    ids=["runs", "deployments"],
+)
+def test_one_error_names_all_columns_of_times_that_csv_made_text(
+    function: Function, frame: pd.DataFrame, what: str
+) -> None:
+    scope: dict[str, Any] = {"pd": pd, what: through_csv(frame)}
+    error, _ = error_and_result(function, scope[what])
+    text = str(error)
+    exec(text[text.index("columns = ") :].partition(" (or")[0], scope)  # noqa: S102 - the statement in the message
+    known = [name for name in time_columns(frame) if frame[name].notna().any()]
+    assert scope["columns"] == known
+    assert len(known) > 1
+    pd.testing.assert_frame_equal(scope[what][known].astype(frame[known].dtypes), frame[known])
 
 
 @pytest.mark.parametrize(
@@ -587,6 +607,28 @@ def test_lost_dtypes_on_other_engines_raise_frame_type_error(
 def test_missing_column_error_names_the_loader_to_use() -> None:
     with pytest.raises(MissingColumnError, match=r"no column 'status'; .*; pass the frame that load_runs gives$"):
         columns.require_frame(RUNS.drop(columns="status"), ["status"], what="runs")
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: qd.run_failure_rates(RUNS.set_index("deployment_id")), "'deployment_id': pass runs"),
+        (lambda: qd.run_failure_rates(RUNS.assign(x=1).set_index(["x", "id"]), by="x"), "'x': pass runs"),
+        (lambda: qd.plot_run_timeline(RUNS.set_index("deployment_id")), "'deployment_id': pass runs"),
+        (lambda: qd.next_triggers(DEPLOYMENTS.set_index("id")), "'id': pass deployments"),
+        (lambda: qd.with_names(RUNS, DEPLOYMENTS.set_index("id")), "'id': pass deployments"),
+        (
+            lambda: qd.error_budget(RUNS, MISSED.set_index("deployment_id"), by="deployment_id"),
+            "'deployment_id': pass missed",
+        ),
+        (lambda: qd.resolve_outcomes(RUNS, SESSIONS.set_index("id"), EVENTS), "'id': pass sessions"),
+    ],
+)
+def test_missing_column_that_is_in_the_index_is_told_as_such(call: Callable[[], object], message: str) -> None:
+    with pytest.raises(
+        MissingColumnError, match=rf"frame has no column .*; its index has {message}.reset_index\(\)$"
+    ):
+        call()
 
 
 def test_dtypes_match_the_schemas() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import inspect
 import pickle
+import re
 from typing import TYPE_CHECKING
 
 import pytest
@@ -127,6 +128,11 @@ class TestRequireColumns:
         with pytest.raises(errors.MissingColumnError) as caught:
             errors.require_columns(present, ["a", "c"], what="runs")
         assert str(caught.value) == text
+
+    def test_missing_column_that_is_an_index_level_is_named_with_what_makes_it_a_column(self) -> None:
+        text = "the runs frame has no column 'a', 'c'; it has: b; its index has 'c': pass runs.reset_index()"
+        with pytest.raises(errors.MissingColumnError, match=f"^{re.escape(text)}$"):
+            errors.require_columns(["b"], ["a", "c"], what="runs", levels=["c", None])
 
     @given(present=st.lists(st.text(max_size=3)), wanted=st.lists(st.text(max_size=3)))
     def test_raises_if_and_only_if_a_column_is_missing(self, present: list[str], wanted: list[str]) -> None:

@@ -205,6 +205,7 @@ class TestPandas:
 
 
 class TestOtherEngines:
+    @pytest.mark.filterwarnings("ignore:no deployment has the key 'a")
     @pytest.mark.parametrize("engine", ENGINES)
     @pytest.mark.parametrize("lookups", ["pandas", "same engine"])
     @pytest.mark.parametrize("rows", [slice(None), slice(0, 0)], ids=["all rows", "no rows"])
@@ -355,6 +356,77 @@ class TestSummaries:
         daily = qd.run_failure_rates(few, freq="1D")
         assert (daily["runs"] == 0).any()
         assert to_list(daily["name"]) == names_of_ids(daily.index.get_level_values("deployment_id"), NAME_OF)
+
+
+@pytest.mark.parametrize(
+    ("call", "ids", "frame", "advice"),
+    [
+        (
+            lambda: with_names(RUNS, AGENTS),
+            "5 ids in deployment_id, which begin with dep_",
+            "deployments frame, whose ids begin with agent_",
+            ": pass the frame that load_deployments gives",
+        ),
+        (
+            lambda: with_names(RUNS, agents=DEPLOYMENTS),
+            "3 ids in agent_id, which begin with agent_",
+            "agents frame, whose ids begin with dep_",
+            ": pass the frame that load_agents gives",
+        ),
+        (
+            lambda: with_names(qd.run_failure_rates(RUNS, by="agent_id"), agents=opened(DEPLOYMENTS, "polars")),
+            "3 ids in agent_id, which begin with agent_",
+            "agents frame, whose ids begin with dep_",
+            ": pass the frame that load_agents gives",
+        ),
+        (
+            lambda: with_names(RUNS[["id", "status"]], DEPLOYMENTS),
+            "60 ids in id, which begin with drun_",
+            "deployments frame, whose ids begin with dep_",
+            "; one of the two frames is not of deployments",
+        ),
+    ],
+)
+def test_ids_of_which_none_can_be_known_cause_a_warning(
+    call: Callable[[], object], ids: str, frame: str, advice: str
+) -> None:
+    with pytest.warns(DataQualityWarning) as caught:
+        call()
+    assert [str(one.message) for one in caught] == [f"none of the {ids}, is in the {frame}{advice}"]
+    assert caught[0].filename == __file__
+
+
+@pytest.mark.parametrize(
+    ("call", "key"),
+    [
+        (lambda: with_names(RUNS, DEPLOYMENTS, metadata=["Team", "team"]), "Team"),
+        (lambda: with_names(DEPLOYMENTS, metadata="x"), "x"),
+        (lambda: with_names(opened(RUNS, "polars"), DEPLOYMENTS, metadata="x"), "x"),
+    ],
+)
+def test_key_that_no_metadata_has_causes_a_warning(call: Callable[[], object], key: str) -> None:
+    message = f"^no deployment has the key '{key}' in its metadata; there are: 'cost', 'team'$"
+    with pytest.warns(DataQualityWarning, match=message):
+        call()
+
+
+def test_names_that_are_missing_for_another_reason_cause_no_warning() -> None:
+    """The whole test fails on a warning."""
+    elsewhere = DEPLOYMENTS.assign(id="dep_elsewhere").iloc[:1]
+    plain = pd.DataFrame({"deployment_id": ["a", "b"]})
+    null = DEPLOYMENTS.assign(metadata='{"team":null}')
+    for frame, deployments, keys in (
+        (RUNS[:0], AGENTS, []),
+        (RUNS, AGENTS[:0], []),
+        (RUNS.assign(deployment_id=None), AGENTS, []),
+        (RUNS, elsewhere, []),
+        (plain, DEPLOYMENTS, []),
+        (RUNS, DEPLOYMENTS.assign(metadata="{}"), ["team"]),
+        (RUNS, DEPLOYMENTS[:0].assign(metadata="{}"), ["team"]),
+        (RUNS, null, ["team"]),
+    ):
+        named = with_names(frame, deployments, metadata=keys)
+        assert named["deployment_name" if not keys else "metadata_team"].isna().all()
 
 
 @pytest.mark.parametrize("engine", ["pandas", "polars", "pyarrow"])

@@ -141,7 +141,7 @@ def test_response_with_another_run_is_ignored_with_a_warning(
 def test_unwritable_cache_folder_warns(service: Sandbox, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     service.create_runs(1, status="running")
-    with pytest.warns(CacheWarning, match="the runs are not kept"):
+    with pytest.warns(CacheWarning, match="the runs are not kept.* to a folder that can be written$"):
         frame = load(service, tmp_path / "file")
     pd.testing.assert_frame_equal(frame, expected_runs(service))
 

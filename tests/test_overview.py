@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 
 import qoderdata as qd
+from qoderdata.columns import TEXT
 from qoderdata.errors import MissingColumnError
 from qoderdata.overview import _today, overview
 from qoderdata.sandbox import Sandbox
@@ -164,6 +165,15 @@ def test_tables_have_names_agents_and_teams(sandbox: Sandbox, found: Overview) -
     for id_, agent in found.failing[["deployment_id", "agent"]].to_numpy().tolist():
         assert not isinstance(agent, str) or agent == agents[agent_of[id_]]
     assert found.failing["agent"].notna().any()
+
+
+def test_account_without_teams_has_none_and_causes_no_warning(sandbox: Sandbox, frames: Frames) -> None:
+    """The whole test fails on a warning."""
+    found = overview(*frames, now=pd.Timestamp(sandbox.now), tz=ZONE, team="crew")
+    for frame in (found.running, found.failing, found.upcoming):
+        assert len(frame)
+        assert frame["team"].isna().all()
+        assert frame["team"].dtype == TEXT
 
 
 def test_findings_equal_check(sandbox: Sandbox, frames: Frames, found: Overview) -> None:

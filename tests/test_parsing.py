@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, date, datetime, timedelta, timezone
+from datetime import UTC, date, datetime, timedelta, timezone, tzinfo
 from decimal import Decimal
 from zoneinfo import ZoneInfo
 
@@ -140,6 +140,23 @@ class TestParseSpan:
         with pytest.raises(ValueError, match=r"max_age=.* is not a length of time"):
             parsing.parse_span(value, name="max_age")
 
+    @pytest.mark.parametrize(
+        "value",
+        ["1M", "M", "MS", "ME", "BMS", "1Q", "QS-JAN", "2QE", "1Y", "YS", "AS", "1 month", "3 Months", "1mo",
+         "quarter", "quarterly", "2 years", "1yr", "1y"],
+    )  # fmt: skip
+    def test_months_quarters_and_years_are_refused_with_what_works_instead(self, value: str) -> None:
+        expected = f"horizon='{value}' is not a length of time, as months, quarters and years have no fixed length"
+        with pytest.raises(ValueError, match=f"^{expected}; write days, like '30D'$"):
+            parsing.parse_span(value, name="horizon")
+        with pytest.raises(ValueError, match=r"^freq=.* like '30D', or group by a column, as frame\[.month"):
+            parsing.parse_window(value)
+
+    def test_windows_of_a_calendar_month_are_refused_as_such(self) -> None:
+        """A span of "1MS" is a millisecond."""
+        with pytest.raises(ValueError, match="no fixed length"):
+            parsing.parse_window("1MS")
+
 
 class TestParseBound:
     @pytest.mark.parametrize(
@@ -276,3 +293,10 @@ class TestParseZone:
     def test_unknown_time_zone_is_refused(self, key: str) -> None:
         with pytest.raises(ValueError, match=r"tz=.* is not an IANA time zone"):
             parsing.parse_zone(key)
+
+    @pytest.mark.parametrize(
+        ("zone", "name"), [(ZoneInfo("Asia/Shanghai"), "Asia/Shanghai"), (ZoneInfo("UTC"), "UTC"), (UTC, "UTC")]
+    )
+    def test_zone_that_is_not_a_name_is_refused_with_its_name(self, zone: tzinfo, name: str) -> None:
+        with pytest.raises(ValueError, match=rf"is not the name of a time zone; pass its name, as tz='{name}'$"):
+            parsing.parse_zone(zone)  # type: ignore[arg-type] # not a name

@@ -416,6 +416,25 @@ def test_top_0_is_refused(case: str) -> None:
         CASES[case].plot(CASES[case].frame(), top=0)
 
 
+@pytest.mark.parametrize(
+    "case", ["failure_rates", "run_failure_rates", "run_timeline", "costs", "costs_over_time"]
+)
+def test_labels_that_are_no_mapping_are_refused(case: str) -> None:
+    with pytest.raises(TypeError, match=r"^labels must be a mapping of ids to texts, such as .*, not list$"):
+        CASES[case].plot(CASES[case].frame(), labels=["a"])
+    assert plt.get_fignums() == []
+
+
+@pytest.mark.parametrize(
+    "case",
+    ["failure_rates", "next_triggers", "trigger_load", "run_failure_rates", "run_timeline", "costs",
+     "costs_over_time", "run_calendar", "durations"],
+)  # fmt: skip
+def test_ax_that_is_no_axes_is_refused(case: str) -> None:
+    with pytest.raises(TypeError, match=r"^ax must be one matplotlib Axes, as .* gives, not str$"):
+        CASES[case].plot(CASES[case].frame(), ax="x")
+
+
 @pytest.mark.parametrize("name", ["job", "nightly reconciliation of all ledgers and branches"])
 def test_cost_bars_have_room_beside_long_names_in_a_small_figure(name: str) -> None:
     spent = sessions().assign(deployment_name=lambda frame: f"{name} " + frame["deployment_id"].str[-1])

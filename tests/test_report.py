@@ -594,6 +594,11 @@ class TestRefusals:
         with pytest.raises(ValueError, match=f"{option}='{value}'"):
             write_report(flatten_deployments([]), tmp_path / "x.html", **options)
 
+    def test_labels_that_are_no_mapping_raise_type_error(self, tmp_path: Path) -> None:
+        labels: Any = ["a"]
+        with pytest.raises(TypeError, match="labels must be a mapping of ids to texts"):
+            write_report(flatten_deployments([]), tmp_path / "x.html", start=START, labels=labels)
+
     def test_old_file_is_kept_after_an_error(self, tmp_path: Path) -> None:
         (tmp_path / "x.html").write_text("old")
         with pytest.raises(ValueError, match="tz"):

@@ -276,9 +276,18 @@ def test_lock_that_cannot_be_acquired_warns(tmp_path: Path) -> None:
     assert stored(later) == {"drun_001": "completed", "drun_002": "completed"}
 
 
-@pytest.mark.parametrize("use", [cache_usage, clear_cache])
+@pytest.mark.parametrize(
+    ("use", "fault"),
+    [
+        (cache_usage, r"read now \(permission denied\). Try again later"),
+        (
+            clear_cache,
+            r"deleted \(permission denied\). Make the folder writable, or clear the cache as the user who",
+        ),
+    ],
+)
 def test_permission_error_of_a_listing_is_raised_as_cache_error(
-    filled: Path, use: Callable[[Path], object], monkeypatch: pytest.MonkeyPatch
+    filled: Path, use: Callable[[Path], object], fault: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     files_of = Folder.files
 
@@ -288,7 +297,7 @@ def test_permission_error_of_a_listing_is_raised_as_cache_error(
         return files_of(folder, below)
 
     monkeypatch.setattr(Folder, "files", refuse)
-    with pytest.raises(CacheError, match=r"store of runs .* cannot be read now"):
+    with pytest.raises(CacheError, match=f"store of runs .* cannot be {fault}"):
         use(filled)
 
 

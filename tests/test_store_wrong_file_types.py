@@ -161,7 +161,15 @@ KINDS = [
 
 
 #: Parts of the expected error messages.
-ERRORS = ("cannot be read now", "has no ", "has none", "are gone", "gone or damaged", "no snapshot")
+ERRORS = (
+    "cannot be read now",
+    "cannot be deleted",
+    "has no ",
+    "has none",
+    "are gone",
+    "gone or damaged",
+    "no snapshot",
+)
 
 
 def error_message(function: Callable[[], object]) -> str | None:

@@ -353,6 +353,22 @@ def test_a_deployment_with_only_missed_triggers_has_its_own_name() -> None:
     assert budget["name"].to_dict() == {"dep_1": "other", "dep_2": "report"}
 
 
+@pytest.mark.parametrize("kind", ["pandas", "pyarrow"])
+@pytest.mark.parametrize("by", ["metadata_team", "agent_id", ["deployment_id", "metadata_team"]])
+def test_missed_triggers_without_the_columns_to_group_by_are_refused_with_what_adds_them(
+    by: str | list[str], kind: str
+) -> None:
+    runs = runs_at([(DAY, "completed")]).assign(metadata_team="a", agent_id="agent_1")
+    missed = opened(missed_at([DAY]), kind)
+    message = (
+        r"^the missed frame has no column '(metadata_team|agent_id)'; it has: .*; the columns to group by are "
+    )
+    with pytest.raises(
+        MissingColumnError, match=message + r"needed in both frames: with_names\(missed, df, metadata"
+    ):
+        qd.error_budget(runs, missed, by=by)
+
+
 def test_missed_triggers_that_are_no_valid_pandas_frame_are_refused() -> None:
     runs, missed = runs_at([(DAY, "completed")]), missed_at([DAY])
     table = pa.Table.from_pandas(missed)

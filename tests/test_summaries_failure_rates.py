@@ -187,7 +187,11 @@ def test_dtypes_of_counts_and_rates() -> None:
         ({"confidence": 1}, ValueError, "confidence=1 must lie between 0 and 1"),
         ({"confidence": 0}, ValueError, "confidence=0 "),
         ({"confidence": True}, ValueError, "confidence=True"),
-        ({"confidence": "high"}, ValueError, "confidence='high'"),
+        (
+            {"confidence": "0.95"},
+            ValueError,
+            "confidence='0.95' is text, not a number; it must lie between 0 and 1",
+        ),
     ],
 )
 def test_invalid_arguments_are_refused(options: dict[str, Any], error: type[Exception], message: str) -> None:

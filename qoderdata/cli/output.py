@@ -21,7 +21,7 @@ from qoderdata import formatting, parsing
 from qoderdata.formatting import counted, format_interval, format_percent
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from datetime import datetime
 
     import pandas as pd
@@ -247,10 +247,8 @@ def _cells(frame: pd.DataFrame, columns: Sequence[TableColumn]) -> list[list[Tex
 
 def echo(text: str = "", *, end: str = "\n") -> None:
     """Print text; where the reader has closed the pipe, as `| head` does, drop the text and go on."""
-    try:
+    with _to_standard_output():
         print(text, end=end)
-    except BrokenPipeError:
-        _discard_output()
 
 
 def note(text: str) -> None:
@@ -265,25 +263,30 @@ def print_exact(text: str) -> None:
         echo(escape_controls(text), end="")
         return
     buffer = getattr(sys.stdout, "buffer", None)
-    try:
+    with _to_standard_output():
         if buffer is None:
             sys.stdout.write(text)
         else:
             sys.stdout.flush()
             buffer.write(text.encode("utf-8", "surrogatepass"))
-    except BrokenPipeError:
-        _discard_output()
 
 
 def flush() -> None:
     """Write what is still buffered; that the reader has closed the pipe is no error."""
-    try:
+    with _to_standard_output():
         sys.stdout.flush()
-    except BrokenPipeError:
+
+
+@contextlib.contextmanager
+def _to_standard_output() -> Iterator[None]:
+    """Drop what cannot be written; raise an error that says where, but not where the reader closed the pipe."""
+    try:
+        yield
+    except OSError as error:
         _discard_output()
-    except OSError:
-        _discard_output()
-        raise
+        if not isinstance(error, BrokenPipeError):
+            error.filename = "standard output"
+            raise
 
 
 def _discard_output() -> None:

@@ -128,10 +128,10 @@ def clear_cache(cache_dir: str | Path | None = None) -> int:
     """
     folder = Folder(resolve_cache_dir(cache_dir))
     answers, dated = folder.folder(cache.FOLDER), folder.folder(history.FOLDER)
-    with answers.raising_cache_error("cached answers"):
+    with answers.raising_cache_error("cached answers", is_deleted=True):
         removed = answers.clear()
     removed += clear_stores(folder)
-    with dated.raising_cache_error("snapshots"):
+    with dated.raising_cache_error("snapshots", is_deleted=True):
         return removed + dated.clear()
 
 
@@ -162,7 +162,8 @@ def clear_stores(folder: Folder) -> int:
         parent = folder.folder(table.name)
         for key in _keys(folder, table):
             store = parent.folder(key)
-            with store.raising_cache_error(f"store of {table.name}"), contextlib.ExitStack() as stack:
+            error = store.raising_cache_error(f"store of {table.name}", is_deleted=True)
+            with error, contextlib.ExitStack() as stack:
                 try:
                     stack.enter_context(parent.lock(key, timeout=_CLEAR_SECONDS))
                 except CacheError as error:

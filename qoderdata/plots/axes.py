@@ -17,6 +17,7 @@ import pandas as pd
 
 from qoderdata.errors import FrameTypeError
 from qoderdata.formatting import format_time
+from qoderdata.parsing import check_labels
 from qoderdata.plots.labels import font_families, keep_direction, keys_and_names, make_labels
 
 if TYPE_CHECKING:
@@ -123,10 +124,11 @@ def plot_style() -> Iterator[None]:
             plt.figure(current)
 
 
-def check_top(top: int) -> None:
-    """Raise where `top` leaves nothing to draw."""
+def check_rows(top: int, labels: Mapping[str, str] | None = None) -> None:
+    """Raise where `top` leaves nothing to draw, or `labels` are no mapping."""
     if top < 1:
         raise ValueError(f"top={top} draws nothing; give 1 or more")
+    check_labels(labels)
 
 
 def given_or_new(ax: Axes | None, *, height: float, width: float | None = None) -> Axes:
@@ -136,6 +138,11 @@ def given_or_new(ax: Axes | None, *, height: float, width: float | None = None) 
     is made with pyplot, so that a notebook shows it. Pyplot's current axes are never drawn on.
     """
     if ax is not None:
+        from matplotlib.axes import Axes as Drawable  # noqa: PLC0415 - as below
+
+        if not isinstance(ax, Drawable):
+            kind = type(ax).__name__
+            raise TypeError(f"ax must be one matplotlib Axes, as figure, ax = plt.subplots() gives, not {kind}")
         return ax
     import matplotlib.pyplot as plt  # noqa: PLC0415 - heavy, and needed only when drawing
 

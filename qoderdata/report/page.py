@@ -146,7 +146,7 @@ def write_report(
             start=at,
             horizon=parsing.parse_span(horizon, name="horizon"),
             tz=parsing.parse_zone(tz).key,
-            labels=labels,
+            labels=parsing.check_labels(labels),
         )
         html = _render(data, caught, lang)
     for message, category in dict.fromkeys((str(one.message), one.category) for one in caught):

@@ -453,7 +453,7 @@ class TableStore:
         self._writable = False
         warn(
             f"the {self.table.name} are not kept: {self.folder.location} cannot be written "
-            f"({error.strerror or error}). Set QODERDATA_CACHE_DIR or cache_dir to a folder that can",
+            f"({error.strerror or error}). Set QODERDATA_CACHE_DIR or cache_dir to a folder that can be written",
             CacheWarning,
         )
 

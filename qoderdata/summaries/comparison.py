@@ -354,8 +354,9 @@ def error_budget(
 
 def _missed_rows(missed: Any, source: Source[Any], schema: nw.Schema) -> nw.LazyFrame[Any]:  # noqa: ANN401
     """Return the certain missed triggers as rows like those of runs, in their engine."""
-    wanted = [*source.keys, "scheduled_at", "certain"]
-    rows = source.adopt(missed, wanted=wanted, what="missed", optional=["name", *source.names.values()])
+    optional = ["name", *source.names.values()]
+    wanted = ["scheduled_at", "certain"]
+    rows = source.adopt(missed, wanted=wanted, what="missed", optional=optional, shared=source.keys)
     own, names = rows.collect_schema(), {}
     for name, column in source.names.items():
         # What `missed_triggers` calls the name is that of the deployment.

@@ -113,12 +113,13 @@ class Source(Generic[IntoFrameT]):
         wanted: Collection[str],
         what: str,
         optional: Collection[str] = (),
+        shared: Collection[str] = (),
     ) -> nw.LazyFrame[Any]:
         """Open a second, small frame, of pandas or the same engine, in the engine of this one, to join both.
 
         The columns are as `open_source` takes them, and the errors too.
         """
-        other = open_source(frame, wanted=wanted, what=what, optional=optional)
+        other = open_source(frame, wanted=[*shared, *wanted], what=what, optional=optional, shared=shared)
         cut = other.frame.drop(ALL)
         if other.engine is self.engine and not self.engine.is_pyarrow():
             return cut
@@ -201,19 +202,20 @@ def open_source(
     wanted: Collection[str],
     what: str,
     optional: Collection[str] = (),
+    shared: Collection[str] = (),
 ) -> Source[IntoFrameT]:
     """Open a frame of any engine, and check its columns and their dtypes.
 
     The result has the columns to group by, of any dtype, the names of their ids, those that are `wanted`, and
     those `optional` ones that the frame has; not its index, which may have the name of a column. `results` are
-    columns of the result, which no key can be. Raise `ValueError` for a `by` that makes no sense,
-    `MissingColumnError`, `FrameTypeError`, or `ImportError` for a PyArrow table without DuckDB; warn of an ``id``
-    that a pandas frame of runs has twice.
+    columns of the result, which no key can be; `shared` are wanted columns that another frame is grouped by.
+    Raise `ValueError` for a `by` that makes no sense, `MissingColumnError`, `FrameTypeError`, or `ImportError`
+    for a PyArrow table without DuckDB; warn of an ``id`` that a pandas frame of runs has twice.
     """
     keys = group_keys(by, results=results)
     native: Any = frame
     if isinstance(frame, pd.DataFrame):
-        _require_keys(frame.columns, keys, what=what)
+        _require_keys(frame.columns, keys, what=what, shared=shared, levels=frame.index.names)
         texts = [*keys, *_name_columns(keys, frame.columns, what=what).values()]
         native = columns.require_frame(frame, wanted, what=what, optional=optional, keys=texts)
     try:
@@ -221,7 +223,7 @@ def open_source(
     except TypeError:
         raise columns.not_a_frame(frame, what=what, kinds=KINDS) from None
     schema = opened.collect_schema()
-    _require_keys(schema.names(), keys, what=what)
+    _require_keys(schema.names(), keys, what=what, shared=shared)
     errors.require_columns(schema.names(), [*keys, *wanted], what=what)
     taken = [*wanted, *(name for name in optional if name in schema)]
     if not opened.implementation.is_pandas():
@@ -244,14 +246,27 @@ def open_source(
     return Source(frame=lazy, engine=opened.implementation, eager=eager, keys=keys, names=names)
 
 
-def _require_keys(present: Iterable[str], keys: Sequence[str], *, what: str) -> None:
+def _require_keys(
+    present: Collection[str],
+    keys: Sequence[str],
+    *,
+    what: str,
+    shared: Collection[str],
+    levels: Collection[object] = (),
+) -> None:
     """Raise where a key that no table has is not there, and say how names and keys of metadata get there."""
     advice = (
         "with_names adds the names of ids, and the keys of the deployments' metadata: metadata=['team'] gives the "
         "column 'metadata_team'"
     )
     added = [key for key in keys if key not in columns.DTYPES or key in NAMES.values()]
-    errors.require_columns(present, added, what=what, advice=advice)
+    errors.require_columns(present, added, what=what, advice=advice, levels=levels)
+    advice = (
+        f"the columns to group by are needed in both frames: with_names({what}, df, metadata=['team']) adds "
+        f"'metadata_team', and a column of the deployments comes with {what}['agent_id'] = "
+        f"{what}['deployment_id'].map(df.set_index('id')['agent_id'])"
+    )
+    errors.require_columns(present, shared, what=what, advice=advice, levels=levels)
 
 
 def _type_of(name: str) -> nw.dtypes.DType:
