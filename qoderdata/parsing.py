@@ -386,10 +386,9 @@ def check_number(value: float, is_valid: Callable[[float], bool], *, name: str, 
     Traceback (most recent call last):
     ValueError: target=1.5 must lie between 0 and 1
     """
-    if isinstance(value, str):
-        raise ValueError(f"{name}={value!r} is text, not a number; it must {must}")  # noqa: TRY004 - as others
     if isinstance(value, bool) or not isinstance(value, numbers.Real) or not is_valid(value):
-        raise ValueError(f"{name}={value!r} must {must}")
+        fault = "; it is text, not a number" if isinstance(value, str) else ""
+        raise ValueError(f"{name}={value!r} must {must}{fault}")
 
 
 def check_choice(value: T, allowed: Collection[T], *, name: str) -> T:

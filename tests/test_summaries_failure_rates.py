@@ -190,7 +190,7 @@ def test_dtypes_of_counts_and_rates() -> None:
         (
             {"confidence": "0.95"},
             ValueError,
-            "confidence='0.95' is text, not a number; it must lie between 0 and 1",
+            "confidence='0.95' must lie between 0 and 1, such as 0.95; it is text, not a number",
         ),
     ],
 )
