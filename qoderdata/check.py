@@ -242,7 +242,7 @@ def failing_now(runs: pd.DataFrame, active: pd.DataFrame) -> pd.DataFrame:
     failed = runs[runs["status"].eq("failed") & runs["triggered_at"].notna()]
     failed = failed.sort_values(["triggered_at", *created_at, "id"], na_position="first")
     last = failed.drop_duplicates("deployment_id", keep="last").set_index("deployment_id")
-    completed = runs.loc[status.eq("completed"), "deployment_id"]
+    completed = runs.loc[status.eq("completed"), "deployment_id"].unique()
     ids = pd.Index(active["id"])
     last = last.reindex(ids, columns=["error_type", "error_message"]).astype(TEXT)
     seen = streaks["current_streak"].reindex(ids).fillna(0).astype("int64")

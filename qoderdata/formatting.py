@@ -49,7 +49,8 @@ def one_line(text: str | float | None) -> str:
     """
     if _is_missing(text):
         return MISSING
-    return "".join(_printable(character) for character in " ".join(str(text).split()))
+    line = " ".join(str(text).split())
+    return line if line.isprintable() else "".join(map(_printable, line))
 
 
 def _printable(character: str) -> str:
@@ -81,7 +82,7 @@ def display_width(text: str) -> int:
     >>> display_width("报告 ok")
     7
     """
-    return sum(map(_columns, text))
+    return len(text) if text.isascii() and text.isprintable() else sum(map(_columns, text))
 
 
 def _columns(character: str) -> int:
