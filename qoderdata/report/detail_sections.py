@@ -190,7 +190,7 @@ def missed(data: ReportData) -> Section:
     title = _("Missed triggers")
     if data.missed is None or data.missed_window is None:
         return Section("missed", title, nothing=_("Without runs this is not known."))
-    since, until = max(data.missed_window[0], data.start - WEEK), data.missed_window[1]
+    since, until = data.missed_window
     period = _("from {since} to {until}", since=data.time_text(since), until=data.time_text(until))
     if data.missed.empty:
         return Section("missed", title, nothing=_("Nothing was missed {period}.", period=period))
