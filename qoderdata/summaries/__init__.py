@@ -3,7 +3,7 @@
 ==================== ======================================================================================
 `counters`           what do lifetime counters say, where are there none, and do runs agree?
 `run_rates`          how often do runs fail, in all and over time?
-`incidents`          which groups are failing now, since when, and with which errors, old or new?
+`incidents`          who is failing now, since when, and with which errors and groups of messages?
 `comparison`         what changed from one period to another, and how much of what may fail has failed?
 `deployment_changes` what changed between two deployments frames?
 `costs`              what do sessions cost?
