@@ -1,8 +1,8 @@
 """Which deployments does an account have, and when do their schedules fire?
 
-`Fleet` decides roles, schedules, agents and failure rates: one row a deployment, one array a column. `run_history`
-decides when each was created, and what it ran since; it evaluates each distinct pair of cron text and zone for all
-deployments that have it.
+`Fleet` decides roles, schedules, agents and failure rates: one row per deployment, one array a column.
+`run_history` decides when each was created, and what it ran since; it evaluates each distinct pair of cron text
+and zone for all deployments that have it.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Generate the runs of an account: which runs there are, and when each was triggered, started and completed.
 
-One row a run, one array a column. The scheduled runs of a deployment are all of its occurrences from its creation
-to the present (or until it was paused or archived), except those left out on purpose: the time of creation is
-chosen so that their number is right. Retries and manual runs fill up to the exact total.
+One row per run, one array a column. The scheduled runs of a deployment are all of its occurrences from its
+creation to the present (or until it was paused or archived), except those left out on purpose: the time of
+creation is chosen so that their number is right. Retries and manual runs fill up to the exact total.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Decide what happened in each session.
 
-One row a session, one array a column. The same things happened in every edition; an edition decides how they are
+One row per session, one array a column. The same things happened in every edition; an edition decides how they are
 told.
 """
 
