@@ -146,7 +146,7 @@ def requested_wait(headers: Mapping[str, str], *, now: datetime) -> float | None
 
 
 def _parse_date(text: str) -> datetime | None:
-    """Parse an HTTP date, which is in GMT even where the text does not say so."""
+    """Parse an HTTP date, which is in GMT even if the text does not say so."""
     try:
         date = parsedate_to_datetime(text)
     except (ValueError, OverflowError):

@@ -59,7 +59,7 @@ class RunOutcomes:
     def __init__(
         self, runs: pa.Table, client: Client, folder: Folder, *, freshness: Freshness, progress: bool | None
     ) -> None:
-        #: How much was read; ``"events"`` also where there are no more events to read.
+        #: How much was read; ``"events"`` also if there are no more events to read.
         self.level: Level = "runs"
         #: How many sessions have events that were not read and would determine an outcome.
         self.undecided = 0

@@ -93,7 +93,7 @@ def load_runs(
         What is read to find the outcome of runs whose records have no ``status``, as in the newest edition.
         ``"runs"``: run records only. ``"sessions"``: also the sessions, one request per 100; a run whose session
         is idle or archived counts as completed, which is an assumption. ``"events"``: also the events of each
-        session that no longer runs, about one request each, once. ``"auto"``: ``"runs"`` where every record has a
+        session that no longer runs, about one request each, once. ``"auto"``: ``"runs"`` if every record has a
         status, else ``"sessions"``. An end that was read once is kept, for ``"auto"`` and ``"sessions"``
         too. See `resolve_outcomes` for the rules.
     client
@@ -118,7 +118,7 @@ def load_runs(
     pandas.DataFrame
         One row per run, newest first (by `created_at`), with the columns and dtypes of `qoderdata.schema.RUNS`,
         also if there are none. Times are in UTC. ``attrs`` holds ``source``, ``fetched_at`` (when the newest runs
-        were read), ``from_cache``, ``complete`` (false offline where not all is stored, or where the service
+        were read), ``from_cache``, ``complete`` (false offline if not all is stored, or if the service
         contradicts the store), ``requests``, ``outcomes`` (what is known: ``"runs"``, ``"sessions"`` or
         ``"events"``, also if all of it was read earlier) and, if there are no rows, ``newest``: when the newest
         stored run was triggered.
@@ -214,7 +214,7 @@ def _with_outcome(runs: pd.DataFrame, *, status: str | None, has_error: bool | N
 
 
 def _warn_assumed(runs: pd.DataFrame, ends: pd.DataFrame, undecided: int) -> None:
-    """Warn how many outcomes are assumed, where reading events would tell more."""
+    """Warn how many outcomes are assumed, if reading events would show more."""
     completed = runs[runs["status"] == "completed"]
     assumed = completed[completed["status_from"] == "session"]
     if set(assumed["session_id"]) - set(ends["session_id"]):

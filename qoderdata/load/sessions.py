@@ -84,9 +84,9 @@ def load_sessions(
     -------
     pandas.DataFrame
         One row per session, newest first (by `created_at`), with the columns and dtypes of
-        `qoderdata.schema.SESSIONS`, also where there are none. Times are in UTC. Credits are a snapshot; a missing
+        `qoderdata.schema.SESSIONS`, also if there are none. Times are in UTC. Credits are a snapshot; a missing
         value is unknown, not 0. ``attrs`` holds ``source``, ``fetched_at`` (when the newest sessions were read),
-        ``from_cache``, ``complete`` (false offline where not all is stored, or where the service contradicts the
+        ``from_cache``, ``complete`` (false offline if not all is stored, or if the service contradicts the
         store) and ``requests``.
 
     Raises

@@ -82,7 +82,7 @@ def files_within(
 ) -> dict[str, DataFile]:
     """Return the data files that can have rows with ``since <= time < until``, newest day first.
 
-    Files of rows without a time come last, and only where there is no bound.
+    Files of rows without a time come last, and only if there is no bound.
     """
     undated = since is None and until is None
     wanted = [name for name in files if is_day_within(_day(name), since=since, until=until, undated=undated)]
@@ -134,7 +134,7 @@ class Dataset:
     ) -> tuple[dict[str, DataFile], pa.Table]:
         """Write rows; skip those that are already stored and cannot change any more.
 
-        Each id is in `rows` once. `open_days`: the partition of each open row, where a new reading may have
+        Each id is in `rows` once. `open_days`: the partition of each open row; a new reading may have
         another day. Return the files that are valid now, and the rows that were not skipped.
         """
         days = self._days_searched(self._indices_by_day(rows))

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 #: The folder of the journal of version 0.1.
 OLD_FOLDER = "inbox"
 
-#: The columns that version 0.1 did not have, and the key in ``extra`` where it kept the scheduled time.
+#: The columns that version 0.1 did not have, and the key in ``extra`` under which it kept the scheduled time.
 _NEW_COLUMNS = frozenset({"status_from", "trigger_scheduled_at"})
 _OLD_KEY = "trigger_context.scheduled_at"
 

@@ -70,7 +70,7 @@ def failure_rates(
         One row per group, worst first: by ``failure_rate``, then ``total_failures``, both descending, missing
         last, then by key. On pandas the keys are the index; on other engines they are the first columns, and
         lazy frames stay lazy. With ``by="id"`` the first column is ``name``, as it is for ``by="agent_id"`` and
-        ``by="environment_id"`` where `df` has their names (see `with_names`); of several ids, ``agent_name`` and
+        ``by="environment_id"`` if `df` has their names (see `with_names`); of several ids, ``agent_name`` and
         ``environment_name`` come first. An empty frame gives no rows.
 
         =========================== ========= ==========================================================

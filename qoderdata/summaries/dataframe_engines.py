@@ -271,7 +271,7 @@ def _require_keys(
 
 
 def _type_of(name: str) -> nw.dtypes.DType:
-    """Return the type for a column that has none, as where PyArrow or Polars read nothing but missing values."""
+    """Return the type for a column that has none because PyArrow or Polars only read missing values."""
     types = {
         columns.Dtype.INTEGER: nw.Int64(),
         columns.Dtype.NUMBER: nw.Float64(),

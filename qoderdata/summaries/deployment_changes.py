@@ -65,8 +65,8 @@ def changes(before: pd.DataFrame, after: pd.DataFrame) -> pd.DataFrame:
                           ``resumed``, ``schedule``, ``agent``, ``environment``, ``config``, ``metadata`` or
                           ``other``
         ``field``         the column; ``metadata.<key>`` or ``extra.<path>`` for a part of one; ``schedule`` and
-                          ``agent`` where both columns changed; ``""`` for ``created`` and ``removed``
-        ``before``        the value before as text; missing where there was none
+                          ``agent`` if both columns changed; ``""`` for ``created`` and ``removed``
+        ``before``        the value before as text; missing if there was none
         ``after``         the value after as text; for ``paused`` also why, such as
                           ``"paused by error: vault_not_found_error"``
         ================= ======================================================================================
