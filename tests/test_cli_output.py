@@ -118,6 +118,8 @@ def printed_lines(
 
 TABLES_WITHOUT_NAMES = [f"runs {SINCE}", f"runs {SINCE} --errors", f"triggers --start {NOW} --load 1h"]
 TABLES_WITH_NAMES = [
+    "deployments",
+    "deployments --by team --include-archived --tz Asia/Tokyo",
     "failures",
     "failures --by agent",
     "failures --by agent_id --by status",
