@@ -52,7 +52,7 @@ def snapshots(client: Client | None = None, cache_dir: str | Path | None = None)
     Raises
     ------
     CredentialError
-        There is no token. It says whose snapshots are read.
+        There is no token, with which the account's snapshots are found.
     CacheError
         The folder of snapshots cannot be read now.
 
@@ -123,7 +123,7 @@ def load_snapshots(
     ValueError
         A bound cannot be understood, or there is no such column.
     CredentialError
-        There is no token. It says whose snapshots are read.
+        There is no token, with which the account's snapshots are found.
     CacheError
         The folder of snapshots cannot be read now.
 

@@ -1,4 +1,4 @@
-"""What sessions cost, in credits, in all and over time."""
+"""What do sessions cost, in credits, in total and over time?"""
 
 from __future__ import annotations
 
