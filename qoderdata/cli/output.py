@@ -80,6 +80,8 @@ DEPLOYMENT = (
     TableColumn("name", "name"),
     TableColumn("deployment", "deployment_id", "id", optional=MINOR, follows_name=True),
 )
+#: A window of time.
+WINDOW = TableColumn("from", "window", "time")
 RATE_INTERVAL = TableColumn(
     "95 % interval", lambda row: formatting.format_interval(row.ci_low, row.ci_high), "number", optional=1
 )
@@ -90,11 +92,6 @@ _RATE = TableColumn(
     ),
     "number",
 )
-
-
-def window_columns(frame: pd.DataFrame) -> list[TableColumn]:
-    """Return the column of windows of time, where a frame has them."""
-    return [TableColumn("from", "window", "time")] if "window" in [*frame.index.names, *frame.columns] else []
 
 
 def columns_where_any(frame: pd.DataFrame, name: str, heading: str) -> list[TableColumn]:

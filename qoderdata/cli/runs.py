@@ -8,7 +8,7 @@ import click
 
 import qoderdata as qd
 from qoderdata.cli import grouping, options
-from qoderdata.cli.output import MINOR, RATE_INTERVAL, Output, TableColumn, columns_where_any, window_columns
+from qoderdata.cli.output import MINOR, RATE_INTERVAL, WINDOW, Output, TableColumn, columns_where_any
 from qoderdata.cli.service import Service, run_service_options
 
 if TYPE_CHECKING:
@@ -73,6 +73,7 @@ def runs(
     empty = options.nothing_in(period, "runs")
     if len(frame) and (errors or failed):
         empty = "; ".join(["no run failed", *period])
+    notes, above = period, []
     if errors:
         found = qd.error_breakdown(frame, by=keys).sort_values("count", ascending=False, kind="stable")
         first_seen = "first seen in this window" if period else "first seen"
@@ -84,27 +85,24 @@ def runs(
             TableColumn(first_seen, "first_seen", "time", optional=2),
             TableColumn("last seen", "last_seen", "time"),
         ]
-        result.print_frame(found, columns, empty=empty, notes=period)
     elif failed:
         found = (
             frame[frame["status"] == "failed"].reset_index(drop=True).rename(columns={"deployment_name": "name"})
         )
         columns = [TableColumn("triggered", "triggered_at", "time"), *groups.columns(found), *_FAILED_COLUMNS]
-        result.print_frame(found, columns, empty=empty, notes=period)
     elif streaks:
         found = qd.failure_streaks(frame, by=keys)
+        columns = [*groups.columns(found), *_STREAK_COLUMNS]
         notes = period if window["since"] is None else [*period, _STREAKS_OF_A_PERIOD]
-        result.print_frame(found, [*groups.columns(found), *_STREAK_COLUMNS], empty=empty, notes=notes)
     else:
-        rates = qd.run_failure_rates(frame, by=keys, freq=freq, tz=result.tz)
-        labels = [*groups.columns(rates), *window_columns(rates)]
-        enough = rates["completed"] + rates["failed"] >= min_runs
-        above = result.name_above(rates[enough], fail_over, figure="ci_low", groups=labels)
-        columns = [*labels, *_rate_columns(rates)]
+        found = qd.run_failure_rates(frame, by=keys, freq=freq, tz=result.tz)
+        labels = [*groups.columns(found), *([WINDOW] if freq is not None else [])]
+        columns = [*labels, *_rate_columns(found)]
+        enough = found["completed"] + found["failed"] >= min_runs
+        above = result.name_above(found[enough], fail_over, figure="ci_low", groups=labels)
         notes = [*period, RATES_OF, *above]
-        result.print_frame(rates, columns, empty=empty, notes=notes, newest=freq is not None)
-        return options.FOUND if above else 0
-    return 0
+    result.print_frame(found, columns, empty=empty, notes=notes, newest=freq is not None)
+    return options.FOUND if above else 0
 
 
 def _rate_columns(rates: pd.DataFrame) -> list[TableColumn]:

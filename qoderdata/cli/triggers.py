@@ -8,7 +8,7 @@ import click
 
 import qoderdata as qd
 from qoderdata.cli import options
-from qoderdata.cli.output import DEPLOYMENT, Output, TableColumn, window_columns
+from qoderdata.cli.output import DEPLOYMENT, WINDOW, Output, TableColumn
 from qoderdata.cli.service import Service, service_options
 
 #: The columns of `next_triggers` for people.
@@ -20,6 +20,7 @@ TRIGGER_COLUMNS = [
     TableColumn("local time", lambda row: row.local_time.strftime("%a %H:%M"), "fixed", optional=2),
 ]
 _LOAD_COLUMNS = [
+    WINDOW,
     TableColumn("triggers", "triggers", "count"),
     TableColumn("deployments", "deployments", "count"),
     TableColumn("on the hour", "at_minute_0", "count"),
@@ -52,8 +53,7 @@ def triggers(
         "paused deployments do not fire; --include-paused treats them as active" if is_paused else "nothing fires"
     )
     empty = options.empty_table_text(empty, deployments, filters)
-    if load is not None:
-        found = qd.trigger_load(upcoming, freq=load)
-        result.print_frame(found, [*window_columns(found), *_LOAD_COLUMNS], empty=empty)
-    else:
+    if load is None:
         result.print_frame(upcoming, TRIGGER_COLUMNS, empty=empty)
+    else:
+        result.print_frame(qd.trigger_load(upcoming, freq=load), _LOAD_COLUMNS, empty=empty)
