@@ -8,7 +8,7 @@ import qoderdata as qd
 from qoderdata.cli import grouping, options
 from qoderdata.cli.output import MINOR, Output, TableColumn
 from qoderdata.cli.service import Service, service_options
-from qoderdata.formatting import MISSING, format_time
+from qoderdata.formatting import MISSING
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -41,17 +41,11 @@ def deployments(by: tuple[str, ...], *, filters: dict[str, Any], service: Servic
         listed = listed.sort_values(names, kind="stable", ignore_index=True)
     columns = [
         *(column for column in groups.columns(listed) if column.heading not in {"name", "id"}),
-        TableColumn("name", lambda row: row.name, readable=14),
-        TableColumn("deployment", lambda row: row.id, "id", optional=MINOR, follows_name=True),
-        TableColumn(
-            "state",
-            lambda row: row.state,
-            "fixed",
-            optional=1,
-            is_alert=lambda row: row.state == _PAUSED_BY_ERROR,
-        ),
+        TableColumn("name", "name", readable=14),
+        TableColumn("deployment", "id", "id", optional=MINOR, follows_name=True),
+        TableColumn("state", "state", "fixed", optional=1, is_alert=lambda row: row.state == _PAUSED_BY_ERROR),
         TableColumn("fires", _schedule, "prose", optional=2 if by else 0, readable=15),
-        TableColumn("next", lambda row: format_time(row.next_trigger_at, result.tz), "fixed"),
+        TableColumn("next", "next_trigger_at", "time"),
     ]
     result.print_frame(listed, columns, empty=options.empty_table_text("there are no deployments", found, filters))
 
