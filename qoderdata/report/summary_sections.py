@@ -225,8 +225,8 @@ def to_do(data: ReportData) -> Section:
 
 def _finding(data: ReportData, row: Any, hint: str | None) -> Sentence:  # noqa: ANN401 - a named tuple
     name = "" if pd.isna(row.deployment_id) else data.name(row.deployment_id)
-    rest = row.detail.removeprefix(name) if name else row.detail
-    names = Names([name], None) if name and rest != row.detail else Names([], None)
+    rest = row.detail.removeprefix(name)
+    names = Names([] if rest == row.detail else [name], None)
     colon = _(": ").strip()
     is_listed = rest.startswith(colon)
     text = truncate(rest.removeprefix(colon).strip(), _MOST_CHARACTERS)
