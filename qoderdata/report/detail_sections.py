@@ -90,7 +90,7 @@ def failing(data: ReportData) -> Section:
     caption = _("Current streaks of failures, longest first")
     # `check` leaves out paused deployments; `failures` has these too, with their failures in a row.
     table = make_table(found, columns, caption, shows_more=command("failures", len(data.live)))
-    return Section("failing", title, about, table=table, count=f"{len(found):,}")
+    return Section("failing", title, about, table=table, count=len(found))
 
 
 def _since(data: ReportData, runs: pd.DataFrame, row: Any) -> Since | None:  # noqa: ANN401 - a named tuple
@@ -132,7 +132,7 @@ def rates(data: ReportData) -> Section:
     columns = [deployment_column(data), *rate_columns(worst)]
     caption = _("Failure rates by deployment, worst first")
     table = make_table(worst, columns, caption, shows_more=command(name, len(known)))
-    return Section("rates", title, join_sentences(about, order_note()), table=table, count=f"{len(worst):,}")
+    return Section("rates", title, join_sentences(about, order_note()), table=table, count=len(worst))
 
 
 def paused(data: ReportData) -> Section:
@@ -150,7 +150,7 @@ def paused(data: ReportData) -> Section:
     caption = _("Deployments that the service has paused")
     table = make_table(found, columns, caption, shows_more=command("check", len(data.findings)))
     about = _("The service stopped these after errors. They will not fire again until someone resumes them.")
-    return Section("paused", title, about, table=table, count=f"{len(found):,}")
+    return Section("paused", title, about, table=table, count=len(found))
 
 
 def errors(data: ReportData) -> Section:
@@ -180,7 +180,7 @@ def errors(data: ReportData) -> Section:
     )  # fmt: skip
     about = join_sentences(about, _("Ids, numbers, addresses and quoted texts in messages are replaced."))
     table = make_table(found, columns, caption, shows_more=command("errors", len(found)))
-    return Section("errors", title, about, table=table, count=f"{len(found):,}")
+    return Section("errors", title, about, table=table, count=len(found))
 
 
 def missed(data: ReportData) -> Section:
@@ -217,7 +217,7 @@ def missed(data: ReportData) -> Section:
         name = "missed" if is_week else f"missed --since {since.ceil('min'):%Y-%m-%dT%H:%MZ}"
         table = make_table(by_deployment, columns, caption, shows_more=command(name, len(data.missed)))
     about = _("Scheduled times {period} for which no run was triggered.", period=period)
-    return Section("missed", title, about, sentences=lines, table=table, count=f"{len(certain):,}")
+    return Section("missed", title, about, sentences=lines, table=table, count=len(certain))
 
 
 def slower(data: ReportData, runs: pd.DataFrame) -> Section:
@@ -237,7 +237,7 @@ def slower(data: ReportData, runs: pd.DataFrame) -> Section:
     ]
     about = _("Median time of a success in the last 3 days of the runs, against the 14 days before.")
     table = make_table(found, columns, _("What got slower, most first"), shows_more="duration_regressions(runs)")
-    return Section("slower", title, about, table=table, count=f"{len(found):,}")
+    return Section("slower", title, about, table=table, count=len(found))
 
 
 def next_triggers(data: ReportData) -> Section:
@@ -265,7 +265,7 @@ def next_triggers(data: ReportData) -> Section:
     span = f"{minutes}min" if minutes % 60 else f"{minutes // 60}h"
     shows_more = command(f"triggers --horizon {span}", len(triggers))  # it has a row a trigger
     table = make_table(firing, columns, _("What fires next, soonest first"), shows_more=shows_more)
-    return Section("next", title, about, table=table, count=f"{len(triggers):,}")
+    return Section("next", title, about, table=table, count=len(triggers))
 
 
 def _schedule(row: Any) -> ScheduleText:  # noqa: ANN401 - a row as a named tuple
@@ -349,7 +349,7 @@ def lints(data: ReportData) -> Section:
     ]
     about = _("Schedules that may not do what was meant, equal findings in one line.")
     table = make_table(grouped, columns, _("What may surprise about schedules"), shows_more="schedule_lints(df)")
-    return Section("lints", title, about, table=table, count=f"{len(found):,}")
+    return Section("lints", title, about, table=table, count=len(found))
 
 
 def about_data(data: ReportData, warnings: list[str]) -> Section:

@@ -156,7 +156,7 @@ class Section:
     #: The sentence shown where there is nothing to list.
     nothing: str | None = None
     #: How many findings there are, beside the title.
-    count: str | None = None
+    count: int | None = None
     picture: Picture | None = None
     sentences: list[Sentence] = field(default_factory=list)
     #: Whether the order of the sentences counts.

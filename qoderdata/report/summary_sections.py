@@ -30,6 +30,7 @@ from qoderdata.report.layout import (
     Sentence,
     command,
     deployment_column,
+    join_facts,
     join_sentences,
     make_table,
     names_of,
@@ -141,7 +142,7 @@ def _month_picture(data: ReportData, runs: pd.DataFrame, total: Any) -> Picture:
     paths = {"axis": axes, "span": spans, "rate": rates, "dot": dots}
     interval, highest = _("with its 95 % interval"), format_percent(scale).replace(".0", "")
     if days["ci_high"].max() > scale:
-        interval = _("{what}, {change}", what=interval, change=_("drawn up to {percent}", percent=highest))
+        interval = join_facts(interval, _("drawn up to {percent}", percent=highest))
     labels = [
         Label(right, 13, _("Failure rate by day"), "end"),
         Label(right, 31, interval, "end"),
@@ -220,7 +221,7 @@ def to_do(data: ReportData) -> Section:
         shows_more = command("check", len(found))
         table = make_table(found, columns, caption, shows_more=shows_more, most=_MOST_FINDINGS)
         folded = Section("findings", _("all {count} findings", count=f"{len(found):,}"), table=table)
-    return Section("to-do", title, count=f"{len(found):,}", sentences=first, is_ordered=True, folded=folded)
+    return Section("to-do", title, count=len(found), sentences=first, is_ordered=True, folded=folded)
 
 
 def _finding(data: ReportData, row: Any, hint: str | None) -> Sentence:  # noqa: ANN401 - a named tuple
@@ -259,7 +260,7 @@ def changed(data: ReportData) -> Section:
         text = ngettext("and {count} more line", "and {count} more lines", len(rest))
         folded = Section("changes", text, about, sentences=shown)
     return Section(
-        "changed", title, since, count=f"{len(data.changes):,}", sentences=lines[:MOST_AT_FIRST], folded=folded
+        "changed", title, since, count=len(data.changes), sentences=lines[:MOST_AT_FIRST], folded=folded
     )
 
 
