@@ -124,7 +124,7 @@ def plot_style() -> Iterator[None]:
             plt.figure(current)
 
 
-def check_rows(top: int, labels: Mapping[str, str] | None = None) -> None:
+def check_top_and_labels(top: int, labels: Mapping[str, str] | None) -> None:
     """Raise where `top` leaves nothing to draw, or `labels` are no mapping."""
     if top < 1:
         raise ValueError(f"top={top} draws nothing; give 1 or more")

@@ -94,7 +94,7 @@ def plot_costs(
     >>> [float(bar.get_width()) for bar in ax.patches]
     [1.0, 0.5, 0.5, 0.0]
     """
-    axes.check_rows(top, labels)
+    axes.check_top_and_labels(top, labels)
     costs = require_frame(costs, _COLUMNS, what="costs")
     if "window" in costs.index.names:
         return _plot_over_time(costs, ax, top, labels)

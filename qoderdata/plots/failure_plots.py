@@ -87,7 +87,7 @@ def plot_failure_rates(
     >>> [label.get_text() for label in ax.get_yticklabels()]
     ['hourly (Asia)', 'nightly']
     """
-    axes.check_rows(top, labels)
+    axes.check_top_and_labels(top, labels)
     by_runs = "completed" in getattr(rates, "columns", ())
     counts = ["completed", "failed"] if by_runs else ["total_runs", "total_failures"]
     streaks = ["deployments", "consecutive_failures"] if "failing" in getattr(rates, "columns", ()) else []
@@ -217,7 +217,7 @@ def plot_run_failure_rates(
     >>> [panel.texts[0].get_text() for panel in ax.child_axes]
     ['nightly: 1 / 1', 'dep_1: 0 / 1']
     """
-    axes.check_rows(top, labels)
+    axes.check_top_and_labels(top, labels)
     rates = require_frame(
         rates, ["failure_rate", "ci_low", "ci_high", *_COUNTS], what="rates", optional=["assumed", "unknown"]
     )

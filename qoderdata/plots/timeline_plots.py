@@ -140,7 +140,7 @@ def plot_run_timeline(
     >>> ax.get_xlabel()
     'time, Asia/Shanghai (UTC+08:00); 2026-06-15'
     """
-    axes.check_rows(top, labels)
+    axes.check_top_and_labels(top, labels)
     zone = parse_zone(tz)
     spans = _spans(runs)
     missed_times = _points(missed, "scheduled_at", what="missed", optional=["certain"])
@@ -399,7 +399,7 @@ def plot_next_triggers(
     >>> qd.plot_next_triggers(triggers).get_xlabel()
     'trigger time, Asia/Shanghai (UTC+08:00); 2026-06-15'
     """
-    axes.check_rows(top)
+    axes.check_top_and_labels(top, labels)
     wanted = ["trigger_at", "deployment_id", "name", "agent_id"]
     triggers = require_frame(triggers, wanted, what="triggers", optional=["agent_name"])
     triggers = triggers[triggers["trigger_at"].notna()].reset_index(drop=True)
