@@ -135,7 +135,7 @@ def _plot_over_time(costs: pd.DataFrame, ax: Axes | None, top: int, labels: Mapp
     drawn = pd.concat(group.rows for group in shown)
     times = pd.DatetimeIndex(drawn.index)
     axes.time_axis(panels[0], times, most_ticks=_TICKS if one else _PANEL_TICKS)
-    width = axes.set_window_limits(panels[0], np.unique(axes.day_numbers(times)))
+    width = axes.set_window_limits(panels[0], times)
     samples: dict[str, BarContainer] = {}
     for panel, group in zip(panels, shown, strict=True):
         samples |= axes.stack_bars(panel.bar, axes.day_numbers(group.rows.index), _parts(panel, group.rows), width)
