@@ -661,7 +661,7 @@ def test_retry_messages_and_notes_name_options_not_parameters(
 def test_advice_for_python_users_is_omitted(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("qoderdata.plots.labels._fonts_for", lambda characters: ((), characters & {"e"}))
+    monkeypatch.setattr("qoderdata.plots.labels._fonts_for", lambda text: ([], set(text) & {"e"}))
     monkeypatch.setattr("matplotlib.figure.Figure.savefig", lambda *_, **__: None)
     monkeypatch.setattr(qd, "write_report", lambda *_, **__: None)
     assert main(["demo", "--deployments", "5"]) == 0
