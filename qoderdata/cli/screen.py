@@ -382,10 +382,9 @@ class Screen:
 
 @contextlib.contextmanager
 def _keyboard() -> Iterator[Callable[[float], str]]:
-    """Yield a function that returns the next key, or `""` after some seconds.
+    """Yield a function that returns the next key, or `""` after some seconds; without a terminal always that.
 
-    Keys are not echoed, and Ctrl-Z is one. Afterwards the terminal is as it was. Where standard input is no
-    terminal there are no keys.
+    Keys are not echoed, and Ctrl-Z is one. Afterwards the terminal is as it was.
     """
     if sys.stdin is None or not sys.stdin.isatty() or sys.platform == "win32":
         yield _wait

@@ -417,8 +417,7 @@ class Refresh:
     def _walk_on(self) -> None:
         """Walk until enough is read, a segment that can be skipped is reached, or a cursor is refused.
 
-        Most open rows are close together near the top of the list. So the walk continues into the segment that it
-        reached while each page has at least one of them: this saves more requests than it costs.
+        It continues into the segment while each page has open rows: this saves more requests than it costs.
         """
         coverage = self.store.coverage
         goes_below = self._has_recent_head() and self.reread_since is None

@@ -208,16 +208,15 @@ class SessionLoading(StoredLoading):
         self.ends.add(JournalEntry(pa.Table.from_pylist([row], schema=OUTCOMES.arrow), now))
 
     def _reread_bound(self) -> datetime | None:
-        """Return the time 7 days before the last reading, or before the newest session if that is older.
+        """Return the time from which sessions are read again; ``None`` if nothing is stored, or all is recent.
 
-        The newest session counts because the service's clock may be behind this one. If the last refresh was
-        interrupted and had to read further back, return the time back to which it had to read. ``None`` if nothing
-        is stored, or all of it was read recently enough.
+        After an interrupted refresh this may be the earlier time back to which that one had to read.
         """
         coverage, newest = self.store.coverage, self.store.newest()
         if coverage.read_at is None or newest is None:
             return None
         if coverage.reread_since is None and self.freshness.is_recent(coverage.read_at):
             return None
+        # The newest session counts, since the service's clock may be behind this one.
         bound = earlier(min(coverage.read_at, newest, datetime.now(UTC)), REREAD)
         return min(bound, coverage.reread_since or bound)

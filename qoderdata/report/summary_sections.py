@@ -207,8 +207,9 @@ def to_do(data: ReportData) -> Section:
         "worse": _("Compare its failures with those of the week before."),
         "over_budget": _("Raise its budget, or give it less to do."),
         "never_fires": _("Correct its schedule."),
+        "incomplete_data": None,  # the finding itself says what to do
     }
-    first = [_finding(data, row, hints.get(row.kind)) for row in rows_of(found.head(MOST_AT_FIRST))]
+    first = [_finding(data, row, hints[row.kind]) for row in rows_of(found.head(MOST_AT_FIRST))]
     folded = None
     if len(found) > len(first):
         columns = [
