@@ -12,7 +12,6 @@ Files are only added and removed, never changed, so that processes need no lock.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import re
 import zlib
@@ -26,6 +25,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from qoderdata.errors import CacheWarning, warn
+from qoderdata.files import digest
 from qoderdata.settings import Account
 
 if TYPE_CHECKING:
@@ -51,7 +51,6 @@ BASE_AGE = timedelta(days=14)
 _METADATA_KEY = b"qoderdata"
 _NAME = re.compile(r"(?P<base>base-)?(?P<time>\d{8}T\d{12}Z)-(?P<rows>\d+)-(?P<checksum>[0-9a-f]{8})\.parquet")
 _TIME_FORMAT = "%Y%m%dT%H%M%S%fZ"
-_DIGEST_LENGTH = 24
 _BASE_ROW = "_base_row"
 _SAME = "_same_"
 _ROW_GROUP = 2_500
@@ -109,8 +108,7 @@ class _Base:
 def series(cache_folder: Folder, account: Account, *, include_archived: bool) -> Series:
     """Return an account's series, in a folder named by a digest of its identity; nothing is created."""
     whole: SeriesIdentity = {**account, "include_archived": include_archived}
-    digest = hashlib.sha256(json.dumps(whole, sort_keys=True).encode()).hexdigest()[:_DIGEST_LENGTH]
-    return Series(cache_folder.folder(f"{FOLDER}/{digest}"), whole)
+    return Series(cache_folder.folder(f"{FOLDER}/{digest(whole)}"), whole)
 
 
 def write(to: Series, table: pa.Table, fetched_at: datetime) -> None:
