@@ -87,15 +87,12 @@ class UpcomingTriggers:
 
     Attributes
     ----------
-    schedule_index : int
-        The index of the schedule among the distinct ones.
     schedule : Schedule
-        The schedule itself.
+        The schedule.
     listed : numpy.ndarray
         The triggers that the service lists, ascending, in microseconds since 1970; may be empty.
     """
 
-    schedule_index: int
     schedule: Schedule
     listed: NDArray[np.int64]
 
@@ -126,7 +123,7 @@ def upcoming_triggers(
         if isinstance(schedule, Schedule):
             times = np.frombuffer(raw, "datetime64[us]")
             known = np.unique(times[~np.isnat(times)]).astype(np.int64)
-            found.append(UpcomingTriggers(schedule_index, schedule, known))
+            found.append(UpcomingTriggers(schedule, known))
     disagree = np.array([not triggers.agrees() for triggers in found], dtype=bool)
     doubtful = rows[disagree[of_row]]
     if doubtful.size:
