@@ -9,7 +9,7 @@ import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
@@ -39,7 +39,8 @@ ZERO_TIME = -62135596800000000
 #: Returned for a value that does not fit; ``None`` means missing, which fits.
 MISFIT = object()
 _INT64_MIN, _INT64_MAX = -(2**63), 2**63 - 1
-_TIME = re.compile(r"(\d{4})-(\d\d)-(\d\d)T(\d\d):(\d\d):(\d\d)(?:\.(\d+))?(?:Z|([+-])(\d\d):(\d\d))", re.ASCII)
+_CLOCK = r"([01]\d|2[0-3]):[0-5]\d"
+_TIME = re.compile(rf"\d{{4}}-\d\d-\d\dT{_CLOCK}:[0-5]\d(\.\d+)?(Z|[+-]{_CLOCK})", re.ASCII)
 _DECIMAL = re.compile(r"-?[0-9]{1,15}(\.[0-9]{1,15})?")
 
 FieldPath = tuple[str, ...]
@@ -231,35 +232,21 @@ def _number(value: object) -> object:
 
 def _time(value: object) -> object:
     """Fit a time: microseconds since 1970 in UTC, later digits cut; ``None`` for the zero time."""
-    micros = _datetime(value) if isinstance(value, datetime) else _time_text(value)
-    return None if micros == ZERO_TIME else micros
-
-
-def _datetime(value: datetime) -> object:
+    if isinstance(value, str) and _TIME.fullmatch(value):
+        try:
+            value = datetime.fromisoformat(value)
+        except ValueError:  # no such day
+            return MISFIT
+    if not isinstance(value, datetime):
+        return MISFIT
     if value.tzinfo is None:
         # `pandas.NaT` is a datetime too, and the only one that is not equal to itself.
         return MISFIT if value == value else None  # noqa: PLR0124
     try:
-        return to_micros(value.astimezone(UTC))
+        micros = to_micros(value.astimezone(UTC))
     except OverflowError:
         return MISFIT
-
-
-def _time_text(value: object) -> object:
-    found = _TIME.fullmatch(value) if isinstance(value, str) else None
-    if found is None:
-        return MISFIT
-    *parts, fraction, sign, hours, minutes = found.groups()
-    try:
-        time = datetime(*map(int, parts), int((fraction or "")[:6].ljust(6, "0")), tzinfo=UTC)  # type: ignore[misc,arg-type]
-        if sign is not None:
-            if int(hours) > 23 or int(minutes) > 59:  # noqa: PLR2004 - hours of a day, minutes of an hour
-                return MISFIT
-            offset = timedelta(hours=int(hours), minutes=int(minutes))
-            time = time - offset if sign == "+" else time + offset
-    except (ValueError, OverflowError):
-        return MISFIT
-    return to_micros(time)
+    return None if micros == ZERO_TIME else micros
 
 
 def _list_of(fit_item: Callable[[object], object]) -> Callable[[object], object]:
