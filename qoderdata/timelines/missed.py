@@ -131,7 +131,7 @@ def _schedule_history(
     created = column_micros(df["created_at"], missing=-_FAR)
     archived = column_micros(df["archived_at"], missing=_FAR)
     distinct = DistinctSchedules(all_rows.schedules, of_rows[0])
-    distinct.warn_of_unreadable(df, np.flatnonzero(~newest.paused_since_before(since)))
+    distinct.parsed_rows(df, np.flatnonzero(~newest.paused_since_before(since)))  # warns of the others
     if len(states) == 1:
         found = [_from_one_record(newest, created, since=since)]
     else:
