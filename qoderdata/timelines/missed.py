@@ -316,13 +316,13 @@ def missed_triggers(
         raise FrameTypeError("snapshots must be a list of frames, as load_snapshots gives it, not one frame")
     bounds = parse_period(since, until, now=datetime.now(UTC), what="scheduled time")
     begin, end = (to_micros(bound) for bound in bounds if bound is not None)
-    wait = parse_span(grace, name="grace") // MICROSECOND
+    grace_micros = parse_span(grace, name="grace") // MICROSECOND
     schedules, periods = _schedule_history(df, snapshots or (), since=begin, until=end)
     scheduled_runs = _scheduled_runs(df, runs, begin, end)
     found = []
     for times in _scheduled_times(schedules, periods):
-        is_missed = _is_unserved(times, scheduled_runs, wait) & (times["scheduled_at"] < end - wait).to_numpy()
-        found.append(times[is_missed])
+        is_over = times["scheduled_at"].to_numpy() < end - grace_micros
+        found.append(times[is_over & _is_unserved(times, scheduled_runs, grace_micros)])
     missed = pd.concat(found).sort_values("scheduled_at", kind="stable", ignore_index=True)
     # The reason is that of the last period that had begun.
     periods = periods.sort_values("begin", kind="stable")
