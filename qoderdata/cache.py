@@ -7,7 +7,6 @@ read, or of another format, counts as absent; one that cannot be written is not 
 
 from __future__ import annotations
 
-import hashlib
 import io
 import json
 import zlib
@@ -19,6 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from qoderdata.errors import CacheWarning, warn
+from qoderdata.files import digest
 from qoderdata.schema import has_columns
 
 if TYPE_CHECKING:
@@ -35,8 +35,6 @@ _METADATA_KEY = b"qoderdata"
 _CHECKSUM_KEY = b"qoderdata.seal"
 _CHECKSUM_MARK = b"crc32:"
 _CHECKSUM_LENGTH = 8
-_DIGEST_LENGTH = 24
-_SUFFIX = ".parquet"
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,8 +56,7 @@ def file_name(kind: str, query: Mapping[str, object]) -> str:
     >>> file_name("deployments", {"status": "active"})
     'deployments-127314c0eaa43cf2772ab830.parquet'
     """
-    canonical = json.dumps({"kind": kind, **query}, sort_keys=True)
-    return f"{kind}-{hashlib.sha256(canonical.encode()).hexdigest()[:_DIGEST_LENGTH]}{_SUFFIX}"
+    return f"{kind}-{digest({'kind': kind, **query})}.parquet"
 
 
 def write(folder: Folder, name: str, answer: CachedTable) -> bool:

@@ -21,18 +21,25 @@ if TYPE_CHECKING:
 
 
 class Dtype(enum.Enum):
-    """What a column must hold; the value is the pandas dtype that missing values are given."""
+    """What a column must hold; the value is a pandas dtype, a description, and how other columns are converted."""
 
-    TEXT = pd.StringDtype(na_value=np.nan)
-    INTEGER = "Int64"
-    NUMBER = "float64"
-    TIME = "datetime64[us, UTC]"
-    TIMES = "object"
-    FLAG = "bool"
+    TEXT = pd.StringDtype(na_value=np.nan), "text", "{column}.astype('string')"
+    INTEGER = "Int64", "whole numbers", "pd.to_numeric({column}).round().astype('Int64')"
+    NUMBER = "float64", "numbers", "pd.to_numeric({column})"
+    TIME = (
+        "datetime64[us, UTC]",
+        "times with a zone",
+        "pd.to_datetime({column}, utc=True, format='ISO8601').dt.as_unit('us')",
+    )
+    TIMES = "object", "lists of times", ""
+    FLAG = "bool", "true or false", "{column}.astype('str').eq('True')"
+
+    def __init__(self, pandas: Any, description: str, conversion: str) -> None:  # noqa: ANN401 - a dtype or its name
+        self.pandas, self.description, self.conversion = pandas, description, conversion
 
 
 #: The dtype of text. pandas 3 also calls it ``"str"``, by which pandas 2 means ``object``.
-TEXT = Dtype.TEXT.value
+TEXT: pd.StringDtype = Dtype.TEXT.pandas
 
 _TEXTS = (
     "id", "name", "status", "deployment_id", "agent_id", "environment_id", "schedule_expression",
@@ -65,26 +72,11 @@ DTYPES: dict[str, Dtype] = {
 }
 
 _INT64_END = 2.0**63
-_CONVERSIONS = {
-    Dtype.TEXT: "{column}.astype('string')",
-    Dtype.INTEGER: "pd.to_numeric({column}).round().astype('Int64')",
-    Dtype.NUMBER: "pd.to_numeric({column})",
-    Dtype.FLAG: "{column}.astype('str').eq('True')",
-    Dtype.TIME: "pd.to_datetime({column}, utc=True, format='ISO8601').dt.as_unit('us')",
-}
 #: The conversion of times given as milliseconds since 1970.
 _FROM_COUNT = "pd.to_datetime({column}, unit='ms', utc=True).dt.as_unit('us')"
 _ATTACH = "attach the one that its times are in"
 #: A time as text without its offset.
 _LOCAL_TIME = r"\d{4}-\d\d-\d\d(?:[T ]\d\d:\d\d(?::\d\d(?:[.]\d+)?)?)?"
-_WANTED = {
-    Dtype.TEXT: "text",
-    Dtype.INTEGER: "whole numbers",
-    Dtype.NUMBER: "numbers",
-    Dtype.TIME: "times with a zone",
-    Dtype.TIMES: "lists of times",
-    Dtype.FLAG: "true or false",
-}
 
 
 def require_frame(
@@ -155,7 +147,7 @@ def require_dtypes(schema: Mapping[str, nw.dtypes.DType], wanted: Collection[str
         if isinstance(dtype, nw.Datetime) and kind is Dtype.TIME and dtype.time_zone is None:
             raise _error(_no_zone(name, what), name, what)
         if not _fits(dtype, kind):
-            raise _error(f"{_holds(name, what)} {dtype}, not {_WANTED[kind]}; convert it", name, what)
+            raise _error(f"{_holds(name, what)} {dtype}, not {kind.description}; convert it", name, what)
 
 
 def not_a_frame(value: object, *, what: str, kinds: str) -> FrameTypeError:
@@ -186,7 +178,7 @@ def _convert(column: pd.Series[Any], kind: Dtype, name: str, what: str) -> pd.Se
     if kind in {Dtype.INTEGER, Dtype.NUMBER} and _is_number(column):
         return _converted_number(column, kind, name, what)
     if column.isna().all():
-        return pd.Series(pd.array([None] * len(column), dtype=kind.value), index=column.index, name=name)
+        return pd.Series(pd.array([None] * len(column), dtype=kind.pandas), index=column.index, name=name)
     if kind is Dtype.TEXT and _is_text(column):
         return column.astype(TEXT)
     if _is_arrow(column):
@@ -241,9 +233,9 @@ def _wrong_dtype(column: pd.Series[Any], kind: Dtype, name: str, what: str) -> F
     if kind is Dtype.TIMES:
         return _error(f"{holds} {found}, not lists of times, which CSV cannot hold; use Parquet", name, what)
     is_count = kind is Dtype.TIME and _is_number(column)
-    conversion = _CONVERSIONS[kind] if not is_count else _FROM_COUNT
+    conversion = _FROM_COUNT if is_count else kind.conversion
     how = f"{own} = {conversion.format(column=own)}"
-    return _error(f"{holds} {found}, not {_WANTED[kind]}; convert it with {how}", name, what)
+    return _error(f"{holds} {found}, not {kind.description}; convert it with {how}", name, what)
 
 
 def _times_as_text(frame: pd.DataFrame, name: str) -> list[str]:

@@ -11,6 +11,7 @@ Nothing here knows frames or the network. For many deployments, evaluate each di
 from __future__ import annotations
 
 import re
+from bisect import bisect_left
 from calendar import monthrange
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -371,23 +372,14 @@ def offset_segments(timezone: str, start: int, end: int) -> tuple[OffsetSegment,
         offset = (EPOCH + timedelta(seconds=second)).astimezone(zone).utcoffset()
         return 0 if offset is None else offset // timedelta(seconds=1)
 
-    found = []
-    begin, offset = start, offset_at(start)
-    second = start
     # One check a day finds every change: no zone has changed its offset twice within a week since 1970.
-    while second < end - 1:
-        before, second = second, min(second + DAY, end - 1)
-        new = offset_at(second)
-        if new == offset:
-            continue
-        # The change lies in (before, second]: halve until it is known to the second.
-        after = second
-        while after - before > 1:
-            middle = (before + after) // 2
-            before, after = (middle, after) if offset_at(middle) == offset else (before, middle)
-        found.append(OffsetSegment(begin, after, offset))
-        begin, offset = after, new
-    return (*found, OffsetSegment(begin, end, offset))
+    days = [*range(start, end - 1, DAY), end - 1]
+    changes = [
+        before + bisect_left(range(before, after), True, key=lambda at: offset_at(at) != old)  # noqa: FBT003 - its signature
+        for (before, old), (after, new) in pairwise((day, offset_at(day)) for day in days)
+        if old != new
+    ]
+    return tuple(OffsetSegment(*ends, offset_at(ends[0])) for ends in pairwise([start, *changes, end]))
 
 
 def whole_seconds(time: datetime) -> int:

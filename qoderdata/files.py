@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import hashlib
 import itertools
+import json
 import os
 import re
 import secrets
@@ -49,6 +51,7 @@ LOCK_RENEWAL = 15.0
 _OWN_DESCRIPTOR = re.compile(r"/dev/(stdout|stderr)|/(?:dev|proc/self)/fd/(\d+)")
 #: How many characters of a file's name its temporary file repeats, so that the whole name fits into 255 bytes.
 _REPEATED = 40
+_DIGEST_LENGTH = 24
 
 
 def check_ending(path: str | Path, endings: Sequence[str], *, what: str) -> None:
@@ -69,6 +72,17 @@ def check_ending(path: str | Path, endings: Sequence[str], *, what: str) -> None
     fits = name.lower().endswith(tuple(endings))
     if not fits and Path(name).suffix and not _is_special(Path(path)):
         raise ValueError(f"{str(path)!r}: {what}; give a name that ends in {' or '.join(endings)}")
+
+
+def digest(facts: object) -> str:
+    """Return a digest of facts that JSON can hold, which names a file or folder.
+
+    Examples
+    --------
+    >>> digest({"kind": "deployments", "status": "active"})
+    '127314c0eaa43cf2772ab830'
+    """
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:_DIGEST_LENGTH]
 
 
 def replace(

@@ -11,13 +11,14 @@ next line.
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import narwhals as nw
 import numpy as np
-import orjson
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -61,6 +62,7 @@ MASK = "***"
 SECRET = "environment_variables"  # noqa: S105 - the name of the field, not a secret
 #: Texts that may hold the key; an escape such as ``\\u0065`` could spell it.
 SECRET_PATTERN = rf"{SECRET}|\\u"
+_OBJECT_OF_TEXTS = msgspec.json.Decoder(dict[str, str])
 _DTYPES: dict[pa.DataType, pd.api.extensions.ExtensionDtype] = {
     pa.large_string(): TEXT,
     pa.int64(): pd.Int64Dtype(),
@@ -465,19 +467,14 @@ def expand_metadata(df: pd.DataFrame, keys: Iterable[str] | None = None) -> pd.D
 
 
 def _object(text: object) -> Mapping[str, Any]:
-    """Parse a JSON object; orjson is exact only where all values are strings."""
+    """Parse a JSON object; one of other values than texts needs the exact parser."""
     if not isinstance(text, str):
         return text if isinstance(text, Mapping) else {}
-    try:
-        found = orjson.loads(text)
-        exact = isinstance(found, dict) and all(isinstance(value, str) for value in found.values())
-    except orjson.JSONDecodeError:
-        exact = False
-    if not exact:
-        try:
-            found = parse(text.encode())
-        except (ValueError, APIResponseValidationError):
-            found = None
+    with contextlib.suppress(msgspec.MsgspecError, UnicodeError):
+        return _OBJECT_OF_TEXTS.decode(text)
+    found = None
+    with contextlib.suppress(ValueError, APIResponseValidationError):
+        found = parse(text.encode())
     if not isinstance(found, dict):
         hint = frame_hint("deployments")
         raise ValueError(f"a text in the column metadata is not a JSON object{hint}")  # noqa: TRY004 - a bad value

@@ -12,7 +12,6 @@ Files are only added and removed, never changed, so that processes need no lock.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import re
 import zlib
@@ -26,6 +25,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from qoderdata.errors import CacheWarning, warn
+from qoderdata.files import digest
 from qoderdata.settings import Account
 
 if TYPE_CHECKING:
@@ -51,7 +51,6 @@ BASE_AGE = timedelta(days=14)
 _METADATA_KEY = b"qoderdata"
 _NAME = re.compile(r"(?P<base>base-)?(?P<time>\d{8}T\d{12}Z)-(?P<rows>\d+)-(?P<checksum>[0-9a-f]{8})\.parquet")
 _TIME_FORMAT = "%Y%m%dT%H%M%S%fZ"
-_DIGEST_LENGTH = 24
 _BASE_ROW = "_base_row"
 _SAME = "_same_"
 _ROW_GROUP = 2_500
@@ -109,29 +108,28 @@ class _Base:
 def series(cache_folder: Folder, account: Account, *, include_archived: bool) -> Series:
     """Return an account's series, in a folder named by a digest of its identity; nothing is created."""
     whole: SeriesIdentity = {**account, "include_archived": include_archived}
-    digest = hashlib.sha256(json.dumps(whole, sort_keys=True).encode()).hexdigest()[:_DIGEST_LENGTH]
-    return Series(cache_folder.folder(f"{FOLDER}/{digest}"), whole)
+    return Series(cache_folder.folder(f"{FOLDER}/{digest(whole)}"), whole)
 
 
-def write(to: Series, table: pa.Table, fetched_at: datetime) -> None:
+def write(series: Series, table: pa.Table, fetched_at: datetime) -> None:
     """Add a snapshot to its series, and remove those that are too old or too many.
 
     Raises whatever a folder or an object store raises that cannot be read or written; the snapshots stay.
     """
-    earlier = _list(to.folder)
-    base = _usable_base(to, earlier, table, fetched_at) or _new_base(to, table, fetched_at)
-    difference = _encode(_difference(table, base), to.identity, base=base.name)
-    _write_file(to, "", table, fetched_at, difference)
-    _thin(to, earlier, now=fetched_at)
+    earlier = _list(series.folder)
+    base = _usable_base(series, earlier, table, fetched_at) or _new_base(series, table, fetched_at)
+    difference = _encode(_difference(table, base), series.identity, base=base.name)
+    _write_file(series, "", table, fetched_at, difference)
+    _thin(series, earlier, now=fetched_at)
 
 
-def files_of(of: Series) -> list[SnapshotFile]:
+def files_of(series: Series) -> list[SnapshotFile]:
     """Return the snapshots of a series, the oldest first, without reading them."""
-    return [file for file in _list(of.folder) if not file.is_base]
+    return [file for file in _list(series.folder) if not file.is_base]
 
 
 def read(
-    of: Series, files: Iterable[SnapshotFile], schema: pa.Schema, columns: Sequence[str] | None = None
+    series: Series, files: Iterable[SnapshotFile], schema: pa.Schema, columns: Sequence[str] | None = None
 ) -> list[Snapshot]:
     """Return snapshots in the order given; damaged ones are left out, with a warning.
 
@@ -142,7 +140,7 @@ def read(
     found, refused = [], []
     for file in files:
         try:
-            found.append(Snapshot(_read_one(of, file.name, wanted, bases), file))
+            found.append(Snapshot(_read_one(series, file.name, wanted, bases), file))
         except FileNotFoundError:
             continue  # thinned by another process meanwhile
         except Exception as error:  # noqa: BLE001 - a damaged file fails in any way, an object store in its own
@@ -151,8 +149,8 @@ def read(
         file, reason = refused[0]
         others = f" and {len(refused) - 1} more" if len(refused) > 1 else ""
         warn(
-            f"the snapshot of {file.fetched_at:%Y-%m-%d %H:%M} UTC{others} in {of.folder.location} was left out: "
-            f"{reason}",
+            f"the snapshot of {file.fetched_at:%Y-%m-%d %H:%M} UTC{others} in {series.folder.location} was left "
+            f"out: {reason}",
             CacheWarning,
         )
     return found
@@ -196,11 +194,11 @@ def _list(folder: Folder) -> list[SnapshotFile]:
     return sorted(found, key=lambda file: (file.fetched_at, file.name))
 
 
-def _write_file(to: Series, prefix: str, table: pa.Table, fetched_at: datetime, content: pa.Buffer) -> str:
+def _write_file(series: Series, prefix: str, table: pa.Table, fetched_at: datetime, content: pa.Buffer) -> str:
     """Write a snapshot or a base, and return its name."""
     time = fetched_at.astimezone(UTC).strftime(_TIME_FORMAT)
     name = f"{prefix}{time}-{table.num_rows}-{zlib.crc32(memoryview(content)):08x}.parquet"
-    to.folder.replace(name, lambda sink: sink.write(content))
+    series.folder.replace(name, lambda sink: sink.write(content))
     return name
 
 
@@ -230,11 +228,11 @@ def _encode(table: pa.Table, identity: SeriesIdentity, *, base: str | None = Non
     return sink.getvalue()
 
 
-def _open(of: Series, name: str) -> tuple[pq.ParquetFile, dict[str, Any]]:
+def _open(series: Series, name: str) -> tuple[pq.ParquetFile, dict[str, Any]]:
     """Return a file whose checksum and account are right, and the facts in its metadata."""
-    source = of.folder.open_file(name)
+    source = series.folder.open_file(name)
     if source is None:
-        raise FileNotFoundError(f"{of.folder.path_of(name)} is not there")
+        raise FileNotFoundError(f"{series.folder.path_of(name)} is not there")
     checksum = 0
     while piece := source.read(_PIECE):
         checksum = zlib.crc32(piece, checksum)
@@ -246,18 +244,18 @@ def _open(of: Series, name: str) -> tuple[pq.ParquetFile, dict[str, Any]]:
     facts = json.loads((file.schema_arrow.metadata or {}).get(_METADATA_KEY, b"{}"))
     if facts.get("format") != FORMAT:
         raise ValueError(f"{name} is of another format")
-    if facts.get("identity") != of.identity:
+    if facts.get("identity") != series.identity:
         raise ValueError(f"{name} was written for another account")
     return file, facts
 
 
-def _read_one(of: Series, name: str, wanted: pa.Schema, bases: dict[str, pa.Table | Exception]) -> pa.Table:
+def _read_one(series: Series, name: str, wanted: pa.Schema, bases: dict[str, pa.Table | Exception]) -> pa.Table:
     """Read a snapshot; `bases` holds those that were read before, or why they could not be."""
-    file, facts = _open(of, name)
+    file, facts = _open(series, name)
     base = str(facts["base"])
     if base not in bases:
         try:
-            opened, _ = _open(of, base)
+            opened, _ = _open(series, base)
             bases[base] = opened.read(columns=[field.name for field in wanted])
         except Exception as error:  # noqa: BLE001 - as in `read`
             bases[base] = error
@@ -268,13 +266,15 @@ def _read_one(of: Series, name: str, wanted: pa.Schema, bases: dict[str, pa.Tabl
     return _restored(known, file.read(columns=names), wanted)
 
 
-def _usable_base(to: Series, files: Sequence[SnapshotFile], table: pa.Table, fetched_at: datetime) -> _Base | None:
+def _usable_base(
+    series: Series, files: Sequence[SnapshotFile], table: pa.Table, fetched_at: datetime
+) -> _Base | None:
     """Return the newest base that is young enough, can be read, and has half of the deployments."""
     for file in reversed(files):
         if not file.is_base or not timedelta(0) <= fetched_at - file.fetched_at <= BASE_AGE:
             continue
         try:
-            opened = _open(to, file.name)[0]
+            opened = _open(series, file.name)[0]
             ids = opened.read(columns=["id"], use_threads=False)["id"]
             rows = _array(pc.index_in(table["id"], ids))
         except Exception:  # noqa: BLE001, S112 - a new base is written in its place
@@ -284,14 +284,14 @@ def _usable_base(to: Series, files: Sequence[SnapshotFile], table: pa.Table, fet
     return None
 
 
-def _new_base(to: Series, table: pa.Table, fetched_at: datetime) -> _Base:
-    content = _encode(table, to.identity)
-    name = _write_file(to, "base-", table, fetched_at, content)
+def _new_base(series: Series, table: pa.Table, fetched_at: datetime) -> _Base:
+    content = _encode(table, series.identity)
+    name = _write_file(series, "base-", table, fetched_at, content)
     rows = pa.array(np.arange(len(table), dtype=np.int32))
     return _Base(name, pq.ParquetFile(pa.BufferReader(content)), rows)
 
 
-def _thin(of: Series, files: Sequence[SnapshotFile], *, now: datetime) -> None:
+def _thin(series: Series, files: Sequence[SnapshotFile], *, now: datetime) -> None:
     """Remove the snapshots that are not kept, then the bases that nothing names and nothing will.
 
     `files` were there before the present snapshot was written.
@@ -304,11 +304,11 @@ def _thin(of: Series, files: Sequence[SnapshotFile], *, now: datetime) -> None:
         if age <= KEEP_ALL or (last_of_day[file.fetched_at.date()] is file and age <= KEEP_DAYS):
             oldest_kept = min(oldest_kept, file.fetched_at)
         else:
-            of.folder.remove(file.name)
+            series.folder.remove(file.name)
     for file in files:
         # Another process may still write a snapshot that it began a day ago.
         if file.is_base and file.fetched_at + BASE_AGE + KEEP_ALL < oldest_kept:
-            of.folder.remove(file.name)
+            series.folder.remove(file.name)
 
 
 # -- differences -------------------------------------------------------------------------------------------------

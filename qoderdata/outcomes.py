@@ -596,21 +596,15 @@ class _Events:
         self.sessions = sessions.dictionary
         self.codes: NDArray[np.int32] = sessions.indices.to_numpy(zero_copy_only=False)
         self.rows = np.arange(len(self.codes))
-        self._types = self.columns["type"].dictionary_encode()
-        self.running = self._is_type("session.status_running")
-        self.rescheduled = self._is_type("session.status_rescheduled")
-        self.idle = self._is_type("session.status_idle")
-        self.error = self._is_type("session.error")
-        self.any_status = self._has_type(pc.starts_with(self._types.dictionary, "session.status_"))
+        types = self.columns["type"]
+        self.running = _one_of(types, ["session.status_running"])
+        self.rescheduled = _one_of(types, ["session.status_rescheduled"])
+        self.idle = _one_of(types, ["session.status_idle"])
+        self.error = _one_of(types, ["session.error"])
+        self.any_status = _mask(pc.starts_with(types, "session.status_"))
         self.waits = self.idle & _one_of(self.columns["stop_reason"], ["requires_action"])
-        self.ends = (self.idle & ~self.waits) | self._is_type("session.status_terminated")
+        self.ends = (self.idle & ~self.waits) | _one_of(types, ["session.status_terminated"])
         self.fatal = self.error & _one_of(self.columns["retry_status"], ["exhausted", "terminal"])
-
-    def _is_type(self, name: str) -> NDArray[np.bool_]:
-        return self._has_type(pc.equal(self._types.dictionary, pa.scalar(name, _TEXT)))
-
-    def _has_type(self, is_wanted: Any) -> NDArray[np.bool_]:  # noqa: ANN401 one value a type
-        return _mask(is_wanted.take(self._types.indices))
 
     @property
     def none(self) -> int:

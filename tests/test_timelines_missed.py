@@ -291,10 +291,20 @@ def test_many_deployments_give_the_rows_of_each_alone(monkeypatch: pytest.Monkey
     }
     parts = [find([record], runs[record["id"]]) for record in records]
     expected = pd.concat(parts).sort_values(["scheduled_at", "deployment_id"], ignore_index=True)
-    for cells in (1, 3, 1 << 24):
-        monkeypatch.setattr(missed, "_MAX_CELLS", cells)
+    for at_once in (1, 3, 1 << 24):
+        monkeypatch.setattr(missed, "_TIMES_AT_ONCE", at_once)
         together = find(records, [one for own in runs.values() for one in own])
         pd.testing.assert_frame_equal(together, expected)
+
+
+def test_another_deployment_with_the_same_schedule_does_not_change_what_a_run_serves() -> None:
+    """The run names a time after its deployment was archived, at which the other deployment still fires."""
+    archived = deployment(cron="*/5 * * * *", archived_at="2026-06-15T02:02:00Z")
+    late = run("02:05:00")
+    late["trigger_context"]["scheduled_at"] = late["triggered_at"]
+    alone = find([archived], [late], since="2026-06-15T01:58:00Z")
+    together = find([archived, deployment("dep_2", "*/5 * * * *")], [late], since="2026-06-15T01:58:00Z")
+    assert times(alone) == times(together[together["deployment_id"] == "dep_1"]) == []
 
 
 def test_rows_are_sorted_by_time_then_id_and_have_fixed_dtypes() -> None:

@@ -159,7 +159,7 @@ class Decoder:
             f"kept. Ids: {first_few(repeated)}",
             DataQualityWarning,
         )
-        return table.take(np.sort(np.fromiter(last.values(), dtype=np.int64)))
+        return table.take(sorted(last.values()))
 
     def warn_misfits(self) -> None:
         """Warn once of all values so far that did not fit their columns; `finish` does it too."""

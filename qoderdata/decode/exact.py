@@ -7,11 +7,10 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from decimal import Decimal
-from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -40,7 +39,8 @@ ZERO_TIME = -62135596800000000
 #: Returned for a value that does not fit; ``None`` means missing, which fits.
 MISFIT = object()
 _INT64_MIN, _INT64_MAX = -(2**63), 2**63 - 1
-_TIME = re.compile(r"(\d{4})-(\d\d)-(\d\d)T(\d\d):(\d\d):(\d\d)(?:\.(\d+))?(?:Z|([+-])(\d\d):(\d\d))", re.ASCII)
+_CLOCK = r"([01]\d|2[0-3]):[0-5]\d"
+_TIME = re.compile(rf"\d{{4}}-\d\d-\d\dT{_CLOCK}:[0-5]\d(\.\d+)?(Z|[+-]{_CLOCK})", re.ASCII)
 _DECIMAL = re.compile(r"-?[0-9]{1,15}(\.[0-9]{1,15})?")
 
 FieldPath = tuple[str, ...]
@@ -181,37 +181,20 @@ def _escaped(key: object) -> str:
 
 def extra_column(fields: Mapping[FieldPath, Sequence[msgspec.Raw]], count: int) -> Any:  # noqa: ANN401 - an Arrow array
     """Return the fields of many records that have no column, given by path, as ``extra``."""
-    if not fields or not count:
+    if not fields:
         return pa.nulls(count, pa.large_string())
-    joined = [join_list(texts) for texts in fields.values()]
+    paths, joined = [*map(dotted, fields)], [*map(join_list, fields.values())]
     load, dump = (orjson.loads, orjson.dumps) if all(map(is_canonical, joined)) else (parse, write_bytes)
-    leaves = [
-        leaf
-        for path, text in zip(fields, joined, strict=True)
-        for leaf in _leaves(dict(enumerate(load(text))), dotted(path))
-    ]
-    rows: list[dict[str, object]] = [{} for _ in range(count)]
-    for name, values in sorted(leaves, key=itemgetter(0)):
-        for index, value in values.items():
-            rows[index][name] = value
-    return pa.array([dump(row) if row else None for row in rows], pa.large_string())
-
-
-def _leaves(values: Mapping[int, object], path: str, depth: int = 0) -> Iterator[tuple[str, dict[int, object]]]:
-    """Yield the path of each leaf of some values, with its values by row; `keep` does it for one row."""
-    if depth > DEEPEST:
-        raise too_deep()
-    leaves: dict[int, object] = {}
-    nested: dict[str, dict[int, object]] = {}
-    for index, value in values.items():
-        if isinstance(value, dict) and value:
-            for key, item in value.items():
-                nested.setdefault(key, {})[index] = item
-        elif value is not None:
-            leaves[index] = value
-    yield path, leaves
-    for key, inner in nested.items():
-        yield from _leaves(inner, f"{path}.{_escaped(key)}", depth + 1)
+    rows = []
+    for values in zip(*map(load, joined), strict=True):
+        extra: dict[str, object] = {}
+        for path, value in zip(paths, values, strict=True):
+            if isinstance(value, dict):
+                keep(value, path, extra)
+            elif value is not None:
+                extra[path] = value
+        rows.append(dump(dict(sorted(extra.items()))) if extra else None)
+    return pa.array(rows, pa.large_string())
 
 
 def fit(value: object, kind: Kind) -> object:
@@ -249,35 +232,21 @@ def _number(value: object) -> object:
 
 def _time(value: object) -> object:
     """Fit a time: microseconds since 1970 in UTC, later digits cut; ``None`` for the zero time."""
-    micros = _datetime(value) if isinstance(value, datetime) else _time_text(value)
-    return None if micros == ZERO_TIME else micros
-
-
-def _datetime(value: datetime) -> object:
+    if isinstance(value, str) and _TIME.fullmatch(value):
+        try:
+            value = datetime.fromisoformat(value)
+        except ValueError:  # no such day
+            return MISFIT
+    if not isinstance(value, datetime):
+        return MISFIT
     if value.tzinfo is None:
         # `pandas.NaT` is a datetime too, and the only one that is not equal to itself.
         return MISFIT if value == value else None  # noqa: PLR0124
     try:
-        return to_micros(value.astimezone(UTC))
+        micros = to_micros(value.astimezone(UTC))
     except OverflowError:
         return MISFIT
-
-
-def _time_text(value: object) -> object:
-    found = _TIME.fullmatch(value) if isinstance(value, str) else None
-    if found is None:
-        return MISFIT
-    *parts, fraction, sign, hours, minutes = found.groups()
-    try:
-        time = datetime(*map(int, parts), int((fraction or "")[:6].ljust(6, "0")), tzinfo=UTC)  # type: ignore[misc,arg-type]
-        if sign is not None:
-            if int(hours) > 23 or int(minutes) > 59:  # noqa: PLR2004 - hours of a day, minutes of an hour
-                return MISFIT
-            offset = timedelta(hours=int(hours), minutes=int(minutes))
-            time = time - offset if sign == "+" else time + offset
-    except (ValueError, OverflowError):
-        return MISFIT
-    return to_micros(time)
+    return None if micros == ZERO_TIME else micros
 
 
 def _list_of(fit_item: Callable[[object], object]) -> Callable[[object], object]:

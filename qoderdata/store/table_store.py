@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
-import json
 import logging
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -14,6 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from qoderdata.errors import CacheError, CacheWarning, warn
+from qoderdata.files import digest
 from qoderdata.store import dataset as data
 from qoderdata.store import manifest as manifests
 from qoderdata.store.coverage import LONG_AGO, Coverage
@@ -31,7 +30,6 @@ if TYPE_CHECKING:
 
 _logger = logging.getLogger("qoderdata")
 
-_DIGEST_LENGTH = 24
 #: How often a read starts again because another process's commit replaced a file.
 _READS = 5
 _SET_ASIDE = "set-aside-"
@@ -50,8 +48,7 @@ class TableStore:
     ) -> None:
         self.table = table
         self._identity = Identity(table.name, base_url, workspace_id, account)
-        canonical = json.dumps([base_url, workspace_id, account])
-        self._key = hashlib.sha256(canonical.encode()).hexdigest()[:_DIGEST_LENGTH]
+        self._key = digest([base_url, workspace_id, account])
         self._parent = folder.folder(table.name)
         self.folder = self._parent.folder(self._key)
         self._dataset = Dataset(self.folder, table, self._identity)

@@ -52,14 +52,11 @@ class DistinctSchedules:
         return cls(schedules, np.where(pairs.isna().all(axis=1), -1, of_row))
 
     def parsed_rows(self, df: pd.DataFrame, rows: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Return the rows whose schedule could be parsed; warn as `warn_of_unreadable` does."""
-        self.warn_of_unreadable(df, rows)
-        parsed: NDArray[np.int64] = rows[self._is_parsed[self.of_row[rows]]]
-        return parsed
-
-    def warn_of_unreadable(self, df: pd.DataFrame, rows: NDArray[np.int64]) -> None:
-        """Warn where rows have a schedule that could not be parsed."""
-        bad = rows[~self._is_parsed[self.of_row[rows]] & (self.of_row[rows] >= 0)]
+        """Return those of some rows whose schedule could be parsed; warn of those whose schedule could not."""
+        # False comes last, for the index -1 of none.
+        of_schedule = np.array([*(isinstance(schedule, Schedule) for schedule in self.schedules), False])
+        is_parsed: NDArray[np.bool_] = of_schedule[self.of_row[rows]]
+        bad = rows[~is_parsed & (self.of_row[rows] >= 0)]
         if bad.size:
             reason = one_line(str(self.schedules[self.of_row[bad[0]]]))
             warn(
@@ -74,11 +71,7 @@ class DistinctSchedules:
                 ),
                 DataQualityWarning,
             )
-
-    @property
-    def _is_parsed(self) -> NDArray[np.bool_]:
-        """Whether each schedule could be parsed; False last, for the index -1 of none."""
-        return np.array([*(isinstance(schedule, Schedule) for schedule in self.schedules), False])
+        return rows[is_parsed]
 
 
 @dataclass(frozen=True)
@@ -87,15 +80,12 @@ class UpcomingTriggers:
 
     Attributes
     ----------
-    schedule_index : int
-        The index of the schedule among the distinct ones.
     schedule : Schedule
-        The schedule itself.
+        The schedule.
     listed : numpy.ndarray
         The triggers that the service lists, ascending, in microseconds since 1970; may be empty.
     """
 
-    schedule_index: int
     schedule: Schedule
     listed: NDArray[np.int64]
 
@@ -126,7 +116,7 @@ def upcoming_triggers(
         if isinstance(schedule, Schedule):
             times = np.frombuffer(raw, "datetime64[us]")
             known = np.unique(times[~np.isnat(times)]).astype(np.int64)
-            found.append(UpcomingTriggers(schedule_index, schedule, known))
+            found.append(UpcomingTriggers(schedule, known))
     disagree = np.array([not triggers.agrees() for triggers in found], dtype=bool)
     doubtful = rows[disagree[of_row]]
     if doubtful.size:

@@ -6,8 +6,10 @@ microseconds since 1970 in UTC.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
+from collections import defaultdict
+from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import lru_cache
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
@@ -15,7 +17,7 @@ import numpy as np
 import pandas as pd
 
 from qoderdata.columns import TEXT, require_frame, require_unique_deployments
-from qoderdata.cron import Schedule
+from qoderdata.cron import CronError, Schedule
 from qoderdata.errors import FrameTypeError
 from qoderdata.frames import fetched_at
 from qoderdata.parsing import (
@@ -36,7 +38,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 #: Before all times, and after them.
-FAR = 1 << 62
+_FAR = 1 << 62
 
 _SCHEDULE_COLUMNS = ("schedule_expression", "schedule_timezone")
 _STATE_COLUMNS = ("id", "status", "updated_at", *_SCHEDULE_COLUMNS)
@@ -44,73 +46,21 @@ _CERTAIN, _PAUSED, _CHANGED, _CREATED = range(4)
 _NO_SCHEDULE = -1
 _DEPLOYMENT_COLUMNS = (*_STATE_COLUMNS, "name", "created_at", "archived_at")
 _RUN_COLUMNS = ("deployment_id", "trigger_type", "triggered_at")
-#: The most cells (deployments by scheduled times) of the matrix that is filled at once, at one byte each.
-_MAX_CELLS = 1 << 24
+#: About how many scheduled times are matched at once.
+_TIMES_AT_ONCE = 1 << 21
+_SECOND = 1_000_000
+#: Bits that hold the seconds of all years from 1 to 9999.
+_KEY_BITS = 40
 
 
-@dataclass(frozen=True)
-class Periods:
-    """Periods of time in which a deployment could fire by one schedule, in order of row and time.
-
-    Attributes
-    ----------
-    row : numpy.ndarray
-        The deployment, by its row in the frame.
-    begin, end : numpy.ndarray
-        From when to when, half-open.
-    schedule : numpy.ndarray
-        The index of its schedule among the distinct ones. Where either of two may have been active, each has a
-        period.
-    kind, at : numpy.ndarray
-        Why it is not certain, and the time of that reason.
-    """
-
-    row: NDArray[np.int64]
-    begin: NDArray[np.int64]
-    end: NDArray[np.int64]
-    schedule: NDArray[np.int64]
-    kind: NDArray[np.int64]
-    at: NDArray[np.int64]
-
-    def reasons(self, row: NDArray[np.int64], time: NDArray[np.int64]) -> pd.Series[str]:
-        """Return why each scheduled time is not certain; an empty text where it is certain."""
-        times = np.unique(np.concatenate([self.begin, time]))
-        begins = self.row * times.size + np.searchsorted(times, self.begin)
-        index = np.searchsorted(begins, row * times.size + np.searchsorted(times, time), side="right") - 1
-        both = np.stack([self.kind[index], self.at[index]])
-        distinct, of_time = np.unique(both, axis=1, return_inverse=True)
-        texts = np.array([_reason(kind, at) for kind, at in distinct.T.tolist()], dtype=object)
-        return pd.Series(texts[of_time.reshape(-1)], dtype=TEXT)
-
-    def merged(self) -> Periods:
-        """Return the same periods in order, with adjacent equal ones joined."""
-        one = self.take(np.lexsort((self.begin, self.schedule, self.row)))
-        starts = np.ones(one.row.size, dtype=bool)
-        starts[1:] = one.begin[1:] != one.end[:-1]
-        for name in ("row", "schedule", "kind", "at"):
-            starts[1:] |= np.diff(getattr(one, name)) != 0
-        first = np.flatnonzero(starts)
-        last = np.append(first[1:], starts.size)[: first.size] - 1
-        joined = replace(one.take(first), end=one.end[last])
-        return joined.take(np.lexsort((joined.schedule, joined.begin, joined.row)))
-
-    def within(self, begin: NDArray[np.int64], end: NDArray[np.int64]) -> Periods:
-        """Return the periods, cut to a begin and an end for each deployment."""
-        cut = replace(self, begin=np.maximum(self.begin, begin[self.row]), end=np.minimum(self.end, end[self.row]))
-        return cut.take(np.flatnonzero(cut.begin < cut.end))
-
-    def take(self, index: NDArray[np.int64]) -> Periods:
-        """Return the periods at these indices, in this order."""
-        return Periods(*(getattr(self, field.name)[index] for field in fields(self)))
-
-
+@lru_cache(maxsize=4096)
 def _reason(kind: int, at: int) -> str:
     if kind == _CREATED:
         return "created without time"
     if kind == _CERTAIN:
         return ""
     minute = np.datetime64(at, "us").astype("datetime64[m]")
-    time = "an unknown time" if at == -FAR else f"{minute} UTC".replace("T", " ", 1)
+    time = "an unknown time" if at == -_FAR else f"{minute} UTC".replace("T", " ", 1)
     return f"{'paused since' if kind == _PAUSED else 'changed at'} {time}"
 
 
@@ -134,7 +84,7 @@ class _State:
             row >= 0,
             np.append(paused, False)[row],
             np.append(schedule, _NO_SCHEDULE)[row],
-            np.append(column_micros(frame["updated_at"], missing=-FAR), -FAR)[row],
+            np.append(column_micros(frame["updated_at"], missing=-_FAR), -_FAR)[row],
         )
 
     @property
@@ -144,7 +94,7 @@ class _State:
 
     def paused_since_before(self, time: int) -> NDArray[np.bool_]:
         """Return which deployments are paused and were last changed before a time: they did not fire since."""
-        is_known: NDArray[np.bool_] = (self.updated != -FAR) & (self.updated < time)
+        is_known: NDArray[np.bool_] = (self.updated != -_FAR) & (self.updated < time)
         return self.is_paused & is_known
 
     def filled_from(self, older: _State) -> _State:
@@ -154,31 +104,14 @@ class _State:
         return _State(self.fetched_at, self.is_there | older.is_there, *values)
 
 
-def schedule_history(
+def _schedule_history(
     df: pd.DataFrame, snapshots: Sequence[pd.DataFrame], *, since: int, until: int
-) -> tuple[DistinctSchedules, Periods]:
+) -> tuple[list[Schedule | CronError], pd.DataFrame]:
     """Return the distinct schedules of some frames, and the periods in which each deployment could fire by each.
 
-    Parameters
-    ----------
-    df
-        The deployments.
-    snapshots
-        Earlier frames, with ``attrs["fetched_at"]``, in any order.
-    since, until
-        The window that the periods are cut to, in microseconds since 1970.
-
-    Returns
-    -------
-    DistinctSchedules
-        Those of all frames; `of_row` has the rows of ``df``.
-    Periods
-        In order of row and time.
-
-    Raises
-    ------
-    ValueError
-        An id is in a frame twice, or a snapshot does not say when it was fetched.
+    The periods lie in ``[since, until)`` and are in order of `row` and `begin`. `row` is the deployment's in `df`,
+    `schedule` the index of its schedule. Where either of two schedules may have been active, each has a period.
+    `kind` says why it is not certain, and `reason_at` is the time of that reason.
     """
     frames = [require_frame(one, _STATE_COLUMNS, what="deployments") for one in (df, *snapshots)]
     for frame in frames:
@@ -186,43 +119,46 @@ def schedule_history(
     fetched = [fetched_at(one) for one in (df, *snapshots)]
     if None in fetched[1:]:
         raise ValueError("a snapshot has no attrs['fetched_at']; pass the frames that load_snapshots gives")
-    times = [FAR if at is None else to_micros(at) for at in fetched]
+    times = [_FAR if at is None else to_micros(at) for at in fetched]
     all_rows = DistinctSchedules.parse(pd.concat([one[list(_SCHEDULE_COLUMNS)] for one in frames]))
     of_rows = np.split(all_rows.of_row, np.cumsum([len(one) for one in frames])[:-1])
     ids = pd.Index(df["id"])
     states = [
         _State.of(frame, schedule, ids, time) for frame, schedule, time in zip(frames, of_rows, times, strict=True)
     ]
-    distinct = DistinctSchedules(all_rows.schedules, of_rows[0])
 
     newest = states[0]
-    created = column_micros(df["created_at"], missing=-FAR)
-    archived = column_micros(df["archived_at"], missing=FAR)
-    distinct.warn_of_unreadable(df, np.flatnonzero(~newest.paused_since_before(since)))
+    created = column_micros(df["created_at"], missing=-_FAR)
+    archived = column_micros(df["archived_at"], missing=_FAR)
+    distinct = DistinctSchedules(all_rows.schedules, of_rows[0])
+    distinct.parsed_rows(df, np.flatnonzero(~newest.paused_since_before(since)))  # warns of the others
     if len(states) == 1:
         found = [_from_one_record(newest, created, since=since)]
     else:
         found = list(_from_snapshots(sorted(states, key=lambda state: state.fetched_at), created))
-    whole = Periods(*(np.concatenate([getattr(one, field.name) for one in found]) for field in fields(Periods)))
-    return distinct, whole.within(np.maximum(created, since), np.minimum(archived, until)).merged()
+    periods = pd.concat(found, ignore_index=True)
+    periods["begin"] = np.maximum(periods["begin"], np.maximum(created, since)[periods["row"]])
+    periods["end"] = np.minimum(periods["end"], np.minimum(archived, until)[periods["row"]])
+    return distinct.schedules, _joined(periods[periods["begin"] < periods["end"]])
 
 
-def _from_one_record(state: _State, created: NDArray[np.int64], *, since: int) -> Periods:
+def _from_one_record(state: _State, created: NDArray[np.int64], *, since: int) -> pd.DataFrame:
     """Return the periods that one record shows: a change after `since` makes all times doubtful."""
     is_changed = (state.updated > created) & (state.updated >= since)
-    kind = np.where(created == -FAR, _CREATED, _CERTAIN)
+    kind = np.where(created == -_FAR, _CREATED, _CERTAIN)
     kind = np.where(is_changed, _CHANGED, kind)
     kind = np.where(state.is_paused, _PAUSED, kind)
     row = np.flatnonzero(~state.paused_since_before(since))
-    return _periods(row, -FAR, FAR, state.schedule[row], kind[row], state.updated[row])
+    schedule, changed_at = state.schedule[row], state.updated[row]
+    return _periods(row, begin=-_FAR, end=_FAR, schedule=schedule, kind=kind[row], reason_at=changed_at)
 
 
-def _from_snapshots(states: Sequence[_State], created: NDArray[np.int64]) -> Iterator[Periods]:
+def _from_snapshots(states: Sequence[_State], created: NDArray[np.int64]) -> Iterator[pd.DataFrame]:
     """Yield the periods before the first state, between each two, and after the last."""
     nothing = np.zeros(created.size, dtype=bool)
     none = np.full(created.size, _NO_SCHEDULE)
-    before = _State(-FAR, nothing, nothing, none, none)
-    seen_at = np.full(created.size, -FAR)
+    before = _State(-_FAR, nothing, nothing, none, none)
+    seen_at = np.full(created.size, -_FAR)
     for state in states:
         is_first = state.is_there & ~before.is_there
         yield from _before_first(state, np.flatnonzero(is_first), created)
@@ -230,42 +166,60 @@ def _from_snapshots(states: Sequence[_State], created: NDArray[np.int64]) -> Ite
         before = state.filled_from(before)
         seen_at = np.where(state.is_there, state.fetched_at, seen_at)
     row = np.flatnonzero(before.is_there)
-    yield _periods(row, seen_at[row], FAR, before.firing[row], _CERTAIN, 0)
+    yield _periods(row, begin=seen_at[row], end=_FAR, schedule=before.firing[row])
 
 
-def _before_first(state: _State, row: NDArray[np.int64], created: NDArray[np.int64]) -> Iterator[Periods]:
+def _before_first(state: _State, row: NDArray[np.int64], created: NDArray[np.int64]) -> Iterator[pd.DataFrame]:
     """Yield the periods before the first snapshot, which shows the state since the record was last changed."""
     updated, paused = state.updated[row], state.is_paused[row]
     as_created = ~paused & (updated <= created[row])
-    known_since = np.where(as_created, -FAR, np.where(updated == -FAR, state.fetched_at, updated))
+    known_since = np.where(as_created, -_FAR, np.where(updated == -_FAR, state.fetched_at, updated))
     known_since = np.minimum(known_since, state.fetched_at)
-    unknown_creation = as_created & (created[row] == -FAR)
+    unknown_creation = as_created & (created[row] == -_FAR)
     kind = np.where(unknown_creation, _CREATED, _CERTAIN)
-    yield _periods(row, known_since, state.fetched_at, state.firing[row], kind, 0)
+    yield _periods(row, begin=known_since, end=state.fetched_at, schedule=state.firing[row], kind=kind)
     kind = np.where(paused, _PAUSED, _CHANGED)
-    yield _periods(row, -FAR, known_since, state.schedule[row], kind, updated)
+    yield _periods(row, begin=-_FAR, end=known_since, schedule=state.schedule[row], kind=kind, reason_at=updated)
 
 
 def _between(
     before: _State, after: _State, row: NDArray[np.int64], seen_at: NDArray[np.int64]
-) -> Iterator[Periods]:
+) -> Iterator[pd.DataFrame]:
     """Yield the periods between two snapshots; where these differ, the later one may date the change."""
     old, new, begin, updated = before.firing[row], after.firing[row], seen_at[row], after.updated[row]
     is_dated = (updated > begin) & (updated <= after.fetched_at)
     known_since = np.where(old == new, begin, np.where(is_dated, updated, after.fetched_at))
-    yield _periods(row, known_since, after.fetched_at, new, _CERTAIN, 0)
+    yield _periods(row, begin=known_since, end=after.fetched_at, schedule=new)
     kind = np.where(after.is_paused[row], _PAUSED, _CHANGED)
-    at = np.where(is_dated, updated, -FAR)
+    changed_at = np.where(is_dated, updated, -_FAR)
     for schedule in (old, new):
-        yield _periods(row, begin, known_since, schedule, kind, at)
+        yield _periods(row, begin=begin, end=known_since, schedule=schedule, kind=kind, reason_at=changed_at)
 
 
-def _periods(row: NDArray[np.int64], *columns: NDArray[np.int64] | int) -> Periods:
+def _periods(
+    row: NDArray[np.int64],
+    *,
+    begin: NDArray[np.int64] | int,
+    end: NDArray[np.int64] | int,
+    schedule: NDArray[np.int64],
+    kind: NDArray[np.int64] | int = _CERTAIN,
+    reason_at: NDArray[np.int64] | int = 0,
+) -> pd.DataFrame:
     """Return the periods that are not empty and have a schedule."""
-    values = [np.broadcast_to(np.asarray(column, dtype=np.int64), row.shape) for column in columns]
-    begin, end, schedule = values[:3]
-    wanted = (begin < end) & (schedule != _NO_SCHEDULE)
-    return Periods(row[wanted], *(value[wanted] for value in values))
+    columns = {"begin": begin, "end": end, "schedule": schedule, "kind": kind, "reason_at": reason_at}
+    periods = pd.DataFrame({"row": row, **columns})
+    return periods[(periods["begin"] < periods["end"]) & (periods["schedule"] != _NO_SCHEDULE)]
+
+
+def _joined(periods: pd.DataFrame) -> pd.DataFrame:
+    """Return periods in order of row and begin, with those joined that follow one another and are equal."""
+    periods = periods.sort_values(["row", "schedule", "begin"], kind="stable")
+    before = periods.shift(fill_value=-1)
+    same = ["row", "schedule", "kind", "reason_at"]
+    goes_on = (periods[same] == before[same]).all(axis=1) & (periods["begin"] == before["end"])
+    ends = periods["end"].groupby((~goes_on).cumsum()).last()
+    joined = periods[~goes_on].assign(end=ends.to_numpy())
+    return joined.sort_values(["row", "begin", "schedule"], ignore_index=True)
 
 
 def missed_triggers(
@@ -362,158 +316,104 @@ def missed_triggers(
         raise FrameTypeError("snapshots must be a list of frames, as load_snapshots gives it, not one frame")
     bounds = parse_period(since, until, now=datetime.now(UTC), what="scheduled time")
     begin, end = (to_micros(bound) for bound in bounds if bound is not None)
-    wait = parse_span(grace, name="grace") // MICROSECOND
-    distinct, periods = schedule_history(df, snapshots or (), since=begin, until=end)
-    groups = list(_groups(distinct, periods))
-    rows = np.concatenate([np.empty(0, np.int64), *(group.rows for group in groups)])
-    scheduled_runs = _ScheduledRuns.of(df, runs, rows, begin, end)
-
-    found_row, found_at, first = [np.empty(0, np.int64)], [np.empty(0, np.int64)], 0
-    for group in groups:
-        at_once = max(1, _MAX_CELLS // max(1, group.scheduled.size))
-        for low in range(0, group.rows.size, at_once):
-            some = slice(low, min(low + at_once, group.rows.size))
-            ranges = group.first[some], group.last[some]
-            served_by = scheduled_runs.between(first + some.start, first + some.stop)
-            missed = _unserved(group.scheduled, ranges, served_by, wait)
-            missed[:, np.searchsorted(group.scheduled, end - wait) :] = False  # not missed yet
-            deployment, time = np.nonzero(missed)
-            found_row.append(group.rows[some][deployment])
-            found_at.append(group.scheduled[time])
-        first += group.rows.size
-    row, at = np.concatenate(found_row), np.concatenate(found_at)
-    order = np.lexsort((row, at))
-    row, at = row[order], at[order]
-    reasons = periods.reasons(row, at)
+    grace_micros = parse_span(grace, name="grace") // MICROSECOND
+    schedules, periods = _schedule_history(df, snapshots or (), since=begin, until=end)
+    scheduled_runs = _scheduled_runs(df, runs, begin, end)
+    found = []
+    for times in _scheduled_times(schedules, periods):
+        is_over = times["scheduled_at"].to_numpy() < end - grace_micros
+        found.append(times[is_over & _is_unserved(times, scheduled_runs, grace_micros)])
+    missed = pd.concat(found).sort_values("scheduled_at", kind="stable", ignore_index=True)
+    # The reason is that of the last period that had begun.
+    periods = periods.sort_values("begin", kind="stable")
+    missed = pd.merge_asof(missed, periods, left_on="scheduled_at", right_on="begin", by="row")
+    reasons = list(map(_reason, missed["kind"].tolist(), missed["reason_at"].tolist()))
     return pd.DataFrame({
-        "scheduled_at": timestamps(at).tz_localize("UTC"),
-        "deployment_id": df["id"].iloc[row].astype(TEXT).reset_index(drop=True),
-        "name": df["name"].iloc[row].astype(TEXT).reset_index(drop=True),
-        "certain": (reasons == "").to_numpy(dtype=bool),
-        "reason": reasons,
+        "scheduled_at": timestamps(missed["scheduled_at"].to_numpy()).tz_localize("UTC"),
+        "deployment_id": df["id"].iloc[missed["row"]].astype(TEXT).reset_index(drop=True),
+        "name": df["name"].iloc[missed["row"]].astype(TEXT).reset_index(drop=True),
+        "certain": (missed["kind"] == _CERTAIN).to_numpy(),
+        "reason": pd.Series(reasons, dtype=TEXT),
     })  # fmt: skip
 
 
-@dataclass(frozen=True)
-class _Group:
-    """Some deployments, by their rows, and the scheduled times of all of them."""
-
-    rows: NDArray[np.int64]
-    scheduled: NDArray[np.int64]
-    #: For each deployment the index of its first scheduled time, and the index after its last one.
-    first: NDArray[np.int64]
-    last: NDArray[np.int64]
-
-
-def _groups(distinct: DistinctSchedules, periods: Periods) -> Iterator[_Group]:
-    """Yield the deployments with one uninterrupted schedule by schedule, then the others one by one."""
-    row, starts, counts = np.unique(periods.row, return_index=True, return_counts=True)
-    ends = starts + counts
-    goes_on = np.ones(periods.row.size, dtype=bool)
-    goes_on[1:] = (np.diff(periods.schedule) == 0) & (periods.begin[1:] == periods.end[:-1])
-    goes_on[starts] = True
-    is_plain = np.logical_and.reduceat(goes_on, starts) if row.size else np.empty(0, dtype=bool)
-    plain = np.flatnonzero(is_plain)
-    plain = plain[np.argsort(periods.schedule[starts[plain]], kind="stable")]
-    schedule, begin, end = (
-        periods.schedule[starts[plain]],
-        periods.begin[starts[plain]],
-        periods.end[ends[plain] - 1],
-    )
-    edges = [0, *(np.flatnonzero(np.diff(schedule)) + 1).tolist(), plain.size]
-    for low, high in pairwise(edges):
-        if low < high:
-            some = slice(low, high)
-            times = _times(distinct, schedule[low], int(begin[some].min()), int(end[some].max()))
-            ranges = np.searchsorted(times, begin[some]), np.searchsorted(times, end[some])
-            yield _Group(row[plain[some]], times, *ranges)
-    for index in np.flatnonzero(~is_plain).tolist():
-        some = slice(starts[index], ends[index])
-        parts = zip(periods.schedule[some], periods.begin[some].tolist(), periods.end[some].tolist(), strict=True)
-        times = np.unique(np.concatenate([_times(distinct, *part) for part in parts]))
-        yield _Group(row[index : index + 1], times, np.array([0]), np.array([times.size]))
+def _scheduled_times(schedules: Sequence[Schedule | CronError], periods: pd.DataFrame) -> Iterator[pd.DataFrame]:
+    """Yield the scheduled times, those of some deployments at once, in order of row and time."""
+    row, begin, end = (periods[name].to_numpy() for name in ("row", "begin", "end"))
+    times: defaultdict[int, list[NDArray[np.int64]]] = defaultdict(list)
+    by_schedule = periods.groupby("schedule").indices
+    for index, schedule in enumerate(schedules):
+        if index in by_schedule and isinstance(schedule, Schedule):
+            some = by_schedule[index]
+            first, last = from_micros(int(begin[some].min())), from_micros(int(end[some].max()))
+            at = trigger_micros(schedule, first, last)
+            bounds = np.searchsorted(at, (begin[some], end[some])).T.tolist()
+            for one, (low, high) in zip(row[some].tolist(), bounds, strict=True):
+                times[one].append(at[low:high])
+    rows = np.array(sorted(times), np.int64)
+    # Where either of two schedules may have been active, both may fire at one time.
+    each = [
+        parts[0] if len(parts) == 1 else np.unique(np.concatenate(parts)) for _, parts in sorted(times.items())
+    ]
+    lengths = np.array([part.size for part in each], np.int64)
+    edges = np.flatnonzero(np.diff(np.cumsum(lengths) // _TIMES_AT_ONCE)) + 1
+    for low, high in pairwise([0, *edges.tolist(), rows.size]):
+        at = np.concatenate([np.empty(0, np.int64), *each[low:high]])
+        yield pd.DataFrame({"row": np.repeat(rows[low:high], lengths[low:high]), "scheduled_at": at})
 
 
-def _times(distinct: DistinctSchedules, index: int, begin: int, end: int) -> NDArray[np.int64]:
-    """Return when a schedule fires between two times; never where it cannot be read."""
-    schedule = distinct.schedules[index]
-    if not isinstance(schedule, Schedule):
-        return np.empty(0, np.int64)
-    return trigger_micros(schedule, from_micros(begin), from_micros(end))
+def _scheduled_runs(df: pd.DataFrame, runs: pd.DataFrame, begin: int, end: int) -> pd.DataFrame:
+    """Return the runs that schedules started, in order of the row of their deployment and when they were due."""
+    due = column_micros(runs["triggered_at"], missing=-_FAR)
+    names_its_time = np.zeros(len(runs), dtype=bool)
+    if "trigger_scheduled_at" in runs:
+        scheduled_at = column_micros(runs["trigger_scheduled_at"], missing=-_FAR)
+        names_its_time = scheduled_at != -_FAR
+        due = np.where(names_its_time, scheduled_at, due)
+    # Ids are looked up once for each deployment, not for each run.
+    codes, ids = pd.factorize(runs["deployment_id"])
+    row = np.append(pd.Index(df["id"]).get_indexer(pd.Index(ids)), -1)[codes]
+    is_retry = runs["trigger_type"].eq("retry").to_numpy() & names_its_time
+    by_schedule = runs["trigger_type"].eq("schedule").to_numpy() | is_retry
+    in_window = (due >= begin) & (due < end + np.where(names_its_time, MINUTE_MICROS, 0))
+    found = pd.DataFrame({"row": row, "due": due, "names_its_time": names_its_time})
+    return found[by_schedule & in_window & (row >= 0)].sort_values(["row", "due"])
 
 
-@dataclass(frozen=True)
-class _ScheduledRuns:
-    """The runs that schedules started, in order of deployment (its index among `rows`) and time."""
-
-    deployment: NDArray[np.int64]
-    due: NDArray[np.int64]
-    names_its_time: NDArray[np.bool_]
-
-    @classmethod
-    def of(
-        cls, df: pd.DataFrame, runs: pd.DataFrame, rows: NDArray[np.int64], begin: int, end: int
-    ) -> _ScheduledRuns:
-        due = column_micros(runs["triggered_at"], missing=-FAR)
-        names_its_time = np.zeros(len(runs), dtype=bool)
-        if "trigger_scheduled_at" in runs:
-            scheduled_at = column_micros(runs["trigger_scheduled_at"], missing=-FAR)
-            names_its_time = scheduled_at != -FAR
-            due = np.where(names_its_time, scheduled_at, due)
-        # Ids are looked up once for each deployment, not for each run.
-        codes, ids = pd.factorize(runs["deployment_id"])
-        index_of = np.append(pd.Index(df["id"].iloc[rows]).get_indexer(pd.Index(ids)), [-1])
-        deployment = index_of[codes]
-        is_retry = runs["trigger_type"].eq("retry").to_numpy() & names_its_time
-        by_schedule = runs["trigger_type"].eq("schedule").to_numpy() | is_retry
-        in_window = (due >= begin) & (due < end + np.where(names_its_time, MINUTE_MICROS, 0))
-        wanted = np.flatnonzero(by_schedule & in_window & (deployment >= 0))
-        wanted = wanted[np.lexsort((due[wanted], deployment[wanted]))]
-        return cls(deployment[wanted], due[wanted], names_its_time[wanted])
-
-    def between(self, first: int, last: int) -> _ScheduledRuns:
-        """Return the runs of the deployments from `first` to before `last`, whose indices then begin at 0."""
-        low, high = np.searchsorted(self.deployment, (first, last))
-        return _ScheduledRuns(self.deployment[low:high] - first, self.due[low:high], self.names_its_time[low:high])
-
-
-def _unserved(
-    scheduled: NDArray[np.int64],
-    ranges: tuple[NDArray[np.int64], NDArray[np.int64]],
-    runs: _ScheduledRuns,
-    grace: int,
-) -> NDArray[np.bool_]:
-    """Return a matrix, deployments by scheduled times: True where no run serves the time.
-
-    `ranges` has, for each deployment, the index of its first scheduled time and the index after its last one.
-    """
-    first, last = ranges
-    index = np.arange(scheduled.size)
-    unserved = (index >= first[:, None]) & (index < last[:, None])
-    if not scheduled.size:
+def _is_unserved(times: pd.DataFrame, runs: pd.DataFrame, grace: int) -> NDArray[np.bool_]:
+    """Return which scheduled times no run serves; both frames are in order of row and time."""
+    row, at = times["row"].to_numpy(), times["scheduled_at"].to_numpy()
+    unserved = np.ones(at.size, dtype=bool)
+    if not at.size:
         return unserved
-    minute = np.searchsorted(scheduled, runs.due - runs.due % MINUTE_MICROS)
-    exact = runs.names_its_time & (minute < scheduled.size)
-    exact[exact] = scheduled[minute[exact]] // MINUTE_MICROS == runs.due[exact] // MINUTE_MICROS
-    unserved[runs.deployment[exact], minute[exact]] = False
-    run_of, due = runs.deployment[~exact], runs.due[~exact]
+    key = _sort_key(row, at)
+    run_row, due = runs["row"].to_numpy(), runs["due"].to_numpy()
+    first = np.searchsorted(key, _sort_key(run_row, due - due % MINUTE_MICROS)).clip(max=at.size - 1)
+    is_exact = (row[first] == run_row) & (at[first] // MINUTE_MICROS == due // MINUTE_MICROS)
+    is_exact &= runs["names_its_time"].to_numpy()
+    unserved[first[is_exact]] = False
+    run_row, due = run_row[~is_exact], due[~is_exact]
     # The last scheduled time before a run is its own. Where no other run serves that time, this run serves it.
-    own = np.minimum(np.searchsorted(scheduled, due, side="right"), last[run_of]) - 1
-    can_serve = (own >= first[run_of]) & (due - scheduled[own] <= grace)
-    run_of, due, own = run_of[can_serve], due[can_serve], own[can_serve]
-    taken = ~unserved[run_of, own]
-    taken[1:] |= (run_of[1:] == run_of[:-1]) & (own[1:] == own[:-1])
-    if np.diff(scheduled).min(initial=grace + 1) > grace:
-        unserved[run_of, own] = False
-        return unserved
-    crowded = np.unique(run_of[taken])
-    alone = ~np.isin(run_of, crowded)
-    unserved[run_of[alone], own[alone]] = False
-    for deployment in crowded.tolist():
-        left = np.flatnonzero(unserved[deployment])
-        low, high = np.searchsorted(run_of, (deployment, deployment + 1))
-        unserved[deployment, left] = _unmatched(scheduled[left].tolist(), due[low:high].tolist(), grace)
+    own = np.searchsorted(key, _sort_key(run_row, due), side="right") - 1
+    can_serve = (own >= 0) & (row[own] == run_row) & (due - at[own] <= grace)
+    run_row, due, own = run_row[can_serve], due[can_serve], own[can_serve]
+    is_taken = ~unserved[own]
+    is_taken[1:] |= own[1:] == own[:-1]
+    # A run whose time is taken can serve an earlier one, where times lie closer together than `grace`.
+    is_close = (np.diff(row) == 0) & (np.diff(at) <= grace)
+    crowded = np.intersect1d(run_row[is_taken], row[1:][is_close])
+    unserved[own[~np.isin(run_row, crowded)]] = False
+    for one in crowded.tolist():
+        low, high = np.searchsorted(row, (one, one + 1))
+        left = low + np.flatnonzero(unserved[low:high])
+        begin, end = np.searchsorted(run_row, (one, one + 1))
+        unserved[left] = _unmatched(at[left].tolist(), due[begin:end].tolist(), grace)
     return unserved
+
+
+def _sort_key(row: NDArray[np.int64], micros: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return integers in order of row, then of time in whole seconds, in which schedules fire."""
+    return (row << _KEY_BITS) + micros // _SECOND
 
 
 def _unmatched(scheduled: list[int], due: list[int], grace: int) -> list[bool]:

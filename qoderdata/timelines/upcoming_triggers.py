@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC
+from functools import cache
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -266,11 +267,9 @@ def _firing(
 def _instants(upcoming: list[UpcomingTriggers], begin: datetime, end: datetime) -> Iterator[NDArray[np.int64]]:
     """Yield the triggers of each schedule and list in ``[begin, end)``, ascending, in microseconds since 1970."""
     bounds = to_micros(begin), to_micros(end)
-    by_cron: dict[int, NDArray[np.int64]] = {}
+    by_cron = cache(lambda schedule: trigger_micros(schedule, begin, end))  # several lists may have one schedule
     for triggers in upcoming:
-        if triggers.schedule_index not in by_cron:
-            by_cron[triggers.schedule_index] = trigger_micros(triggers.schedule, begin, end)
-        at, listed = by_cron[triggers.schedule_index], triggers.listed
+        at, listed = by_cron(triggers.schedule), triggers.listed
         if listed.size:
             before = np.searchsorted(at, listed[0])
             after = np.searchsorted(at, listed[-1], side="right")
