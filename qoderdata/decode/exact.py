@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -181,20 +182,37 @@ def _escaped(key: object) -> str:
 
 def extra_column(fields: Mapping[FieldPath, Sequence[msgspec.Raw]], count: int) -> Any:  # noqa: ANN401 - an Arrow array
     """Return the fields of many records that have no column, given by path, as ``extra``."""
-    if not fields:
+    if not fields or not count:
         return pa.nulls(count, pa.large_string())
-    paths, joined = [*map(dotted, fields)], [*map(join_list, fields.values())]
+    joined = [join_list(texts) for texts in fields.values()]
     load, dump = (orjson.loads, orjson.dumps) if all(map(is_canonical, joined)) else (parse, write_bytes)
-    rows = []
-    for values in zip(*map(load, joined), strict=True):
-        extra: dict[str, object] = {}
-        for path, value in zip(paths, values, strict=True):
-            if isinstance(value, dict):
-                keep(value, path, extra)
-            elif value is not None:
-                extra[path] = value
-        rows.append(dump(dict(sorted(extra.items()))) if extra else None)
-    return pa.array(rows, pa.large_string())
+    leaves = [
+        leaf
+        for path, text in zip(fields, joined, strict=True)
+        for leaf in _leaves(dict(enumerate(load(text))), dotted(path))
+    ]
+    rows: list[dict[str, object]] = [{} for _ in range(count)]
+    for name, values in sorted(leaves, key=itemgetter(0)):
+        for index, value in values.items():
+            rows[index][name] = value
+    return pa.array([dump(row) if row else None for row in rows], pa.large_string())
+
+
+def _leaves(values: Mapping[int, object], path: str, depth: int = 0) -> Iterator[tuple[str, dict[int, object]]]:
+    """Yield the path of each leaf of some values, with its values by row; `keep` does it for one row."""
+    if depth > DEEPEST:
+        raise too_deep()
+    leaves: dict[int, object] = {}
+    nested: dict[str, dict[int, object]] = {}
+    for index, value in values.items():
+        if isinstance(value, dict) and value:
+            for key, item in value.items():
+                nested.setdefault(key, {})[index] = item
+        elif value is not None:
+            leaves[index] = value
+    yield path, leaves
+    for key, inner in nested.items():
+        yield from _leaves(inner, f"{path}.{_escaped(key)}", depth + 1)
 
 
 def fit(value: object, kind: Kind) -> object:

@@ -62,6 +62,7 @@ class _Level:
 class _Found:
     """The values of many records by column, the texts of times, and the JSON texts of learned fields by path."""
 
+    count: int
     columns: dict[str, Any] = field(default_factory=dict)
     times: dict[Column, Sequence[Any]] = field(default_factory=dict)
     learned: dict[FieldPath, Sequence[msgspec.Raw]] = field(default_factory=dict)
@@ -95,13 +96,13 @@ class FastReader:
 
         Raise `NeedsExactPath` where a value may not fit its column.
         """
-        found, count = _Found(), len(records)
+        found = _Found(len(records))
         try:
             self._read(records, self._root, found)
             found.columns |= _time_columns(found.times)
-            found.columns[EXTRA] = extra_column(found.learned, count)
+            found.columns[EXTRA] = extra_column(found.learned, found.count)
             columns = [
-                found.columns[part.name] if part.name in found.columns else pa.nulls(count, part.type)
+                found.columns[part.name] if part.name in found.columns else pa.nulls(found.count, part.type)
                 for part in self.schema.arrow
             ]
             return pa.Table.from_arrays(columns, schema=self.schema.arrow)
