@@ -113,7 +113,7 @@ class RunOutcomes:
     def _known(self) -> tuple[pa.Table, pa.Table]:
         """Return the stored sessions, and the ends that are valid.
 
-        Valid are final ends, and those of a session that is unchanged, or could not be read again and is not running.
+        Valid: final ends; ends of a session that is unchanged, or could not be read again and is not running.
         """
         sessions = self._stored(self._sessions, _SESSION_COLUMNS)
         ends = self._stored(self._ends, OUTCOMES.names)
