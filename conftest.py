@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import gc
 import http.server
+import json
 import os
 import signal
 import socket
@@ -17,7 +18,7 @@ import threading
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import parse_qsl, urlsplit
 
 import pytest
@@ -169,6 +170,42 @@ def empty_cache(shared_account: None, monkeypatch: pytest.MonkeyPatch, tmp_path:
     """Set the environment to the sandbox of the module and an empty cache."""
     del shared_account  # needed only for its effect
     monkeypatch.setenv("QODERDATA_CACHE_DIR", str(tmp_path / "cache"))
+
+
+class Printed(NamedTuple):
+    """What a command printed."""
+
+    out: str
+    err: str
+
+
+@dataclass(frozen=True)
+class Invoke:
+    """A function that runs the command `qoderdata` in this process."""
+
+    capsys: pytest.CaptureFixture[str]
+
+    def __call__(self, words: str, *more: str, code: int | None = 0) -> Printed:
+        """Run the command, check its exit code (``None``: any), and return what it printed.
+
+        `words` are split at spaces, `more` are not.
+        """
+        from qoderdata.cli import main  # noqa: PLC0415 few tests need it
+
+        self.capsys.readouterr()
+        result = main([*words.split(), *more])
+        assert code is None or result == code
+        return Printed(*self.capsys.readouterr())
+
+    def json(self, words: str, *more: str, code: int | None = 0) -> Any:  # noqa: ANN401 any JSON value
+        """Run the command with ``--json``, and return the value that it printed."""
+        return json.loads(self(words, *more, "--json", code=code).out)
+
+
+@pytest.fixture
+def invoke(capsys: pytest.CaptureFixture[str]) -> Invoke:
+    """Return a function that runs the command `qoderdata` in this process."""
+    return Invoke(capsys)
 
 
 @pytest.fixture(autouse=True)
