@@ -117,6 +117,23 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> FastClock:
     return fast
 
 
+@pytest.fixture
+def real_clock(monkeypatch: pytest.MonkeyPatch, clock: FastClock) -> None:
+    """Use the real clock for all clients that the test makes, as the timeouts of sockets do."""
+    del clock  # replaced
+    monkeypatch.setattr(retries, "SYSTEM", retries.SystemClock())
+
+
+@pytest.fixture
+def clean_memory() -> Iterator[None]:
+    """Remove all files in memory (``memory://``) at the end of the test."""
+    from fsspec.implementations.memory import MemoryFileSystem  # noqa: PLC0415 few tests need it
+
+    yield
+    MemoryFileSystem.store.clear()
+    MemoryFileSystem.pseudo_dirs[:] = [""]
+
+
 @pytest.fixture(scope="session", autouse=True)
 def no_fsync() -> Iterator[None]:
     """Replace `os.fsync` by a function that does nothing, for speed; processes that tests start keep it."""

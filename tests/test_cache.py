@@ -27,7 +27,7 @@ from qoderdata.files import Folder
 from qoderdata.schema import DEPLOYMENTS, RUNS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
 FETCHED_AT = datetime(2026, 6, 15, 1, 30, 20, 123456, tzinfo=UTC)
 NAME = "deployments-0123456789abcdef01234567.parquet"
@@ -48,11 +48,10 @@ def answer() -> cache.CachedTable:
 
 
 @pytest.fixture(params=["local", "url"])
-def folder(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Folder]:
+def folder(request: pytest.FixtureRequest, tmp_path: Path, clean_memory: None) -> Folder:
     """Return a folder that does not exist yet."""
-    yield Folder(tmp_path / "cache" / "queries" if request.param == "local" else "memory://cache/queries")
-    MemoryFileSystem.store.clear()
-    MemoryFileSystem.pseudo_dirs[:] = [""]
+    del clean_memory  # needed only for its effect
+    return Folder(tmp_path / "cache" / "queries" if request.param == "local" else "memory://cache/queries")
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from qoderdata import errors
-from qoderdata.client import Client, retries
+from qoderdata.client import Client
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -97,13 +97,7 @@ def server(first: bytes, then: Iterable[bytes], *, every: float, tls: bool = Fal
         thread.join()
 
 
-@pytest.fixture
-def _real_clock(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Use the real clock, as the socket timeouts do."""
-    monkeypatch.setattr(retries, "SYSTEM", retries.SystemClock())
-
-
-@pytest.mark.usefixtures("_real_clock")
+@pytest.mark.usefixtures("real_clock")
 class TestTimeLimit:
     @pytest.mark.parametrize("part", SLOW_RESPONSES)
     def test_slow_endless_response_times_out(self, part: str) -> None:
@@ -183,7 +177,7 @@ class TestSizeLimit:
             tracemalloc.stop()
 
     @pytest.mark.parametrize("part", FAST_RESPONSES)
-    @pytest.mark.usefixtures("_real_clock")
+    @pytest.mark.usefixtures("real_clock")
     def test_fast_endless_response_is_stopped_by_the_size_limit(self, part: str) -> None:
         """In each part of a response the size limit is reached long before the time limit."""
         first, then = FAST_RESPONSES[part]

@@ -16,6 +16,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from conftest import ScriptedService
 from qoderdata import errors
 from qoderdata.client import Client
 from qoderdata.pages import walk
@@ -23,17 +24,12 @@ from qoderdata.pages import walk
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from conftest import FastClock, ScriptedService
+    from conftest import FastClock
 
     Answer = bytes | Callable[[socket.socket], None]
 
 
-def answer(status: int = 200, body: bytes = b"{}", **headers: str) -> bytes:
-    """Return an HTTP response; ``_`` in the name of a header stands for ``-``."""
-    lines = {"Content-Length": str(len(body)), "x-request-id": "req_1"}
-    lines |= {name.replace("_", "-"): value for name, value in headers.items()}
-    head = "".join(f"{name}: {value}\r\n" for name, value in lines.items())
-    return f"HTTP/1.1 {status} Scripted\r\n{head}\r\n".encode() + body
+answer = ScriptedService.answer
 
 
 def then_close(head: bytes) -> Answer:

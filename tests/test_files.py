@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from fsspec.implementations.memory import MemoryFileSystem
 
 from qoderdata.errors import CacheError
 from qoderdata.files import Folder, check_ending, replace
@@ -290,14 +289,10 @@ class TestCheckEnding:
 
 
 @pytest.fixture(params=["local", "url"])
-def folder(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Folder]:
+def folder(request: pytest.FixtureRequest, tmp_path: Path, clean_memory: None) -> Folder:
     """Return a folder that does not exist yet."""
-    if request.param == "local":
-        yield Folder(tmp_path / "cache" / "inner")
-    else:
-        yield Folder("memory://cache/inner")
-        MemoryFileSystem.store.clear()
-        MemoryFileSystem.pseudo_dirs[:] = [""]
+    del clean_memory  # needed only for its effect
+    return Folder(tmp_path / "cache" / "inner" if request.param == "local" else "memory://cache/inner")
 
 
 def text(folder: Folder, name: str) -> bytes | None:

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 import pytest
-from fsspec.implementations.memory import MemoryFileSystem
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -22,9 +21,9 @@ from qoderdata import history
 from qoderdata.decode import from_records
 from qoderdata.errors import CacheError, CacheWarning
 from qoderdata.files import Folder
-from qoderdata.load import lists
 from qoderdata.sandbox import Sandbox
 from qoderdata.schema import DEPLOYMENTS
+from tests.wall_clock import WallClock, set_wall_clock
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -37,23 +36,12 @@ START = datetime(2026, 6, 15, 6, tzinfo=UTC)
 IDENTITY: Account = {"base_url": "http://127.0.0.1/x", "workspace_id": None, "account": "a"}
 
 
-class Clock(datetime):
-    """A clock that shows the time that a test sets."""
-
-    moment = START
-
-    @classmethod
-    def now(cls, tz: Any = None) -> datetime:  # type: ignore[override] # noqa: ANN401
-        return cls.moment.astimezone(tz)
+pytestmark = pytest.mark.usefixtures("clean_memory")
 
 
 @pytest.fixture(autouse=True)
-def _fixed_clock(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr(lists, "datetime", Clock)
-    monkeypatch.setattr(Clock, "moment", START)
-    yield
-    MemoryFileSystem.store.clear()
-    MemoryFileSystem.pseudo_dirs[:] = [""]
+def _fixed_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    set_wall_clock(monkeypatch, START, "load.lists")
 
 
 @pytest.fixture
@@ -78,7 +66,7 @@ def table(rows: int, **facts: Any) -> pa.Table:  # noqa: ANN401
 
 
 def pull(client: qd.Client, folder: Path | str, at: datetime = START, **filters: Any) -> pd.DataFrame:  # noqa: ANN401
-    Clock.moment = at
+    WallClock.moment = at
     return qd.load_deployments(client=client, cache_dir=folder, refresh=True, **filters)
 
 
