@@ -7,7 +7,6 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from qoderdata.errors import MissingColumnError
 from qoderdata.frames import flatten_deployments
 from qoderdata.sandbox import Sandbox
 from qoderdata.timelines import describe_schedule, schedule_lints
@@ -203,18 +202,6 @@ def test_the_checked_year_begins_now_or_at_start() -> None:
     assert " 2019-03-10 " in detail
     with pytest.raises(ValueError, match=r"start=.*no time zone"):
         schedule_lints(df, start="2026-06-15")
-
-
-def test_the_argument_is_not_changed() -> None:
-    df = flatten_deployments([deployment("*/7 * * * *")])
-    copy = df.copy(deep=True)
-    schedule_lints(df, start=START)
-    pd.testing.assert_frame_equal(df, copy)
-
-
-def test_a_missing_column_is_named() -> None:
-    with pytest.raises(MissingColumnError, match="schedule_expression"):
-        schedule_lints(flatten_deployments([]).drop(columns="schedule_expression"))
 
 
 def test_a_checked_year_beyond_9999_is_refused() -> None:
