@@ -21,6 +21,7 @@ from qoderdata.errors import CacheWarning, DataQualityWarning
 from qoderdata.load import refresh
 from qoderdata.load.runs import load_runs
 from qoderdata.load.sessions import load_sessions
+from tests.runs_store import FakeClient
 from tests.wall_clock import WallClock, set_wall_clock
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ START = datetime(2026, 6, 1, tzinfo=UTC)
 
 
 @dataclass
-class FakeService:
+class FakeService(FakeClient):
     """A fake client that returns pages of 100 from a list that a test can put into any order.
 
     A cursor is the id of a page's last run or, with `offset_cursors`, the number of runs after the page.
@@ -48,18 +49,6 @@ class FakeService:
     created: int = 0
     pages: int = 0
     offset_cursors: bool = False
-    base_url: str = "https://service.test"
-    workspace_id: str | None = None
-    account: str = "someone"
-    page_limit: int | None = 100
-    max_pages: int = 1_000_000
-
-    @property
-    def identity(self) -> dict[str, str | None]:
-        return {"base_url": self.base_url, "workspace_id": self.workspace_id, "account": self.account}
-
-    def mask(self, text: str) -> str:
-        return text
 
     def make(self, count: int, **facts: Any) -> list[Run]:  # noqa: ANN401
         """Return new runs, newest first, that are not in the list."""
