@@ -10,6 +10,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from unittest.mock import Mock
 
 import duckdb
 import pandas as pd
@@ -323,13 +324,6 @@ def test_file_in_place_of_the_folder_causes_one_warning(
     assert (tmp_path / "file").read_text() == "the user's own"
 
 
-def raise_error(error: BaseException) -> Callable[..., Any]:
-    def fail(*_: object, **__: object) -> None:
-        raise error
-
-    return fail
-
-
 WRITE_STEPS = [
     (os, "open"),
     (os, "fsync"),
@@ -360,7 +354,7 @@ def test_failed_write_warns_and_leaves_the_old_file(
     error: Exception,
 ) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr(*step, raise_error(error))
+        patch.setattr(*step, Mock(side_effect=error))
         with pytest.warns(CacheWarning, match="the answer was not cached.* to a folder that can be written$"):
             cache.write(local_folder, NAME, cache.CachedTable(DEPLOYMENTS.arrow.empty_table(), FETCHED_AT))
     assert [path.name for path in path_of(local_folder).parent.iterdir()] == [NAME]
@@ -378,7 +372,7 @@ def test_interrupted_write_leaves_the_old_file(
     interruption: type[BaseException],
 ) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr(*step, raise_error(interruption()))
+        patch.setattr(*step, Mock(side_effect=interruption()))
         with pytest.raises(interruption):
             cache.write(local_folder, NAME, cache.CachedTable(DEPLOYMENTS.arrow.empty_table(), FETCHED_AT))
     assert [path.name for path in path_of(local_folder).parent.iterdir()] == [NAME]
@@ -395,7 +389,7 @@ def test_custom_exception_of_an_object_store_causes_a_warning(
     folder = Folder("memory://odd/queries")
     cache.write(folder, NAME, answer)
     for method in ("_open", "cat_file", "pipe_file"):
-        monkeypatch.setattr(MemoryFileSystem, method, raise_error(ObjectStoreError("no credentials")))
+        monkeypatch.setattr(MemoryFileSystem, method, Mock(side_effect=ObjectStoreError("no credentials")))
     with pytest.warns(CacheWarning, match=r"cannot be written \(.*no credentials\)"):
         cache.write(folder, NAME, answer)
     with pytest.warns(CacheWarning, match="counts as absent: .*no credentials"):

@@ -15,6 +15,7 @@ from datetime import UTC, datetime
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import TYPE_CHECKING
+from unittest.mock import Mock
 
 import mistune
 import pandas as pd
@@ -488,8 +489,7 @@ def test_unexpected_exception_prints_a_traceback_and_returns_2(
     assert captured.err.endswith("\n")
 
 
-def interrupt(*_: object, **__: object) -> None:
-    raise KeyboardInterrupt
+interrupt = Mock(side_effect=KeyboardInterrupt)
 
 
 @pytest.mark.usefixtures("empty_cache")

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 from typing import TYPE_CHECKING
+from unittest.mock import Mock
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -216,13 +217,10 @@ class TestKeyboardInterrupt:
     def test_interrupt_during_a_wait_leaves_the_client_usable(
         self, service: ScriptedService, clock: FastClock, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        def interrupt(_seconds: float) -> None:
-            raise KeyboardInterrupt
-
         service.play(answer(503), answer())
         client = Client("pt-secret", service.base_url)
         with monkeypatch.context() as patch:
-            patch.setattr(clock, "sleep", interrupt)
+            patch.setattr(clock, "sleep", Mock(side_effect=KeyboardInterrupt))
             with pytest.raises(KeyboardInterrupt):
                 client.get_deployment("dep_1")
         assert client.get_deployment("dep_1") == {}
@@ -231,12 +229,8 @@ class TestKeyboardInterrupt:
         self, service: ScriptedService, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         client = Client("pt-secret", service.base_url)
-
-        def interrupt(*_: object) -> bytes:
-            raise KeyboardInterrupt
-
         with monkeypatch.context() as patch:
-            patch.setattr(client._transport, "_read", interrupt)
+            patch.setattr(client._transport, "_read", Mock(side_effect=KeyboardInterrupt))
             with pytest.raises(KeyboardInterrupt):
                 client.get_deployment("dep_1")
         assert client.get_deployment("dep_1") == {}

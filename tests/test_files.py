@@ -13,6 +13,7 @@ import sys
 import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from unittest.mock import Mock
 
 import pytest
 
@@ -262,10 +263,7 @@ class TestSpecialFiles:
 
 def test_full_disk_error_names_the_file(tmp_path: Path) -> None:
     """The error of Arrow has no file name."""
-
-    def write(_: object) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device")
-
+    write = Mock(side_effect=OSError(errno.ENOSPC, "No space left on device"))
     with pytest.raises(OSError, match="No space") as caught:
         replace(tmp_path / "file.csv", write)
     assert caught.value.__notes__ == [f"({tmp_path / 'file.csv'} was not written)"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import random
 import stat
@@ -10,6 +11,7 @@ import sys
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from unittest.mock import Mock
 
 import pandas as pd
 import pytest
@@ -286,11 +288,7 @@ def test_snapshot_files_are_private(client: qd.Client, tmp_path: Path) -> None:
 def test_full_disk_raises_and_keeps_earlier_snapshots(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     to = series(tmp_path)
     history.write(to, table(5), START)
-
-    def raise_disk_full(*_: object) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(os, "fsync", raise_disk_full)
+    monkeypatch.setattr(os, "fsync", Mock(side_effect=OSError(errno.ENOSPC, "No space left on device")))
     with pytest.raises(OSError, match="No space left"):
         history.write(to, table(6), START + timedelta(days=2))
     monkeypatch.undo()
