@@ -231,6 +231,7 @@ def test_table_without_runs_states_its_period(words: str, message: str, invoke: 
     [
         ("errors", "no run failed"),
         ("runs --errors", "no run failed"),
+        ("runs --failed", "no run failed"),
         ("unusual --threshold 99", "no run is unusual"),
     ],
 )

@@ -1259,7 +1259,7 @@ class TestCommand:
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, invoke: Invoke
     ) -> None:
         now = pd.Timestamp.now("UTC").floor("s").to_pydatetime()
-        with Sandbox(deployments=90, seed=11, runs=900, edition="D", now=now) as served:
+        with Sandbox(deployments=90, seed=11, runs=300, edition="D", now=now) as served:
             monkeypatch.setenv("QODER_PAT", served.pat)
             monkeypatch.setenv("QODER_MANAGED_BASE_URL", served.base_url)
             monkeypatch.setenv("QODERDATA_CACHE_DIR", str(tmp_path))
