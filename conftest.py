@@ -269,22 +269,22 @@ class Received:
 
 @dataclass
 class ScriptedService:
-    """A fake service on loopback with scripted responses: one for each request, the last one for all later ones.
+    """A fake service on loopback with given responses: one for each request, the last one for all later ones.
 
-    For invalid responses; valid ones come from the sandbox. A response is given as the bytes of the whole HTTP
-    response, or as a function that is called with the socket.
+    For invalid responses; valid ones come from the sandbox. A response is the bytes of the whole HTTP response, or
+    a function that is called with the socket.
     """
 
     base_url: str
-    script: list[bytes | Callable[[socket.socket], None]] = field(default_factory=list)
+    responses: list[bytes | Callable[[socket.socket], None]] = field(default_factory=list)
     requests: list[Received] = field(default_factory=list)
 
-    def play(self, *answers: bytes | Callable[[socket.socket], None]) -> None:
+    def respond_with(self, *responses: bytes | Callable[[socket.socket], None]) -> None:
         """Set the responses to the next requests."""
-        self.script[:] = answers
+        self.responses[:] = responses
 
     @staticmethod
-    def answer(status: int = 200, body: bytes = b"{}", **headers: str) -> bytes:
+    def response(status: int = 200, body: bytes = b"{}", **headers: str) -> bytes:
         """Return an HTTP response; ``_`` in the name of a header stands for ``-``."""
         given = {name.replace("_", "-"): value for name, value in headers.items()}
         lines = {"Content-Length": str(len(body)), "x-request-id": "req_scripted", **given}
@@ -312,13 +312,14 @@ def service() -> Iterator[ScriptedService]:
                         self.client_address[1],
                     )
                 )
-                answer = scripted.script.pop(0) if len(scripted.script) > 1 else scripted.script[0]
-            if callable(answer):
+                left = scripted.responses
+                response = left.pop(0) if len(left) > 1 else left[0]
+            if callable(response):
                 self.close_connection = True
                 with contextlib.suppress(OSError):
-                    answer(self.connection)
+                    response(self.connection)
             else:
-                self.wfile.write(answer)
+                self.wfile.write(response)
 
         def log_message(self, *_: object) -> None:
             """Log nothing."""
@@ -326,7 +327,7 @@ def service() -> Iterator[ScriptedService]:
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
         server.daemon_threads = True
         scripted = ScriptedService(f"http://127.0.0.1:{server.server_address[1]}/api/v1/cloud")
-        scripted.play(scripted.answer())
+        scripted.respond_with(scripted.response())
         thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
         thread.start()
         yield scripted

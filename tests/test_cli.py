@@ -726,7 +726,7 @@ def test_events_accepts_a_run_id_or_a_session_id(invoke: Invoke) -> None:
 def serve_events(service: ScriptedService, events: list[dict[str, Any]]) -> None:
     """Let the service return these events as one page."""
     ends = {"first_id": events[0]["id"], "last_id": events[-1]["id"], "has_more": False, "next_page": None}
-    service.play(service.answer(body=json.dumps({"data": events, **ends}).encode()))
+    service.respond_with(service.response(body=json.dumps({"data": events, **ends}).encode()))
 
 
 def test_events_table_shows_the_last_40_events(service: ScriptedService, invoke: Invoke) -> None:
@@ -770,7 +770,7 @@ def test_events_of_a_run_without_session_prints_the_error_of_the_run(
     service: ScriptedService, invoke: Invoke
 ) -> None:
     run = {"id": "drun_1", "session_id": None, "error": {"type": "agent_archived_error", "message": "gone\x1b[2J"}}
-    service.play(*[service.answer(body=json.dumps(run).encode())] * 3)
+    service.respond_with(*[service.response(body=json.dumps(run).encode())] * 3)
     header = ",".join(f'"{name}"' for name in qd.flatten_events([], "sess_1").columns)
     for form, nothing in (([], ""), (["--json"], "[]\n"), (["--csv"], f"{header}\n")):
         captured = invoke("events drun_1 --base-url", service.base_url, *form)

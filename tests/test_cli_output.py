@@ -588,7 +588,7 @@ def test_warnings_name_options_not_parameters(invoke: Invoke, monkeypatch: pytes
 def test_message_of_the_service_is_not_rewritten(service: ScriptedService, invoke: Invoke) -> None:
     text = "since=3 with offline=True. Call once without offline and make a new Client"
     for status, code in ((400, 4), (401, 3)):
-        service.play(service.answer(status, body=error_body("x", text)))
+        service.respond_with(service.response(status, body=error_body("x", text)))
         message = invoke("pull runs --refresh --base-url", service.base_url, code=code).err
         assert f": {text}. " in message
     assert message.count("make a new Client") == 1
@@ -604,7 +604,7 @@ def test_retry_messages_and_notes_name_options_not_parameters(
     service: ScriptedService, monkeypatch: pytest.MonkeyPatch, invoke: Invoke
 ) -> None:
     body = error_body("rate_limit_error", "Slow down with offline=True")
-    service.play(service.answer(429, body=body, retry_after_ms="1"), service.answer(403, body=body))
+    service.respond_with(service.response(429, body=body, retry_after_ms="1"), service.response(403, body=body))
     retry = invoke("pull runs --refresh --verbose --base-url", service.base_url, code=4).err.splitlines()[0]
     assert "Slow down with offline=True. The service asks to wait 0 s. Wait and try again. [" in retry
     assert "Trying again in" in retry

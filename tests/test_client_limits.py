@@ -155,7 +155,7 @@ class TestSizeLimit:
     ) -> None:
         body = compress(b" " * (50 * _LIMIT))
         assert len(body) < _LIMIT
-        service.play(send(service.answer(body=body, Content_Encoding=encoding)))
+        service.respond_with(send(service.response(body=body, Content_Encoding=encoding)))
         client = Client("pt-secret", service.base_url, max_response_bytes=_LIMIT)
         with pytest.raises(errors.APIResponseValidationError, match=r"more than 1048576 .*max_response_bytes"):
             client.get_deployment("dep_1")
@@ -166,7 +166,7 @@ class TestSizeLimit:
         import tracemalloc  # noqa: PLC0415 - only here
 
         body = gzip.compress(b" " * (60 * _LIMIT))
-        service.play(send(service.answer(body=body, Content_Encoding="gzip")))
+        service.respond_with(send(service.response(body=body, Content_Encoding="gzip")))
         client = Client("pt-secret", service.base_url, max_response_bytes=_LIMIT)
         tracemalloc.start()
         try:
@@ -192,7 +192,7 @@ class TestSizeLimit:
 
     @pytest.mark.parametrize("beyond", [0, 1])
     def test_body_of_exactly_the_limit_is_accepted(self, service: ScriptedService, beyond: int) -> None:
-        service.play(send(service.answer(body=b" " * (_LIMIT + beyond))))
+        service.respond_with(send(service.response(body=b" " * (_LIMIT + beyond))))
         client = Client("pt-secret", service.base_url, max_response_bytes=_LIMIT)
         if beyond:
             with pytest.raises(errors.APIResponseValidationError):
@@ -201,7 +201,8 @@ class TestSizeLimit:
             assert client.get("/deployments", {}, len) == _LIMIT
 
     def test_client_stays_usable_after_a_response_above_the_limit(self, service: ScriptedService) -> None:
-        service.play(send(service.answer(body=b" " * (2 * _LIMIT))), service.answer(body=b'{"id": "dep_1"}'))
+        too_large = service.response(body=b" " * (2 * _LIMIT))
+        service.respond_with(send(too_large), service.response(body=b'{"id": "dep_1"}'))
         client = Client("pt-secret", service.base_url, max_response_bytes=_LIMIT)
         with pytest.raises(errors.APIResponseValidationError):
             client.get_deployment("dep_1")
