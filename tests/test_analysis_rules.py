@@ -10,15 +10,7 @@ import pytest
 
 import qoderdata as qd
 from qoderdata.errors import MissingColumnError
-from tests.analysis_calls import (
-    CALLS,
-    DEPLOYMENTS,
-    MISSED,
-    RUNS,
-    SESSIONS,
-    TRIGGERS,
-    Function,
-)
+from tests.analysis_calls import CALLS, DEPLOYMENTS, MISSED, RUNS, SESSIONS, TRIGGERS, Function
 
 #: Calls whose rows do not come from the frame that they are given.
 ROWS_OF_ANOTHER_FRAME = {

@@ -324,13 +324,7 @@ def test_file_in_place_of_the_folder_causes_one_warning(
     assert (tmp_path / "file").read_text() == "the user's own"
 
 
-WRITE_STEPS = [
-    (os, "open"),
-    (os, "fsync"),
-    (Path, "replace"),
-    (pa, "OSFile"),
-    (pq, "ParquetWriter"),
-]
+WRITE_STEPS = [(os, "open"), (os, "fsync"), (Path, "replace"), (pa, "OSFile"), (pq, "ParquetWriter")]
 
 
 @pytest.mark.parametrize("step", WRITE_STEPS, ids=lambda step: step[1])

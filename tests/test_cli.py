@@ -251,10 +251,7 @@ def test_missed_lists_exactly_the_triggers_left_out(invoke: Invoke) -> None:
     } == expected
 
 
-@pytest.mark.parametrize(
-    ("fault", "code"),
-    [("401", 3), ("403", 4), ("404", 4), ("400", 4), ("redirect", 4)],
-)
+@pytest.mark.parametrize(("fault", "code"), [("401", 3), ("403", 4), ("404", 4), ("400", 4), ("redirect", 4)])
 def test_service_error_prints_one_line_and_returns_its_exit_code(
     fault: str, code: int, sandbox: Sandbox, invoke: Invoke
 ) -> None:

@@ -48,8 +48,7 @@ def team_of(sandbox: Sandbox) -> dict[str, str | None]:
 
 
 @pytest.mark.parametrize(
-    ("word", "key", "table"),
-    [("agent", "agent_id", "agents"), ("environment", "environment_id", "environments")],
+    ("word", "key", "table"), [("agent", "agent_id", "agents"), ("environment", "environment_id", "environments")]
 )
 def test_by_agent_groups_by_id_and_adds_names(
     word: str, key: str, table: str, sandbox: Sandbox, invoke: Invoke

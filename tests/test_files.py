@@ -230,10 +230,7 @@ class TestSpecialFiles:
 
     @pytest.mark.parametrize(
         ("stream", "names"),
-        [
-            ("stdout", ["/dev/stdout", "/dev/fd/1", "/proc/self/fd/1"]),
-            ("stderr", ["/dev/stderr", "/dev/fd/2"]),
-        ],
+        [("stdout", ["/dev/stdout", "/dev/fd/1", "/proc/self/fd/1"]), ("stderr", ["/dev/stderr", "/dev/fd/2"])],
         ids=["stdout", "stderr"],
     )
     @pytest.mark.parametrize("into", ["file", "pipe"])

@@ -321,9 +321,7 @@ def test_files_of_an_interrupted_commit_are_removed(store: TableStore, tmp_path:
     assert file_names(tmp_path, "**/*.tmp") == []
 
 
-def test_new_file_outside_the_manifest_is_kept_on_an_object_store(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_new_file_outside_the_manifest_is_kept_on_an_object_store(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("fsspec")
     folder = Folder("memory://store-leftovers")
     store = make_store(folder)
