@@ -131,6 +131,7 @@ def test_commands_without_findings_return_0(sandbox: Sandbox, invoke: Invoke) ->
         invoke(words)
 
 
+@pytest.mark.usefixtures("check_computed_once")
 def test_exit_codes_of_check(sandbox: Sandbox, invoke: Invoke) -> None:
     deployment = active_deployments(sandbox)[0]
     sandbox.create_runs(5, status="failed", deployment_id=deployment["id"])
