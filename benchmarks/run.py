@@ -24,7 +24,7 @@ NAMES = {
     OURS: "**qoderdata** `load_deployments`",
     "naive": "requests, `json_normalize`, `to_datetime`, `to_parquet`",
     "polars_pages": "requests, Polars `read_json` a page",
-    "floor": "the floor: requests, `orjson.loads`, nothing kept",
+    "floor": "the lower bound: requests, `orjson.loads`, nothing kept",
     "sdk": "the official SDK, `json_normalize`",
     "runs_qoderdata": "**qoderdata** `load_runs`, `run_failure_rates`",
     "runs_naive": "requests, `json_normalize`, `to_datetime`, `to_parquet`, `groupby`",

@@ -19,7 +19,7 @@ from qoderdata.formatting import (
     one_line,
     tell_apart,
 )
-from qoderdata.frames import fetched_at, rows_before
+from qoderdata.frames import fetched_at, flatten_runs, rows_before
 from qoderdata.outcomes import STATUSES, is_assumed, is_unknown
 from qoderdata.parsing import Instant, Span, check_count, check_number, parse_instant, parse_span, parse_zone
 from qoderdata.summaries import compare_periods, failure_streaks, session_costs, unusual_runs
@@ -184,15 +184,15 @@ def check(
         *_schedules(unreadable, active, names),
         *_incomplete(df, runs, sessions, end, tz, doubtful=doubtful),
     ]
+    found += _failing(flatten_runs([]) if runs is None else runs, active, names, tz, streak=streak)
     if runs is None:
-        found += _failing_by_counters(active, names, streak=streak)
+        found += _without_counters(active)
     else:
         cut = parse_span(since, name="since")
-        found += _failing(runs, active, names, tz, streak=streak)
         readable = live[~live["id"].isin(unreadable["deployment_id"])]
         read_at = min(end, fetched_at(runs) or end)
         if end - cut < read_at:
-            found += _missed(readable, runs, names, tz, snapshots=snapshots, window=(end - cut, read_at))
+            found += _missed(readable, runs, names, tz, snapshots=snapshots, since=end - cut, until=read_at)
         found += _stuck(runs, live, names, now=read_at)
         found += _worse(runs, active, names, recent=recent, until=end)
     if sessions is not None:
@@ -275,7 +275,9 @@ def _failing(
         }
         has_error, length = isinstance(row.error_type, str), int(row.streak)
         if begin is None and not has_error:
-            detail = _failed(facts["name"], length)
+            detail = ngettext(
+                "{name} failed {count} time in a row.", "{name} failed {count} times in a row.", length, **facts
+            )
         elif begin is None:
             detail = ngettext(
                 "{name} failed {count} time in a row, the last one with {error}.",
@@ -300,23 +302,11 @@ def _failing(
         yield _Finding("failing", row.deployment_id, detail, begin, row.streak)
 
 
-def _failed(name: str, length: int) -> str:
-    return ngettext(
-        "{name} failed {count} time in a row.", "{name} failed {count} times in a row.", length, name=name
-    )
-
-
-def _failing_by_counters(active: pd.DataFrame, names: dict[str, str], *, streak: int) -> Iterator[_Finding]:
+def _without_counters(active: pd.DataFrame) -> Iterator[_Finding]:
     column = "stats_consecutive_failures"
-    if column not in active.columns or active[column].isna().all():
-        if len(active):
-            yield _Finding(
-                "incomplete_data", None, _("Without runs it is not known which deployments are failing."), None, 3
-            )
-        return
-    failing = active[active[column].ge(streak).fillna(value=False)]
-    for id_, length in zip(failing["id"], failing[column], strict=True):
-        yield _Finding("failing", id_, _failed(names[id_], int(length)), None, length)
+    if len(active) and (column not in active.columns or active[column].isna().all()):
+        detail = _("Without runs it is not known which deployments are failing.")
+        yield _Finding("incomplete_data", None, detail, None, 3)
 
 
 def _paused(live: pd.DataFrame, names: dict[str, str], tz: str) -> Iterator[_Finding]:
@@ -345,9 +335,10 @@ def _missed(
     tz: str,
     *,
     snapshots: Sequence[pd.DataFrame] | None,
-    window: tuple[datetime, datetime],
+    since: datetime,
+    until: datetime,
 ) -> Iterator[_Finding]:
-    missed = missed_triggers(live, runs, since=window[0], until=window[1], snapshots=snapshots)
+    missed = missed_triggers(live, runs, since=since, until=until, snapshots=snapshots)
     missed = missed[missed["certain"]]
     for id_, times in missed.groupby("deployment_id", sort=False)["scheduled_at"]:
         first, last = times.iloc[0], times.iloc[-1]
@@ -400,8 +391,7 @@ def _worse(
     with warnings.catch_warnings(action="ignore", category=UnknownOutcomesWarning):  # `_incomplete` says it
         compared = compare_periods(runs, recent=recent, until=until)
     worse = compared[compared["verdict"].eq("worse") & compared.index.isin(active["id"])]
-    begin = pd.Timestamp(until) - parse_span(recent, name="recent")
-    length = format_duration(parse_span(recent, name="recent"))
+    length = parse_span(recent, name="recent")
     for row in _rows(worse):
         detail = _(
             "{name} failed {failed} of {decided} runs in the last {length} ({rate}), and {failed_before} of "
@@ -409,13 +399,13 @@ def _worse(
             name=names[row.Index],
             failed=row.recent_failed,
             decided=row.recent_decided,
-            length=length,
+            length=format_duration(length),
             rate=format_percent(row.recent_rate),
             failed_before=row.baseline_failed,
             decided_before=row.baseline_decided,
             rate_before=format_percent(row.baseline_rate),
         )
-        yield _Finding("worse", row.Index, detail, begin, row.change_low)
+        yield _Finding("worse", row.Index, detail, pd.Timestamp(until) - length, row.change_low)
 
 
 def _over_budget(

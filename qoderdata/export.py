@@ -147,8 +147,8 @@ def export_csv(frame: Any, path: str | Path, *, spreadsheet_safe: bool = True) -
     files.replace(path, write)
 
 
-def csv_text(frame: Any, *, spreadsheet_safe: bool = True) -> str:  # noqa: ANN401 - as `export_csv`
-    """Return a frame as CSV text: the same that `export_csv` writes to a file.
+def csv_text(frame: Any) -> str:  # noqa: ANN401 - as `export_csv`
+    """Return a frame as CSV text: the same that `export_csv` writes to a file, safe for spreadsheets.
 
     Examples
     --------
@@ -159,7 +159,7 @@ def csv_text(frame: Any, *, spreadsheet_safe: bool = True) -> str:  # noqa: ANN4
     <BLANKLINE>
     """
     sink = pa.BufferOutputStream()
-    _write_csv(frame, sink, safe=spreadsheet_safe)
+    _write_csv(frame, sink, safe=True)
     return sink.getvalue().to_pybytes().decode()
 
 

@@ -155,8 +155,7 @@ def cost_forecast(
 def _t_quantile(degrees: int, confidence: float) -> float:
     """Return the bound below which the absolute value of Student's t lies with a probability.
 
-    For few degrees the distribution function is a finite sum, which is inverted by bisection (Abramowitz and
-    Stegun 1964, 26.7.3 and 26.7.4); for many, the quantile is a series around the normal one (26.7.5).
+    Abramowitz and Stegun 1964: a series for many degrees (26.7.5), a finite sum for few (26.7.3, 26.7.4).
     """
     if degrees > _MANY_DEGREES:
         z = NormalDist().inv_cdf((1 + confidence) / 2)

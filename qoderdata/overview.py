@@ -37,7 +37,6 @@ class Today:
     Credits are missing there too, and where no session has them.
     """
 
-    begin: pd.Timestamp
     runs: int
     completed: int
     failed: int
@@ -157,7 +156,6 @@ def _today(runs: pd.DataFrame, sessions: pd.DataFrame | None, begin: pd.Timestam
         # Without sessions there is no row, and the sum is 0; a row without credits has no sum.
         count, total, unknown = len(created), costs["credits"].sum(min_count=len(costs)), costs["unknown"].sum()
     return Today(
-        begin=begin,
         runs=len(since),
         completed=int(rates["completed"].sum()),
         failed=int(rates["failed"].sum()),

@@ -71,9 +71,8 @@ def parse(words: list[str]) -> None:
 
 def test_list_of_commands() -> None:
     assert {words[0] for words in LEAF_COMMANDS} == {
-        "demo", "pull", "check", "top", "changes", "failures", "runs", "compare", "errors", "unusual", "costs",
-        "forecast",
-        "triggers", "missed", "events", "report", "export", "sandbox", "cache",
+        "demo", "pull", "check", "top", "deployments", "changes", "failures", "runs", "compare", "errors",
+        "unusual", "costs", "forecast", "triggers", "missed", "events", "report", "export", "sandbox", "cache",
     }  # fmt: skip
     assert {words[1] for words in LEAF_COMMANDS if words[0] == "pull"} == {
         "deployments", "runs", "sessions", "agents", "environments",

@@ -119,6 +119,8 @@ def printed_lines(
 
 TABLES_WITHOUT_NAMES = [f"runs {SINCE}", f"runs {SINCE} --errors", f"triggers --start {NOW} --load 1h"]
 TABLES_WITH_NAMES = [
+    "deployments",
+    "deployments --by team --include-archived --tz Asia/Tokyo",
     "failures",
     "failures --by agent",
     "failures --by agent_id --by status",
@@ -616,7 +618,7 @@ def test_retry_messages_and_notes_name_options_not_parameters(
 
 @pytest.mark.filterwarnings("default")
 def test_advice_for_python_users_is_omitted(invoke: Invoke, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("qoderdata.plots.labels._fonts_for", lambda characters: ((), characters & {"e"}))
+    monkeypatch.setattr("qoderdata.plots.labels._fonts_for", lambda text: ([], set(text) & {"e"}))
     monkeypatch.setattr("matplotlib.figure.Figure.savefig", lambda *_, **__: None)
     monkeypatch.setattr(qd, "write_report", lambda *_, **__: None)
     message = invoke("demo --deployments 5").err

@@ -417,7 +417,7 @@ def test_top_0_is_refused(case: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "case", ["failure_rates", "run_failure_rates", "run_timeline", "costs", "costs_over_time"]
+    "case", ["failure_rates", "next_triggers", "run_failure_rates", "run_timeline", "costs", "costs_over_time"]
 )
 def test_labels_that_are_no_mapping_are_refused(case: str) -> None:
     with pytest.raises(TypeError, match=r"^labels must be a mapping of ids to texts, such as .*, not list$"):

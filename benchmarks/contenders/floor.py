@@ -1,4 +1,4 @@
-"""The floor: fetch and decode every page, and keep nothing."""
+"""The lower bound: fetch and decode every page, and keep nothing."""
 
 import sys
 

@@ -38,6 +38,7 @@ from qoderdata.cli.check import check
 from qoderdata.cli.compare import compare
 from qoderdata.cli.costs import costs
 from qoderdata.cli.demo import demo
+from qoderdata.cli.deployments import deployments
 from qoderdata.cli.errors import errors
 from qoderdata.cli.events import events
 from qoderdata.cli.export import export
@@ -96,8 +97,8 @@ def commands() -> None:
 
 
 for _command in (
-    demo, pull, check, top, changes, failures, runs, compare, errors, unusual, costs, forecast, triggers, missed,
-    events, report, export, sandbox, cache,
+    demo, pull, check, top, deployments, changes, failures, runs, compare, errors, unusual, costs, forecast,
+    triggers, missed, events, report, export, sandbox, cache,
 ):  # fmt: skip
     commands.add_command(_command)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING
 
 import click
@@ -56,10 +57,8 @@ def _before(service: Service, since: str) -> tuple[pd.DataFrame | None, bool, bo
     """Return the frame to compare with, whether it has archived deployments, and whether it is as old as asked."""
     account = service.account
     for is_archived in (True, False):
-        try:
+        with contextlib.suppress(CacheError):
             return qd.load_deployments(as_of=since, include_archived=is_archived, **account), is_archived, True
-        except CacheError:
-            continue
     listed = qd.snapshots(**account)
     if listed.empty:
         return None, True, False

@@ -12,7 +12,7 @@ from qoderdata.cli import options, output
 from qoderdata.cli.output import MINOR, Output, TableColumn
 from qoderdata.cli.service import Service, run_service_options
 from qoderdata.errors import PermissionDeniedError
-from qoderdata.formatting import counted, format_time
+from qoderdata.formatting import counted
 from qoderdata.parsing import parse_span
 
 if TYPE_CHECKING:
@@ -20,6 +20,12 @@ if TYPE_CHECKING:
 
 #: Runs are read this far back at least, so that streaks and typical durations are known.
 _LEAST = timedelta(days=30)
+_COLUMNS = [
+    TableColumn("severity", "severity", "fixed", is_alert=lambda row: row.severity == "error"),
+    TableColumn("what", "detail", "prose", readable=60),
+    TableColumn("since", "since", "time", optional=MINOR),
+    TableColumn("deployment", "deployment_id", "id", optional=MINOR),
+]
 
 
 @options.command("check", example="qoderdata check --since 1D --fail-on warning")
@@ -73,14 +79,8 @@ def check(
     found = options.spell_findings(found)
     waiting = int(runs["status"].eq("waiting").sum())
     notes = [f"waiting for a person: {counted(waiting, 'run')}; see `qoderdata top`"] if waiting else []
-    columns = [
-        TableColumn("severity", lambda row: row.severity, "fixed", is_alert=lambda row: row.severity == "error"),
-        TableColumn("what", lambda row: row.detail, "prose", readable=60),
-        TableColumn("since", lambda row: format_time(row.since, result.tz), "fixed", optional=MINOR),
-        TableColumn("deployment", lambda row: row.deployment_id, "id", optional=MINOR),
-    ]
     verdict = "nothing is wrong" if len(deployments) else "nothing is wrong, as there are no deployments"
-    result.print_frame(found, columns, empty="; ".join([verdict, *notes]), notes=notes)
+    result.print_frame(found, _COLUMNS, empty="; ".join([verdict, *notes]), notes=notes)
     is_failure = found["severity"].eq("error") if fail_on == "error" else found["severity"].notna()
     return options.FOUND if is_failure.any() else 0
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from datetime import UTC, datetime
-from typing import Any
 
 import click
 
@@ -14,7 +13,7 @@ from qoderdata.cli import grouping, options
 from qoderdata.cli.output import Output, TableColumn
 from qoderdata.cli.runs import RATES_OF
 from qoderdata.cli.service import Service, run_service_options
-from qoderdata.formatting import MISSING, format_milliseconds, format_percent, format_time
+from qoderdata.formatting import MISSING, format_time
 
 
 @options.command("compare", example="qoderdata compare --recent 7D --by team")
@@ -51,27 +50,23 @@ def compare(
     result.print_frame(found, columns, empty=f"there are no runs; {periods}", notes=[periods, RATES_OF])
 
 
-def _share(failed: Any, decided: Any) -> str:  # noqa: ANN401 - integers of pandas
-    return f"{failed:,}/{decided:,}"
-
-
-def _points(low: float, high: float | None = None) -> str:
-    """Write a difference of rates, or its interval, in percentage points."""
-    if math.isnan(low):
+def _points(*differences: float) -> str:
+    """Write a difference of rates, or the bounds of its interval, in percentage points."""
+    if math.isnan(differences[0]):
         return MISSING
-    return f"{100 * low:+.1f}" if high is None else f"{100 * low:+.1f} to {100 * high:+.1f}"
+    return " to ".join(f"{100 * difference:+.1f}" for difference in differences)
 
 
 _COLUMNS = [
-    TableColumn("failed", lambda row: _share(row.recent_failed, row.recent_decided), "number", optional=3),
-    TableColumn("rate", lambda row: format_percent(row.recent_rate), "number"),
+    TableColumn("failed", lambda row: f"{row.recent_failed:,}/{row.recent_decided:,}", "number", optional=3),
+    TableColumn("rate", "recent_rate", "percent"),
     TableColumn(
-        "failed before", lambda row: _share(row.baseline_failed, row.baseline_decided), "number", optional=4
+        "failed before", lambda row: f"{row.baseline_failed:,}/{row.baseline_decided:,}", "number", optional=4
     ),
-    TableColumn("rate before", lambda row: format_percent(row.baseline_rate), "number", optional=1),
+    TableColumn("rate before", "baseline_rate", "percent", optional=1),
     TableColumn("change in points", lambda row: _points(row.change), "number"),
     TableColumn("95 % interval", lambda row: _points(row.change_low, row.change_high), "number", optional=1),
-    TableColumn("verdict", lambda row: row.verdict, "fixed", is_alert=lambda row: row.verdict == "worse"),
-    TableColumn("median duration", lambda row: format_milliseconds(row.recent_p50_ms), "number", optional=5),
-    TableColumn("median before", lambda row: format_milliseconds(row.baseline_p50_ms), "number", optional=6),
+    TableColumn("verdict", "verdict", "fixed", is_alert=lambda row: row.verdict == "worse"),
+    TableColumn("median duration", "recent_p50_ms", "milliseconds", optional=5),
+    TableColumn("median before", "baseline_p50_ms", "milliseconds", optional=6),
 ]

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import qoderdata as qd
 from qoderdata.cli import grouping, options
-from qoderdata.cli.output import Output, TableColumn, columns_where_any, window_columns
+from qoderdata.cli.output import WINDOW, Output, TableColumn, columns_where_any
 from qoderdata.cli.service import Service, service_options
-from qoderdata.formatting import MISSING, counted, format_count, format_credits, format_percent
+from qoderdata.formatting import MISSING, counted, format_credits
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -38,37 +38,35 @@ def costs(
     groups = grouping.Groups(by or (["deployment"] if freq is None else []), "sessions", service)
     sessions = groups.add_names(service.load(qd.load_sessions, **window))
     found = qd.session_costs(sessions, by=groups.keys or None, freq=freq, tz=result.tz)
-    columns = [*groups.columns(found), *window_columns(found, result.tz), *_columns(found)]
-    total = qd.session_costs(sessions, by=None)
-    notes = [*_notes(sessions, total, by=groups.keys), *period]
+    unknown = columns_where_any(found, "unknown", "usage unknown")
+    columns = [*groups.columns(found), *([WINDOW] if freq is not None else []), *_COLUMNS, *unknown]
+    notes = [*_notes(sessions, groups.keys), *period]
     result.print_frame(
         found, columns, empty=options.nothing_in(period, "sessions"), notes=notes, newest=freq is not None
     )
 
 
-def _notes(sessions: pd.DataFrame, total: pd.DataFrame, *, by: list[str]) -> list[str]:
-    if total.empty:
+def _notes(sessions: pd.DataFrame, by: list[str]) -> list[str]:
+    if sessions.empty:
         return []
+    total = qd.session_costs(sessions, by=None).iloc[0]
     manual = int(sessions["deployment_id"].isna().sum()) if "deployment_id" in by else 0
-    row = total.iloc[0]
-    unknown = int(row["unknown"])
-    known = int(row["sessions"]) - unknown
+    unknown = int(total["unknown"])
+    known = int(total["sessions"]) - unknown
     more = f"; the usage of {unknown:,} more is not known" if unknown else ""
     notes = [
-        f"{format_credits(row['credits'])} credits in {counted(known, 'session')}{more}"
+        f"{format_credits(total['credits'])} credits in {counted(known, 'session')}{more}"
         if known
         else f"the usage of {counted(unknown, 'session')} is not known"
     ]
     return [*notes, f"{MISSING}: {counted(manual, 'session')} without a deployment"] if manual else notes
 
 
-def _columns(costs: pd.DataFrame) -> list[TableColumn]:
-    return [
-        TableColumn("sessions", lambda row: format_count(row.sessions), "number"),
-        TableColumn("credits", lambda row: format_credits(row.credits), "number"),
-        TableColumn("share", lambda row: format_percent(row.share), "number", optional=1),
-        TableColumn("median a session", lambda row: format_credits(row.credits_p50), "number", optional=2),
-        TableColumn("95th percentile", lambda row: format_credits(row.credits_p95), "number", optional=3),
-        TableColumn("highest", lambda row: format_credits(row.credits_max), "number", optional=2),
-        *columns_where_any(costs, "unknown", "usage unknown"),
-    ]
+_COLUMNS = [
+    TableColumn("sessions", "sessions", "count"),
+    TableColumn("credits", "credits", "credits"),
+    TableColumn("share", "share", "percent", optional=1),
+    TableColumn("median a session", "credits_p50", "credits", optional=2),
+    TableColumn("95th percentile", "credits_p95", "credits", optional=3),
+    TableColumn("highest", "credits_max", "credits", optional=2),
+]

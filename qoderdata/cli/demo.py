@@ -13,7 +13,7 @@ from qoderdata.cli import options
 from qoderdata.cli.failures import rate_columns
 from qoderdata.cli.output import MINOR, TableColumn, echo, print_table
 from qoderdata.cli.sandbox import account
-from qoderdata.cli.triggers import trigger_columns
+from qoderdata.cli.triggers import TRIGGER_COLUMNS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 _SHOWN = 8
 _HORIZON = "24h"
 _NAME_AND_ID = [
-    TableColumn("name", lambda row: row.name),
-    TableColumn("id", lambda row: row.id, "id", optional=MINOR),
+    TableColumn("name", "name"),
+    TableColumn("id", "id", "id", optional=MINOR),
 ]
 
 
@@ -68,7 +68,7 @@ def demo(*, account: dict[str, Any], out: Path) -> None:
     triggers = qd.next_triggers(deployments, _HORIZON, start=now)
     title = "Who fails most, by lifetime counters" if has_counters else "Who fails most"
     _print_section(title, rates, [*_NAME_AND_ID, *rate_columns()])
-    _print_section(f"What fires in the next {_HORIZON}", triggers, trigger_columns("UTC"))
+    _print_section(f"What fires in the next {_HORIZON}", triggers, TRIGGER_COLUMNS)
 
     qd.export_parquet(deployments, out / "deployments.parquet")
     qd.export_csv(deployments, out / "deployments.csv")

@@ -11,7 +11,6 @@ import qoderdata as qd
 from qoderdata.cli import grouping, options
 from qoderdata.cli.output import MINOR, Output, TableColumn
 from qoderdata.cli.service import Service, run_service_options
-from qoderdata.formatting import format_count, format_percent, format_time
 
 _REACH = timedelta(days=14)
 _SHORT = "less than 14 days of runs cannot tell which errors are new"
@@ -41,7 +40,7 @@ def errors(
     found = qd.error_groups(runs, by=groups.keys or None)
     if only_new:
         found = found[found["is_new"]]
-    columns = [*groups.columns(found), *_columns(result.tz)]
+    columns = [*groups.columns(found), *_COLUMNS]
     times = runs["triggered_at"]
     is_short = len(runs) > 0 and times.max() - times.min() < _REACH
     if runs.empty:
@@ -53,15 +52,14 @@ def errors(
     result.print_frame(found, columns, empty=empty, notes=[*period, _SHORT] if is_short else period)
 
 
-def _columns(tz: str) -> list[TableColumn]:
-    return [
-        TableColumn("new", lambda row: "new" if row.is_new else "", "fixed", is_alert=lambda row: row.is_new),
-        TableColumn("failed", lambda row: format_count(row.count), "number"),
-        TableColumn("error", lambda row: row.error_type),
-        TableColumn("message", lambda row: row.message, "prose"),
-        TableColumn("share", lambda row: format_percent(row.share), "number", optional=3),
-        TableColumn("deployments", lambda row: format_count(row.deployments), "number", optional=4),
-        TableColumn("first seen", lambda row: format_time(row.first_seen, tz), "fixed", optional=5),
-        TableColumn("last seen", lambda row: format_time(row.last_seen, tz), "fixed", optional=2),
-        TableColumn("example", lambda row: row.example_run_id, "id", optional=MINOR),
-    ]
+_COLUMNS = [
+    TableColumn("new", lambda row: "new" if row.is_new else "", "fixed", is_alert=lambda row: row.is_new),
+    TableColumn("failed", "count", "count"),
+    TableColumn("error", "error_type"),
+    TableColumn("message", "message", "prose"),
+    TableColumn("share", "share", "percent", optional=3),
+    TableColumn("deployments", "deployments", "count", optional=4),
+    TableColumn("first seen", "first_seen", "time", optional=5),
+    TableColumn("last seen", "last_seen", "time", optional=2),
+    TableColumn("example", "example_run_id", "id", optional=MINOR),
+]

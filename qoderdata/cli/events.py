@@ -38,9 +38,14 @@ def events(id: str, *, types: tuple[str, ...], service: Service, result: Output)
         return
     frame = qd.load_events(session_id, types=list(types) or None, client=client)
     columns = [
-        TableColumn("#", lambda row: str(row.position), "number"),
+        TableColumn("#", "position", "number"),
         TableColumn("time", lambda row: format_seconds(row.processed_at, result.tz), "fixed", optional=1),
-        TableColumn("type", _type, "fixed", is_alert=lambda row: row.type == "session.error"),
+        TableColumn(
+            "type",
+            lambda row: truncate(one_line(row.type), _LONGEST_TYPE),
+            "fixed",
+            is_alert=lambda row: row.type == "session.error",
+        ),
         TableColumn("what", _what, "prose"),
     ]
     empty = f"session {one_line(session_id)} has no {'such ' if types else ''}events"
@@ -62,10 +67,6 @@ def _session_of(client: qd.Client, id: str) -> str | None:  # noqa: A002 - as ab
         why = f": {_joined(error.get('type'), error.get('message'))}" if isinstance(error, dict) else " yet"
         note(one_line(f"run {id} has no session{why}"))
     return session_id or None
-
-
-def _type(row: Any) -> str:  # noqa: ANN401 - a row
-    return truncate(one_line(row.type), _LONGEST_TYPE)
 
 
 def _what(row: Any) -> str:  # noqa: ANN401 - a row

@@ -7,9 +7,9 @@ from typing import Any
 
 import qoderdata as qd
 from qoderdata.cli import grouping, options
-from qoderdata.cli.output import Output, TableColumn
+from qoderdata.cli.output import RATE_INTERVAL, Output, TableColumn
 from qoderdata.cli.service import Service, run_service_options
-from qoderdata.formatting import counted, format_count, format_interval, format_percent, format_time
+from qoderdata.formatting import counted, format_time
 
 
 @options.command("failures", example="qoderdata failures --by agent --top 10")
@@ -60,9 +60,9 @@ def rate_columns(*, is_grouped: bool = False) -> list[TableColumn]:
     """Return the figures of `failure_rates` for people; of a group, the most failures in a row of a deployment."""
     in_a_row = "most in a row" if is_grouped else "failing in a row"
     return [
-        TableColumn("runs", lambda row: format_count(row.total_runs), "number"),
-        TableColumn("failed", lambda row: format_count(row.total_failures), "number"),
-        TableColumn("rate", lambda row: format_percent(row.failure_rate), "number"),
-        TableColumn("95 % interval", lambda row: format_interval(row.ci_low, row.ci_high), "number", optional=1),
-        TableColumn(in_a_row, lambda row: format_count(row.consecutive_failures), "number", optional=2),
+        TableColumn("runs", "total_runs", "count"),
+        TableColumn("failed", "total_failures", "count"),
+        TableColumn("rate", "failure_rate", "percent"),
+        RATE_INTERVAL,
+        TableColumn(in_a_row, "consecutive_failures", "count", optional=2),
     ]

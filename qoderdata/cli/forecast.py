@@ -9,7 +9,7 @@ import qoderdata as qd
 from qoderdata.cli import options
 from qoderdata.cli.output import DEPLOYMENT, Output, TableColumn
 from qoderdata.cli.service import Service, service_options
-from qoderdata.formatting import MISSING, counted, format_count, format_credits, format_duration, format_percent
+from qoderdata.formatting import MISSING, counted, format_credits, format_duration
 from qoderdata.parsing import parse_span
 
 if TYPE_CHECKING:
@@ -61,9 +61,9 @@ def _interval(row: Any) -> str:  # noqa: ANN401 - a row
 
 _COLUMNS = [
     *DEPLOYMENT,
-    TableColumn("triggers", lambda row: format_count(row.triggers), "number"),
-    TableColumn("credits expected", lambda row: format_credits(row.expected), "number"),
+    TableColumn("triggers", "triggers", "count"),
+    TableColumn("credits expected", "expected", "credits"),
     TableColumn("95 % interval", _interval, "number"),
-    TableColumn("sessions known", lambda row: format_count(row.sessions), "number", optional=1),
-    TableColumn("of the budget", lambda row: format_percent(row.budget_use), "number", optional=2),
+    TableColumn("sessions known", "sessions", "count", optional=1),
+    TableColumn("of the budget", "budget_use", "percent", optional=2),
 ]

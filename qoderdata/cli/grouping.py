@@ -59,18 +59,14 @@ class Groups:
             raise click.UsageError(f"--by {' --by '.join(by)}: two of them are the same")
         #: Keys of the deployments' metadata.
         self.metadata = [word for word in by if word not in {*columns, *WORDS, *_NAMES}]
-        lacks_environment = "environment_id" in self.keys and "environment_id" not in columns
-        if table != "deployments" and (self.metadata or lacks_environment):
-            deployments = service.deployments()
+        if table != "deployments":
+            if self.metadata or ("environment_id" in self.keys and "environment_id" not in columns):
+                deployments = service.deployments()
+            elif "deployment_id" in self.keys:
+                deployments = optional(service.deployments)
         if deployments is not None and self.metadata:
             _require(self.metadata, deployments, columns)
-        #: Deployments that tell the environment of each row, where the table does not.
-        self.environments_of = deployments if lacks_environment else None
-        lists = {}
-        if own in self.keys and own != "id":
-            lists["deployments"] = optional(service.deployments) if deployments is None else deployments
-        elif self.metadata and table != "deployments":
-            lists["deployments"] = deployments
+        lists = {"deployments": deployments}
         if "agent_id" in self.keys:
             lists["agents"] = optional(lambda: service.load(qd.load_agents))
         if "environment_id" in self.keys:
@@ -80,41 +76,35 @@ class Groups:
 
     def add_names(self, frame: pd.DataFrame) -> pd.DataFrame:
         """Return the frame with all columns of the groups and their names."""
-        if self.environments_of is not None:
-            environments = self.environments_of.drop_duplicates("id").set_index("id")["environment_id"]
-            found = environments.reindex(frame["deployment_id"]).array
-            frame = frame.assign(environment_id=found)
+        if "environment_id" in self.keys and "environment_id" not in frame.columns:
+            environments = self.lists["deployments"].drop_duplicates("id").set_index("id")["environment_id"]
+            frame = frame.assign(environment_id=environments.reindex(frame["deployment_id"]).array)
         if "deployment_id" in self.keys and "deployment_id" not in frame.columns:
             frame = frame.assign(deployment_id=frame["id"])
-        if not self.lists and not self.metadata:
+        if not self.lists:
             return frame
         named: pd.DataFrame = qd.with_names(frame, **self.lists, metadata=self.metadata)
         return named
 
     def columns(self, result: pd.DataFrame) -> list[TableColumn]:
         """Return the columns of the groups for people: names, and ids where there is room."""
-        present = [*(name for name in result.index.names if name is not None), *result.columns]
+        present = {*result.index.names, *result.columns}
         ids = [key for key in self.keys if key in _NAMES or key == "id"]
         shown = []
         for word, key in zip(self.words, self.keys, strict=True):
             name = "name" if len(ids) == 1 else _NAMES.get(key, "name")
-            cell = _first_text(present.index(key))
             if key in ids and name in present:
                 heading = "name" if key == "id" else word.removesuffix("_id")
-                shown.append(TableColumn(heading, _first_text(present.index(name), present.index(key))))
-                shown.append(TableColumn(key, cell, "id", optional=MINOR, follows_name=True))
+                shown.append(TableColumn(heading, _name_or_id(name, key)))
+                shown.append(TableColumn(key, key, "id", optional=MINOR, follows_name=True))
             else:
-                shown.append(TableColumn(word, cell, "id" if word.endswith("id") else "text"))
+                shown.append(TableColumn(word, key, "id" if word.endswith("id") else "text"))
         return shown
 
 
-def _first_text(*indexes: int) -> Callable[[Any], Any]:
-    """Return a function of a row: the first of these cells that is a text, else the last of them."""
-
-    def cell(row: Any) -> Any:  # noqa: ANN401 - a row
-        return next((row[index] for index in indexes if isinstance(row[index], str)), row[indexes[-1]])
-
-    return cell
+def _name_or_id(name: str, key: str) -> Callable[[Any], Any]:
+    """Return a function of a row: what is in the column of names, else in the column of ids."""
+    return lambda row: getattr(row, name) if isinstance(getattr(row, name), str) else getattr(row, key)
 
 
 def _columns_of(table: str) -> list[str]:

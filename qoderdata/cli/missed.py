@@ -14,6 +14,13 @@ from qoderdata.cli.service import Service, service_options
 from qoderdata.formatting import format_time
 from qoderdata.parsing import parse_bound, parse_span
 
+_TRIGGER = [TableColumn("should have fired", "scheduled_at", "time"), *DEPLOYMENT]
+_COLUMNS = [
+    *_TRIGGER,
+    TableColumn("certain", lambda row: "yes" if row.certain else "no", "fixed", is_alert=lambda row: row.certain),
+    TableColumn("reason", "reason", "prose"),
+]
+
 
 @options.command("missed", example="qoderdata missed --since 7D")
 @options.span_option("--grace", "How late a run may start (default 10min).", default="10min")
@@ -56,18 +63,7 @@ def missed(
         )
     period = f"from {format_time(begin, result.tz)} to {format_time(judged_until, result.tz)}"
     found = qd.missed_triggers(deployments, runs, since=since, until=until, grace=grace, snapshots=snapshots)
-    labels = [
-        TableColumn("should have fired", lambda row: format_time(row.scheduled_at, result.tz), "fixed"),
-        *DEPLOYMENT,
-    ]
-    columns = [
-        *labels,
-        TableColumn(
-            "certain", lambda row: "yes" if row.certain else "no", "fixed", is_alert=lambda row: row.certain
-        ),
-        TableColumn("reason", lambda row: row.reason, "prose"),
-    ]
-    certain = result.name_rows(found[found["certain"]], labels, "certainly missed") if fail else []
+    certain = result.name_rows(found[found["certain"]], _TRIGGER, "certainly missed") if fail else []
     empty = options.empty_table_text(f"nothing was missed {period}", deployments, filters)
-    result.print_frame(found, columns, empty=empty, notes=[f"triggers {period}", *certain])
+    result.print_frame(found, _COLUMNS, empty=empty, notes=[f"triggers {period}", *certain])
     return options.FOUND if certain else 0

@@ -31,7 +31,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
     Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
-    _Option = tuple[str, dict[str, Any]]
 
 _WRITERS = (".csv", ".parquet")
 #: The name of a file or folder, which a shell completes; whether it can be used is found out elsewhere.
@@ -122,14 +121,6 @@ class CommandGroup(click.Group):
         return list(self.commands)
 
 
-class _GroupedOption(click.Option):
-    """An option that stands in a group of the help."""
-
-    def __init__(self, *args: Any, group: str, **kwargs: Any) -> None:  # noqa: ANN401 - as click has it
-        super().__init__(*args, **kwargs)
-        self.group = group
-
-
 def verbose_option() -> click.Option:
     """Return the option `--verbose`, which stands before or after the command."""
 
@@ -147,12 +138,7 @@ def command(name: str, *, example: str) -> Callable[[Callable[..., Any]], Comman
     return click.command(name, cls=Command, example=example)
 
 
-def option(declaration: str, **settings: Any) -> _Option:  # noqa: ANN401 - those of `click.option`
-    """Describe an option for `gather`."""
-    return declaration, settings
-
-
-def gather(argument: str, make: Callable[..., Any], *options: _Option, group: str) -> Decorator:
+def gather(argument: str, make: Callable[..., Any], *options: Decorator, group: str) -> Decorator:
     """Return the decorator that adds options to a command, and passes `make` of their values as one argument."""
 
     def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -161,14 +147,29 @@ def gather(argument: str, make: Callable[..., Any], *options: _Option, group: st
             given = {name: values.pop(name) for name in names}
             return function(**values, **{argument: make(**given)})
 
-        for declaration, settings in reversed(options):
-            gathered = click.option(*declaration.split(), cls=_GroupedOption, **{"group": group, **settings})(
-                gathered
-            )
+        # Click lists the options that were added last first.
+        names = [_add(option, gathered, group) for option in reversed(options)][::-1]
         return gathered
 
-    names = [declaration.split()[-1].lstrip("-").replace("-", "_") for declaration, _ in options]
     return decorate
+
+
+def in_group(title: str, option: Decorator) -> Decorator:
+    """Return the decorator that adds an option to a group of the help, whatever the group of `gather`."""
+
+    def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
+        _add(option, function, title)
+        return function
+
+    return decorate
+
+
+def _add(option: Decorator, function: Any, group: str) -> str:  # noqa: ANN401 - click adds an attribute
+    """Add an option, to a group of the help unless it is in one, and return the name of its value."""
+    option(function)
+    param = function.__click_params__[-1]
+    vars(param).setdefault("group", group)
+    return str(param.name)
 
 
 def spelled(text: str, command: click.Command | None = None, words: Sequence[str] | None = None) -> str:
@@ -223,17 +224,19 @@ def ended_by_signals() -> Iterator[None]:
 def deployment_filters(*, archived: bool = True) -> Decorator:
     """Add the filters of deployments, as `filters`; `archived`: with `--include-archived`."""
     options = [
-        option("--status", type=click.Choice(["active", "paused"]), help="Only deployments with this status."),
-        option("--agent", metavar="ID|NAME", help="Only deployments that start this agent."),
-        option(
+        click.option(
+            "--status", type=click.Choice(["active", "paused"]), help="Only deployments with this status."
+        ),
+        click.option("--agent", metavar="ID|NAME", help="Only deployments that start this agent."),
+        click.option(
             "--created-since",
             metavar="TIME|AGE",
             help="Only those created then or later, such as 2026-06-01T00:00Z.",
         ),
-        option("--created-until", metavar="TIME|AGE", help="Only those created before then."),
+        click.option("--created-until", metavar="TIME|AGE", help="Only those created before then."),
     ]
     if archived:
-        options.append(option("--include-archived", is_flag=True, help="Include archived deployments."))
+        options.append(click.option("--include-archived", is_flag=True, help="Include archived deployments."))
 
     def filters(agent: str | None, *, include_archived: bool = True, **values: str | None) -> dict[str, Any]:
         return {"agent_id": agent, "include_archived": include_archived, **values}
@@ -259,15 +262,13 @@ def window(*, since: str | None, what: str, may_be_all: bool = True, group: str 
     """Add `--since` and `--until`, as `window`; `what` happened in it, such as ``"Created"``."""
     kinds = "a time with its zone, an age, or all" if may_be_all else "a time with its zone, or an age"
     meaning = f"{what} then or later: {kinds} (default {since or 'all'})."
-    options = [
-        option("--since", default=since, metavar="TIME|AGE", help=meaning),
-        option("--until", metavar="TIME|AGE", help=f"{what} before then (default: now)."),
-    ]
-    return gather("window", _window, *options, group=group)
-
-
-def _window(since: str | None, until: str | None) -> dict[str, Any]:
-    return {"since": None if since == "all" else since, "until": until}
+    return gather(
+        "window",
+        lambda since, until: {"since": None if since == "all" else since, "until": until},
+        click.option("--since", default=since, metavar="TIME|AGE", help=meaning),
+        click.option("--until", metavar="TIME|AGE", help=f"{what} before then (default: now)."),
+        group=group,
+    )
 
 
 def run_window(*, since: str | None = "30D") -> Decorator:
@@ -306,27 +307,25 @@ def _output(*, top: int | None, tz: str = "UTC", **forms: bool) -> Output:
 
 def output_form(*, times: str | None = None) -> Decorator:
     """Add the form of the result, as `result`; with `--tz`, where `times` says of which times it is the zone."""
-    zone = [] if times is None else [_tz(times)]
-    return gather("result", _output, *zone, *_FORMS, group="Output")
+    zone = [] if times is None else [tz_option(times)]
+    return gather(
+        "result",
+        _output,
+        *zone,
+        number_option(
+            "--top", f"Print at most N rows (default {output.DEFAULT_TOP}; --csv and --json: all).", least=1
+        ),
+        click.option("--csv", is_flag=True, help="Print as CSV."),
+        click.option("--json", is_flag=True, help="Print as JSON."),
+        click.option("--markdown", is_flag=True, help="Print as a Markdown table."),
+        group="Output",
+    )
 
 
-_FORMS = (
-    option(
-        "--top",
-        type=click.IntRange(min=1),
-        metavar="N",
-        help=f"Print at most N rows (default {output.DEFAULT_TOP}; --csv and --json: all).",
-    ),
-    option("--csv", is_flag=True, help="Print as CSV."),
-    option("--json", is_flag=True, help="Print as JSON."),
-    option("--markdown", is_flag=True, help="Print as a Markdown table."),
-)
-
-
-def _tz(times: str) -> _Option:
-    return option(
+def tz_option(times: str) -> Decorator:
+    """Return the decorator that adds `--tz`; `times` says of which times it is the zone."""
+    option = click.option(
         "--tz",
-        group="Options",
         metavar="ZONE",
         default="UTC",
         help=f"The IANA zone {times} (default UTC).",
@@ -335,11 +334,7 @@ def _tz(times: str) -> _Option:
             zone for zone in zoneinfo.available_timezones() if zone.startswith(start)
         ),
     )
-
-
-def tz_option(times: str) -> Decorator:
-    """Return the decorator that adds `--tz` alone."""
-    return gather("tz", lambda tz: tz, _tz(times), group="Options")
+    return in_group("Options", option)
 
 
 def output_path(ctx: click.Context, param: click.Parameter, value: str | None) -> Path | None:
@@ -414,7 +409,7 @@ def fail_over_option(meaning: str) -> Decorator:
     return click.option("--fail-over", type=NumberRange(0, 1), metavar="RATE", help=meaning)
 
 
-def number_option(name: str, meaning: str, *, least: int, default: int) -> Decorator:
+def number_option(name: str, meaning: str, *, least: int, default: int | None = None) -> Decorator:
     """Return the decorator that adds an option with a whole number."""
     return click.option(name, type=click.IntRange(min=least), default=default, metavar="N", help=meaning)
 

@@ -18,7 +18,6 @@ from io import StringIO
 from typing import TYPE_CHECKING, Any, Literal
 
 from qoderdata import formatting, parsing
-from qoderdata.formatting import counted, format_interval, format_percent
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -34,6 +33,14 @@ DEFAULT_TOP = 40
 MINOR = 9
 #: How many rows a note names.
 _NAMED = 3
+#: How the values of some kinds of columns are written.
+_FORMATS: dict[str, Callable[[Any], str]] = {
+    "count": formatting.format_count,
+    "percent": formatting.format_percent,
+    "credits": formatting.format_credits,
+    "milliseconds": formatting.format_milliseconds,
+}
+_NUMBERS = {"number", *_FORMATS}
 #: How narrow a column may become, in columns of the terminal; other kinds keep their width.
 _NARROWEST = {"text": 12, "id": 20, "prose": 15}
 #: How wide it should be before columns that may be left out are shown.
@@ -50,11 +57,13 @@ class TableColumn:
     """A column of a table for people."""
 
     heading: str
-    #: Returns the text of a row, which is a named tuple.
-    cell: Callable[[Any], Any]
-    #: What happens where room is short: a ``"text"`` or ``"id"`` is cut and ``"prose"`` is wrapped;
-    #: ``"fixed"`` (dates) and ``"number"`` (set to the right) keep their width.
-    kind: Literal["text", "prose", "id", "fixed", "number"] = "text"
+    #: The column of the frame that has the values, or a function of a row, which is a named tuple.
+    value: str | Callable[[Any], Any]
+    #: How a value is written, and what happens where room is short: a ``"text"`` or ``"id"`` is cut and
+    #: ``"prose"`` is wrapped; ``"fixed"``, times and numbers (set to the right) keep their width.
+    kind: Literal[
+        "text", "prose", "id", "fixed", "time", "number", "count", "percent", "credits", "milliseconds"
+    ] = "text"
     #: 0: always shown. Else left out where room is short: first `MINOR`, then columns without any value, then
     #: the highest.
     optional: int = 0
@@ -68,28 +77,26 @@ class TableColumn:
 
 #: The name of a deployment and, where there is room, its id.
 DEPLOYMENT = (
-    TableColumn("name", lambda row: row.name),
-    TableColumn("deployment", lambda row: row.deployment_id, "id", optional=MINOR, follows_name=True),
+    TableColumn("name", "name"),
+    TableColumn("deployment", "deployment_id", "id", optional=MINOR, follows_name=True),
 )
-
-
+#: A window of time.
+WINDOW = TableColumn("from", "window", "time")
+RATE_INTERVAL = TableColumn(
+    "95 % interval", lambda row: formatting.format_interval(row.ci_low, row.ci_high), "number", optional=1
+)
 _RATE = TableColumn(
     "rate",
-    lambda row: f"{format_percent(row.failure_rate)} ({format_interval(row.ci_low, row.ci_high)})",
+    lambda row: (
+        f"{formatting.format_percent(row.failure_rate)} ({formatting.format_interval(row.ci_low, row.ci_high)})"
+    ),
     "number",
 )
 
 
-def window_columns(frame: pd.DataFrame, tz: str) -> list[TableColumn]:
-    """Return the column of windows of time, where a frame has them."""
-    begin = TableColumn("from", lambda row: formatting.format_time(row.window, tz), "fixed")
-    return [begin] if "window" in [*frame.index.names, *frame.columns] else []
-
-
 def columns_where_any(frame: pd.DataFrame, name: str, heading: str) -> list[TableColumn]:
     """Return the column of a count, where any is above 0."""
-    counts = TableColumn(heading, lambda row: formatting.format_count(getattr(row, name)), "number", optional=1)
-    return [counts] if frame[name].gt(0).any() else []
+    return [TableColumn(heading, name, "count", optional=1)] if frame[name].gt(0).any() else []
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,13 +136,13 @@ class Output:
             if empty:
                 _echo_wrapped(empty)
         else:
-            left_out = print_table(shown, columns, markdown=self.style == "markdown")
+            left_out = print_table(shown, columns, self.tz, markdown=self.style == "markdown")
             below = list(notes)
             if left_out:
                 below.append(f"no room for {', '.join(left_out)}: --csv and --json have all columns")
             if len(frame) > top:
                 # Of several groups, some rows of the newest window may have no room.
-                left = counted(len(frame) - top, "earlier row" if frame.index.nlevels == 1 else "row")
+                left = formatting.counted(len(frame) - top, "earlier row" if frame.index.nlevels == 1 else "row")
                 what = f"not shown: {left}" if newest else f"{top:,} of {len(frame):,} rows"
                 below.append(f"{what}; --top shows more, --csv and --json give all")
             if below:
@@ -157,8 +164,8 @@ class Output:
         if frame.empty:
             return []
         escape = _markdown_cell if self.style == "markdown" else str
-        rows = _cells(frame.head(_NAMED), [column for column in columns if column.optional < MINOR])
-        named = [", ".join(escape(cell.plain) for cell in row) for row in rows]
+        cells = _cells(frame.head(_NAMED), [column for column in columns if column.optional < MINOR], self.tz)
+        named = [", ".join(escape(cell.plain) for cell in row) for row in zip(*cells, strict=True)]
         if len(frame) > _NAMED:
             named.append(f"and {len(frame) - _NAMED:,} more")
         return [f"{what}: {'; '.join(named)}"]
@@ -200,46 +207,59 @@ def format_seconds(time: datetime | None, tz: str) -> str:
     return f"{minute}:{time:%S} {offset}" if minute else formatting.MISSING
 
 
-def print_table(frame: pd.DataFrame, columns: Sequence[TableColumn], *, markdown: bool = False) -> list[str]:
+def print_table(
+    frame: pd.DataFrame, columns: Sequence[TableColumn], tz: str = "UTC", *, markdown: bool = False
+) -> list[str]:
     """Print a frame as a table for people, of any width in Markdown; its index counts as columns.
 
     Return the headings of the columns that had no room, without those of `MINOR` ones that repeat other columns.
     """
-    rows = _cells(frame, columns)
+    cells = _cells(frame, columns, tz)
     if markdown:
-        echo(_markdown_table(rows, columns))
+        echo(_markdown_table(cells, columns))
         return []
-    kept, headings = _fit(rows, columns, available_width())
-    shown = [columns[index] for index in kept]
-    echo(_text_table([[row[index] for index in kept] for row in rows], shown, headings))
+    kept, headings = _fit(cells, columns, available_width())
+    echo(_text_table([cells[index] for index in kept], [columns[index] for index in kept], headings))
     return [
         column.heading
         for index, column in enumerate(columns)
-        if index not in kept and (column.optional < MINOR or (column.follows_name and _share_names(rows, index)))
+        if index not in kept
+        and (column.optional < MINOR or (column.follows_name and _share_names(cells[index - 1], cells[index])))
     ]
 
 
-def _share_names(rows: list[list[Text]], index: int) -> bool:
-    """Return whether several ids of a column have the same name in the column before it."""
-    pairs = {(row[index - 1].plain, row[index].plain) for row in rows}
+def _share_names(names: list[Text], ids: list[Text]) -> bool:
+    """Return whether several ids have the same name."""
+    pairs = {(name.plain, id_.plain) for name, id_ in zip(names, ids, strict=True)}
     return len({name for name, _ in pairs}) < len(pairs)
 
 
-def _cells(frame: pd.DataFrame, columns: Sequence[TableColumn]) -> list[list[Text]]:
-    """Return the cells of each row, safe texts of one line; rich never reads them as its markup."""
+def _cells(frame: pd.DataFrame, columns: Sequence[TableColumn], tz: str) -> list[list[Text]]:
+    """Return the cells of each column, safe texts of one line; rich never reads them as its markup."""
     from rich.text import Text  # noqa: PLC0415 - only tables need it
 
-    return [
-        [
-            Text(
-                formatting.one_line(column.cell(row)),
-                style="red" if column.is_alert is not None and column.is_alert(row) else "",
-                no_wrap=column.kind != "prose",
-            )
-            for column in columns
-        ]
-        for row in _with_index_as_columns(frame).itertuples(index=False)
-    ]
+    frame = _with_index_as_columns(frame)
+    rows = list(frame.itertuples(index=False))
+    cells = []
+    for column in columns:
+        values = frame[column.value] if isinstance(column.value, str) else map(column.value, rows)
+        cells.append(
+            [
+                Text(
+                    formatting.one_line(_written(value, column.kind, tz)),
+                    style="red" if column.is_alert is not None and column.is_alert(row) else "",
+                    no_wrap=column.kind != "prose",
+                )
+                for value, row in zip(values, rows, strict=True)
+            ]
+        )
+    return cells
+
+
+def _written(value: Any, kind: str, tz: str) -> Any:  # noqa: ANN401 - a value of a frame
+    if kind == "time":
+        return formatting.format_time(value, tz)
+    return _FORMATS[kind](value) if kind in _FORMATS else value
 
 
 # -- to standard output ------------------------------------------------------------------------------------------
@@ -283,14 +303,10 @@ def _to_standard_output() -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        _discard_output()
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         if not isinstance(error, BrokenPipeError):
             error.filename = "standard output"
             raise
-
-
-def _discard_output() -> None:
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def escape_controls(text: str) -> str:
@@ -335,15 +351,14 @@ def _with_index_as_columns(frame: pd.DataFrame) -> pd.DataFrame:
     return frame if isinstance(frame.index, pd.RangeIndex) else frame.reset_index()
 
 
-def _markdown_table(rows: list[list[Text]], columns: Sequence[TableColumn]) -> str:
-    def line(cells: Sequence[str]) -> str:
-        return "| " + " | ".join(cells) + " |"
+def _markdown_table(cells: list[list[Text]], columns: Sequence[TableColumn]) -> str:
+    def line(texts: Sequence[str]) -> str:
+        return "| " + " | ".join(texts) + " |"
 
-    rule = ["---:" if column.kind == "number" else "---" for column in columns]
+    rule = ["---:" if column.kind in _NUMBERS else "---" for column in columns]
     headings = [_markdown_cell(column.heading) for column in columns]
-    return "\n".join(
-        [line(headings), line(rule), *(line([_markdown_cell(cell.plain) for cell in row]) for row in rows)]
-    )
+    rows = [[_markdown_cell(cell.plain) for cell in row] for row in zip(*cells, strict=True)]
+    return "\n".join(map(line, [headings, rule, *rows]))
 
 
 def _markdown_cell(text: str) -> str:
@@ -371,12 +386,12 @@ def available_width() -> int | None:
     return shutil.get_terminal_size().columns if sys.stdout.isatty() or os.environ.get("COLUMNS") else None
 
 
-def _fit(rows: list[list[Text]], columns: Sequence[TableColumn], room: int | None) -> tuple[list[int], list[str]]:
+def _fit(cells: list[list[Text]], columns: Sequence[TableColumn], room: int | None) -> tuple[list[int], list[str]]:
     """Choose the columns that have room, by index, and write their headings on one line or on two."""
     from rich.cells import cell_len  # noqa: PLC0415 - only tables need it
 
     kept = list(range(len(columns)))
-    widths = [max((row[index].cell_len for row in rows), default=0) for index in kept]
+    widths = [max((cell.cell_len for cell in column), default=0) for column in cells]
 
     def needed(headings: list[str], *, is_cut: bool) -> int:
         total = _GAP * (len(kept) - 1)
@@ -394,8 +409,8 @@ def _fit(rows: list[list[Text]], columns: Sequence[TableColumn], room: int | Non
             for heading, width in zip(headings, widths, strict=True)
         ]
         worth = [
-            column.optional < MINOR and any(row[index].plain != formatting.MISSING for row in rows)
-            for index, column in enumerate(columns)
+            column.optional < MINOR and any(cell.plain != formatting.MISSING for cell in of_column)
+            for column, of_column in zip(columns, cells, strict=True)
         ]
         for index in sorted(kept, key=lambda index: (worth[index], -columns[index].optional, -index)):
             if columns[index].optional and needed(headings, is_cut=True) > room:
@@ -411,7 +426,7 @@ def _on_two_lines(heading: str) -> str:
     return f"{heading[:middle]}\n{heading[middle + 1 :]}"
 
 
-def _text_table(rows: list[list[Text]], columns: Sequence[TableColumn], headings: Sequence[str]) -> str:
+def _text_table(cells: list[list[Text]], columns: Sequence[TableColumn], headings: Sequence[str]) -> str:
     """Draw a table with rich."""
     from rich.box import Box  # noqa: PLC0415 - only tables need it
     from rich.cells import cell_len  # noqa: PLC0415 - as above
@@ -421,18 +436,18 @@ def _text_table(rows: list[list[Text]], columns: Sequence[TableColumn], headings
     rule_only = Box("    \n    \n ─  \n    \n    \n    \n    \n    \n")
     table = Table(box=rule_only, show_edge=False, padding=(0, _GAP - 1, 0, 0), pad_edge=False, header_style="bold")
     least = -_GAP
-    for index, (column, heading) in enumerate(zip(columns, headings, strict=True)):
-        natural = max([*map(cell_len, heading.splitlines()), *(row[index].cell_len for row in rows)])
+    for column, heading, of_column in zip(columns, headings, cells, strict=True):
+        natural = max([*map(cell_len, heading.splitlines()), *(cell.cell_len for cell in of_column)])
         narrowest = min(natural, _NARROWEST.get(column.kind, natural))
         least += narrowest + _GAP
         table.add_column(
             Text(heading),
             min_width=narrowest if column.kind == "text" else None,
-            justify="right" if column.kind == "number" else "left",
-            no_wrap=column.kind in {"fixed", "number"},
+            justify="right" if column.kind in _NUMBERS else "left",
+            no_wrap=column.kind not in _NARROWEST,
             overflow="fold" if column.kind == "prose" else "ellipsis",
         )
-    for row in rows:
+    for row in zip(*cells, strict=True):
         table.add_row(*row)
     return rendered(table, least=least)
 

@@ -44,14 +44,14 @@ class Destination:
 _destination = options.gather(
     "destination",
     Destination,
-    options.option(
+    click.option(
         "--out",
         metavar="FILE",
         type=options.PATH,
         callback=options.table_path,
         help="Write to this .parquet or .csv file.",
     ),
-    options.option("--json", is_flag=True, help="Say what was done as JSON."),
+    click.option("--json", is_flag=True, help="Say what was done as JSON."),
     group="Output",
 )
 

@@ -8,9 +8,8 @@ import click
 
 import qoderdata as qd
 from qoderdata.cli import grouping, options
-from qoderdata.cli.output import MINOR, Output, TableColumn, columns_where_any, window_columns
+from qoderdata.cli.output import MINOR, RATE_INTERVAL, WINDOW, Output, TableColumn, columns_where_any
 from qoderdata.cli.service import Service, run_service_options
-from qoderdata.formatting import format_count, format_interval, format_milliseconds, format_percent, format_time
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -74,85 +73,62 @@ def runs(
     empty = options.nothing_in(period, "runs")
     if len(frame) and (errors or failed):
         empty = "; ".join(["no run failed", *period])
+    notes, above = period, []
     if errors:
         found = qd.error_breakdown(frame, by=keys).sort_values("count", ascending=False, kind="stable")
-        columns = [*groups.columns(found), *_error_columns(result.tz, is_whole=not period)]
-        result.print_frame(found, columns, empty=empty, notes=period)
+        first_seen = "first seen in this window" if period else "first seen"
+        columns = [
+            *groups.columns(found),
+            TableColumn("error", "error_type"),
+            TableColumn("failed", "count", "count"),
+            TableColumn("share", "share", "percent", optional=1),
+            TableColumn(first_seen, "first_seen", "time", optional=2),
+            TableColumn("last seen", "last_seen", "time"),
+        ]
     elif failed:
         found = (
             frame[frame["status"] == "failed"].reset_index(drop=True).rename(columns={"deployment_name": "name"})
         )
-        columns = _failed_columns(groups.columns(found), result.tz)
-        result.print_frame(found, columns, empty=empty, notes=period)
+        columns = [TableColumn("triggered", "triggered_at", "time"), *groups.columns(found), *_FAILED_COLUMNS]
     elif streaks:
         found = qd.failure_streaks(frame, by=keys)
+        columns = [*groups.columns(found), *_STREAK_COLUMNS]
         notes = period if window["since"] is None else [*period, _STREAKS_OF_A_PERIOD]
-        result.print_frame(found, [*groups.columns(found), *_streak_columns(result.tz)], empty=empty, notes=notes)
     else:
-        rates = qd.run_failure_rates(frame, by=keys, freq=freq, tz=result.tz)
-        labels = [*groups.columns(rates), *window_columns(rates, result.tz)]
-        enough = rates["completed"] + rates["failed"] >= min_runs
-        above = result.name_above(rates[enough], fail_over, figure="ci_low", groups=labels)
-        columns = [*labels, *_rate_columns(rates)]
+        found = qd.run_failure_rates(frame, by=keys, freq=freq, tz=result.tz)
+        labels = [*groups.columns(found), *([WINDOW] if freq is not None else [])]
+        columns = [*labels, *_rate_columns(found)]
+        enough = found["completed"] + found["failed"] >= min_runs
+        above = result.name_above(found[enough], fail_over, figure="ci_low", groups=labels)
         notes = [*period, RATES_OF, *above]
-        result.print_frame(rates, columns, empty=empty, notes=notes, newest=freq is not None)
-        return options.FOUND if above else 0
-    return 0
+    result.print_frame(found, columns, empty=empty, notes=notes, newest=freq is not None)
+    return options.FOUND if above else 0
 
 
 def _rate_columns(rates: pd.DataFrame) -> list[TableColumn]:
     return [
-        TableColumn("runs", lambda row: format_count(row.runs), "number"),
+        TableColumn("runs", "runs", "count"),
         *columns_where_any(rates, "assumed", "assumed completed"),
-        TableColumn("failed", lambda row: format_count(row.failed), "number"),
-        TableColumn("skipped", lambda row: format_count(row.skipped), "number", optional=4),
-        TableColumn("unfinished", lambda row: format_count(row.unfinished), "number", optional=3),
+        TableColumn("failed", "failed", "count"),
+        TableColumn("skipped", "skipped", "count", optional=4),
+        TableColumn("unfinished", "unfinished", "count", optional=3),
         *columns_where_any(rates, "unknown", "outcome unknown"),
-        TableColumn("rate", lambda row: format_percent(row.failure_rate), "number"),
-        TableColumn("95 % interval", lambda row: format_interval(row.ci_low, row.ci_high), "number", optional=1),
-        TableColumn("median duration", lambda row: format_milliseconds(row.duration_p50_ms), "number", optional=2),
-        TableColumn(
-            "95th percentile of duration",
-            lambda row: format_milliseconds(row.duration_p95_ms),
-            "number",
-            optional=5,
-        ),
+        TableColumn("rate", "failure_rate", "percent"),
+        RATE_INTERVAL,
+        TableColumn("median duration", "duration_p50_ms", "milliseconds", optional=2),
+        TableColumn("95th percentile of duration", "duration_p95_ms", "milliseconds", optional=5),
     ]
 
 
-def _error_columns(tz: str, *, is_whole: bool) -> list[TableColumn]:
-    """Return the columns of an `error_breakdown` for people; `is_whole`: of all runs, not of some time."""
-    first_seen = "first seen" if is_whole else "first seen in this window"
-    return [
-        TableColumn("error", lambda row: row.error_type),
-        TableColumn("failed", lambda row: format_count(row.count), "number"),
-        TableColumn("share", lambda row: format_percent(row.share), "number", optional=1),
-        TableColumn(first_seen, lambda row: format_time(row.first_seen, tz), "fixed", optional=2),
-        TableColumn("last seen", lambda row: format_time(row.last_seen, tz), "fixed"),
-    ]
-
-
-def _failed_columns(groups: list[TableColumn], tz: str) -> list[TableColumn]:
-    return [
-        TableColumn("triggered", lambda row: format_time(row.triggered_at, tz), "fixed"),
-        *groups,
-        TableColumn("run", lambda row: row.id, "id", optional=MINOR),
-        TableColumn("error", lambda row: row.error_type),
-        TableColumn("took", lambda row: format_milliseconds(row.duration_ms), "number", optional=2),
-        TableColumn("message", lambda row: row.error_message, optional=1),
-    ]
-
-
-def _streak_columns(tz: str) -> list[TableColumn]:
-    return [
-        TableColumn(
-            "failing in a row", lambda row: format_count(row.current_streak), "number", is_alert=_is_failing
-        ),
-        TableColumn("failing since", lambda row: format_time(row.current_streak_since, tz), "fixed"),
-        TableColumn("longest streak", lambda row: format_count(row.longest_streak), "number", optional=1),
-        TableColumn("mean time to repair", lambda row: format_milliseconds(row.mttr_ms), "number", optional=2),
-    ]
-
-
-def _is_failing(row: Any) -> bool:  # noqa: ANN401 - a row
-    return bool(row.current_streak > 0)
+_FAILED_COLUMNS = [
+    TableColumn("run", "id", "id", optional=MINOR),
+    TableColumn("error", "error_type"),
+    TableColumn("took", "duration_ms", "milliseconds", optional=2),
+    TableColumn("message", "error_message", optional=1),
+]
+_STREAK_COLUMNS = [
+    TableColumn("failing in a row", "current_streak", "count", is_alert=lambda row: bool(row.current_streak > 0)),
+    TableColumn("failing since", "current_streak_since", "time"),
+    TableColumn("longest streak", "longest_streak", "count", optional=1),
+    TableColumn("mean time to repair", "mttr_ms", "milliseconds", optional=2),
+]

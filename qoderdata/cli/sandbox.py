@@ -14,32 +14,22 @@ from qoderdata import settings
 from qoderdata.cli import options
 from qoderdata.cli.output import echo, flush
 
-_AT_LEAST_0 = click.IntRange(min=0)
 #: Adds the options that choose the generated account, as `account`.
 account = options.gather(
     "account",
     dict,
-    options.option(
-        "--deployments",
-        type=_AT_LEAST_0,
-        default=250,
-        metavar="N",
-        help="Number of deployments to generate (default 250).",
+    options.number_option(
+        "--deployments", "Number of deployments to generate (default 250).", least=0, default=250
     ),
-    options.option(
-        "--runs",
-        type=_AT_LEAST_0,
-        metavar="N",
-        help="Number of runs to generate (default 10 a deployment).",
-    ),
-    options.option(
+    options.number_option("--runs", "Number of runs to generate (default 10 a deployment).", least=0),
+    click.option(
         "--seed",
         type=int,
         default=7,
         metavar="N",
         help="Seed of the account; another one makes another account (default 7).",
     ),
-    options.option(
+    click.option(
         "--edition",
         type=click.Choice(["A", "B", "C", "D"]),
         default="C",

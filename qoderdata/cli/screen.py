@@ -52,6 +52,8 @@ _GAP = 2
 _FEW = 3
 #: More lines than any terminal has.
 _MOST = 500
+#: Rows of a table of `--once`.
+_MOST_ONCE = 10
 _STYLES = {"error": "red", "warning": "yellow"}
 #: How often, in seconds, the terminal's size and the view are checked for changes.
 _POLL = 0.2
@@ -157,16 +159,16 @@ def draw(view: View, *, now: datetime, size: tuple[int, int]) -> RenderableType:
     return layout
 
 
-def draw_once(view: View, *, now: datetime, most: int, width: int | None) -> list[RenderableType]:
-    """Return one snapshot that fits a width (`None`: any), with at most `most` rows a table."""
+def draw_once(view: View, *, now: datetime, width: int | None) -> list[RenderableType]:
+    """Return one snapshot that fits a width (`None`: any), with the first rows of each table."""
     from rich.text import Text  # noqa: PLC0415 - only a view needs it
 
     counts, today = _summary(view)
     parts: list[RenderableType] = [Text(f"{format_time(now, view.tz)}: {counts}"), Text(today)]
-    for section in _sections(view, now, width, most):
-        parts += ["", section.table(most, width, is_whole=True)]
-        if section.total > most:
-            parts.append(f"… and {section.total - most:,} more")
+    for section in _sections(view, now, width, _MOST_ONCE):
+        parts += ["", section.table(_MOST_ONCE, width, is_whole=True)]
+        if section.total > _MOST_ONCE:
+            parts.append(f"… and {section.total - _MOST_ONCE:,} more")
     return parts
 
 
@@ -380,10 +382,9 @@ class Screen:
 
 @contextlib.contextmanager
 def _keyboard() -> Iterator[Callable[[float], str]]:
-    """Yield a function that returns the next key, or `""` after some seconds.
+    """Yield a function that returns the next key, or `""` after some seconds; without a terminal always that.
 
-    Keys are not echoed, and Ctrl-Z is one. Afterwards the terminal is as it was. Where standard input is no
-    terminal there are no keys.
+    Keys are not echoed, and Ctrl-Z is one. Afterwards the terminal is as it was.
     """
     if sys.stdin is None or not sys.stdin.isatty() or sys.platform == "win32":
         yield _wait

@@ -15,7 +15,7 @@ import click
 
 import qoderdata as qd
 from qoderdata.cli import output
-from qoderdata.cli.options import PATH, filters_given, gather, option
+from qoderdata.cli.options import PATH, filters_given, gather, in_group
 from qoderdata.errors import CacheError, NotFoundError, PermissionDeniedError, UnknownOutcomesWarning
 
 if TYPE_CHECKING:
@@ -153,27 +153,29 @@ def advice_on_archived(filters: dict[str, Any]) -> Iterator[None]:
 
 
 _CONNECTION = (
-    option("--base-url", metavar="URL", help="Its base URL; else QODER_MANAGED_BASE_URL, QODER_BASE_URL."),
-    option("--workspace", metavar="ID", help="The workspace to read."),
+    click.option("--base-url", metavar="URL", help="Its base URL; else QODER_MANAGED_BASE_URL, QODER_BASE_URL."),
+    click.option("--workspace", metavar="ID", help="The workspace to read."),
 )
 _CACHE = (
-    option(
+    click.option(
         "--cache-dir", type=PATH, metavar="DIR", help="Folder where answers are stored; else QODERDATA_CACHE_DIR."
     ),
-    option("--max-age", metavar="AGE", help="Greatest age of a stored answer (default 15min; names 1D)."),
-    option("--offline", is_flag=True, help="Never ask the service: use what is stored, of any age."),
+    click.option("--max-age", metavar="AGE", help="Greatest age of a stored answer (default 15min; names 1D)."),
+    click.option("--offline", is_flag=True, help="Never ask the service: use what is stored, of any age."),
 )
 _REFRESH = (
-    option("--refresh", is_flag=True, help="Ask the service for what is new, whatever is stored."),
-    option("--refresh-all", is_flag=True, help="Read the whole list again, whatever is stored."),
+    click.option("--refresh", is_flag=True, help="Ask the service for what is new, whatever is stored."),
+    click.option("--refresh-all", is_flag=True, help="Read the whole list again, whatever is stored."),
 )
-_OUTCOMES = option(
-    "--outcomes",
-    group="Which runs",
-    type=click.Choice(["auto", "runs", "sessions", "events"]),
-    default="auto",
-    help="What tells how a run ended: its record, its session, or the session's events (default auto: records "
-    "where they have a status, else sessions).",
+_OUTCOMES = in_group(
+    "Which runs",
+    click.option(
+        "--outcomes",
+        type=click.Choice(["auto", "runs", "sessions", "events"]),
+        default="auto",
+        help="What tells how a run ended: its record, its session, or the session's events (default auto: records "
+        "where they have a status, else sessions).",
+    ),
 )
 _TOKEN = "token: QODER_ACCESS_TOKEN, else QODER_PAT"  # noqa: S105 - the names of variables
 _STORED = f"Service and cache ({_TOKEN})"

@@ -41,8 +41,6 @@ _JUST_NOW = timedelta(minutes=10)
 _NUMBER = re.compile(r"\d[\d,.]*")
 #: The key of metadata with the team.
 _TEAM = "team"
-#: Rows of a table of `--once`.
-_MOST_ONCE = 10
 
 
 @options.command("top", example="qoderdata top --once")
@@ -198,8 +196,7 @@ def _pause(frame: pd.DataFrame) -> timedelta:
 
 def _print_once(reader: _Reader) -> None:
     view = reader.read(progress=None)
-    width = output.available_width()
-    parts = screen.draw_once(view, now=datetime.now(UTC), most=_MOST_ONCE, width=width)
+    parts = screen.draw_once(view, now=datetime.now(UTC), width=output.available_width())
     output.echo(output.rendered(*parts))
 
 

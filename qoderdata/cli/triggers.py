@@ -8,9 +8,23 @@ import click
 
 import qoderdata as qd
 from qoderdata.cli import options
-from qoderdata.cli.output import DEPLOYMENT, Output, TableColumn, window_columns
+from qoderdata.cli.output import DEPLOYMENT, WINDOW, Output, TableColumn
 from qoderdata.cli.service import Service, service_options
-from qoderdata.formatting import format_count, format_time
+
+#: The columns of `next_triggers` for people.
+TRIGGER_COLUMNS = [
+    TableColumn("fires at", "trigger_at", "time"),
+    *DEPLOYMENT,
+    TableColumn("schedule", "schedule_expression"),
+    TableColumn("zone", "schedule_timezone", optional=1),
+    TableColumn("local time", lambda row: row.local_time.strftime("%a %H:%M"), "fixed", optional=2),
+]
+_LOAD_COLUMNS = [
+    WINDOW,
+    TableColumn("triggers", "triggers", "count"),
+    TableColumn("deployments", "deployments", "count"),
+    TableColumn("on the hour", "at_minute_0", "count"),
+]
 
 
 @options.command("triggers", example="qoderdata triggers --horizon 24h --tz Asia/Shanghai")
@@ -39,26 +53,7 @@ def triggers(
         "paused deployments do not fire; --include-paused treats them as active" if is_paused else "nothing fires"
     )
     empty = options.empty_table_text(empty, deployments, filters)
-    if load is not None:
-        found = qd.trigger_load(upcoming, freq=load)
-        result.print_frame(found, [*window_columns(found, result.tz), *_LOAD_COLUMNS], empty=empty)
+    if load is None:
+        result.print_frame(upcoming, TRIGGER_COLUMNS, empty=empty)
     else:
-        result.print_frame(upcoming, trigger_columns(result.tz), empty=empty)
-
-
-def trigger_columns(tz: str) -> list[TableColumn]:
-    """Return the columns of `next_triggers` for people."""
-    return [
-        TableColumn("fires at", lambda row: format_time(row.trigger_at, tz), "fixed"),
-        *DEPLOYMENT,
-        TableColumn("schedule", lambda row: row.schedule_expression),
-        TableColumn("zone", lambda row: row.schedule_timezone, optional=1),
-        TableColumn("local time", lambda row: row.local_time.strftime("%a %H:%M"), "fixed", optional=2),
-    ]
-
-
-_LOAD_COLUMNS = [
-    TableColumn("triggers", lambda row: format_count(row.triggers), "number"),
-    TableColumn("deployments", lambda row: format_count(row.deployments), "number"),
-    TableColumn("on the hour", lambda row: format_count(row.at_minute_0), "number"),
-]
+        result.print_frame(qd.trigger_load(upcoming, freq=load), _LOAD_COLUMNS, empty=empty)

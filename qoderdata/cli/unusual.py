@@ -12,7 +12,7 @@ from qoderdata import parsing
 from qoderdata.cli import grouping, options
 from qoderdata.cli.output import MINOR, Output, TableColumn
 from qoderdata.cli.service import Service, run_service_options
-from qoderdata.formatting import MISSING, format_milliseconds, format_time
+from qoderdata.formatting import MISSING
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -61,19 +61,7 @@ def unusual(
     found = qd.unusual_runs(
         runs, groups.lists.get("deployments"), now=present, threshold=threshold, min_runs=min_runs
     )
-    columns = [
-        TableColumn("triggered", lambda row: format_time(row.triggered_at, result.tz), "fixed", optional=1),
-        *groups.columns(found),
-        TableColumn("run", lambda row: row.run_id, "id", optional=MINOR),
-        TableColumn(
-            "what", lambda row: row.kind.replace("_", " "), "fixed", is_alert=lambda row: row.kind == "stuck"
-        ),
-        TableColumn("status", lambda row: row.status, "fixed", optional=4),
-        TableColumn("took", lambda row: format_milliseconds(row.duration_ms), "number"),
-        TableColumn("median", lambda row: format_milliseconds(row.median_ms), "number"),
-        TableColumn("timeout", lambda row: format_milliseconds(row.timeout_ms), "number", optional=3),
-        TableColumn("z score", _z_score, "number", optional=2),
-    ]
+    columns = [TableColumn("triggered", "triggered_at", "time", optional=1), *groups.columns(found), *_COLUMNS]
     found_none = "; ".join(["no run is unusual", *period, *notes])
     empty = options.nothing_in(period, "runs") if runs.empty else found_none
     result.print_frame(found, columns, empty=empty, notes=[*period, *notes])
@@ -89,5 +77,14 @@ def _notes(runs: pd.DataFrame) -> list[str]:
     return [f"how long {unknown:,} of {len(took):,} completed runs took is not known{advice}"]
 
 
-def _z_score(row: Any) -> str:  # noqa: ANN401 - a row
-    return MISSING if math.isnan(row.z_score) else f"{row.z_score:+.1f}"
+_COLUMNS = [
+    TableColumn("run", "run_id", "id", optional=MINOR),
+    TableColumn("what", lambda row: row.kind.replace("_", " "), "fixed", is_alert=lambda row: row.kind == "stuck"),
+    TableColumn("status", "status", "fixed", optional=4),
+    TableColumn("took", "duration_ms", "milliseconds"),
+    TableColumn("median", "median_ms", "milliseconds"),
+    TableColumn("timeout", "timeout_ms", "milliseconds", optional=3),
+    TableColumn(
+        "z score", lambda row: MISSING if math.isnan(row.z_score) else f"{row.z_score:+.1f}", "number", optional=2
+    ),
+]

@@ -42,8 +42,8 @@ class Client:
         The workspace to read; ``None`` leaves the choice to the service.
     timeout
         Seconds to wait for a connection, and for the next bytes of a response; one number for both. A whole
-        response may take five times the latter. Each address of a host has the whole time for a connection, and
-        the system alone bounds the time in which it looks up a name.
+        response may take five times the latter. If a host has several addresses, each of them may take the whole
+        time for a connection. A DNS lookup is limited by the system alone.
     max_retries
         How many times a request is retried after a failure that may be temporary: a broken connection, a
         time-out, a response that is cut short or not JSON, HTTP 408, 429, 500, 502, 503, 504 and 529, and what
@@ -51,7 +51,7 @@ class Client:
         ``Retry-After`` are obeyed up to 60 s; a longer wait is raised at once.
     min_interval
         The least time between the starts of two requests, in seconds, retries included. The service asks for 0.1 s
-        in a bulk traversal.
+        when whole lists are read.
     max_pages
         The most pages to read of one list. A list with more raises `errors.PaginationError`.
     max_response_bytes
@@ -87,7 +87,7 @@ class Client:
     Client(base_url='http://127.0.0.1:8000/api/v1/cloud', workspace_id=None, account='966ff12e4426a448')
     """
 
-    # Values for a client that is still being made: an error may show it.
+    # For a client whose `__init__` has failed: an error message may show it.
     base_url: str = ""
     workspace_id: str | None = None
     account: str = ""
@@ -105,7 +105,7 @@ class Client:
         max_pages: int = 1_000_000,
         max_response_bytes: int = 256 * 2**20,
     ) -> None:
-        # Before anything can fail, so that a traceback with local variables does not show the token.
+        # This comes first, so that a traceback with local variables never shows the token.
         secret = None if pat is None else settings.Secret(pat)
         del pat
         from qoderdata.client.transport import Token, Transport  # noqa: PLC0415 - half of this package's import time
@@ -144,7 +144,7 @@ class Client:
 
     @property
     def identity(self) -> settings.Account:
-        """What tells the account apart on disk: ``base_url``, ``workspace_id`` and ``account``."""
+        """What distinguishes accounts on disk: ``base_url``, ``workspace_id`` and ``account``."""
         return {"base_url": self.base_url, "workspace_id": self.workspace_id, "account": self.account}
 
     def close(self) -> None:
@@ -161,9 +161,9 @@ class Client:
         params
             The query; a list gives one parameter for each of its items.
         read
-            Turns the body of a success into the result, in the calling thread. Its ``ValueError`` means that the
-            body is not whole, and the request is retried; any other exception is raised, an
-            `errors.APIResponseValidationError` with the request id added and the access token masked.
+            Converts the body of a success to the result, in the calling thread. If it raises ``ValueError``, the
+            body is not complete, and the request is retried. Any other exception is raised as it is; an
+            `errors.APIResponseValidationError` gets the request id, and the access token in it is masked.
 
         Returns
         -------
@@ -173,11 +173,11 @@ class Client:
         Raises
         ------
         APIConnectionError
-            No connection, or it broke, on every attempt; `errors.APITimeoutError` where time ran out.
+            Every attempt had no connection, or one that broke; `errors.APITimeoutError` after a time-out.
         APIStatusError
-            The service refused; the class tells the status.
+            The service refused the request; the class says with which status.
         APIResponseValidationError
-            The response is not JSON, on every attempt; breaks the contract; or is too large.
+            The response is not JSON on every attempt, breaks the contract, or is too large.
         """
         started = self._clock.monotonic()
         attempts = 0
@@ -276,7 +276,7 @@ class Client:
         Returns
         -------
         str
-            The text.
+            The text with ``***`` in place of the token.
         """
         return self._token.mask(text)
 
@@ -301,7 +301,7 @@ class Client:
 
 
 def given_client(client: Client | None) -> Client:
-    """Return the client that is given, or that of the environment; what is no client is a `TypeError`."""
+    """Return the given client, or one made from the environment; raise `TypeError` for any other object."""
     if client is None:
         return Client()
     if not hasattr(client, "identity"):

@@ -39,7 +39,7 @@ _ADVICE_OTHER = "Check the base URL (QODER_MANAGED_BASE_URL) and what stands bet
 
 @dataclass(frozen=True)
 class Response:
-    """An HTTP response of any status, read whole and decompressed."""
+    """An HTTP response of any status, completely read and decompressed."""
 
     status: int
     headers: Mapping[str, str] = field(repr=False)
@@ -48,7 +48,7 @@ class Response:
 
 @dataclass(frozen=True)
 class TransportFailure:
-    """The reason why there is no whole response."""
+    """The reason why there is no complete response."""
 
     reason: str
     advice: str
@@ -74,7 +74,7 @@ class ErrorMapper:
         self._now = now
 
     def from_transport(self, path: str, failure: TransportFailure) -> Failure:
-        """Return the failure of a request without a whole response."""
+        """Return the failure of a request that got no complete response."""
         request = self._mask(f"GET {path} from {self._host}")
         text = f"{request}: {self.clean(failure.reason)}. {failure.advice}."
         return Failure(failure.error_class(text), failure.retryable)
@@ -107,7 +107,7 @@ class ErrorMapper:
         return Failure(error, retries.is_retryable(status, response.headers), wait)
 
     def from_unreadable(self, path: str, response: Response) -> Failure:
-        """Return the failure of a response with a success status whose body is not whole JSON; never quote it."""
+        """Return the failure of a success whose body is not complete JSON; never quote the body."""
         body = _describe_empty(response) or f"{len(response.body)} bytes of something else"
         error = errors.APIResponseValidationError(
             f"{self._request(path)}: the service answered {response.status}, but not with whole JSON: {body}. "
@@ -117,7 +117,7 @@ class ErrorMapper:
         return Failure(error, retryable=True)
 
     def from_contract(self, response: Response, error: errors.APIResponseValidationError) -> Failure:
-        """Return the failure of a response with a success status whose JSON breaks the contract."""
+        """Return the failure of a success whose JSON breaks the contract."""
         error.args = tuple(self._mask(arg) if isinstance(arg, str) else arg for arg in error.args)
         error.request_id = self._request_id(response)
         # The frames of a traceback would hold the text of the response.
@@ -126,7 +126,7 @@ class ErrorMapper:
 
     def clean(self, text: str) -> str:
         """Return untrusted text as one short line without the access token."""
-        # Mask before the cut: a part of the token would not be found.
+        # Mask first: after the cut, a part of the token would not be found.
         line = formatting.one_line(self._mask(text)[: 4 * _QUOTED_LENGTH])
         return line if len(line) <= _QUOTED_LENGTH else line[: _QUOTED_LENGTH - 1] + "…"
 
@@ -138,7 +138,7 @@ class ErrorMapper:
 
 
 def _parse_envelope(body: bytes) -> dict[str, str]:
-    """Parse the facts of the error envelope, as far as they are texts."""
+    """Return the fields of the error envelope whose values are text."""
     try:
         envelope = msgspec.json.decode(body)
     except (ValueError, msgspec.MsgspecError, RecursionError):

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-#: The full waits in seconds after one failed attempt, after two, and so on; the last one for all that follow.
+#: The full waits in seconds after one failed attempt, after two, and so on; the last one is for all that follow.
 _BACKOFFS = (0.5, 1.0, 2.0, 4.0, 8.0)
 _LONGEST_REQUESTED_WAIT = 60.0
 #: With jitter a wait is at least this share of the full wait.
@@ -26,27 +26,27 @@ _random = secrets.SystemRandom()
 
 
 class SystemClock:
-    """The clock of the machine: the time, and a way to wait."""
+    """The clock of the machine."""
 
     def monotonic(self) -> float:
         """Return the seconds since a fixed moment."""
         return time.monotonic()
 
     def now(self) -> datetime:
-        """Return the present in UTC."""
+        """Return the current time in UTC."""
         return datetime.now(UTC)
 
     def sleep(self, seconds: float) -> None:
-        """Wait."""
+        """Wait for a number of seconds."""
         time.sleep(seconds)
 
 
-#: The clock of every client; tests replace it by a faster one.
+#: The clock of every client; tests replace it with a faster one.
 SYSTEM = SystemClock()
 
 
 class RateLimiter:
-    """Keep a least time, in seconds, between the starts of requests, over all threads."""
+    """Keep a minimum time, in seconds, between the starts of the requests of all threads."""
 
     def __init__(self, interval: float, clock: SystemClock) -> None:
         self._interval = interval
@@ -70,9 +70,9 @@ class RateLimiter:
 
 
 def is_retryable(status: int, headers: Mapping[str, str]) -> bool:
-    """Return whether a response that is not a success is worth another request.
+    """Return whether a request is sent again after a response that is not a success.
 
-    ``x-should-retry`` overrules the status, except 409, as in the official SDK.
+    ``x-should-retry`` decides before the status, except for 409, as in the official SDK.
 
     Examples
     --------
@@ -88,9 +88,9 @@ def is_retryable(status: int, headers: Mapping[str, str]) -> bool:
 
 
 def retry_wait(attempts: int, requested: float | None) -> float | None:
-    """Return the seconds to wait after so many failed attempts, given the wait that the service requested.
+    """Return the seconds to wait after a number of failed attempts; `requested`: what the service asks for.
 
-    ``None`` where that is more than 60: the request is not retried.
+    ``None`` if that is more than 60: the request is not retried.
 
     Examples
     --------
@@ -105,8 +105,8 @@ def retry_wait(attempts: int, requested: float | None) -> float | None:
 def backoff(attempts: int) -> float:
     """Return the wait in seconds after a failed attempt: about 0.5, doubling, at most 8, with jitter.
 
-    It is between three quarters of the full wait and all of it, so that clients which failed at the same moment do
-    not return at the same moment.
+    It is between three quarters of the full wait and all of it, so that clients that failed at the same time do
+    not send their next requests at the same time.
 
     Examples
     --------
@@ -120,9 +120,9 @@ def backoff(attempts: int) -> float:
 def requested_wait(headers: Mapping[str, str], *, now: datetime) -> float | None:
     """Return the seconds to wait that the service requests in ``retry-after-ms``, else in ``Retry-After``.
 
-    The latter has seconds or an HTTP date (RFC 9110, section 10.2.3); a date is measured from the response's own
-    ``Date``, else from `now`, so that the clock of this machine does not matter. ``None`` where there is no usable
-    value: absent, unreadable, zero, or in the past.
+    ``Retry-After`` has seconds or an HTTP date (RFC 9110, section 10.2.3). A date is compared with the response's
+    own ``Date``, so that the clock of this machine does not matter, or with `now` if there is none. ``None`` if
+    there is no usable value: it is absent, unreadable, zero, or in the past.
 
     Examples
     --------
@@ -146,7 +146,7 @@ def requested_wait(headers: Mapping[str, str], *, now: datetime) -> float | None
 
 
 def _parse_date(text: str) -> datetime | None:
-    """Parse an HTTP date, which is in GMT even where the text does not say so."""
+    """Parse an HTTP date, which is in GMT even if the text does not say so."""
     try:
         date = parsedate_to_datetime(text)
     except (ValueError, OverflowError):

@@ -35,24 +35,24 @@ if TYPE_CHECKING:
 _MASK = "***"
 _SALT = b"qoderdata account digest v1\0"
 _DIGEST_LENGTH = 16
-#: How much of a body is read at once: of a compressed one less, since it may become a thousand times as long.
+#: How many bytes of a body are read at once; fewer of a compressed one, which may become a thousand times as long.
 _PIECE = 1 << 23
 _COMPRESSED_PIECE = 1 << 20
-#: A whole response may take so many times as long as the wait for its next bytes.
+#: The time limit of a whole response, as a multiple of the limit for its next bytes.
 _WHOLE_RESPONSE = 5
 #: Bytes beyond the body that a response may have: status line, headers, chunk sizes, trailers.
 _OVERHEAD = 1 << 20
 
 
 class Token:
-    """Authorize requests to one origin; a request to another scheme, host or port gets no token.
+    """Add the access token to requests to one origin; a request to another scheme, host or port gets none.
 
     `account` is a digest that identifies the account; the token cannot be computed from it.
     """
 
     def __init__(self, secret: Secret, *, base_url: str) -> None:
         self._secret = secret
-        # Prepared as every request is, so that a host outside ASCII compares equal.
+        # Prepared like every request, so that a host name with non-ASCII letters compares equal.
         self._origin = _origin(requests.Request("GET", base_url).prepare().url)
         self.account = hashlib.sha256(_SALT + secret.encode()).hexdigest()[:_DIGEST_LENGTH]
 
@@ -65,12 +65,12 @@ class Token:
     def __call__(self, request: PreparedRequest) -> PreparedRequest:
         """Add the ``Authorization`` header to a request to the service."""
         if _origin(request.url) == self._origin:
-            # http.client asks a value for nothing but `encode`.
+            # http.client only calls `encode` on the value of a header.
             request.headers["Authorization"] = cast("str", Secret("Bearer " + self._secret.reveal()))
         return request
 
     def mask(self, text: str) -> str:
-        """Replace the token in a text by a mask."""
+        """Replace the token in a text with a mask."""
         return text.replace(self._secret.reveal(), _MASK)
 
 
@@ -100,15 +100,15 @@ class Transport:
         self._session.mount("http://", self._session.get_adapter("https://"))
         self._session.headers.update(headers)
         self._session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=()))
-        # Plain http goes to this machine alone; a proxy from the environment would read the token.
+        # Plain http goes to this machine only; a proxy from the environment could read the token.
         self._session.trust_env = base_url.startswith("https:")
-        # Each request is a copy with another URL: preparing one anew takes as long as the rest of sending it.
-        # An `auth` of its own keeps requests from reading ~/.netrc.
+        # Each request is a copy with another URL: to prepare a new one takes as long as to send it.
+        # Its own `auth` prevents requests from reading ~/.netrc.
         unauthorized = requests.Request("GET", base_url, auth=lambda request: request)
         self._template = self._session.prepare_request(unauthorized)
 
     def get(self, path: str, params: Mapping[str, str | Sequence[str]]) -> Response | TransportFailure:
-        """Send one GET request and read the whole response, of any status; a list is one parameter an item."""
+        """Send one GET request and read the whole response, of any status; a list gives one parameter per item."""
         interruption: BaseException
         try:
             request = self._template.copy()
@@ -124,7 +124,7 @@ class Transport:
                 return Response(response.status_code, response.headers, self._read(response.raw))
         except (OSError, urllib3.exceptions.HTTPError) as error:
             return self._explain(error)
-        except BaseException as error:  # noqa: BLE001 - raised on below: Ctrl-C, without the frames beneath this one
+        except BaseException as error:  # noqa: BLE001 - raised again below: Ctrl-C, without the frames of the calls made here
             interruption = error
         interruption.__cause__ = interruption.__context__ = None
         raise interruption.with_traceback(None)
@@ -137,7 +137,7 @@ class Transport:
         pieces = []
         size = 0
         is_encoded = "Content-Encoding" in raw.headers
-        # One piece needs no joining, but `read` has no error of its own for chunks of a negative size.
+        # `read` gives fewer pieces to join, but does not refuse chunks of a negative size.
         read = raw.read1 if is_encoded or raw.chunked else raw.read
         amount = _COMPRESSED_PIECE if is_encoded else _PIECE
         while piece := read(amount, decode_content=is_encoded):
@@ -202,7 +202,7 @@ class _Limits:
 
 
 class _LimitedReader(io.RawIOBase):
-    """Read a socket until a deadline and a number of bytes, whatever part of a response the bytes are."""
+    """Read a socket up to a deadline and a number of bytes, which count in every part of a response."""
 
     def __init__(self, stream: io.RawIOBase, sock: socket.socket, limits: _Limits) -> None:
         self._stream = stream
@@ -231,7 +231,7 @@ class _LimitedReader(io.RawIOBase):
 
 
 class _LimitedResponse(http.client.HTTPResponse):
-    """A response that is read through `_LimitedReader`, from its status line to its trailers."""
+    """A response that `_LimitedReader` reads completely, from its status line to its trailers."""
 
     def __init__(self, sock: socket.socket, method: str | None = None, *, limits: _Limits) -> None:
         super().__init__(sock, method=method)
@@ -239,7 +239,7 @@ class _LimitedResponse(http.client.HTTPResponse):
 
 
 class _Adapter(requests.adapters.HTTPAdapter):
-    """Connections whose responses are limited, those through proxies included."""
+    """An adapter that limits the responses of all connections, also of those through proxies."""
 
     def __init__(self, limits: _Limits) -> None:
         self._limits = limits
@@ -270,7 +270,7 @@ class _Session(requests.Session):
     """A session that follows no redirect."""
 
     def get_redirect_target(self, resp: requests.Response) -> str | None:
-        """Return ``None``; requests would prepare the next request even where it does not follow."""
+        """Return ``None``: requests would prepare the next request even if it does not follow the redirect."""
         del resp
         return None
 

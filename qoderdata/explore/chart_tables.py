@@ -7,6 +7,7 @@ written as if they were UTC, since Vega knows no zones but UTC and the browser's
 
 from __future__ import annotations
 
+import json
 import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -34,15 +35,17 @@ from qoderdata.summaries import run_failure_rates
 if TYPE_CHECKING:
     from zoneinfo import ZoneInfo
 
-    _Row = dict[str, Any]
+    import numpy as np
+    from numpy.typing import NDArray
+
+    _Row = dict[Any, Any]
 
 #: The outcomes that are drawn, from back to front; a run refers to them by number.
 OUTCOMES = ("completed", "assumed", "skipped", "cancelled", "unknown", "running", "waiting", "failed")
-_NUMBERS = {outcome: number for number, outcome in enumerate(OUTCOMES)}
 #: The most marks that a browser draws at once without delay.
 MOST_ROWS = 50_000
 _WINDOWS = ("1h", "3h", "6h", "12h", "1D", "7D", "28D")
-_DAY_MS = 86_400_000
+DAY_MS = 86_400_000
 _NAME_COLUMNS, _FULL_NAME, _MESSAGE = 28, 120, 200
 _NO_KEY = "(none)"
 
@@ -89,15 +92,15 @@ def make_tables(df: pd.DataFrame, runs: pd.DataFrame, zone: ZoneInfo) -> ChartTa
         by_deployment, by_agent = (run_failure_rates(runs, by=key) for key in ("deployment_id", "agent_id"))
     times = pd.DatetimeIndex(runs["triggered_at"]).tz_convert(zone)
     wall = pd.Series(times.tz_localize(None), index=runs.index)
+    texts, error = _errors(runs)
     rows = pd.DataFrame({
         "t": wall.dt.as_unit("ms").astype("int64").astype("Int64").where(wall.notna()),
         "d": _positions(runs["deployment_id"], by_deployment.index),
         "a": _positions(runs["agent_id"], by_agent.index),
-        "o": drawn_outcomes(runs).map(_NUMBERS).astype("int64"),
+        "o": drawn_outcomes(runs).map(OUTCOMES.index).astype("int64"),
         "ms": runs["duration_ms"].astype("Int64"),
-        "e": -1,
+        "e": error,
     })  # fmt: skip
-    texts, rows["e"] = _errors(runs)
     deployments, agents = _rate_rows(by_deployment, "d"), _rate_rows(by_agent, "a")
     pairs = rows[["d", "a"]].drop_duplicates()
     _add_others(deployments, "agents", agents, pairs.groupby("d")["a"].agg(list))
@@ -106,8 +109,8 @@ def make_tables(df: pd.DataFrame, runs: pd.DataFrame, zone: ZoneInfo) -> ChartTa
     timed = rows[rows["t"].notna()].astype({"t": "int64"})
     shown, window = _summed(timed) if len(timed) > MOST_ROWS else (timed.assign(n=1), None)
     shown = shown.sort_values(["o", "t"], kind="stable")
-    used = [int(number) for number in sorted(shown["e"].unique()) if number >= 0]
-    first, last = (int(timed["t"].min()), int(timed["t"].max())) if len(timed) else (0, _DAY_MS)
+    used = sorted(set(shown["e"]) - {-1})
+    first, last = (int(timed["t"].min()), int(timed["t"].max())) if len(timed) else (0, DAY_MS)
     return ChartTables(
         deployments=deployments,
         agents=agents,
@@ -176,7 +179,7 @@ def _full_text(text: str) -> str:
     return truncate(one_line(text[: 4 * _FULL_NAME]), _FULL_NAME)
 
 
-def _errors(runs: pd.DataFrame) -> tuple[list[str], pd.Series[int]]:
+def _errors(runs: pd.DataFrame) -> tuple[list[str], NDArray[np.intp]]:
     """Return the different errors, the most frequent first, and the number of each run's; -1 is none."""
     nothing = pd.Series("", index=runs.index)
     kind, message = (
@@ -186,27 +189,20 @@ def _errors(runs: pd.DataFrame) -> tuple[list[str], pd.Series[int]]:
     # The first characters suffice: a tooltip shows no more, and a message may be as long as a book.
     text = (kind.str[: 4 * _MESSAGE] + ": " + message.str[: 4 * _MESSAGE]).str.strip(": ")
     counts = text[text.ne("")].value_counts()
-    order = pd.Series(range(len(counts)), index=counts.index)
-    return counts.index.tolist(), text.map(order).fillna(-1).astype("int64")
+    return counts.index.tolist(), counts.index.get_indexer(pd.Index(text))
 
 
 def _summed(rows: pd.DataFrame) -> tuple[pd.DataFrame, pd.Timedelta]:
     """Sum runs of one deployment, agent and outcome in the shortest windows that leave few enough rows."""
-    keys = ["t", "d", "a", "o"]
-    kinds, _ = pd.factorize((rows["d"] * (rows["a"].max() + 1) + rows["a"]) * len(OUTCOMES) + rows["o"])
-    for text in _WINDOWS:
-        window = pd.Timedelta(text)
+    rows = rows.assign(e=rows["e"].where(rows["e"] >= 0))
+    for window in map(pd.Timedelta, _WINDOWS):
         step = window // pd.Timedelta("1ms")
-        shift = first_window(step)
-        number = (rows["t"] - shift) // step
-        if (number * (kinds.max() + 1) + kinds).nunique() <= MOST_ROWS:
+        begin = rows["t"] - (rows["t"] - first_window(step)) % step
+        groups = rows.assign(t=begin).groupby(["t", "d", "a", "o"], as_index=False)
+        if groups.ngroups <= MOST_ROWS:
             break
-    begun = rows.assign(t=number * step + shift)
-    groups = begun.groupby(keys, as_index=False)
-    summed = groups.agg(ms=("ms", "median"), n=("o", "size"))
     # Errors are numbered by frequency, so that the least number is the most frequent one of all runs.
-    with_error = begun[begun["e"] >= 0].groupby(keys, as_index=False)["e"].min()
-    summed = summed.merge(with_error, on=keys, how="left")
+    summed = groups.agg(ms=("ms", "median"), n=("o", "size"), e=("e", "min"))
     return summed.assign(ms=summed["ms"].round().astype("Int64"), e=summed["e"].fillna(-1).astype("int64")), window
 
 
@@ -215,11 +211,14 @@ def first_window(step: int) -> int:
     return window_origin(1000 * step) // 1000
 
 
+def to_json(value: object) -> str:
+    """Return compact JSON with characters as they are."""
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+
+
 def _records(rows: pd.DataFrame) -> list[_Row]:
     """Return rows as the chart reads them; a missing value is null."""
-    columns = [rows[name].astype("object").where(rows[name].notna(), None).tolist() for name in rows]
-    names = list(rows.columns)
-    return [dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)]
+    return rows.astype("object").where(rows.notna(), None).to_dict("records")
 
 
 def _notes(

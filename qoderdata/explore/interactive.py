@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import importlib
 import json
 from functools import cache
 from importlib import resources
@@ -13,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from markupsafe import Markup
 
 from qoderdata import files
-from qoderdata.explore.chart_tables import make_tables
+from qoderdata.explore.chart_tables import make_tables, to_json
 from qoderdata.parsing import parse_zone
 
 if TYPE_CHECKING:
@@ -95,20 +94,16 @@ def explore(
     if path is not None:
         files.check_ending(path, (".html", ".htm"), what="the interactive page is an HTML page")
     tables = make_tables(df, runs, parse_zone(tz))
-    chart: LinkedChart = _linked_views().make_chart(tables)
+    try:
+        from qoderdata.explore.linked_views import make_chart  # noqa: PLC0415 - needs the extra
+    except ImportError as error:
+        name = _LIBRARIES.get(str(error.name), error.name)
+        raise ImportError(f"{name} is not installed: pip install 'qoderdata[interactive]'") from error
+    chart = make_chart(tables)
     if path is not None:
         html = _render(chart.to_dict(), tables.notes)
         files.replace(path, lambda sink: sink.write(html.encode()))
     return chart
-
-
-def _linked_views() -> Any:  # noqa: ANN401 - a module
-    """Import the module that draws, which needs the extra."""
-    try:
-        return importlib.import_module("qoderdata.explore.linked_views")
-    except ImportError as error:
-        name = _LIBRARIES.get(str(error.name), error.name)
-        raise ImportError(f"{name} is not installed: pip install 'qoderdata[interactive]'") from error
 
 
 def _render(spec: dict[str, Any], notes: list[str]) -> str:
@@ -134,8 +129,7 @@ def _render(spec: dict[str, Any], notes: list[str]) -> str:
 
 def _json(value: object) -> str:
     r"""Write JSON without ``<``, ``>`` and ``&``, so that no text in it ends the element or begins another."""
-    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
-    return text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e")
+    return to_json(value).replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e")
 
 
 @cache

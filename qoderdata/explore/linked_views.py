@@ -8,7 +8,6 @@ expressions compare numbers, and look for what the reader types.
 from __future__ import annotations
 
 import io
-import json
 from typing import TYPE_CHECKING, Any
 
 import altair as alt
@@ -16,9 +15,10 @@ import pandas as pd
 import vl_convert
 from PIL import Image
 
-from qoderdata.explore.chart_tables import OUTCOMES, first_window
+from qoderdata.explore.chart_tables import DAY_MS, OUTCOMES, first_window, to_json
 from qoderdata.formatting import MISSING
 from qoderdata.plots.axes import BLUE, GREY, ORANGE, PALE, PURPLE, SKY, VERMILLION
+from qoderdata.plots.timeline_plots import OUTCOME_WORDS
 
 if TYPE_CHECKING:
     from qoderdata.explore.chart_tables import ChartTables
@@ -31,7 +31,7 @@ _EMBED_OPTIONS = {"actions": {"export": True, "source": False, "compiled": False
 #: The style of axis labels, which names share.
 _NAME_STYLE = "guide-label"
 
-_DAY_MS, _HOUR_MS = 86_400_000, 3_600_000
+_HOUR_MS = 3_600_000
 #: The most days for which a bar of the overview is an hour, and for which it is a day; beyond, it is a week.
 _HOURLY_DAYS, _DAILY_DAYS = 4, 400
 _ROWS, _AGENT_ROWS, _ROW_HEIGHT = 30, 12, 17
@@ -51,8 +51,6 @@ _LOOKS = {
     "waiting": (ORANGE, "triangle-up"),
     "failed": (VERMILLION, "diamond"),
 }
-_WORDS = {"assumed": "completed, assumed", "running": "running or pending", "waiting": "waits for a person"}
-
 _COUNT_WORDS = {"assumed": "of these assumed"}
 #: Scales that each view has for itself.
 _APART: dict[str, Any] = {"color": "independent", "shape": "independent", "opacity": "independent"}
@@ -64,7 +62,7 @@ _MINUTES, _SECONDS = "%Y-%m-%d %H:%M", "%Y-%m-%d %H:%M:%S"
 
 
 def _words(outcome: str) -> str:
-    return _WORDS.get(outcome, outcome)
+    return OUTCOME_WORDS.get(outcome, outcome)
 
 
 _OUTCOME = f"{[_words(outcome) for outcome in OUTCOMES]}[datum.o]"
@@ -135,7 +133,7 @@ def _finish(views: list[Any], tables: ChartTables) -> LinkedChart:
     }
     is_empty = not tables.deployments
     # As texts of JSON: Altair would check every row against its schema, which takes half a minute for 50,000.
-    texts = {name: _json(rows) for name, rows in datasets.items() if not is_empty or name == "notes"}
+    texts = {name: to_json(rows) for name, rows in datasets.items() if not is_empty or name == "notes"}
     subtitle = [] if is_empty else [*tables.notes, _HINT]
     chart = LinkedChart(
         vconcat=views,
@@ -198,8 +196,10 @@ class _Views:
         words = "name of an agent or deployment"
         search = alt.binding(input="search", placeholder=words, name="Find ", debounce=150)
         slider = alt.binding_range(min=1, max=count - _ROWS + 1, step=1, name=f"First row of {count:,} ")
-        first_row = alt.param(name="first_row", value=1, bind=slider) if count > _ROWS else None
-        return [alt.param(name="search", value="", bind=search), first_row or alt.param(name="first_row", value=1)]
+        return [
+            alt.param(name="search", value="", bind=search),
+            alt.param(name="first_row", value=1, bind=slider if count > _ROWS else alt.Undefined),
+        ]
 
     def _rates(
         self, base: alt.Chart, key: str, faded: str, *, selection: alt.Parameter, name: str
@@ -260,19 +260,19 @@ class _Views:
 
     def _bar(self) -> tuple[int, str]:
         """Return how many milliseconds a bar of the overview sums up, and that in words."""
-        days = (self.times[1] - self.times[0]) / _DAY_MS
-        bars = [(_HOUR_MS, "an hour"), (_DAY_MS, "a day"), (7 * _DAY_MS, "a week")]
+        days = (self.times[1] - self.times[0]) / DAY_MS
+        bars = [(_HOUR_MS, "an hour"), (DAY_MS, "a day"), (7 * DAY_MS, "a week")]
         bar = bars[(days > _HOURLY_DAYS) + (days > _DAILY_DAYS)]
         return bar if bar[0] >= self.window_ms else (self.window_ms, "a window")
 
     def calendar(self) -> alt.Chart:
         """Draw the failures of each day and hour."""
-        tall, wide = min(max(self.window_ms, _HOUR_MS), _DAY_MS), max(self.window_ms, _DAY_MS)
+        tall, wide = min(max(self.window_ms, _HOUR_MS), DAY_MS), max(self.window_ms, DAY_MS)
         base = self._runs().transform_filter(_IN_ZOOM)
         base = base.transform_calculate(
             day=_begin(wide),
             next_day=f"datum.day + {wide}",
-            hour=f"floor((datum.t - floor(datum.t / {_DAY_MS}) * {_DAY_MS}) / {tall}) * {tall // _HOUR_MS}",
+            hour=f"floor((datum.t - floor(datum.t / {DAY_MS}) * {DAY_MS}) / {tall}) * {tall // _HOUR_MS}",
             next_hour=f"datum.hour + {tall // _HOUR_MS}",
             bad=f"datum.o == {OUTCOMES.index('failed')} ? datum.n : 0",
             good=f"datum.o <= {OUTCOMES.index('assumed')} ? datum.n : 0",
@@ -301,8 +301,8 @@ class _Views:
     @staticmethod
     def _cell_words(tall: int, wide: int) -> str:
         """Return in words what a cell of the calendar is."""
-        if tall == _DAY_MS:
-            return "day" if wide == _DAY_MS else f"{wide // _DAY_MS} days"
+        if tall == DAY_MS:
+            return "day" if wide == DAY_MS else f"{wide // DAY_MS} days"
         return "day and hour" if tall == _HOUR_MS else f"day and {tall // _HOUR_MS} hours"
 
     def timeline(self) -> alt.Chart:
@@ -371,7 +371,3 @@ def _span(first: int, last: int) -> alt.ExprRef:
 
 def _data(name: str) -> alt.NamedData:
     return alt.NamedData(name, format=alt.JsonDataFormat(type="json"))
-
-
-def _json(rows: list[dict[str, Any]]) -> str:
-    return json.dumps(rows, ensure_ascii=False, separators=(",", ":"), allow_nan=False)

@@ -60,7 +60,7 @@ def cache_usage(cache_dir: str | Path | None = None) -> CacheUsage:
     -------
     CacheUsage
         ``location``, and for ``queries`` (cached answers), ``runs``, ``sessions`` and ``outcomes`` (stores) and
-        ``snapshots`` of the deployments the number of ``files`` and of ``bytes``.
+        ``snapshots`` (of the deployments) the number of ``files`` and their size in ``bytes``.
 
     Raises
     ------
@@ -113,7 +113,7 @@ def clear_cache(cache_dir: str | Path | None = None) -> int:
     Returns
     -------
     int
-        How many files were removed.
+        The number of files removed.
 
     Raises
     ------
@@ -136,7 +136,7 @@ def clear_cache(cache_dir: str | Path | None = None) -> int:
 
 
 def store_files(folder: Folder, table: StoredTable) -> list[tuple[Account, list[fs.FileInfo]]]:
-    """Return the files of each store of a table; one whose manifest cannot be used is left out, with a warning."""
+    """Return the files of each store of a table; leave out one whose manifest cannot be used, with a warning."""
     found = []
     for key in _keys(folder, table):
         store = folder.folder(table.name).folder(key)
@@ -155,7 +155,7 @@ def store_files(folder: Folder, table: StoredTable) -> list[tuple[Account, list[
 def clear_stores(folder: Folder) -> int:
     """Remove all stores of all tables below a cache folder, and return how many files were removed.
 
-    Raise `CacheError` where a process is writing into one of them, or one cannot be read or emptied now.
+    Raise `CacheError` if a process is writing to one of them, or one cannot be read or removed now.
     """
     removed = 0
     for table in TABLES:
@@ -171,7 +171,7 @@ def clear_stores(folder: Folder) -> int:
                         f"{store.location} is not cleared: a process is pulling {table.name} into it"
                     ) from error
                 removed += len(store.files())
-                # The manifest first, so that none ever names a file that is gone; a folder names none.
+                # The manifest first, so that it never names a file that is gone; a folder in its place names none.
                 with contextlib.suppress(IsADirectoryError):
                     store.remove(MANIFEST_NAME)
                 with contextlib.suppress(FileNotFoundError):

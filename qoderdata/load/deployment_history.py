@@ -23,16 +23,16 @@ if TYPE_CHECKING:
 
 
 def snapshots(client: Client | None = None, cache_dir: str | Path | None = None) -> pd.DataFrame:
-    """Return which dated snapshots of an account's deployments there are.
+    """Return the list of the dated snapshots of an account's deployments.
 
-    Each pull of the whole list by `load_deployments` (no filter but ``include_archived``) leaves one: all of the
-    last 24 hours are kept, then the last of each day (UTC), for 400 days. Those with archived deployments and
-    those without are two series.
+    Each pull of the whole list by `load_deployments` (no filter but ``include_archived``) writes one. All of the
+    last 24 hours are kept, then the last one of each day (UTC), for 400 days. Snapshots with archived deployments
+    and those without are two series.
 
     Parameters
     ----------
     client
-        The account; ``None`` makes a `Client` from the environment. Nothing is asked of the service.
+        The account; ``None`` makes a `Client` from the environment. No request is sent.
     cache_dir
         The cache's folder, a path or a URL; ``None``: ``QODERDATA_CACHE_DIR``, else the platform's user cache
         folder.
@@ -44,7 +44,7 @@ def snapshots(client: Client | None = None, cache_dir: str | Path | None = None)
 
         ===================== =================== ===========================================================
         ``fetched_at``        datetime64[us, UTC] when its pull began
-        ``deployments``       int64               how many it has
+        ``deployments``       int64               the number of deployments
         ``include_archived``  bool                whether archived ones are among them
         ``bytes``             int64               size of its file; texts that snapshots share are not counted
         ===================== =================== ===========================================================
@@ -52,7 +52,7 @@ def snapshots(client: Client | None = None, cache_dir: str | Path | None = None)
     Raises
     ------
     CredentialError
-        There is no token, which tells one account's snapshots from another's.
+        There is no token, with which the account's snapshots are found.
     CacheError
         The folder of snapshots cannot be read now.
 
@@ -99,14 +99,14 @@ def load_snapshots(
     Parameters
     ----------
     since, until
-        Those fetched then or later, and before then: zone-aware times, or ages before now, such as ``"7D"``;
+        Only snapshots fetched at `since` or later, and before `until`: zone-aware times, or ages such as ``"7D"``;
         ``None``: no bound.
     include_archived
         The series with archived deployments, instead of the one without; the two are never mixed.
     columns
-        These columns alone, which takes less time and memory; ``None``: all.
+        Read these columns only, which takes less time and memory; ``None``: all.
     client
-        The account; ``None`` makes a `Client` from the environment. Nothing is asked of the service.
+        The account; ``None`` makes a `Client` from the environment. No request is sent.
     cache_dir
         The cache's folder, a path or a URL; ``None``: ``QODERDATA_CACHE_DIR``, else the platform's user cache
         folder.
@@ -115,14 +115,15 @@ def load_snapshots(
     -------
     list of pandas.DataFrame
         The frames that `load_deployments` returned then, the oldest first; ``attrs["fetched_at"]`` says when.
-        A column that is younger than a snapshot is missing in it. No snapshots: an empty list.
+        A column that did not exist yet when a snapshot was written has missing values. No snapshots: an empty
+        list.
 
     Raises
     ------
     ValueError
         A bound cannot be understood, or there is no such column.
     CredentialError
-        There is no token, which tells one account's snapshots from another's.
+        There is no token, with which the account's snapshots are found.
     CacheError
         The folder of snapshots cannot be read now.
 
@@ -170,7 +171,7 @@ def read_as_of(
 ) -> tuple[pa.Table, datetime]:
     """Return the last snapshot at or before a time, and when it was fetched.
 
-    Raise `CacheError` where there is none, or all of them are damaged.
+    Raise `CacheError` if there is none, or all of them are damaged.
     """
     series, files = _listed(client, cache_dir, include_archived=include_archived)
     candidates = [file for file in files if file.fetched_at <= time]

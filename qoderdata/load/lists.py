@@ -63,14 +63,14 @@ _STATUSES = ("active", "paused", None)
 
 @dataclass(frozen=True, slots=True)
 class _Filters:
-    """The filters of a call: for the service, and applied again here, since an edition may ignore them."""
+    """The filters of a call: sent to the service, and applied again here, since an edition may ignore them."""
 
     status: str | None = None
     agent_id: str | None = None
     include_archived: bool = False
     created_since: pd.Timestamp | None = None
     created_until: pd.Timestamp | None = None
-    #: The bounds as they were written, for the cache key: the same age, asked for later, has the same key.
+    #: The bounds as the caller wrote them, for the cache key: the same age in a later call has the same key.
     written: Mapping[str, str] = field(default_factory=dict)
 
     def params(self) -> dict[str, str]:
@@ -108,7 +108,7 @@ class _Filters:
         return table if pc.all(wanted, skip_nulls=False).as_py() else table.filter(wanted)
 
     def is_past(self, table: pa.Table) -> bool:
-        """Return whether all records of a page, and so all that follow, are older than asked for."""
+        """Return whether all records of a page, and so all that follow, are older than `created_since`."""
         if self.created_since is None:
             return False
         newest = pc.max(table["created_at"]).as_py()
@@ -132,31 +132,31 @@ def load_deployments(
 ) -> pd.DataFrame:
     """Return all deployments of an account, from every page of the list, from the cache, or from a snapshot.
 
-    A pull of the whole list (no filter but `include_archived`) also leaves a dated snapshot; see `snapshots`.
+    A pull of the whole list (no filter but `include_archived`) also writes a dated snapshot; see `snapshots`.
 
     Parameters
     ----------
     status
-        Only those ``"active"`` or ``"paused"``; ``None``: all.
+        Only those with this status, ``"active"`` or ``"paused"``; ``None``: all.
     agent_id
         Only those of this agent.
     include_archived
-        Archived ones too. Their status stays ``"active"``; they never fire.
+        Include archived ones. Their status stays ``"active"``; they never fire.
     created_since
         Only those created at this time or later: ISO 8601 text with an offset, a zone-aware datetime, or an age
         such as ``"30D"``.
     created_until
         Only those created before this time, or this long ago.
     as_of
-        What was pulled at an earlier time: the last snapshot at or before it, an instant or an age such as
-        ``"7D"``. Filters are applied to it here, and the service is not asked.
+        Return what was pulled at or before this time, from the last snapshot: a zone-aware time, or an age such as
+        ``"7D"``. Filters are applied to the snapshot, and no request is sent.
     client
         The account; ``None`` makes a `Client` from the environment.
     cache_dir
         The cache's folder, a path or a URL; ``None``: ``QODERDATA_CACHE_DIR``, else the platform's user cache
         folder.
     max_age
-        How old a cached answer may be: anything `pandas.Timedelta` takes except a bare number.
+        How old a cached answer may be: anything that `pandas.Timedelta` accepts, except a bare number.
     refresh
         Ignore the cache and pull again.
     offline
@@ -167,8 +167,8 @@ def load_deployments(
     Returns
     -------
     pandas.DataFrame
-        One row a deployment, newest first, with the columns and dtypes of `qoderdata.schema.DEPLOYMENTS`,
-        also where there are none. Times are in UTC. ``attrs`` holds ``source``, ``fetched_at``,
+        One row per deployment, newest first, with the columns and dtypes of `qoderdata.schema.DEPLOYMENTS`,
+        also if there are none. Times are in UTC. ``attrs`` holds ``source``, ``fetched_at``,
         ``from_cache``, ``complete`` and ``requests``.
 
     Raises
@@ -179,10 +179,10 @@ def load_deployments(
     CredentialError
         There is no token.
     APIError
-        The list could not be read to its end. Nothing is returned; a cached answer stays, and a note says how
-        old it is.
+        The list could not be read to its end. Nothing is returned; a cached answer stays, and a note of the
+        exception says how old it is.
     CacheError
-        ``offline=True``, and no answer to this call is cached; or there is no snapshot at or before `as_of`.
+        ``offline=True``, and no answer to such a call is cached; or there is no snapshot at or before `as_of`.
 
     Warns
     -----
@@ -252,7 +252,7 @@ def load_agents(
         The cache's folder, a path or a URL; ``None``: ``QODERDATA_CACHE_DIR``, else the platform's user cache
         folder.
     max_age
-        How old a cached answer may be: anything `pandas.Timedelta` takes except a bare number.
+        How old a cached answer may be: anything that `pandas.Timedelta` accepts, except a bare number.
     refresh
         Ignore the cache and pull again.
     offline
@@ -323,7 +323,7 @@ def load_environments(
         The cache's folder, a path or a URL; ``None``: ``QODERDATA_CACHE_DIR``, else the platform's user cache
         folder.
     max_age
-        How old a cached answer may be: anything `pandas.Timedelta` takes except a bare number.
+        How old a cached answer may be: anything that `pandas.Timedelta` accepts, except a bare number.
     refresh
         Ignore the cache and pull again.
     offline
@@ -378,7 +378,7 @@ def load_environments(
 def load_events(
     session_id: str, *, types: str | Iterable[str] | None = None, client: Client | None = None
 ) -> pd.DataFrame:
-    """Return the events of one session, in the order in which they happened; they are not cached.
+    """Return the events of one session in the list's order, the oldest first; they are not cached.
 
     Parameters
     ----------
@@ -513,7 +513,7 @@ def _pull(
     schema: Schema, client: Client, filters: _Filters, *, progress: bool | None
 ) -> tuple[cache.CachedTable, int]:
     began, fetched_at = time.monotonic(), datetime.now(UTC)
-    # pandas takes as long to import as a page takes to come, and is needed after the last one.
+    # Importing pandas takes as long as reading a page, and pandas is needed only after the last page.
     threading.Thread(target=_import_pandas, name="qoderdata-import", daemon=True).start()
     table, done = _read_list(
         client, schema, f"/{schema.name}", filters.params(), is_past=filters.is_past, progress=progress
@@ -547,7 +547,7 @@ def _read_list(
     is_past: Callable[[pa.Table], bool] = lambda _: False,
     progress: bool | None = None,
 ) -> tuple[pa.Table, Progress]:
-    """Return the table of a list, up to the first page that is past what is wanted, and what was read.
+    """Return the table of a list, up to the first page for which `is_past` is true, and what was read.
 
     The client remembers the page size that the service grants, unless the list `has_small_pages`.
     """

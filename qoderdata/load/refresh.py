@@ -50,17 +50,17 @@ if TYPE_CHECKING:
 
 _logger = logging.getLogger("qoderdata")
 
-#: How many cursors the service may refuse before a refresh gives up; each time a little more is read again.
+#: How many cursors the service may refuse before a refresh gives up; after each, a few more pages are read again.
 _REFUSALS = 100
 #: How often a refresh starts again because a commit found a damaged file.
 _ATTEMPTS = 5
-#: After how many consecutive errors of the service no more single records are read.
+#: After this many consecutive errors of the service, no more single records are read.
 MAX_FAILURES = 3
-#: How many consecutive records must be older than a time to prove that the list has passed it: a single old record
-#: may be listed above new ones.
+#: How many consecutive records must be older than a time before the list counts as past it: a single old record
+#: may be listed before new ones.
 _EVIDENCE = 20
-#: How far apart the clocks may be that set the times of a run's trigger, of the run and of its session. Requests
-#: for a period ask for so much more.
+#: The maximum difference of the clocks that set the times of a trigger, its run and its session. Requests for a
+#: period begin this much earlier.
 CLOCK_SKEW = timedelta(hours=1)
 _INSTANT = timedelta(microseconds=1)
 _TIME: Any = pa.timestamp("us", tz="UTC")
@@ -76,7 +76,7 @@ T = TypeVar("T")
 class RemoteList:
     """A list of the service that is kept in a store."""
 
-    #: Its path; a single record's is below it.
+    #: The path of the list; that of a single record is below it.
     path: str
     table: StoredTable
     cursor_param: str = "after_id"
@@ -86,27 +86,27 @@ class RemoteList:
 
 @dataclass(frozen=True, slots=True)
 class Freshness:
-    """How recent an answer has to be."""
+    """How recent an answer must be."""
 
-    #: When it must have been read.
+    #: The earliest time at which it may have been read.
     not_before: datetime
-    #: Whether all rows that are asked for are read again; none that only the store has is lost.
+    #: Whether all rows are read again; rows that only the store has are kept.
     everything: bool
-    #: The times of this call's own readings: always recent enough, even if the clock was set back meanwhile.
+    #: When this call read: always recent enough, even if the clock was set back during the call.
     own_times: set[datetime] = field(default_factory=set)
 
     def is_recent(self, time: datetime) -> bool:
-        """Return whether a reading is recent enough; one in the future was made by a clock that was wrong."""
+        """Return whether a reading is recent enough; one in the future is not, as a clock was wrong."""
         return time in self.own_times or self.not_before <= time <= datetime.now(UTC)
 
 
 @dataclass(frozen=True, slots=True)
 class Reread:
-    """Which stored rows of a list are read again, besides those that the store itself knows to be open."""
+    """Which stored rows are read again, in addition to those that the store knows to be open."""
 
     #: Rows that were created since then are listed again; ``None``: none are.
     since: datetime | None = None
-    #: Rows that are read by id where no page has them.
+    #: Rows that are read by id if no page has them.
     ids: AbstractSet[str] = frozenset()
 
 
@@ -117,45 +117,45 @@ class ListedPage:
     table: pa.Table
     #: The ids of its rows.
     ids: tuple[str, ...]
-    #: Its position in the list; ``None`` where the service gives no cursor although there is more.
+    #: Its position in the list; ``None`` if the service gives no cursor although there are more rows.
     listing: Listing | None
     #: When it was requested.
     asked_at: datetime
-    #: Whether the walk goes on.
+    #: Whether the walk continues.
     has_more: bool
     last_id: str | None
     next_page: str | None
 
     @property
     def count(self) -> int:
-        """How many rows it has."""
+        """The number of rows."""
         return self.table.num_rows
 
 
 @dataclass
 class ListReader:
-    """Read a list by the page, and single records of it; `done` counts requests, pages and rows.
+    """Read the pages of a list, and single records; `done` counts requests, pages and rows.
 
-    Each page is decoded before the next one is requested: its content decides whether that one is needed.
+    Each page is decoded before the next one is requested: its content decides whether the next one is needed.
     """
 
     client: Client
     remote: RemoteList
     store: TableStore
     done: Progress
-    #: The time before which no record needs to come; ``None``: all are wanted.
+    #: Records before this time are not needed; ``None``: all are.
     oldest: datetime | None
     progress: bool | None
 
     def __post_init__(self) -> None:
         self.decoder = Decoder(self.remote.table.schema)
-        #: A filter by time that newer editions know and older ones ignore: it only saves requests.
+        #: A filter by time. Newer editions know it, older ones ignore it; it only saves requests.
         self._time_filter: dict[str, str] = {}
         if self.oldest is not None:
             self._time_filter["created_at[gte]"] = format_bound(earlier(self.oldest, CLOCK_SKEW))
         #: Whether the next page may be filtered by time; ``None`` before the first page.
         self._may_filter: bool | None = None
-        # The page size of a list with small pages says nothing of other lists.
+        # The page size of a list with small pages says nothing about other lists.
         self._remembers_size = not has_small_pages(self.remote.cursor_param)
         self._size = PageSize(self.client.page_limit if self._remembers_size else SAFE_PAGE)
         self._bar = ProgressBar(self.remote.table.name, self.oldest, progress=self.progress)
@@ -168,12 +168,11 @@ class ListReader:
         below: AbstractSet[str] = frozenset(),
         follow: Callable[[ListedPage], ListedPage],
     ) -> Iterator[ListedPage]:
-        """Walk the list, one page ahead of the caller, from the first page or after the cursor `start`.
+        """Yield the pages of the list, one page ahead of the caller, from the first or after the cursor `start`.
 
-        `follow` is called with each page in the fetching thread, and returns it as the caller gets it; the next
-        page is read where it `has_more`.
-        `below` has ids of stored records that the list should come to: until it does, an end is asked for again
-        without a filter by time.
+        `follow` is called with each page in the fetching thread, and returns the page that the caller gets; the
+        next page is read if that page `has_more`. `below` has ids of stored records that the list should reach. If
+        it ends before them, the last page is read again without the filter by time.
         """
         times = _RecentTimes()
 
@@ -185,20 +184,20 @@ class ListReader:
             except BadRequestError:
                 if not time_filter:
                     raise
-                # A service may bind a cursor to the filters that it came with.
+                # A service may accept a cursor only with the filters of the request that returned it.
                 time_filter, self._may_filter = {}, False
                 found = self._ask(params, cursor, limit, times)
             if found.has_more:
-                # A page that is not full may have lost rows to the filter, and then it would hide a gap.
+                # In a page that is not full, the filter may have removed rows; this would hide a gap.
                 self._may_filter = found.count == limit and self._may_filter is not False
                 if time_filter and not self._may_filter:
                     found = self._ask(params, cursor, limit, times)
             elif time_filter and self._is_doubtful(found, times, below):
-                # Either the filter ended the list, or the list breaks off: the page without the filter tells
-                # which.
+                # Either the filter ended the list, or the list itself ended too early: the page without the filter
+                # shows which.
                 found = self._ask(params, cursor, limit, times)
             elif time_filter and found.listing is not None and not self._is_ignored(found):
-                # The list may go on with older rows: the page shows how far it reaches, not where the list ends.
+                # The list may continue with older rows: the page shows how far it reaches, and no end of the list.
                 found = replace(found, listing=replace(found.listing, cursor=cursor, reaches=self.oldest))
             below = below if below.isdisjoint(found.ids) else frozenset()
             times.add(found.table)
@@ -214,7 +213,7 @@ class ListReader:
                 yield page
 
     def read_one(self, id_: str) -> tuple[datetime, pa.Table]:
-        """Return when a record was requested, and its row; it is read as the records of a page are."""
+        """Return when a record was requested, and its row, decoded like the records of a page."""
         self.done.requests += 1
         asked_at = datetime.now(UTC)
         path = f"{self.remote.path}/{quote(id_, safe='')}"
@@ -227,11 +226,11 @@ class ListReader:
         return asked_at, table
 
     def close(self) -> None:
-        """Remove the bar."""
+        """Remove the progress bar."""
         self._bar.close()
 
     def _show(self, table: pa.Table) -> None:
-        """Move the bar on by a page."""
+        """Advance the progress bar by one page."""
         if self._bar.is_shown:
             times = table["created_at"]
             self._bar.advance(len(times), newest=pc.max(times).as_py(), oldest=pc.min(times).as_py())
@@ -254,7 +253,7 @@ class ListReader:
         return page, self.remote.table.resolve(self.decoder.to_table(page))
 
     def _is_doubtful(self, page: ListedPage, times: _RecentTimes, below: AbstractSet[str]) -> bool:
-        """Return whether the list may go on although a page that was filtered by time ends it."""
+        """Return whether the list may continue after a page that was filtered by time and ends it."""
         if not page.count and self.oldest is not None and not times.has_passed(self.oldest):
             return True
         return bool(below) and below.isdisjoint(page.ids)
@@ -266,7 +265,7 @@ class ListReader:
 
 
 class _RecentTimes:
-    """The creation times of the last rows of a walk, which show how far back it has come."""
+    """The creation times of the last rows of a walk, which show how far back it has read."""
 
     def __init__(self) -> None:
         self._times: Any = pa.chunked_array([], _TIME)
@@ -281,7 +280,7 @@ class _RecentTimes:
         return is_known and pc.max(self._times).as_py() < time
 
     def reached(self, table: pa.Table) -> datetime | None:
-        """Return a time such that nothing that was created then or later follows a page; ``None``: unknown."""
+        """Return a time such that all rows after a page were created before it; ``None``: unknown."""
         times = self._followed_by(table)[-max(_EVIDENCE, table.num_rows) :]
         if len(times) < _EVIDENCE or times.null_count:
             return None
@@ -289,23 +288,23 @@ class _RecentTimes:
         return None if newest == _LAST_INSTANT else newest + _INSTANT
 
     def _followed_by(self, table: pa.Table) -> Any:  # noqa: ANN401 - an Arrow array
-        """Return the last times, and those of a page after them."""
+        """Return the last times, followed by those of a page."""
         return pa.chunked_array([*self._times.chunks, *table["created_at"].chunks], _TIME)
 
 
 class SingleReads:
-    """Read records one by one, and collect those that cannot be read for one warning."""
+    """Read records one by one, and collect for one warning those that cannot be read."""
 
     def __init__(self) -> None:
         self.unread: list[str] = []
-        #: Those of `unread` that the service refused; they are not asked for again soon.
+        #: Those of `unread` that the service refused; they are not requested again before `max_age` has passed.
         self.refused: list[str] = []
         self._reason = ""
 
     def each(self, ids: Iterable[str], read: Callable[[str], T]) -> Iterator[tuple[str, T | None]]:
-        """Yield each id with what `read` returns for it; ``None`` where the service has no such record.
+        """Yield each id with what `read` returns for it; ``None`` if the service has no such record.
 
-        Where `MAX_FAILURES` in a row fail with an error of the service, no more are tried.
+        After `MAX_FAILURES` consecutive errors of the service, no more are read.
         """
         failures = 0
         names = []
@@ -334,7 +333,7 @@ class SingleReads:
                 yield id_, found
 
     def warn(self, noun: str, consequence: str) -> None:
-        """Warn of the records that could not be read, if there are any."""
+        """Warn about the records that could not be read, if there are any."""
         if self.unread:
             warn(
                 f"{counted(len(self.unread), noun)} {consequence} (the first: {self.unread[0]!r}, {self._reason})",
@@ -355,22 +354,22 @@ class Refresh:
     freshness: Freshness
     since: datetime | None
     until: datetime | None
-    #: Since when stored rows are still to be listed again; ``None``: none are.
+    #: Stored rows that were created since then still must be listed again; ``None``: none.
     reread_since: datetime | None
-    #: The rows that are still to be read by id where no page has them.
+    #: The rows that still must be read by id if no page has them.
     stale: set[str]
     #: The open rows that the service no longer has.
     gone: list[str] = field(default_factory=list)
-    #: Whether the service contradicted the store, which is not complete then.
+    #: Whether the list contradicts the store; the store is then not complete.
     is_contradicted: bool = False
     _refused: set[str] = field(default_factory=set)
     _singles: SingleReads = field(default_factory=SingleReads)
 
     def run(self) -> None:
-        """Walk from the first page until it joins a segment that is complete, and on below that where needed.
+        """Walk from the first page until a complete segment is reached, and below that segment if needed.
 
-        Each page is stored at once: when this is cut off, the next call goes on from there. Each page is stored as
-        a whole, also the rows of the joined segment that it has.
+        Each page is stored at once, so that after an interruption the next call continues from there. It is stored
+        completely, including its rows of the segment that was reached.
         """
         with self.store.writer_lock(), gc_paused:
             if self.freshness.everything:
@@ -384,7 +383,7 @@ class Refresh:
             while not self._is_done():
                 self._walk_on()
             self._read_stale()
-            # Where a commit finds a damaged data file, nothing counts as complete any more.
+            # If the commit finds a damaged data file, nothing counts as complete any more.
             self.store.commit(compact=True)
             if self._is_done():
                 return
@@ -416,10 +415,9 @@ class Refresh:
         return read_at is not None and self.freshness.is_recent(read_at)
 
     def _walk_on(self) -> None:
-        """Walk until enough is read, a segment that can be skipped is joined, or a cursor is refused.
+        """Walk until enough is read, a segment that can be skipped is reached, or a cursor is refused.
 
-        Open rows mostly lie together, near the top of the list: the walk goes on into the segment that it joined
-        while each page has at least one of them, which saves more requests than it costs.
+        It continues into the segment while each page has open rows: this saves more requests than it costs.
         """
         coverage = self.store.coverage
         goes_below = self._has_recent_head() and self.reread_since is None
@@ -427,7 +425,7 @@ class Refresh:
         below = coverage.lowest_ids(after=start)
 
         def follow(page: ListedPage) -> ListedPage:
-            """Update what the store will know with a page, and return the page as it is stored."""
+            """Add a page to the coverage that the store will have, and return the page as it is stored."""
             nonlocal coverage, cursor
             listing = page.listing
             if listing is None:
@@ -443,7 +441,7 @@ class Refresh:
                 self.reread_since = None
             listing = replace(listing, reread_since=self.reread_since)
             if self.is_contradicted and listing.ids:
-                # The list is taken to go on below this page.
+                # The list is assumed to continue below this page.
                 listing = replace(listing, cursor=listing.ids[-1])
             cursor = listing.cursor
             coverage = coverage.add(listing, read_at=page.asked_at)
@@ -471,7 +469,7 @@ class Refresh:
                 self.store.drop_last_cursor()
 
     def _read_stale(self) -> None:
-        """Read the open rows again that no page had."""
+        """Read the open rows that no page had."""
         if not self.stale:
             return
         no_rows = self.store.table.schema.arrow.empty_table()
@@ -488,7 +486,7 @@ class Refresh:
 
 
 def _is_failure(error: APIError) -> bool:
-    """Return whether the service itself may be failing, so that reading other records would fail too."""
+    """Return whether the service itself may be failing, so that other requests would fail too."""
     return isinstance(error, InternalServerError) or not isinstance(error, APIStatusError)
 
 

@@ -1,8 +1,9 @@
-"""Which sessions and events are read, so that runs whose records have no status have outcomes.
+"""Which sessions and events are read to find the outcomes of runs whose records have no status?
 
-Sessions are kept in a store like runs. The end of each session, as its events tell it, is kept in a store of
-outcomes: a final end never changes; any other is read again when its session has changed. A session or events that
-the service refuses are asked for again after `max_age`; until then the run keeps the outcome known before.
+Sessions are kept in a store, as runs are. The end of each session, according to its events, is kept in a store of
+outcomes. A final end never changes; any other end is read again when its session has changed. If the service
+refuses a session or its events, they are requested again after `max_age`; until then the run keeps its known
+outcome.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
 Level = Literal["auto", "runs", "sessions", "events"]
 LEVELS: tuple[Level, ...] = ("auto", "runs", "sessions", "events")
 
-#: The types of events that tell what became of a run.
+#: The types of events that determine the outcome of a run.
 _OUTCOME_TYPES = [
     "session.status_running",
     "session.status_idle",
@@ -47,28 +48,28 @@ _OUTCOME_TYPES = [
     "session.status_terminated",
     "session.error",
 ]
-#: The columns of stored sessions that are read: those of the rules, and the time of the last change.
+#: The columns of stored sessions that are read: those that the rules need, and the time of the last change.
 _SESSION_COLUMNS = ["id", "status", "created_at", "updated_at", "archived_at", "stats_duration_seconds"]
 _UNREAD = ("session", "could not be read, and what was known of their runs is kept")
 
 
 class RunOutcomes:
-    """Read and keep what tells the outcomes of runs."""
+    """Read and store the sessions and events that determine the outcomes of runs."""
 
     def __init__(
         self, runs: pa.Table, client: Client, folder: Folder, *, freshness: Freshness, progress: bool | None
     ) -> None:
-        #: How much was read; ``"events"`` also where there are no more events to read.
+        #: How much was read; ``"events"`` also if there are no more events to read.
         self.level: Level = "runs"
-        #: How many sessions have events that were not read and would tell more.
+        #: How many sessions have events that were not read and would determine an outcome.
         self.undecided = 0
         self._decoder = Decoder(EVENTS)
-        #: The runs that need their sessions; the others' records tell everything.
+        #: The runs that need their sessions; for the others, the record is enough.
         self._runs = runs.filter(pc.and_(runs["status_from"].is_null(), runs["session_id"].is_valid()))
         self._wanted = pc.unique(self._runs["session_id"])
         created_at = self._runs["created_at"]
         oldest = pc.min(created_at).as_py()
-        #: No session was created before; ``None``: unknown.
+        #: All sessions were created at this time or later; ``None``: unknown.
         self._since = None if oldest is None or created_at.null_count else earlier(oldest, CLOCK_SKEW)
         #: Reads and keeps the sessions.
         self.loading = SessionLoading(Query(since=self._since), client, folder, freshness, progress)
@@ -81,9 +82,9 @@ class RunOutcomes:
         return dict(zip(ids, self._runs["created_at"].to_pylist(), strict=True))
 
     def read(self, level: Level, *, offline: bool) -> tuple[pd.DataFrame, pd.DataFrame] | None:
-        """Return the sessions of the runs and their ends, after reading what is missing; what was read is kept.
+        """Return the sessions of the runs and their ends, after reading what is missing.
 
-        ``None`` where the runs, resolved from their records alone, tell everything, or nothing else is to be read.
+        ``None`` if the records of all runs are enough, or `level` allows nothing else to be read.
         """
         if level == "runs" or not self._runs.num_rows:
             return None
@@ -110,10 +111,9 @@ class RunOutcomes:
         return sessions, ends
 
     def _known(self) -> tuple[pa.Table, pa.Table]:
-        """Return the stored sessions, and the ends that count.
+        """Return the stored sessions, and the ends that are valid.
 
-        One that is not final counts while its session is unchanged, and where the session could not be read after
-        it had changed, unless it runs.
+        Valid are final ends, and those of a session that is unchanged, or could not be read again and is not running.
         """
         sessions = self._stored(self._sessions, _SESSION_COLUMNS)
         ends = self._stored(self._ends, OUTCOMES.names)
@@ -125,8 +125,8 @@ class RunOutcomes:
         return sessions, ends.filter(pc.or_kleene(pc.or_(_is_final(ends), is_kept), is_unchanged))
 
     def _stored(self, store: TableStore, columns: list[str]) -> pa.Table:
-        """Return the stored rows of the sessions; nearly all were created after the first run was."""
-        # Most rows are wanted, and to look for many ids in each file takes longer than to read them.
+        """Return the stored rows of the sessions; nearly all were created after the first run."""
+        # Most rows are needed, and searching for many ids in each file takes longer than reading all rows.
         found = store.read(columns, since=self._since)
         found = found.filter(pc.is_in(found["id"], value_set=self._wanted))
         rest = _without(self._wanted, found)
@@ -140,13 +140,13 @@ class RunOutcomes:
         return _without(_without(self._wanted, sessions), _settled(ends))
 
     def _undecided(self, sessions: pa.Table, ends: pa.Table) -> pa.Table:
-        """Return the sessions whose events are to be read, newest first."""
+        """Return the sessions whose events must be read, newest first."""
         is_running = pc.is_in(sessions["status"], value_set=RUNNING)
         has_end = pc.is_in(sessions["id"], value_set=_settled(ends)["id"].combine_chunks())
         return sessions.filter(pc.invert(pc.or_(is_running, has_end)))
 
     def _unrefused(self, ids: list[str]) -> list[str]:
-        """Return sessions without those that the service refused within `max_age`."""
+        """Return the ids of sessions that the service has not refused within `max_age`."""
         refused = {
             row["id"]
             for row in self._stored_ends(ids)
@@ -155,14 +155,14 @@ class RunOutcomes:
         return [id_ for id_ in ids if id_ not in refused]
 
     def _stored_ends(self, ids: list[str]) -> list[dict[str, Any]]:
-        """Return the stored ends of sessions, whether they still count or not."""
+        """Return the stored ends of sessions, whether they are still valid or not."""
         if not ids:
             return []
         ends = self._ends.read()
         return ends.filter(pc.is_in(ends["id"], value_set=pa.array(ids, pa.large_string()))).to_pylist()
 
     def _read_missing(self, ids: list[str]) -> None:
-        """Read sessions that the list did not bring by id."""
+        """Read by id the sessions that are not in the list."""
         singles = SingleReads()
         with self.loading.reader(None) as reader, self._sessions.writer_lock(), self._ends.writer_lock():
             for id_, found in singles.each(ids, reader.read_one):
@@ -202,7 +202,7 @@ class RunOutcomes:
         singles.warn(*_UNREAD)
 
     def _add_unread(self, singles: SingleReads) -> None:
-        """Add which sessions could not be read: those with a stored end, which stays, and those refused."""
+        """Record which sessions could not be read: those that have a stored end, which stays, and refused ones."""
         stored = {row["id"]: row for row in self._stored_ends(singles.unread)}
         for id_ in dict.fromkeys([*stored, *singles.refused]):
             read_at = datetime.now(UTC) if id_ in singles.refused else LONG_AGO
@@ -210,7 +210,7 @@ class RunOutcomes:
             self.loading.add_end(id_, {**facts, "session_updated_at": None, "read_at": read_at})
 
     def _read_end(self, id_: str) -> dict[str, Any]:
-        """Read a session's events, oldest first, until one is a final end; return the end that they tell."""
+        """Read a session's events, oldest first, up to a final end; return the end that follows from them."""
         path, params = events_path(id_), {"types[]": _OUTCOME_TYPES, "order": "asc"}
         client = self.loading.client
 
@@ -235,10 +235,10 @@ def _is_final(ends: pa.Table) -> Any:  # noqa: ANN401 - an Arrow array
 
 
 def _settled(ends: pa.Table) -> pa.Table:
-    """Return the ends that are final, or were read from the events of the session when it was last read."""
+    """Return the ends that are final, or whose session's events could be read at the last attempt."""
     return ends.filter(pc.or_(_is_final(ends), ends["session_updated_at"].is_valid()))
 
 
 def _without(ids: Any, table: pa.Table) -> Any:  # noqa: ANN401 - Arrow arrays
-    """Return ids without those that a table has."""
+    """Return the ids that a table does not have."""
     return ids.filter(pc.invert(pc.is_in(ids, value_set=table["id"].combine_chunks())))

@@ -39,7 +39,7 @@ _TRIGGERS = ("manual", "schedule", "retry", None)
 
 
 class RunLoading(StoredLoading):
-    """Keep the stored runs current."""
+    """Bring the stored runs up to date."""
 
     remote = RemoteList("/deployment_runs", RUNS_TABLE)
 
@@ -60,40 +60,40 @@ def load_runs(
     offline: bool = False,
     progress: bool | None = None,
 ) -> pd.DataFrame:
-    """Load the runs of an account; the service is asked only for what is not stored yet.
+    """Return the runs of an account; the service is asked only for what is not stored yet.
 
-    The list of all runs is kept in a store on disk, and a call costs the requests for what is new, and one for
-    each run that was still open. A pull that was cut off, for any reason, goes on where it ended. A call with
-    filters is answered from the store where it reaches far enough back and is recent; else the service is asked
-    for those runs alone, and their answer is cached by itself.
+    The list of all runs is kept in a store on disk. A call costs the requests for what is new, and one for each
+    run that was still open. A pull that was interrupted, for any reason, continues where it ended. A call with
+    filters is answered from the store if that goes back far enough and is recent; otherwise only those runs are
+    requested, and the answer is cached separately.
 
-    A refresh reads pages from the newest run until a page ends in a run that is stored, and stores each page
-    whole; so a run that the service inserts late is found where it lies on these pages. A list cannot show that a
-    run was inserted further down, that one of its cursors skipped runs, that a page ends in stored runs which are
-    listed once more although new ones follow, or that the list ended too early where no older runs are stored:
-    ``refresh="all"`` finds those. It believes the list where that ends.
+    A refresh reads pages from the newest run until a page ends with a run that is stored, and stores each page
+    completely. So a run that the service inserted late is found if it is on one of these pages. A refresh does not
+    notice that a run was inserted further down, that a cursor skipped runs, that a page ends with stored runs
+    listed a second time although new runs follow, or that the list ended too early if no older runs are stored.
+    ``refresh="all"`` finds these runs: it reads until the list ends.
 
     Parameters
     ----------
     deployment_id
         Only the runs of this deployment.
     status
-        Only those ``"pending"``, ``"running"``, ``"waiting"``, ``"completed"``, ``"failed"``, ``"cancelled"`` or
-        ``"skipped"``, as resolved by `outcomes`.
+        Only those with this status, as `outcomes` resolves it: ``"pending"``, ``"running"``, ``"waiting"``,
+        ``"completed"``, ``"failed"``, ``"cancelled"`` or ``"skipped"``.
     trigger_type
         Only those started by ``"manual"``, ``"schedule"`` or ``"retry"``.
     has_error
         Only those with an ``error_type``, or only those without.
     since
         Only those triggered at this time or later: ISO 8601 text with an offset, a zone-aware datetime, or an age
-        such as ``"30D"``. It also says how far back the service is asked; ``None``: to the first run.
+        such as ``"30D"``. Older runs are not requested either; ``None``: all, back to the first run.
     until
         Only those triggered before this time, or this long ago.
     outcomes
-        What is read to tell the outcome of runs whose records have no ``status``, as those of the newest edition.
+        What is read to find the outcome of runs whose records have no ``status``, as in the newest edition.
         ``"runs"``: run records only. ``"sessions"``: also the sessions, one request per 100; a run whose session
         is idle or archived counts as completed, which is an assumption. ``"events"``: also the events of each
-        session that no longer runs, about one request each, once. ``"auto"``: ``"runs"`` where every record has a
+        session that no longer runs, about one request each, once. ``"auto"``: ``"runs"`` if every record has a
         status, else ``"sessions"``. An end that was read once is kept, for ``"auto"`` and ``"sessions"``
         too. See `resolve_outcomes` for the rules.
     client
@@ -102,26 +102,26 @@ def load_runs(
         The cache's folder, a path or a URL; ``None``: ``QODERDATA_CACHE_DIR``, else the platform's user cache
         folder.
     max_age
-        How long ago the newest runs, those that were still open, and sessions that the service refused may have
-        been asked for: anything `pandas.Timedelta` takes except a bare number.
+        How old stored answers may be: the newest runs, the runs that were still open, and refusals of sessions.
+        Anything that `pandas.Timedelta` accepts, except a bare number.
     refresh
-        Always ask for what is new. Runs that ended never change, and are not asked for again. ``"all"`` reads the
-        list again from the newest run back to `since`, adds what the store lacks, and drops nothing that only the
-        store has.
+        Always ask for what is new. Runs that have ended never change, and are not read again. ``"all"`` reads the
+        list again from the newest run back to `since` and adds what the store lacks; runs that only the store has
+        are kept.
     offline
-        Never ask the network; take what the store has, of any age.
+        Never use the network; take what the store has, of any age.
     progress
         Draw a progress bar; ``None``: on a terminal or in a notebook, once a pull takes more than a second.
 
     Returns
     -------
     pandas.DataFrame
-        One row a run, newest first (by `created_at`), with the columns and dtypes of `qoderdata.schema.RUNS`, also
-        where there are none. Times are in UTC. ``attrs`` holds ``source``, ``fetched_at`` (when the newest runs
-        were read), ``from_cache``, ``complete`` (false offline where not all is stored, or where the service
+        One row per run, newest first (by `created_at`), with the columns and dtypes of `qoderdata.schema.RUNS`,
+        also if there are none. Times are in UTC. ``attrs`` holds ``source``, ``fetched_at`` (when the newest runs
+        were read), ``from_cache``, ``complete`` (false offline if not all is stored, or if the service
         contradicts the store), ``requests``, ``outcomes`` (what is known: ``"runs"``, ``"sessions"`` or
-        ``"events"``, also where all of these were read before) and, where there are no rows, ``newest``: when the
-        newest run that is stored was triggered.
+        ``"events"``, also if all of it was read earlier) and, if there are no rows, ``newest``: when the newest
+        stored run was triggered.
 
     Raises
     ------
@@ -130,19 +130,19 @@ def load_runs(
     CredentialError
         There is no token.
     APIError
-        The service could not be asked to the end. What was read is kept, and the next call goes on from there.
+        The list could not be read to its end. What was read is kept, and the next call continues from there.
     CacheError
-        ``offline=True``, and nothing is stored; or another process holds the store and does nothing.
+        ``offline=True``, and nothing is stored; or another process locks the store and makes no progress.
 
     Warns
     -----
     DataQualityWarning
         With ``outcomes="auto"``, runs count as completed by assumption; values that do not fit their column were
-        kept in ``extra``; there are no runs in the time asked for although there are others; ``offline=True`` and
-        not all runs are stored; the service ended the list although older runs are stored; or open runs or
-        sessions could not be read again.
+        kept in ``extra``; there are no runs in the period although there are others; ``offline=True`` and not all
+        runs are stored; the list ended although older runs are stored; or open runs or sessions could not be read
+        again.
     CacheWarning
-        The store could not be read or written, was repaired, or another process holds it.
+        The store could not be read or written, was repaired, or is locked by another process.
 
     Examples
     --------
@@ -205,7 +205,7 @@ def load_runs(
 
 
 def _with_outcome(runs: pd.DataFrame, *, status: str | None, has_error: bool | None) -> pd.DataFrame:
-    """Keep the runs with an outcome; filters that the service applies to its own records mean something else."""
+    """Return the runs with an outcome; the service's own filters may not mean the resolved columns."""
     if status is not None:
         runs = runs[(runs["status"] == status).fillna(value=False)]
     if has_error is not None:
@@ -214,7 +214,7 @@ def _with_outcome(runs: pd.DataFrame, *, status: str | None, has_error: bool | N
 
 
 def _warn_assumed(runs: pd.DataFrame, ends: pd.DataFrame, undecided: int) -> None:
-    """Warn how many outcomes are assumed, where reading events would tell more."""
+    """Warn how many outcomes are assumed, if reading events would show more."""
     completed = runs[runs["status"] == "completed"]
     assumed = completed[completed["status_from"] == "session"]
     if set(assumed["session_id"]) - set(ends["session_id"]):

@@ -1,7 +1,7 @@
-"""How is what is kept on disk opened lazily, in DuckDB, Polars, Dask, Spark or PyArrow?
+"""How are the stored files opened lazily in DuckDB, Polars, Dask or Spark?
 
-At a URL, DuckDB and Polars read through a dataset of pyarrow's, and Dask through the store's own file system, so
-that none needs an extension of its own; Spark alone reads URLs by its own means.
+At a URL, DuckDB and Polars read through a pyarrow dataset, and Dask through the store's own file system, so that
+they need no extension. Only Spark reads URLs itself.
 """
 
 from __future__ import annotations
@@ -47,9 +47,9 @@ _GLOB = re.compile(r"[*?\[]")
 
 
 def _opener(engine: str) -> _Opener:
-    """Return what opens Parquet files in an engine as one lazy frame; without files it has no rows.
+    """Return a function that opens Parquet files in an engine as one lazy frame; without files it has no rows.
 
-    Frames of one opener can be joined: DuckDB joins relations of one connection only.
+    Frames of one opener can be joined: DuckDB only joins relations of the same connection.
     """
     if engine != "duckdb":
         return _OPENERS[engine]
@@ -88,20 +88,20 @@ def _dask(folder: Folder, paths: list[str], schema: Schema) -> Any:  # noqa: ANN
     no_rows = _arrow_frame(schema.arrow.empty_table())
     if not paths:
         return dask.from_pandas(no_rows, npartitions=1)
-    # Not `read_parquet`: it takes the folder's name for a column, or makes a plan that cannot be sent to workers.
+    # Not `read_parquet`: it reads the folder's name as a column, or makes a plan that cannot be sent to workers.
     return dask.from_map(_read_part, paths, meta=no_rows, schema=schema.arrow, filesystem=folder.filesystem)
 
 
 def _read_part(
     path: str, *, columns: list[str] | None = None, schema: pa.Schema, filesystem: fs.FileSystem
 ) -> pd.DataFrame:
-    """Read a file as one partition; Dask says by `columns` which ones it needs."""
+    """Read a file as one partition; Dask gives the columns that it needs as `columns`."""
     dataset = ds.dataset([path], schema=schema, format="parquet", filesystem=filesystem)
     return _arrow_frame(dataset.to_table(columns=columns or schema.names))
 
 
 def _arrow_frame(table: pa.Table) -> pd.DataFrame:
-    """Return a frame of Arrow's types, without dictionaries, which many versions of pyarrow cannot read here."""
+    """Return a frame with Arrow's types, without dictionaries, which many pyarrow versions cannot convert here."""
     import pandas as pd  # noqa: PLC0415 - no other engine needs it
 
     fields = [
@@ -141,26 +141,26 @@ def scan_deployments(
     engine
         ``"duckdb"``, ``"polars"``, ``"dask"`` or ``"pyspark"``; each is an extra of this package.
     include_archived
-        Which of the two answers: as given to `load_deployments`.
+        Which of the two cached lists to open; the value that was given to `load_deployments`.
     client
-        The account; ``None``: the environment's token; without one, the only account in the cache that has such
-        an answer.
+        The account; ``None``: that of the token in the environment, or, without a token, the only account in the
+        cache that has such an answer.
 
     Returns
     -------
     frame
-        A DuckDB relation, a Polars LazyFrame, or a Dask or PySpark DataFrame: one row a deployment, with the
+        A DuckDB relation, a Polars LazyFrame, or a Dask or PySpark DataFrame: one row per deployment, with the
         columns of `qoderdata.schema.DEPLOYMENTS`. It is as old as the cached answer, and always the whole list:
-        answers to calls with another filter are not taken.
+        answers to calls with another filter are not used.
 
     Raises
     ------
     CacheError
-        There is no such answer, or it is not clear which.
+        There is no such answer, or there are several and `client` is not given.
     ImportError
         The engine is not installed; the message names the extra.
     ValueError
-        An engine that is not known.
+        The engine is not known.
 
     Examples
     --------
@@ -198,9 +198,9 @@ def scan_runs(
 ) -> Any:  # noqa: ANN401 - whatever the engine's lazy frame is
     """Open the store of runs that `load_runs` keeps, lazily, in another engine.
 
-    Only the days that can have runs in question are opened. Outcomes come from the sessions and ends that
+    Only the files of days that can have such runs are opened. Outcomes come from the sessions and ends that
     `load_runs` has stored, by the same rules. The engine reads the files itself, so their checksums are not
-    compared. The runs of a pull that was cut off are seen after the next `load_runs`.
+    compared. The runs of a pull that was interrupted are visible after the next `load_runs`.
 
     Parameters
     ----------
@@ -210,31 +210,32 @@ def scan_runs(
     engine
         ``"duckdb"``, ``"polars"``, ``"dask"`` or ``"pyspark"``; each is an extra of this package.
     since
-        Only runs triggered at this time or later: a time with its zone, or an age such as ``"30D"``.
+        Only runs triggered at this time or later: a zone-aware time, or an age such as ``"30D"``.
     until
         Only runs triggered before this time, or this long ago.
     client
-        The account; ``None``: the environment's token; without one, the only account in the cache.
+        The account; ``None``: that of the token in the environment, or, without a token, the only account in the
+        cache.
 
     Returns
     -------
     frame
-        A DuckDB relation, a Polars LazyFrame, or a Dask or PySpark DataFrame: one row a run, in no particular
+        A DuckDB relation, a Polars LazyFrame, or a Dask or PySpark DataFrame: one row per run, in no particular
         order, with the columns of `qoderdata.schema.RUNS`.
 
     Raises
     ------
     CacheError
-        There is no such store, it is not clear which, or some of its data files are gone.
+        There is no such store; there are several and `client` is not given; or data files are gone.
     ImportError
         The engine is not installed; the message names the extra.
     ValueError
-        A time without a zone, bounds with nothing in between, or an engine that is not known.
+        A time has no zone, `until` is not after `since`, or the engine is not known.
 
     Warns
     -----
     DataQualityWarning
-        Not all runs that are asked for are stored: `load_runs` was not asked for them, or was cut off.
+        Not all of these runs are stored: `load_runs` was not called for them, or was interrupted.
 
     Examples
     --------
@@ -261,8 +262,9 @@ def scan_sessions(
 ) -> Any:  # noqa: ANN401 - whatever the engine's lazy frame is
     """Open the store of sessions that `load_sessions` keeps, lazily, in another engine.
 
-    Only the days that can have sessions in question are opened. The engine reads the files itself, so their
-    checksums are not compared. The sessions of a pull that was cut off are seen after the next `load_sessions`.
+    Only the files of days that can have such sessions are opened. The engine reads the files itself, so their
+    checksums are not compared. The sessions of a pull that was interrupted are visible after the next
+    `load_sessions`.
 
     Parameters
     ----------
@@ -272,11 +274,12 @@ def scan_sessions(
     engine
         ``"duckdb"``, ``"polars"``, ``"dask"`` or ``"pyspark"``; each is an extra of this package.
     since
-        Only sessions created at this time or later: a time with its zone, or an age such as ``"30D"``.
+        Only sessions created at this time or later: a zone-aware time, or an age such as ``"30D"``.
     until
         Only sessions created before this time, or this long ago.
     client
-        The account; ``None``: the environment's token; without one, the only account in the cache.
+        The account; ``None``: that of the token in the environment, or, without a token, the only account in the
+        cache.
 
     Returns
     -------
@@ -287,16 +290,16 @@ def scan_sessions(
     Raises
     ------
     CacheError
-        There is no such store, it is not clear which, or some of its data files are gone.
+        There is no such store; there are several and `client` is not given; or data files are gone.
     ImportError
         The engine is not installed; the message names the extra.
     ValueError
-        A time without a zone, bounds with nothing in between, or an unknown engine.
+        A time has no zone, `until` is not after `since`, or the engine is not known.
 
     Warns
     -----
     DataQualityWarning
-        Not all sessions that are asked for are stored: `load_sessions` was not asked for them, or was cut off.
+        Not all of these sessions are stored: `load_sessions` was not called for them, or was interrupted.
 
     Examples
     --------

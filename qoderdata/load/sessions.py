@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     import pandas as pd
 
-#: Each refresh lists the sessions of so long before the last one again.
+#: Each refresh lists the sessions of this time before the last refresh again.
 REREAD = timedelta(days=7)
 
 RUNNING = pa.array(RUNNING_SESSIONS, pa.large_string())
@@ -46,14 +46,13 @@ def load_sessions(
     offline: bool = False,
     progress: bool | None = None,
 ) -> pd.DataFrame:
-    """Load the sessions of an account, archived ones too; the service is asked only for what may have changed.
+    """Return the sessions of an account, archived ones too; the service is asked only for what may have changed.
 
-    The list of all sessions is kept in a store on disk, and the latest reading of a session counts. Any session
-    may be continued, so each refresh lists the sessions again that were created in the 7 days before the last
-    refresh, and older ones that still ran or waited, until the service no longer has them. A pull that was cut
-    off, for any reason, goes on where it ended. A call with filters is answered from the store where it reaches
-    far enough back and is recent; else the service is asked for those sessions alone, and their answer is cached
-    by itself.
+    The list of all sessions is kept in a store on disk, with the latest reading of each session. Any session may
+    be continued. So each refresh reads again the sessions that were created in the 7 days before the last refresh,
+    and older ones that still ran or waited, until the service no longer has them. A pull that was interrupted, for
+    any reason, continues where it ended. A call with filters is answered from the store if that goes back far
+    enough and is recent; otherwise only those sessions are requested, and the answer is cached separately.
 
     Parameters
     ----------
@@ -63,7 +62,7 @@ def load_sessions(
         Only those of this agent.
     since
         Only those created at this time or later: ISO 8601 text with an offset, a zone-aware datetime, or an age
-        such as ``"30D"``. It also says how far back the service is asked; ``None``: to the first session.
+        such as ``"30D"``. Older sessions are not requested either; ``None``: all, back to the first session.
     until
         Only those created before this time, or this long ago.
     client
@@ -72,10 +71,10 @@ def load_sessions(
         The cache's folder, a path or a URL; ``None``: ``QODERDATA_CACHE_DIR``, else the platform's user cache
         folder.
     max_age
-        How long ago the list may have been read: anything `pandas.Timedelta` takes except a bare number.
+        How old stored answers may be: anything that `pandas.Timedelta` accepts, except a bare number.
     refresh
         Always ask for what is new or may have changed. ``"all"`` reads the list again from the newest session back
-        to `since`, and drops nothing that only the store has.
+        to `since`; sessions that only the store has are kept.
     offline
         Never use the network; take what the store has, of any age.
     progress
@@ -85,9 +84,9 @@ def load_sessions(
     -------
     pandas.DataFrame
         One row per session, newest first (by `created_at`), with the columns and dtypes of
-        `qoderdata.schema.SESSIONS`, also where there are none. Times are in UTC. Credits are a snapshot; a missing
+        `qoderdata.schema.SESSIONS`, also if there are none. Times are in UTC. Credits are a snapshot; a missing
         value is unknown, not 0. ``attrs`` holds ``source``, ``fetched_at`` (when the newest sessions were read),
-        ``from_cache``, ``complete`` (false offline where not all is stored, or where the service contradicts the
+        ``from_cache``, ``complete`` (false offline if not all is stored, or if the service contradicts the
         store) and ``requests``.
 
     Raises
@@ -97,18 +96,17 @@ def load_sessions(
     CredentialError
         There is no token.
     APIError
-        The service could not be asked to the end. What was read is kept, and the next call goes on from there.
+        The list could not be read to its end. What was read is kept, and the next call continues from there.
     CacheError
-        ``offline=True``, and nothing is stored; or another process holds the store and does nothing.
+        ``offline=True``, and nothing is stored; or another process locks the store and makes no progress.
 
     Warns
     -----
     DataQualityWarning
         Values that do not fit their column were kept in ``extra``; ``offline=True`` and not all sessions are
-        stored; the service ended the list although older sessions are stored; or open sessions could not be read
-        again.
+        stored; the list ended although older sessions are stored; or open sessions could not be read again.
     CacheWarning
-        The store could not be read or written, was repaired, or another process holds it.
+        The store could not be read or written, was repaired, or is locked by another process.
 
     Examples
     --------
@@ -144,10 +142,11 @@ def load_sessions(
 
 
 class SessionLoading(StoredLoading):
-    """Keep the stored sessions current; ended ones too, as far back as `REREAD`, since any may be continued.
+    """Bring the stored sessions up to date: read new ones, and again those that may have changed.
 
-    An open session is read again whatever its age: one that ran, waited, or whose events have no end. A session
-    that the service no longer has is remembered in the store of ends, `ends`, so that it is asked for only once.
+    Sessions of the time `REREAD` are read again even if they have ended, since any of them may be continued. An
+    open session is read again whatever its age: it ran, it waited, or its events have no end. A session that the
+    service no longer has is remembered in the store of ends, `ends`, so that it is requested only once.
     """
 
     remote = RemoteList("/sessions", SESSIONS_TABLE, cursor_param="page", params={"include_archived": "true"})
@@ -158,9 +157,10 @@ class SessionLoading(StoredLoading):
         self.stores.append(self.ends)
 
     def reread(self) -> Reread:
-        """Return from when on sessions are listed again, and which are open.
+        """Return the time since which sessions are listed again, and the open sessions.
 
-        A few old open sessions are read by id, as those are that the list no longer has; many are listed again.
+        Old open sessions are read by id if they are few; otherwise the list is read back to the oldest of them.
+        Open sessions that the list no longer has are read by id too.
         """
         bound = self._reread_bound()
         if bound is None:
@@ -191,10 +191,10 @@ class SessionLoading(StoredLoading):
             self.ends.commit(compact=True)
 
     def add_gone(self, id_: str, created_at: datetime | None) -> None:
-        """Add that the service no longer has a session; an end that is stored, such as waiting, becomes final.
+        """Record that the service no longer has a session; a stored end, such as waiting, becomes final.
 
-        A stored end keeps its `created_at`, which determines its partition: it is the run's, and the session may
-        have been created on the next day.
+        A stored end keeps its `created_at`, which determines its partition: that is the time of the run, and the
+        session may have been created on the next day.
         """
         known = self.ends.read(where=pc.field("id") == id_).to_pylist()
         end = known[0] if known else {"created_at": created_at}
@@ -202,22 +202,21 @@ class SessionLoading(StoredLoading):
         self.add_end(id_, {**end, "end": kind, "session_updated_at": None})
 
     def add_end(self, id_: str, facts: Mapping[str, Any]) -> None:
-        """Add what is known of a session's end, to be committed."""
+        """Add what is known of a session's end to the journal; the caller commits it."""
         now = datetime.now(UTC)
         row = {"read_at": now, **facts, "id": id_}
         self.ends.add(JournalEntry(pa.Table.from_pylist([row], schema=OUTCOMES.arrow), now))
 
     def _reread_bound(self) -> datetime | None:
-        """Return the time 7 days before the last reading, or before the newest session if that is older.
+        """Return the time from which sessions are read again; ``None`` if nothing is stored, or all is recent.
 
-        The newest session counts since the service's clock may be behind this one. After a refresh that was cut
-        off, it is the time back to which that one had to read, if that is earlier. ``None`` where nothing is
-        stored, or all that is stored was read recently enough.
+        After an interrupted refresh this may be the earlier time back to which that one had to read.
         """
         coverage, newest = self.store.coverage, self.store.newest()
         if coverage.read_at is None or newest is None:
             return None
         if coverage.reread_since is None and self.freshness.is_recent(coverage.read_at):
             return None
+        # The newest session counts, since the service's clock may be behind this one.
         bound = earlier(min(coverage.read_at, newest, datetime.now(UTC)), REREAD)
         return min(bound, coverage.reread_since or bound)

@@ -49,22 +49,22 @@ class Query:
     until: datetime | None = None
     #: `since` as the caller wrote it; part of the name of the cached answer.
     since_text: str | None = None
-    #: The filters as the service takes them; empty where all rows of the time are asked for.
+    #: The filters as parameters of the request; empty if all rows of the period are requested.
     params: Mapping[str, str] = field(default_factory=dict)
-    #: The same as a condition on rows, since an edition may ignore a filter; ``None``: none.
+    #: The same filters as a condition on rows, since an edition may ignore a filter; ``None``: no filters.
     where: pc.Expression | None = None
-    #: Whether the filters of the service mean the same only where its records have a status.
+    #: Whether the filters have the same meaning at the service only if its records have a status.
     needs_status: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class LoadedTable:
-    """The rows that a call loaded, newest first."""
+    """The rows that a call returns, newest first."""
 
     table: pa.Table
-    #: When the newest of them were read.
+    #: When the newest rows were read.
     fetched_at: datetime | None
-    #: Whether all that was asked for is there.
+    #: Whether all rows that the call asks for are there.
     complete: bool = True
 
 
@@ -79,20 +79,20 @@ class StoredLoading:
     folder: Folder
     freshness: Freshness
     progress: bool | None
-    #: What was read from the network for this call.
+    #: Counts what this call reads from the network.
     done: Progress = field(default_factory=Progress)
 
     def __post_init__(self) -> None:
         name, account = self.remote.table.name, self.client.identity
         self.store = TableStore(self.folder, self.remote.table, **account)
-        #: All stores that this call reads, each repaired where one is damaged.
+        #: All stores that this call reads; if one is damaged, each of them is repaired.
         self.stores = [self.store]
         self._began = time.monotonic()
         self._answers = self.folder.folder(cache.FOLDER)
         self._answer_name = cache.file_name(name, {**account, **self.query.params, "since": self.query.since_text})
 
     def online(self) -> LoadedTable:
-        """Return what is recent enough, else what the service says; what was read before an error is kept."""
+        """Return stored rows if they are recent enough, otherwise ask the service; pages read stay stored."""
         query, freshness = self.query, self.freshness
         self.store.recover()
         if is_current(self.store, freshness, since=query.since, until=query.until):
@@ -106,7 +106,7 @@ class StoredLoading:
             try:
                 answer = self._filtered()
             except BadRequestError as error:
-                # An edition that does not know the filter: all rows are read, and filtered here.
+                # This edition does not know the filter: read all rows, and filter them here.
                 if error.param not in query.params:
                     raise
             else:
@@ -115,7 +115,7 @@ class StoredLoading:
         return self._refreshed()
 
     def offline(self) -> LoadedTable:
-        """Return what is stored or cached, of any age; raise `CacheError` where there is nothing."""
+        """Return what is stored or cached, of any age; raise `CacheError` if there is nothing."""
         name = self.remote.table.name
         self.store.recover()
         complete = self.store.coverage.covers(self.query.since)
@@ -136,7 +136,7 @@ class StoredLoading:
         return LoadedTable(self._read(), self.store.coverage.read_at, complete=complete)
 
     def _cached_answer(self, *, unless_store_is_newer: bool = True) -> cache.CachedTable | None:
-        """Return the cached answer to this query, unless the store has one that is as recent."""
+        """Return the cached answer to this query, unless the store is as recent."""
         kept = None
         if self.query.params:
             kept = cache.read(self._answers, self._answer_name, self.remote.table.schema.arrow)
@@ -147,7 +147,7 @@ class StoredLoading:
         return kept if is_newer else None
 
     def _requested_rows(self, kept: cache.CachedTable) -> LoadedTable:
-        """Return the rows of a cached answer that are asked for now."""
+        """Return the rows of a cached answer that this call asks for."""
         return LoadedTable(self._wanted(kept.table, until=self.query.until), kept.fetched_at)
 
     def frame(self, answer: LoadedTable) -> pd.DataFrame:
@@ -178,7 +178,7 @@ class StoredLoading:
         return LoadedTable(table, self.store.coverage.read_at, complete=complete)
 
     def bring_up_to_date(self) -> bool:
-        """Read from the service what the store lacks or must read again; return whether it is complete."""
+        """Read what the store lacks and what may have changed; return whether the store is complete then."""
         query = self.query
         reread = self.unless_damaged(self.reread) or self.reread()
         since = query.since
@@ -201,21 +201,21 @@ class StoredLoading:
         return not refresh.is_contradicted
 
     def reread(self) -> Reread:
-        """Return which stored rows are read again, besides those that the store itself knows to be open."""
+        """Return which stored rows are read again, in addition to those that the store knows to be open."""
         return Reread()
 
     def remember_gone(self, ids: Sequence[str]) -> None:
-        """Remember which of the rows that were read again the service no longer has; the store itself does."""
+        """Remember rows that the service no longer has; the store itself does so by default."""
 
     def newest(self) -> str | None:
-        """Return the time of the newest stored row, as ISO text; ``None`` where no row is stored."""
+        """Return the time of the newest stored row as ISO 8601 text; ``None`` if no row is stored."""
         time = self.unless_damaged(self.store.newest)
         return None if time is None else time.isoformat()
 
     def _filtered(self) -> LoadedTable | None:
-        """Ask the service for the rows that pass the filters; they say nothing about the whole list.
+        """Read only the rows that pass the filters; they are cached, and not added to the store.
 
-        ``None`` where its filters do not mean what is asked for.
+        Return ``None`` if the service's filters do not have the meaning that is asked for.
         """
         kept = cache.read(self._answers, self._answer_name, self.remote.table.schema.arrow)
         if kept is None or not self.freshness.is_recent(kept.fetched_at):
@@ -236,14 +236,14 @@ class StoredLoading:
         return self._requested_rows(kept)
 
     def _knows_no_status(self) -> bool:
-        """Return whether the newest stored records have no status, so that its filters mean something else."""
+        """Return whether the newest stored records have no status: the service's filters mean something else."""
         newest = self.unless_damaged(lambda: self.store.newest_rows(["status_from"]))
         return newest is not None and newest.num_rows > 0 and not _all_from_service(newest)
 
     def _has_status(self, table: pa.Table) -> bool:
-        """Return whether the service's records have a status; read a page where its answer does not tell."""
+        """Return whether the service's records have a status; read one more page if `table` does not show it."""
         has_status = _all_from_service(table)
-        # Runs with an error may all be old ones, from before the edition changed.
+        # All runs with an error may be from before the edition changed.
         if not has_status or (table.num_rows and "has_error" not in self.query.params):
             return has_status
         with self.reader(None) as reader:
@@ -251,11 +251,11 @@ class StoredLoading:
         return _all_from_service(page.table)
 
     def reader(self, oldest: datetime | None) -> closing[ListReader]:
-        """Return what reads the list, and single records of it; rows before a time need not come."""
+        """Return a reader of the list and of single records; rows before `oldest` are not needed."""
         return closing(ListReader(self.client, self.remote, self.store, self.done, oldest, self.progress))
 
     def _until_past(self, page: ListedPage) -> ListedPage:
-        """Return a page, as the last one where no further page has rows that are asked for."""
+        """Return a page, marked as the last one if no later page has rows that are needed."""
         since, reaches = self.query.since, None if page.listing is None else page.listing.reaches
         is_past = since is not None and reaches is not None and reaches <= since
         if self.query.needs_status and page.table.num_rows:
@@ -267,7 +267,7 @@ class StoredLoading:
         return self.remote.table.newest_first([table if condition is None else table.filter(condition)])
 
     def unless_damaged(self, read: Callable[[], T]) -> T | None:
-        """Return what `read` returns; ``None`` where a store is damaged, with the damaged files set aside."""
+        """Return what `read` returns; if a store is damaged, set the damaged files aside and return ``None``."""
         try:
             return read()
         except DamagedStoreError:
@@ -281,7 +281,7 @@ class StoredLoading:
 
 
 def _all_from_service(table: pa.Table) -> bool:
-    """Return whether the status of all rows is from the service's own records."""
+    """Return whether all rows have a status from the service's records."""
     is_service = pc.is_in(table["status_from"], value_set=pa.array(["service"], pa.large_string()))
     return bool(pc.all(is_service, min_count=0).as_py())
 

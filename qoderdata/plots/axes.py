@@ -104,7 +104,7 @@ def plot_style() -> Iterator[None]:
     import matplotlib.pyplot as plt  # noqa: PLC0415 - as above
     from cycler import cycler  # noqa: PLC0415 - as above
 
-    families = list(font_families())
+    families = font_families()
     settings: dict[Any, Any] = {
         "font.family": families,
         "axes.prop_cycle": cycler(color=DISTINCT),
@@ -124,7 +124,7 @@ def plot_style() -> Iterator[None]:
             plt.figure(current)
 
 
-def check_rows(top: int, labels: Mapping[str, str] | None = None) -> None:
+def check_top_and_labels(top: int, labels: Mapping[str, str] | None) -> None:
     """Raise where `top` leaves nothing to draw, or `labels` are no mapping."""
     if top < 1:
         raise ValueError(f"top={top} draws nothing; give 1 or more")
@@ -430,14 +430,15 @@ def draw_grid(
     texts: NDArray[np.str_],
     fewest_columns: int = 1,
 ) -> None:
-    """Draw a grid of colored squares, first row on top; a value that is not a number draws none.
+    """Draw a grid of colored squares, a row a weekday; a value that is not a number draws none.
 
     The square of row r and column c lies around (c, r). Squares that are large enough hold their texts.
     """
-    rows, columns = len(values), max(values.shape[1], fewest_columns)
+    columns = max(values.shape[1], fewest_columns)
     look: dict[str, Any] = {"cmap": colors, "norm": norm, "edgecolors": ax.get_facecolor(), "linewidth": 0.8}
     ax.pcolormesh(*_edges(values), np.ma.masked_invalid(values), **look)
-    ax.set(xlim=(-0.5, columns - 0.5), ylim=(rows - 0.5, -0.5))
+    ax.set(xlim=(-0.5, columns - 0.5), ylim=(len(WEEKDAYS) - 0.5, -0.5), ylabel="weekday")
+    ax.set_yticks(range(len(WEEKDAYS)), WEEKDAYS)
     ax.spines[:].set_visible(False)
     ax.tick_params(length=0)
     width = width_points(ax) / columns
@@ -535,11 +536,12 @@ def set_time_limits(ax: Axes, times: pd.DatetimeIndex) -> float:
     return float(high - low + 2 * room)
 
 
-def set_window_limits(ax: Axes, begins: NDArray[np.float64]) -> float:
+def set_window_limits(ax: Axes, times: pd.Index[Any]) -> float:
     """Set the limits of a time axis with a bar a window, and return the width of a bar, in days.
 
-    `begins` are ascending. A few windows leave room beside them; of many, each bar is wide enough to be seen.
+    A few windows leave room beside them; of many, each bar is wide enough to be seen.
     """
+    begins = np.unique(day_numbers(times))
     step = float(np.diff(begins).min()) if len(begins) > 1 else 1.0
     width = max(0.8 * step, _THINNEST_POINTS * (float(np.ptp(begins)) + step) / width_points(ax))
     room = width * max(1.0, (_FEWEST_WINDOWS - len(begins)) / 2)

@@ -94,7 +94,7 @@ def plot_costs(
     >>> [float(bar.get_width()) for bar in ax.patches]
     [1.0, 0.5, 0.5, 0.0]
     """
-    axes.check_rows(top, labels)
+    axes.check_top_and_labels(top, labels)
     costs = require_frame(costs, _COLUMNS, what="costs")
     if "window" in costs.index.names:
         return _plot_over_time(costs, ax, top, labels)
@@ -135,7 +135,7 @@ def _plot_over_time(costs: pd.DataFrame, ax: Axes | None, top: int, labels: Mapp
     drawn = pd.concat(group.rows for group in shown)
     times = pd.DatetimeIndex(drawn.index)
     axes.time_axis(panels[0], times, most_ticks=_TICKS if one else _PANEL_TICKS)
-    width = axes.set_window_limits(panels[0], np.unique(axes.day_numbers(times)))
+    width = axes.set_window_limits(panels[0], times)
     samples: dict[str, BarContainer] = {}
     for panel, group in zip(panels, shown, strict=True):
         samples |= axes.stack_bars(panel.bar, axes.day_numbers(group.rows.index), _parts(panel, group.rows), width)

@@ -87,7 +87,7 @@ def plot_failure_rates(
     >>> [label.get_text() for label in ax.get_yticklabels()]
     ['hourly (Asia)', 'nightly']
     """
-    axes.check_rows(top, labels)
+    axes.check_top_and_labels(top, labels)
     by_runs = "completed" in getattr(rates, "columns", ())
     counts = ["completed", "failed"] if by_runs else ["total_runs", "total_failures"]
     streaks = ["deployments", "consecutive_failures"] if "failing" in getattr(rates, "columns", ()) else []
@@ -217,7 +217,7 @@ def plot_run_failure_rates(
     >>> [panel.texts[0].get_text() for panel in ax.child_axes]
     ['nightly: 1 / 1', 'dep_1: 0 / 1']
     """
-    axes.check_rows(top, labels)
+    axes.check_top_and_labels(top, labels)
     rates = require_frame(
         rates, ["failure_rate", "ci_low", "ci_high", *_COUNTS], what="rates", optional=["assumed", "unknown"]
     )
@@ -268,7 +268,7 @@ def _rate_panels(
         has_few |= _FEW in _rate_lines(panel, group.rows, shade=False)
         axes.style_values(panel)
     _rate_axis(panels[0], highest, below=_PANEL_BELOW)
-    axes.set_window_limits(panels[0], np.unique(axes.day_numbers(times)))
+    axes.set_window_limits(panels[0], times)
     ax.set_ylabel("failure rate")
     return has_few
 
@@ -315,8 +315,7 @@ def _count_bars(ax: Axes, counts: pd.DataFrame) -> dict[str, BarContainer]:
 
     below = ax.inset_axes((0.0, 0.0, 1.0, _COUNTS_SHARE), sharex=ax)
     below.patch.set_visible(False)
-    times = axes.day_numbers(counts.index)
-    width = axes.set_window_limits(ax, times)
+    width = axes.set_window_limits(ax, counts.index)
     others = counts["skipped"] + counts["unfinished"] + counts["unknown"]
     or_unknown = " or unknown" if counts["unknown"].any() else ""
     parts = {
@@ -324,7 +323,7 @@ def _count_bars(ax: Axes, counts: pd.DataFrame) -> dict[str, BarContainer]:
         "completed": (counts["completed"].to_numpy(np.float64), {"facecolor": axes.pale_color()}),
         f"skipped or unfinished{or_unknown}": (others.to_numpy(np.float64), {"hatch": "////", **axes.hatched()}),
     }
-    bars = axes.stack_bars(below.bar, times, parts, width)
+    bars = axes.stack_bars(below.bar, axes.day_numbers(counts.index), parts, width)
     below.set_ylim(0, max(1.0, float((_decided(counts) + others).max())))
     below.yaxis.set_major_locator(MaxNLocator(2, integer=True))
     below.set_ylabel("runs")

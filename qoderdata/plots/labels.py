@@ -76,9 +76,9 @@ def make_labels(
     widest label, in widths of a Latin letter. Warn once where no installed font has some of the characters.
     """
     texts = _short_texts(ids, names, labels or {}, columns)
-    families, lacking = _fonts_for(frozenset("".join(texts)))
+    families, lacking = _fonts_for("".join(texts))
     if lacking:
-        box = _BOX if not _fonts_for(frozenset(_BOX))[1] else "?"
+        box = _BOX if not _fonts_for(_BOX)[1] else "?"
         instead = {ord(char): "" if unicodedata.category(char) == "Cf" else box for char in lacking}
         texts = [text.translate(instead) for text in texts]
         named = sorted(lacking)[:_NAMED_IN_WARNING]
@@ -90,7 +90,7 @@ def make_labels(
             f"by labels={{id: name}}",
             UserWarning,
         )
-    return Labels(tell_apart(texts, ids), {"fontfamily": list(families), "parse_math": False, "usetex": False})
+    return Labels(tell_apart(texts, ids), {"fontfamily": families, "parse_math": False, "usetex": False})
 
 
 def label_texts(ids: Sequence[str], names: Sequence[str | None], *, columns: int) -> list[str]:
@@ -163,17 +163,17 @@ def keys_and_names(summary: pd.DataFrame) -> tuple[list[str], list[str | None]]:
     return keys, [None if name == key else name for key, name in zip(keys, names, strict=True)]
 
 
-def font_families() -> tuple[str, ...]:
+def font_families() -> list[str]:
     """Return the caller's font families, and behind them installed ones that have the scripts of most names."""
-    return _fonts_for(frozenset(_SCRIPTS))[0]
+    return _fonts_for(_SCRIPTS)[0]
 
 
-def _fonts_for(characters: frozenset[str]) -> tuple[tuple[str, ...], frozenset[str]]:
-    """Return the caller's font families with others that have the characters, and the characters that none has."""
+def _fonts_for(text: str) -> tuple[list[str], set[str]]:
+    """Return the caller's font families with others that have a text's characters, and those that none has."""
     from matplotlib.font_manager import FontProperties  # noqa: PLC0415 - heavy, and needed only when drawing
 
     families = list(FontProperties().get_family())
-    wanted = np.array(sorted(map(ord, characters)), dtype=np.uint32)
+    wanted = np.array(sorted(map(ord, set(text))), dtype=np.uint32)
     for family in families:
         wanted = wanted[~np.isin(wanted, glyphs(family))]
     for family in _other_fonts():
@@ -183,7 +183,7 @@ def _fonts_for(characters: frozenset[str]) -> tuple[tuple[str, ...], frozenset[s
         if still.size < wanted.size:
             families.append(family)
             wanted = still
-    return tuple(families), frozenset(map(chr, wanted.tolist()))
+    return families, set(map(chr, wanted.tolist()))
 
 
 def _other_fonts() -> Iterator[str]:

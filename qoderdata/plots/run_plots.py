@@ -115,10 +115,8 @@ def plot_run_calendar(runs: pd.DataFrame, *, ax: Axes | None = None, tz: str = "
     axes.hatch_cells(ax, _on_grid(undecided, fill=False), _UNDECIDED)
     form = "%d %b" if len(weeks) <= _WEEKS_OF_YEAR else "%b %Y"
     axes.label_ticks(ax.xaxis, dict(enumerate(weeks.start_time.strftime(form))), most=columns)
-    ax.set_yticks(range(len(axes.WEEKDAYS)), axes.WEEKDAYS)
     note = axes.assumed_note(counts["assumed"].sum(), counts["completed"].sum())
     axes.label_x(ax, f"week from Monday, days in {tz}", axes.describe_days(days), note)
-    ax.set_ylabel("weekday")
     _severity_legend(ax, silent=bool(silent.any()), undecided=counts[undecided])
     return ax
 
@@ -247,9 +245,7 @@ def _edges(lengths: NDArray[np.float64]) -> NDArray[np.float64]:
     shortest, longest = float(lengths.min()), float(lengths.max())
     if shortest == longest:
         shortest, longest = shortest / 2, longest * 2
-    edges: NDArray[np.float64] = np.geomspace(shortest, longest, _BINS + 1)
-    edges[[0, -1]] = shortest, longest  # the logarithm is not exact, and no run may fall off the ends
-    return edges
+    return np.geomspace(shortest, longest, _BINS + 1)
 
 
 def _duration_label(length: float) -> str:

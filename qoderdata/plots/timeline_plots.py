@@ -36,7 +36,6 @@ _HOURS, _HOUR_MINUTES = 24, 60
 class _Bar(NamedTuple):
     """The look of a run that has ended; also the height, a share of the lane, differs by outcome."""
 
-    words: str
     height: float
     color: str
     filled: bool = True
@@ -44,15 +43,18 @@ class _Bar(NamedTuple):
 
 #: From back to front.
 _BARS = {
-    "assumed": _Bar("completed, assumed", 0.5, axes.GREY, filled=False),
-    "completed": _Bar("completed", 0.5, axes.PALE),
-    "cancelled": _Bar("cancelled", 0.2, axes.GREY),
-    "failed": _Bar("failed", 0.86, axes.VERMILLION),
+    "assumed": _Bar(0.5, axes.GREY, filled=False),
+    "completed": _Bar(0.5, axes.PALE),
+    "cancelled": _Bar(0.2, axes.GREY),
+    "failed": _Bar(0.86, axes.VERMILLION),
 }
-#: The words of the legend and the style of the line of runs that have not ended.
-_OPEN: dict[str, tuple[str, Any]] = {
-    "running": ("running or pending", "solid"),
-    "waiting": ("waits for a person", (0, (1, 1))),
+#: The lines of runs that have not ended.
+_OPEN_LINES: dict[str, Any] = {"running": "solid", "waiting": (0, (1, 1))}
+#: What outcomes are called where that is not their own name.
+OUTCOME_WORDS = {
+    "assumed": "completed, assumed",
+    "running": "running or pending",
+    "waiting": "waits for a person",
 }
 _LEGEND_ORDER = (
     "failed", "missed", "uncertain", "completed", "assumed", "cancelled", "skipped", "unknown", "running",
@@ -140,7 +142,7 @@ def plot_run_timeline(
     >>> ax.get_xlabel()
     'time, Asia/Shanghai (UTC+08:00); 2026-06-15'
     """
-    axes.check_rows(top, labels)
+    axes.check_top_and_labels(top, labels)
     zone = parse_zone(tz)
     spans = _spans(runs)
     missed_times = _points(missed, "scheduled_at", what="missed", optional=["certain"])
@@ -264,20 +266,19 @@ def _bars(ax: Axes, spans: pd.DataFrame, narrowest: float) -> _Legend:
         # fmax ignores NaN, so a missing end gives the narrowest bar.
         right = np.fmax(axes.day_numbers(mine["end"]), left + narrowest)
         low, high = rows - look.height / 2, rows + look.height / 2
-        corners = np.stack([np.stack(x, 1) for x in ([left, left, right, right], [low, high, high, low])], 2)
+        corners = np.array([[left, left, right, right], [low, high, high, low]]).T
         face, edge, width = (look.color, ax.get_facecolor(), 0.4) if look.filled else ("none", look.color, 0.9)
         bars = PolyCollection(list(corners), facecolors=face, edgecolors=edge, linewidths=width)
         bars.set_zorder(2 + zorder / 10)
         ax.add_collection(bars, autolim=False)  # the limits are set, and a NaN must not move them
-        legend[outcome] = _sample_bar(look), f"{look.words} ({len(mine):,})"
+        sample = _sample_bar(1, look.height / 2, look.color, filled=look.filled)
+        legend[outcome] = sample, f"{OUTCOME_WORDS.get(outcome, outcome)} ({len(mine):,})"
     return legend
 
 
-def _sample_bar(look: _Bar) -> Artist:
-    """Return a bar for the legend, as high as it is in a lane."""
-    half = look.height / 2
-    shape = [(-1, -half), (1, -half), (1, half), (-1, half), (-1, -half)]
-    return _sample(shape, look.color, filled=look.filled)
+def _sample_bar(x: float, y: float, color: str, **style: Any) -> Artist:  # noqa: ANN401 - as `_sample` takes it
+    """Return a bar for the legend, from -x to x and from -y to y."""
+    return _sample([(-x, -y), (x, -y), (x, y), (-x, y), (-x, -y)], color, **style)
 
 
 def _sample(marker: Any, color: str, *, filled: bool = True, size: float = 12, **style: Any) -> Artist:  # noqa: ANN401 - a path, or the name of one
@@ -294,20 +295,19 @@ def _narrow_note(spans: pd.DataFrame, narrowest: float) -> _Legend:
     length = pd.Timedelta(days=narrowest)
     unknown = int(ended["end"].isna().sum())
     shorter = int((ended["end"] - ended["start"]).lt(length).sum())
-    parts = [f"{shorter:,} shorter"] if shorter else []
-    parts += [f"{unknown:,} without a known end"] if unknown else []
-    if not parts:
+    counts = {"shorter": shorter, "without a known end": unknown}
+    notes = [f"({count:,} {what})" for what, count in counts.items() if count]
+    if not notes:
         return {}
     unit = next((unit for unit in ("1D", "1h", "1min", "1s") if length >= 5 * pd.Timedelta(unit)), "1ms")
-    words = f"narrowest bar: {format_duration(length.round(unit))}\n" + "\n".join(f"({part})" for part in parts)
-    bar = [(-0.3, -1), (0.3, -1), (0.3, 1), (-0.3, 1), (-0.3, -1)]
-    return {"narrowest": (_sample(bar, axes.line_color(), size=7), words)}
+    words = "\n".join([f"narrowest bar: {format_duration(length.round(unit))}", *notes])
+    return {"narrowest": (_sample_bar(0.3, 1, axes.line_color(), size=7), words)}
 
 
 def _open_runs(ax: Axes, spans: pd.DataFrame, newest: pd.Timestamp, size: float) -> _Legend:
     """Draw the runs that have not ended as lines with an arrow up to the newest time."""
     legend: _Legend = {}
-    for outcome, (words, dashes) in _OPEN.items():
+    for outcome, dashes in _OPEN_LINES.items():
         mine = spans[spans["outcome"].eq(outcome)]
         if mine.empty:
             continue
@@ -319,7 +319,7 @@ def _open_runs(ax: Axes, spans: pd.DataFrame, newest: pd.Timestamp, size: float)
         ax.plot(left, rows, marker="|", markersize=size, markeredgewidth=1.2, **look)
         ax.plot(right, rows, marker=">", markersize=0.9 * size, clip_on=False, **look)
         sample = _sample(">", color, size=6, linestyle=dashes, linewidth=1.8)
-        legend[outcome] = sample, f"{words} ({len(mine):,})"
+        legend[outcome] = sample, f"{OUTCOME_WORDS[outcome]} ({len(mine):,})"
     return legend
 
 
@@ -399,7 +399,7 @@ def plot_next_triggers(
     >>> qd.plot_next_triggers(triggers).get_xlabel()
     'trigger time, Asia/Shanghai (UTC+08:00); 2026-06-15'
     """
-    axes.check_rows(top)
+    axes.check_top_and_labels(top, labels)
     wanted = ["trigger_at", "deployment_id", "name", "agent_id"]
     triggers = require_frame(triggers, wanted, what="triggers", optional=["agent_name"])
     triggers = triggers[triggers["trigger_at"].notna()].reset_index(drop=True)
@@ -415,7 +415,8 @@ def plot_next_triggers(
     from matplotlib.lines import Line2D  # noqa: PLC0415 - heavy, and needed only when drawing
 
     agents = [str(agent) for agent in first["agent_id"].dropna().value_counts().index]
-    own = agents[: len(axes.DISTINCT)]
+    color_of = dict(zip(agents, axes.DISTINCT, strict=False))
+    own = [*color_of]
     ids, names = keys_and_names(first)
     agent_names = first.dropna(subset="agent_name").set_index("agent_id")["agent_name"].to_dict()
     keys, named = [*ids, *own], [*names, *map(agent_names.get, own)]
@@ -427,7 +428,7 @@ def plot_next_triggers(
     axes.set_time_limits(ax, times)
     axes.time_axis(ax, times)
     axes.label_x(ax, f"trigger time, {axes.describe_times(times)}")
-    _trigger_marks(ax, shown, first.index, own=own, points=points)
+    _trigger_marks(ax, shown, first.index, color_of, points)
     # An agent has a number too, for readers who do not see colors.
     numbers = {agent: f"{number}" for number, agent in enumerate(own, start=1)}
     numbers_end = axes.write_column(
@@ -441,9 +442,8 @@ def plot_next_triggers(
         agent_texts.append(counted(len(agents) - len(own), "other agent"))
     elif first["agent_id"].isna().any():
         agent_texts.append("no agent")
-    colors = [*axes.DISTINCT[: len(own)], axes.GREY][: len(agent_texts)]
-    lines = [Line2D([], [], linewidth=5, color=color) for color in colors]
-    samples = dict(zip(agent_texts, lines, strict=True))
+    lines = [Line2D([], [], linewidth=5, color=color) for color in (*color_of.values(), axes.GREY)]
+    samples = dict(zip(agent_texts, lines, strict=False))  # the last line is of the others, where there are any
     axes.legend_beside(ax, samples, title="agent", properties=properties, right=numbers_end + 12)
     return ax
 
@@ -455,14 +455,16 @@ def _first_of_each(triggers: pd.DataFrame) -> pd.DataFrame:
     return first.reindex(columns=columns).astype("object").set_index("deployment_id")
 
 
-def _trigger_marks(ax: Axes, shown: pd.DataFrame, lanes: pd.Index[Any], *, own: list[str], points: float) -> None:
+def _trigger_marks(
+    ax: Axes, shown: pd.DataFrame, lanes: pd.Index[Any], color_of: Mapping[str, str], points: float
+) -> None:
     """Draw the triggers, one line of markers an agent: those stay fast where there are hundreds of thousands."""
     rows = lanes.get_indexer(pd.Index(shown["deployment_id"].astype("object")))
     times = axes.day_numbers(shown["trigger_at"])
-    agents = pd.Index(own).get_indexer(pd.Index(shown["agent_id"].astype("object")))
+    colors = shown["agent_id"].astype("object").map(lambda agent: color_of.get(agent, axes.GREY))
     look: dict[str, Any] = {"marker": "|", "markersize": 1.4 * points, "markeredgewidth": 1.4}
-    for number, color in (*enumerate(axes.DISTINCT[: len(own)]), (-1, axes.GREY)):
-        mine = agents == number
+    for color in (*color_of.values(), axes.GREY):
+        mine = colors.eq(color).to_numpy()
         if mine.any():
             ax.plot(times[mine], rows[mine], linestyle="none", color=color, **look)
 
@@ -524,8 +526,6 @@ def plot_trigger_load(triggers: pd.DataFrame, *, ax: Axes | None = None) -> Axes
     axes.draw_grid(ax, mean, colors=colors, norm=norm, texts=texts)
     axes.hatch_cells(ax, ~known, "////")
     axes.label_ticks(ax.xaxis, {hour: f"{hour:02d}" for hour in range(0, _HOURS, 2)}, most=_HOURS // 2)
-    ax.set_yticks(range(len(axes.WEEKDAYS)), axes.WEEKDAYS)
-    ax.set_ylabel("weekday")
     hatched = "" if known.all() else "; hatched: no data"
     axes.label_x(ax, f"hour of day, {axes.describe_times(times)}{hatched}")
     _color_bar(ax, "triggers per hour")

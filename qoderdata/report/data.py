@@ -7,7 +7,6 @@ from datetime import timedelta
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import numpy as np
 import pandas as pd
 
 from qoderdata import summaries
@@ -126,11 +125,6 @@ class ReportData:
         frames = {"deployments": self.deployments, "runs": self.runs, "sessions": self.sessions}
         return {name: frame for name, frame in frames.items() if frame is not None}
 
-    @property
-    def is_counted(self) -> bool:
-        """Whether counters are made from runs, for some deployments at least."""
-        return "counted_since" in self.deployments.attrs
-
     # -- periods -------------------------------------------------------------------------------------------------
 
     def within(
@@ -245,8 +239,8 @@ class ReportData:
     @cached_property
     def longest_span(self) -> timedelta:
         """The longest time whose triggers can be listed, in whole hours, at least one."""
-        hours = np.floor(24 * MOST_TRIGGERS / max(self.triggers_a_day, 1))
-        return _HOUR * max(1, min(int(hours), 24 * 366 * 100))
+        hours = 24 * MOST_TRIGGERS // max(self.triggers_a_day, 1)
+        return _HOUR * min(max(hours, 1), 24 * 366 * 100)
 
     @property
     def shown_horizon(self) -> timedelta:

@@ -13,7 +13,6 @@ from qoderdata.report.data import MONTH, WEEK, span_text
 from qoderdata.report.layout import (
     MOST_ROWS,
     Badge,
-    Heat,
     PageColumn,
     ScheduleText,
     Section,
@@ -38,6 +37,7 @@ from qoderdata.translation import ngettext
 
 if TYPE_CHECKING:
     from qoderdata.report.data import ReportData
+    from qoderdata.report.layout import HeatRows
 
 _HOURS, _SHADES = 24, 9
 #: The lints that are listed first: schedules that do not fire, then those that fire at unexpected times.
@@ -50,11 +50,6 @@ def make_details(data: ReportData) -> list[Section]:
     if data.runs is not None:
         parts += [errors(data), missed(data), slower(data, data.runs)]
     return [*parts, next_triggers(data), load(data), lints(data)]
-
-
-def _or_unknown(nothing: str, runs: pd.DataFrame | None) -> str:
-    """Return the sentence that nothing failed, and how many outcomes are unknown."""
-    return nothing if runs is None else join_sentences(nothing, *unknown_note(runs))
 
 
 def failing(data: ReportData) -> Section:
@@ -70,7 +65,8 @@ def failing(data: ReportData) -> Section:
     if runs is None and data.failing_by_counters is None:
         return Section("failing", title, nothing=_("Without runs this is not known."))
     if found.empty:
-        return Section("failing", title, nothing=_or_unknown(_("No deployment has failed in its last run."), runs))
+        nothing = join_sentences(_("No deployment has failed in its last run."), *unknown_note(runs))
+        return Section("failing", title, nothing=nothing)
     columns = [
         deployment_column(data),
         PageColumn(_("In a row"), "streak", lambda row: row.streak, "number"),
@@ -94,7 +90,7 @@ def failing(data: ReportData) -> Section:
     caption = _("Current streaks of failures, longest first")
     # `check` leaves out paused deployments; `failures` has these too, with their failures in a row.
     table = make_table(found, columns, caption, shows_more=command("failures", len(data.live)))
-    return Section("failing", title, about, table=table, count=f"{len(found):,}")
+    return Section("failing", title, about, table=table, count=len(found))
 
 
 def _since(data: ReportData, runs: pd.DataFrame, row: Any) -> Since | None:  # noqa: ANN401 - a named tuple
@@ -131,11 +127,12 @@ def rates(data: ReportData) -> Section:
     if data.runs is None and data.failing_by_counters is None:
         return Section("rates", title, nothing=_("Without runs this is not known."))
     if worst.empty:
-        return Section("rates", title, nothing=_or_unknown(_("No deployment has a failed run."), recent))
+        nothing = join_sentences(_("No deployment has a failed run."), *unknown_note(recent))
+        return Section("rates", title, nothing=nothing)
     columns = [deployment_column(data), *rate_columns(worst)]
     caption = _("Failure rates by deployment, worst first")
     table = make_table(worst, columns, caption, shows_more=command(name, len(known)))
-    return Section("rates", title, join_sentences(about, order_note()), table=table, count=f"{len(worst):,}")
+    return Section("rates", title, join_sentences(about, order_note()), table=table, count=len(worst))
 
 
 def paused(data: ReportData) -> Section:
@@ -153,7 +150,7 @@ def paused(data: ReportData) -> Section:
     caption = _("Deployments that the service has paused")
     table = make_table(found, columns, caption, shows_more=command("check", len(data.findings)))
     about = _("The service stopped these after errors. They will not fire again until someone resumes them.")
-    return Section("paused", title, about, table=table, count=f"{len(found):,}")
+    return Section("paused", title, about, table=table, count=len(found))
 
 
 def errors(data: ReportData) -> Section:
@@ -162,7 +159,8 @@ def errors(data: ReportData) -> Section:
     recent = data.runs_within(MONTH)
     found = error_groups(recent).reset_index()
     if found.empty:
-        return Section("errors", title, nothing=_or_unknown(_("No run of the last 30 days has failed."), recent))
+        nothing = join_sentences(_("No run of the last 30 days has failed."), *unknown_note(recent))
+        return Section("errors", title, nothing=nothing)
     columns = [
         PageColumn(_("Error"), "error", lambda row: error_cell(row.error_type, row.message)),
         PageColumn(_("Failed runs"), "text", lambda row: f"{row.count:,}", "number"),
@@ -182,7 +180,7 @@ def errors(data: ReportData) -> Section:
     )  # fmt: skip
     about = join_sentences(about, _("Ids, numbers, addresses and quoted texts in messages are replaced."))
     table = make_table(found, columns, caption, shows_more=command("errors", len(found)))
-    return Section("errors", title, about, table=table, count=f"{len(found):,}")
+    return Section("errors", title, about, table=table, count=len(found))
 
 
 def missed(data: ReportData) -> Section:
@@ -219,7 +217,7 @@ def missed(data: ReportData) -> Section:
         name = "missed" if is_week else f"missed --since {since.ceil('min'):%Y-%m-%dT%H:%MZ}"
         table = make_table(by_deployment, columns, caption, shows_more=command(name, len(data.missed)))
     about = _("Scheduled times {period} for which no run was triggered.", period=period)
-    return Section("missed", title, about, sentences=lines, table=table, count=f"{len(certain):,}")
+    return Section("missed", title, about, sentences=lines, table=table, count=len(certain))
 
 
 def slower(data: ReportData, runs: pd.DataFrame) -> Section:
@@ -239,7 +237,7 @@ def slower(data: ReportData, runs: pd.DataFrame) -> Section:
     ]
     about = _("Median time of a success in the last 3 days of the runs, against the 14 days before.")
     table = make_table(found, columns, _("What got slower, most first"), shows_more="duration_regressions(runs)")
-    return Section("slower", title, about, table=table, count=f"{len(found):,}")
+    return Section("slower", title, about, table=table, count=len(found))
 
 
 def next_triggers(data: ReportData) -> Section:
@@ -267,7 +265,7 @@ def next_triggers(data: ReportData) -> Section:
     span = f"{minutes}min" if minutes % 60 else f"{minutes // 60}h"
     shows_more = command(f"triggers --horizon {span}", len(triggers))  # it has a row a trigger
     table = make_table(firing, columns, _("What fires next, soonest first"), shows_more=shows_more)
-    return Section("next", title, about, table=table, count=f"{len(triggers):,}")
+    return Section("next", title, about, table=table, count=len(triggers))
 
 
 def _schedule(row: Any) -> ScheduleText:  # noqa: ANN401 - a row as a named tuple
@@ -309,7 +307,8 @@ def load(data: ReportData) -> Section:
     return Section("load", title, join_sentences(about, rest), heat=_heat(data, hours))
 
 
-def _heat(data: ReportData, hours: pd.DataFrame) -> Heat:
+def _heat(data: ReportData, hours: pd.DataFrame) -> HeatRows:
+    """Return the triggers of each weekday by hour, with shades up to that of the most."""
     local = hours["window"].dt.tz_convert(data.tz)
     counts = hours.groupby([local.dt.day_of_week, local.dt.hour])["triggers"].sum()
     most = max(int(counts.max()), 1)
@@ -318,7 +317,7 @@ def _heat(data: ReportData, hours: pd.DataFrame) -> Heat:
         cells = [int(counts.get((weekday, hour), 0)) for hour in range(_HOURS)]
         shades = [(0 if not count else 1 + (_SHADES - 1) * count // most, f"{count:,}") for count in cells]
         rows.append((_(name), shades))
-    return Heat(_("Triggers by weekday and hour"), _("Weekday"), rows)
+    return rows
 
 
 def lints(data: ReportData) -> Section:
@@ -350,7 +349,7 @@ def lints(data: ReportData) -> Section:
     ]
     about = _("Schedules that may not do what was meant, equal findings in one line.")
     table = make_table(grouped, columns, _("What may surprise about schedules"), shows_more="schedule_lints(df)")
-    return Section("lints", title, about, table=table, count=f"{len(found):,}")
+    return Section("lints", title, about, table=table, count=len(found))
 
 
 def about_data(data: ReportData, warnings: list[str]) -> Section:
@@ -366,8 +365,8 @@ def about_data(data: ReportData, warnings: list[str]) -> Section:
     ]  # fmt: skip
     if data.runs is None:
         about.append(_("Lifetime rates are failed by all runs, as the service counts them."))
-    elif data.is_counted:
-        since = data.deployments.attrs.get("counted_since")
+    elif "counted_since" in data.deployments.attrs:
+        since = data.deployments.attrs["counted_since"]
         counted = _("since {time}", time=data.time_text(pd.Timestamp(since))) if since else _("of any age")
         about.append(
             _("Where the service has no counters, they are counted in the runs given ({since}).", since=counted)

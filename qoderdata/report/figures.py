@@ -46,7 +46,7 @@ def headline(data: ReportData) -> Headline:
             rate=format_percent(row.recent_rate),
         )  # fmt: skip
     if data.is_comparable:
-        what = _("{what}, {change}", what=what, change=points_text(row.change))
+        what = join_facts(what, points_text(row.change))
         if row.verdict == "unclear" and points_text(row.change) != _("unchanged"):
             what = _("{what}, which may be chance", what=what)
         lead = {"worse": _("Worse than last week"), "better": _("Better than last week")}.get(

@@ -19,20 +19,22 @@ if TYPE_CHECKING:
 
     from qoderdata.report.data import ReportData
 
+    #: Rows of a name and 24 pairs of a shade (0 to 9) and a number.
+    HeatRows = list[tuple[str, list[tuple[int, str]]]]
+
 #: The most rows that a folded table shows, and the most that an unfolded one shows.
 MOST_ROWS, MOST_AT_FIRST = 20, 5
 #: How many names are shown for equal rows.
 _FIRST_NAMES = 3
 _MOST_CHARACTERS = 200
-#: Where small bars begin and end; the template draws a track between.
-_TRACK = (6.0, 122.0)
 
 
 class Bar(NamedTuple):
-    """What a small bar shows, and where its parts are, in its own units; `dot` is ``None`` where there is none."""
+    """What a small bar shows: its line and, unless `dot` is ``None``, a dot, from 0 to 1 along its track."""
 
     text: str
-    line: tuple[float, float]
+    begin: float
+    end: float
     dot: float | None = None
 
 
@@ -109,14 +111,6 @@ class PageTable:
     more: str | None
 
 
-class Heat(NamedTuple):
-    """How much there is by weekday and hour: a row is a name and 24 pairs of a shade (0 to 9) and a number."""
-
-    caption: str
-    corner: str
-    rows: list[tuple[str, list[tuple[int, str]]]]
-
-
 class Box(NamedTuple):
     """A rectangle."""
 
@@ -162,12 +156,13 @@ class Section:
     #: The sentence shown where there is nothing to list.
     nothing: str | None = None
     #: How many findings there are, beside the title.
-    count: str | None = None
+    count: int | None = None
     picture: Picture | None = None
     sentences: list[Sentence] = field(default_factory=list)
     #: Whether the order of the sentences counts.
     is_ordered: bool = False
-    heat: Heat | None = None
+    #: Triggers by weekday and hour.
+    heat: HeatRows | None = None
     table: PageTable | None = None
     folded: Section | None = None
     sources: list[tuple[str, str]] = field(default_factory=list)
@@ -240,9 +235,9 @@ def join_sentences(*sentences: str) -> str:
     return reduce(lambda text, sentence: _("{text} {sentence}", text=text, sentence=sentence), sentences)
 
 
-def unknown_note(runs: pd.DataFrame) -> list[str]:
+def unknown_note(runs: pd.DataFrame | None) -> list[str]:
     """Return a sentence about the runs whose outcome is unknown, if there are any."""
-    unknown = int(is_unknown(runs).sum())
+    unknown = 0 if runs is None else int(is_unknown(runs).sum())
     note = ngettext("The outcome of {count} run is unknown.", "The outcome of {count} runs is unknown.", unknown)
     return [note] if unknown else []
 
@@ -265,8 +260,8 @@ def rate_columns(rates: pd.DataFrame) -> tuple[PageColumn, PageColumn, PageColum
     def interval(row: Any) -> Bar | None:  # noqa: ANN401 - a row as a named tuple
         if pd.isna(row.failure_rate):
             return None
-        low, rate, high = (_x(share, scale) for share in (row.ci_low, row.failure_rate, row.ci_high))
-        return Bar(format_interval(row.ci_low, row.ci_high), (low, high), rate)
+        parts = (min(share / scale, 1.0) for share in (row.ci_low, row.ci_high, row.failure_rate))
+        return Bar(format_interval(row.ci_low, row.ci_high), *parts)
 
     return (
         PageColumn(_("Failure rate"), "strong", lambda row: format_percent(row.failure_rate), "number"),
@@ -282,14 +277,9 @@ def share_column(shares: pd.Series[Any]) -> PageColumn:
     def cell(row: Any) -> Bar | None:  # noqa: ANN401 - a row as a named tuple
         if pd.isna(row.share):
             return None
-        return Bar(format_percent(row.share), (_TRACK[0], _x(row.share, scale)))
+        return Bar(format_percent(row.share), 0, row.share / scale)
 
     return PageColumn(_("Share"), "bar", cell, note=_scale_note(scale))
-
-
-def _x(share: float, scale: float) -> float:
-    begin, end = _TRACK
-    return round(begin + (end - begin) * min(share / scale, 1.0), 1)
 
 
 def order_note() -> str:

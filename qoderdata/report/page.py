@@ -10,7 +10,7 @@ import warnings
 from functools import cache
 from gettext import GNUTranslations, NullTranslations
 from importlib import resources
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 from markupsafe import Markup, escape
@@ -260,8 +260,11 @@ def environment() -> Environment:
     """Return the template environment: each value is cleaned, then escaped; a name without a value is an error."""
     from jinja2 import Environment, StrictUndefined  # noqa: PLC0415 - only for a report
 
+    def clean(value: Any) -> str:  # noqa: ANN401 - a text or a number; what is undefined raises here
+        return value if isinstance(value, Markup) else one_line(value)
+
     made = Environment(
-        autoescape=True, undefined=StrictUndefined, finalize=_clean, trim_blocks=True, lstrip_blocks=True
+        autoescape=True, undefined=StrictUndefined, finalize=clean, trim_blocks=True, lstrip_blocks=True
     )
     # Markup, so that separators among the messages keep their blanks; the messages are our own, and have no
     # fields.
@@ -273,12 +276,3 @@ def environment() -> Environment:
 def _keep_unbroken(text: str) -> Markup:
     """Clean and escape a text, and keep each of its times, percentages and options in one line."""
     return Markup(_UNBROKEN.sub(r'<span class="unbroken">\g<0></span>', str(escape(one_line(text)))))  # noqa: S704 - escaped
-
-
-def _clean(value: object) -> object:
-    """Return a text as one line without control characters and direction marks; a missing value as a dash."""
-    from jinja2 import Undefined  # noqa: PLC0415 - as above
-
-    if isinstance(value, Markup | Undefined):
-        return value
-    return one_line(None if value is None else str(value))

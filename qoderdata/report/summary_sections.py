@@ -30,6 +30,7 @@ from qoderdata.report.layout import (
     Sentence,
     command,
     deployment_column,
+    join_facts,
     join_sentences,
     make_table,
     names_of,
@@ -111,12 +112,16 @@ def _month_picture(data: ReportData, runs: pd.DataFrame, total: Any) -> Picture:
     first, last = local_midnight(data.start - MONTH, data.tz), local_midnight(data.start, data.tz, days=1)
     days = run_failure_rates(runs, by=None, freq="1D", tz=data.tz).reset_index()
     count = round((last - first) / pd.Timedelta("1D"))
+    scale = round_scale(days["failure_rate"])
 
     def x(time: Any) -> float:  # noqa: ANN401 - a time
         return _LEFT + float((_WIDTH - _RIGHT - _LEFT) * ((time - first) / (last - first)))
 
+    def y(share: float) -> float:
+        top, bottom = _RATES
+        return bottom - (bottom - top) * min(share / scale, 1.0)
+
     right, wide = x(last), (_WIDTH - _RIGHT - _LEFT) / count
-    scale = round_scale(days["failure_rate"])
     most = max(int(days["runs"].max()), 1)
     week = x(data.start - WEEK)
     boxes = [Box(week, 2, right - week, _RUNS[1] - 2, "recent")]
@@ -132,16 +137,16 @@ def _month_picture(data: ReportData, runs: pd.DataFrame, total: Any) -> Picture:
                 boxes.append(Box(left + _GAP / 2, base - height, wide - _GAP, height, look))
             base -= height
         if pd.notna(day.failure_rate):
-            rate, low, high = (_y(share, scale) for share in (day.failure_rate, day.ci_low, day.ci_high))
+            rate, low, high = map(y, (day.failure_rate, day.ci_low, day.ci_high))
             rates.append(f"{'L' if was_known else 'M'}{middle:.1f} {rate:.1f}")
             dots.append(f"M{middle:.1f} {rate:.1f}h0")
             spans.append(f"M{middle:.1f} {low:.1f}V{high:.1f}")
         was_known = pd.notna(day.failure_rate)
-    axes = [f"M{_LEFT} {y}H{right:.1f}" for y in (*_RATES, *_RUNS)]
+    axes = [f"M{_LEFT} {end}H{right:.1f}" for end in (*_RATES, *_RUNS)]
     paths = {"axis": axes, "span": spans, "rate": rates, "dot": dots}
     interval, highest = _("with its 95 % interval"), format_percent(scale).replace(".0", "")
     if days["ci_high"].max() > scale:
-        interval = _("{what}, {change}", what=interval, change=_("drawn up to {percent}", percent=highest))
+        interval = join_facts(interval, _("drawn up to {percent}", percent=highest))
     labels = [
         Label(right, 13, _("Failure rate by day"), "end"),
         Label(right, 31, interval, "end"),
@@ -187,11 +192,6 @@ def _picture_words(data: ReportData, days: pd.DataFrame, total: Any) -> str:  # 
     return words
 
 
-def _y(share: float, scale: float) -> float:
-    low, high = _RATES
-    return high - (high - low) * min(share / scale, 1.0)
-
-
 def to_do(data: ReportData) -> Section:
     """Show what `check` finds: the worst five, and the others folded."""
     found = data.findings
@@ -207,8 +207,9 @@ def to_do(data: ReportData) -> Section:
         "worse": _("Compare its failures with those of the week before."),
         "over_budget": _("Raise its budget, or give it less to do."),
         "never_fires": _("Correct its schedule."),
+        "incomplete_data": None,  # the finding itself says what to do
     }
-    first = [_finding(data, row, hints.get(row.kind)) for row in rows_of(found.head(MOST_AT_FIRST))]
+    first = [_finding(data, row, hints[row.kind]) for row in rows_of(found.head(MOST_AT_FIRST))]
     folded = None
     if len(found) > len(first):
         columns = [
@@ -220,13 +221,13 @@ def to_do(data: ReportData) -> Section:
         shows_more = command("check", len(found))
         table = make_table(found, columns, caption, shows_more=shows_more, most=_MOST_FINDINGS)
         folded = Section("findings", _("all {count} findings", count=f"{len(found):,}"), table=table)
-    return Section("to-do", title, count=f"{len(found):,}", sentences=first, is_ordered=True, folded=folded)
+    return Section("to-do", title, count=len(found), sentences=first, is_ordered=True, folded=folded)
 
 
 def _finding(data: ReportData, row: Any, hint: str | None) -> Sentence:  # noqa: ANN401 - a named tuple
     name = "" if pd.isna(row.deployment_id) else data.name(row.deployment_id)
-    rest = row.detail.removeprefix(name) if name else row.detail
-    names = Names([name], None) if name and rest != row.detail else Names([], None)
+    rest = row.detail.removeprefix(name)
+    names = Names([] if rest == row.detail else [name], None)
     colon = _(": ").strip()
     is_listed = rest.startswith(colon)
     text = truncate(rest.removeprefix(colon).strip(), _MOST_CHARACTERS)
@@ -259,7 +260,7 @@ def changed(data: ReportData) -> Section:
         text = ngettext("and {count} more line", "and {count} more lines", len(rest))
         folded = Section("changes", text, about, sentences=shown)
     return Section(
-        "changed", title, since, count=f"{len(data.changes):,}", sentences=lines[:MOST_AT_FIRST], folded=folded
+        "changed", title, since, count=len(data.changes), sentences=lines[:MOST_AT_FIRST], folded=folded
     )
 
 

@@ -1,9 +1,9 @@
-"""A local stand-in of the Qoder Cloud Agents API with generated accounts, served over real HTTP on loopback.
+"""Serve a local copy of the Qoder Cloud Agents API with generated accounts, over real HTTP on loopback.
 
     with Sandbox(deployments=250, seed=7) as sandbox:
         client = qoderdata.Client(pat=sandbox.pat, base_url=sandbox.base_url)
 
-Shares nothing with the code that it checks but the cron evaluator.
+It shares nothing with the code that it checks, except the cron evaluator.
 
 | file | question |
 |---|---|
@@ -14,8 +14,8 @@ Shares nothing with the code that it checks but the cron evaluator.
 | `json_records` | how are deployments and runs written as JSON? |
 | `session_records` | how are sessions, their events, agents and environments written as JSON? |
 | `sample_values` | where do columns, random numbers, ids, times and texts come from? |
-| `database` | where are the records kept? |
-| `changes` | which records does a test see, and how do they change while somebody reads them? |
+| `database` | how are records stored, found and changed? |
+| `changes` | which records does a test see, and how do they change while a client reads them? |
 | `endpoints` | which path returns what, and which records does a query string ask for? |
 """
 

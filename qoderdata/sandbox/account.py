@@ -1,8 +1,8 @@
 """Which deployments does an account have, and when do their schedules fire?
 
-`Fleet` decides roles, schedules, agents and failure rates: one row a deployment, one array a column. `run_history`
-decides when each was created, and what it ran since; it evaluates each distinct pair of cron text and zone for all
-deployments that have it.
+`Fleet` decides roles, schedules, agents and failure rates: one row per deployment, one array per column.
+`run_history` decides when each deployment was created and what it has run since; it evaluates each distinct pair
+of cron text and zone once, for all deployments that have it.
 """
 
 from __future__ import annotations
@@ -23,20 +23,20 @@ if TYPE_CHECKING:
 #: The roles of deployments.
 ROLES = range(7)
 ORDINARY, FAILING, PAUSED, PAUSED_BY_ERROR, ARCHIVED, UNSCHEDULED, NEVER_RAN = ROLES
-# Unscheduled ones run by hand only; those that never ran have a schedule.
+# Unscheduled deployments are started by hand only; those that never ran have a schedule.
 
-#: The roles of every 25 deployments; the first seven have one of each.
+#: The roles of each group of 25 deployments; the first seven have one of each.
 _ROLE_PATTERN = (*ROLES, ARCHIVED, FAILING, UNSCHEDULED, *[ORDINARY] * 15)
 
-#: How often a run of an ordinary deployment fails.
+#: The failure rates of ordinary deployments.
 _RATES = (0, 0, 0, 0, 0.005, 0.01, 0.01, 0.02, 0.02, 0.03, 0.03, 0.05, 0.05, 0.08, 0.12, 0.3)
 
-#: A typical run, in milliseconds.
+#: The duration of a typical run, in milliseconds.
 _DURATIONS = (3_000, 4_000, 9_000, 17_000, 31_000, 62_000, 118_000, 240_000, 420_000)
 
 
 class Pair(NamedTuple):
-    """One cron text in one zone, and how many hours lie between two occurrences on average."""
+    """One cron text in one zone, and the average number of hours between two occurrences."""
 
     expression: str
     timezone: str
@@ -50,7 +50,7 @@ _ZONES = (
     "Australia/Lord_Howe", "Asia/Singapore",
 )  # fmt: skip
 
-#: The pairs that every account has: the documented one first, and pairs for which there are lints.
+#: The pairs that every account has: the documented one first, then pairs for which there are lints.
 _COMMON_PAIRS = (
     Pair("0 9 * * *", "Asia/Shanghai", 24),
     Pair("30 8 * * MON-FRI", "Europe/Berlin", 33.6),
@@ -68,9 +68,9 @@ _COMMON_PAIRS = (
 
 
 class Fleet:
-    """The deployments of one account; every array has one value a deployment.
+    """The deployments of one account; every array has one value per deployment.
 
-    One seed gives the same. The times of creation are decided by `run_history`.
+    The same seed gives the same deployments. `run_history` decides the times of creation.
     """
 
     def __init__(self, deployments: int, *, seed: int, now: int) -> None:
@@ -79,14 +79,14 @@ class Fleet:
         self.pairs = make_pairs(max(1, min(500, 8 + deployments // 10, deployments)), seed)
         self.agents = _ids("agent", max(1, min(deployments, 4 + isqrt(deployments) * 2 // 3)), draws, now)
         self.environments = _ids("env", 2 + len(str(deployments)), draws, now)
-        #: In the order of generation; names and examples go by it.
+        #: The order of generation, which decides names and examples.
         self.number = number
         self.role = np.empty(deployments, dtype=np.int64)
         by_chance = np.argsort(draws.uniform("role", number), kind="stable")
         self.role[by_chance] = np.resize(_ROLE_PATTERN, deployments)
         share = draws.uniform("pair", number)
         pair = (share * share * len(self.pairs)).astype(np.int64)
-        #: Which of the pairs; -1 without a schedule.
+        #: The index of the pair; -1 without a schedule.
         self.pair = np.where(self.has_role(UNSCHEDULED), -1, pair)
         share = draws.uniform("liking", number) * draws.uniform("agent", number)
         self.agent = (share * len(self.agents)).astype(np.int64)
@@ -97,10 +97,10 @@ class Fleet:
         self.created = np.zeros(deployments, dtype=np.int64)
         #: Whether an active one was updated after its creation.
         self.edited = draws.uniform("edited", number) < 0.3
-        #: How likely a run fails.
+        #: The probability that a run fails.
         self.rate = draws.among("rate", number, _RATES) + np.where(self.has_role(FAILING, PAUSED_BY_ERROR), 0.1, 0)
         last_failed = [2 + draws.below("streak", number, 9), 3 + draws.below("streak", number, 4)]
-        #: How many scheduled runs failed last.
+        #: How many of the last scheduled runs failed.
         self.streak = np.select([self.has_role(FAILING), self.has_role(PAUSED_BY_ERROR)], last_failed, 0)
         self.retries = draws.among("retries", number, (0, 0, 0, 1, 1, 2, 3)).astype(np.int64)
         #: Whether it used one session for several runs, up to edition C.
@@ -113,11 +113,11 @@ class Fleet:
         self.duration = draws.among("duration", number, _DURATIONS) * spread
 
     def __len__(self) -> int:
-        """Return how many deployments there are."""
+        """Return the number of deployments."""
         return len(self.number)
 
     def hours(self) -> NDArray[np.float64]:
-        """Return the hours between two scheduled runs, on average; infinite without a schedule."""
+        """Return the average number of hours between two scheduled runs; infinite without a schedule."""
         return np.array([*(pair.hours for pair in self.pairs), np.inf])[self.pair]
 
     def has_role(self, *roles: int) -> NDArray[np.bool_]:
@@ -125,7 +125,7 @@ class Fleet:
         return np.isin(self.role, roles)
 
     def sort(self, order: NDArray[np.int64]) -> None:
-        """Put the deployments in another order."""
+        """Sort the deployments in a given order."""
         for name, column in vars(self).items():
             if isinstance(column, np.ndarray):
                 setattr(self, name, column[order])
@@ -146,7 +146,7 @@ class Fleet:
 
 
 def _ids(prefix: str, count: int, draws: Draws, now: int) -> list[str]:
-    """Return ids of agents or environments, older than any deployment is likely to be."""
+    """Return ids of agents or environments that are older than most deployments."""
     index = np.arange(count)
     times = np.sort(draws.below(f"{prefix} time", index, 300)) * DAY + now - 800 * DAY
     return make_ids(prefix, times, draws.tails(prefix, index))
@@ -173,7 +173,7 @@ def _random_pair(dice: Dice) -> Pair:
 
 
 def make_pairs(size: int, seed: int) -> list[Pair]:
-    """Return so many distinct pairs: the common ones, then random ones."""
+    """Return `size` distinct pairs: those that every account has, then random ones."""
     pairs = dict.fromkeys(_COMMON_PAIRS[:size])
     number = 0
     while len(pairs) < size:

@@ -1,4 +1,4 @@
-"""Which records does a test see, in each edition, and how do they change while somebody reads them?"""
+"""Which records does a test see in each edition, and how do they change while a client reads them?"""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 EDITIONS = ("A", "B", "C", "D")
 _DAILY = Pair("0 9 * * *", "Asia/Shanghai", 24)
-#: What runs that are created or end can be: the status of their records, and the end of their session.
+#: The status of runs that a test creates or ends, and the end of their session.
 _KINDS = {
     "pending": ("pending", End.FRESH),
     "running": ("running", End.RUNNING),
@@ -37,9 +37,9 @@ _API_ERROR = ERRORS.index("api_error")
 
 
 class ChangingAccount:
-    """The records of an account as an edition serves them, and what happens to them.
+    """The records of an account as an edition serves them, and methods that change them.
 
-    Each change brings records and counters up to date together.
+    Each change updates records and counters together.
     """
 
     def __init__(self, database: Database, edition: str) -> None:
@@ -48,7 +48,7 @@ class ChangingAccount:
 
     @property
     def edition(self) -> str:
-        """The edition that answers: ``"A"``, ``"B"``, ``"C"`` or ``"D"``."""
+        """The edition that is served: ``"A"``, ``"B"``, ``"C"`` or ``"D"``."""
         return self._edition
 
     @edition.setter
@@ -94,24 +94,24 @@ class ChangingAccount:
 
     @property
     def outcomes(self) -> list[dict[str, Any]]:
-        """What became of every run, as far as edition D tells it by sessions and events, in the order of `runs`.
+        """The outcome of every run, as far as sessions and events of edition D show it, in the order of `runs`.
 
         Each has ``id``, ``deployment_id``, ``session_id``, ``triggered_at``, ``status``, ``status_from``
-        (``"run"``, ``"session"``, ``"events"``, or None where the session was deleted), ``error_type``,
-        ``error_message``, ``started_at``, ``completed_at``, and of the session ``session_status``,
-        ``session_archived`` and ``session_deleted``. Times are texts to the nanosecond; what nobody can know is
-        None. Rewritten events and runs are not looked at.
+        (``"run"``, ``"session"``, ``"events"``, or None if the session was deleted), ``error_type``,
+        ``error_message``, ``started_at``, ``completed_at``, ``session_status``, ``session_archived`` and
+        ``session_deleted``. Times are texts with nanoseconds; unknown values are None. Rewritten events and runs
+        are ignored.
         """
         with self._database as database:
             return [database.outcome(index) for index in database.runs.select()[::-1].tolist()]
 
     @property
     def left_out(self) -> list[tuple[str, datetime]]:
-        """Deployment and time of each scheduled occurrence that was not run, by time."""
+        """The deployment and time of each scheduled occurrence that was not run, in order of time."""
         return [(identity, as_datetime(at)) for identity, at in self._database.left_out]
 
     def create_deployments(self, count: int) -> list[dict[str, Any]]:
-        """Create deployments that never ran; they come first in the list."""
+        """Create deployments that never ran; they are first in the list."""
         with self._database as database:
             created = []
             for _ in range(count):
@@ -137,7 +137,7 @@ class ChangingAccount:
     def create_runs(
         self, count: int, *, status: str = "completed", deployment_id: str | None = None
     ) -> list[dict[str, Any]]:
-        """Start runs by hand, of one deployment or of all in turn; the counters follow.
+        """Start runs by hand, of one deployment or of all in turn, and update the counters.
 
         `status` is one of those that runs have up to edition C, ``"cancelled"`` or ``"waiting"``.
         """
@@ -179,7 +179,7 @@ class ChangingAccount:
             return [database.runs.record(index, self.edition) for index in created]
 
     def finish_run(self, run_id: str, *, status: str = "completed") -> dict[str, Any]:
-        """Let an unfinished run end: ``"completed"``, ``"failed"`` or ``"cancelled"``; the counters follow."""
+        """End an unfinished run as ``"completed"``, ``"failed"`` or ``"cancelled"``, and update the counters."""
         with self._database as database:
             if status not in ("completed", "failed", "cancelled"):
                 raise ValueError(f"status={status!r} is not how a run ends; completed, failed or cancelled is")
@@ -218,7 +218,7 @@ class ChangingAccount:
             return database.sessions.record(index, self.edition)
 
     def continue_session(self, session_id: str) -> dict[str, Any]:
-        """Let a person continue a session that has ended; the outcome of its run stays."""
+        """Continue a session that has ended, as a person does; the outcome of its run stays."""
         with self._database as database:
             index = database.sessions.find(session_id)
             columns = database.sessions.columns
@@ -230,14 +230,14 @@ class ChangingAccount:
             return database.sessions.record(index, self.edition)
 
     def delete_session(self, session_id: str) -> None:
-        """Delete a session: it is neither listed nor found any more."""
+        """Delete a session: it is no longer listed, and a request for it is a 404."""
         with self._database as database:
             index = database.sessions.find(session_id)
             database.tick("sess")
             database.sessions.forget(np.arange(len(database.sessions)) == index)
 
     def forget_runs(self, before: datetime) -> int:
-        """Forget the runs created before a time, and return how many; the lifetime counters stay."""
+        """Remove the runs created before a time, and return their number; the lifetime counters stay."""
         with self._database as database:
             created = database.runs.columns["created"]
             old = (created < nanoseconds_of(before, name="before")) & database.runs.columns["kept"]
@@ -245,13 +245,13 @@ class ChangingAccount:
             return int(old.sum())
 
     def rewrite(self, record: Mapping[str, Any]) -> None:
-        """Serve this record in every edition from now on instead of the one with its id, whatever it holds."""
+        """Serve this record in every edition from now on, in place of the one with its id; it is not checked."""
         with self._database as database:
             tables = [table for table in database.tables.values() if table.index(record["id"]) is not None]
             (tables or [database.deployments])[0].replace(record)
 
     def rewrite_events(self, session_id: str, events: Sequence[Mapping[str, Any]]) -> None:
-        """Serve these as the events of a session from now on, oldest first, whatever they hold besides ids."""
+        """Serve these events of a session from now on, oldest first; only their ids are checked."""
         with self._database as database:
             database.own_events[session_id] = [dict(event) for event in events]
 
@@ -314,7 +314,7 @@ def _create_session(database: Database, deployment: int, end: End, now: int) -> 
 
 
 def _change_session(database: Database, index: int, columns: Mapping[str, Any]) -> None:
-    """Change a session, and the status of the session that stands for it up to edition C."""
+    """Change a session, and the status of the session that is served in its place up to edition C."""
     database.sessions.change(index, None, columns)
     leader = int(database.sessions.columns["leader"][index])
     last = database.members(leader, "C")[-1]
@@ -322,13 +322,13 @@ def _change_session(database: Database, index: int, columns: Mapping[str, Any]) 
 
 
 def _start(database: Database, record: Record, session: int, now: int) -> None:
-    """Write the start and the session into a run."""
+    """Add the start and the session to a run."""
     record["cas_run_extras"] |= {"started_at": stamp(now), "turn_id": f"turn_{uuid7(now, 1)}"}
     record["session_id"] = database.shared_id(session)
 
 
 def _end(database: Database, record: Record, session: int, *, status: str, now: int) -> None:
-    """Write how a run ended."""
+    """Add the end to a run."""
     started = nanoseconds(record["cas_run_extras"]["started_at"])
     record["completed_at"] = stamp(now)
     record["duration_ms"] = (now - started) // 1_000_000
@@ -338,7 +338,7 @@ def _end(database: Database, record: Record, session: int, *, status: str, now: 
 
 
 def _count(database: Database, run: Record, *, is_new: bool) -> None:
-    """Bring the counters of a run's deployment up to date."""
+    """Update the counters of a run's deployment."""
     index = database.deployments.find(run["deployment_id"])
     record = database.deployments.record(index)
     stats = record["metadata"].get("cas_config", {}).get("stats", {})
@@ -354,7 +354,7 @@ def _count(database: Database, run: Record, *, is_new: bool) -> None:
 
 
 def nanoseconds_of(time: datetime, *, name: str) -> int:
-    """Read a time that a caller gave."""
+    """Convert a time that a caller gave to nanoseconds since 1970."""
     if time.tzinfo is None:
         raise ValueError(f"{name}={time!r} has no time zone")
     return (time - EPOCH) // timedelta(microseconds=1) * 1_000

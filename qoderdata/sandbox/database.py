@@ -1,7 +1,7 @@
 """Keep the records of one account: the columns for filters, the bytes of each record, and the clock.
 
-A `Table` holds one kind of record, oldest first. A record is written when somebody first asks for it in an
-edition, and kept as bytes. `Database` joins the tables of an account.
+A `Table` has one kind of record, oldest first. A record is written when it is first requested in an edition, and
+kept as bytes. `Database` has all tables of an account.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
 _TICK = 1_000_000
 DEPLOYMENT_STATUSES = ("active", "paused")
-#: How many filters' answers are remembered between two changes.
+#: The number of filters whose results are cached between two changes.
 _REMEMBERED = 64
 
 
@@ -48,16 +48,16 @@ def encode(record: Mapping[str, Any]) -> bytes:
     """Write a record as Go does: compact, and with ``<``, ``>`` and ``&`` escaped."""
     text = orjson.dumps(record)
     text = text.replace(b"&", b"\\u0026").replace(b"<", b"\\u003c").replace(b">", b"\\u003e")
-    # A copy: what orjson returns keeps the room that it grew into, several times what it needs.
+    # A copy: the bytes that orjson returns keep a buffer of several times their size.
     return bytes(memoryview(text))
 
 
 class Table:
     """Records, oldest first.
 
-    `columns` are arrays by name, one value a record, for filters. `write` returns the record at an index as an
-    edition tells it; its third argument is the record of edition C, if that was changed. `read` returns the values
-    of the columns for a record that is new or was changed.
+    `columns` are arrays by name, one value per record, for filters. `write` returns the record at an index in the
+    form of an edition; its third argument is the record of edition C, if that was changed. `read` returns the
+    values of the columns for a record that is new or was changed.
     """
 
     def __init__(
@@ -70,7 +70,7 @@ class Table:
     ) -> None:
         self.ids, self.columns, self._write, self._read = ids, columns, write, read
         self._bodies: dict[str, dict[int, bytes]] = {edition: {} for edition in "ABCD"}
-        #: Records of edition C that are new or were changed, and which of them every edition serves as they are.
+        #: Records of edition C that are new or were changed, and which of them all editions serve unchanged.
         self._changed: dict[int, bytes] = {}
         self._rewritten: set[int] = set()
         self._indices = {identity: index for index, identity in enumerate(ids)}
@@ -78,11 +78,11 @@ class Table:
         self.columns.setdefault("kept", np.ones(len(ids), dtype=np.bool_))
 
     def __len__(self) -> int:
-        """Return how many records there are, forgotten ones among them."""
+        """Return the number of records, including forgotten ones."""
         return len(self.ids)
 
     def index(self, identity: str) -> int | None:
-        """Return the index of a record, which stays when it is forgotten, so that cursors hold."""
+        """Return the index of a record; it also has one after it was forgotten, so that cursors stay valid."""
         return self._indices.get(identity)
 
     def find(self, identity: str) -> int:
@@ -92,7 +92,7 @@ class Table:
         return self._indices[identity]
 
     def body(self, index: int, edition: str = "C") -> bytes:
-        """Return a record as it goes over the wire."""
+        """Return the bytes of a record in a response."""
         if index in self._rewritten:
             return self._changed[index]
         bodies = self._bodies[edition]
@@ -102,12 +102,12 @@ class Table:
         return bodies[index]
 
     def record(self, index: int, edition: str = "C") -> Record:
-        """Return a record; a fresh dictionary every time."""
+        """Return a record as a new dictionary."""
         record: Record = orjson.loads(self.body(index, edition))
         return record
 
     def select(self, *conditions: Condition) -> NDArray[np.int64]:
-        """Return the indices of what is kept and meets all conditions, ascending; remembered until a change."""
+        """Return the ascending indices of served records that meet all conditions; cached until a change."""
         found = self._selected.get(conditions)
         if found is None:
             while len(self._selected) >= _REMEMBERED:
@@ -119,7 +119,7 @@ class Table:
         return found
 
     def change(self, index: int, record: Mapping[str, Any] | None, columns: Mapping[str, Any] = {}) -> None:
-        """Replace the record of edition C, if there is a new one, and values in the columns."""
+        """Replace the record of edition C, if `record` is given, and values in the columns."""
         if record is not None:
             self._changed[index] = encode(record)
             columns = {**self._read(record), **columns}
@@ -130,15 +130,15 @@ class Table:
         self._selected.clear()
 
     def replace(self, record: Mapping[str, Any]) -> None:
-        """Serve this record in every edition instead of the one with its id."""
+        """Serve this record in every edition, in place of the one with its id."""
         index = self.find(record["id"])
         self.change(index, record)
         self._rewritten.add(index)
 
     def add(self, identity: str, record: Record | None, columns: Mapping[str, Any] = {}) -> int:
-        """Add a record, newer than all before it; a column that nothing gives is 0, or true.
+        """Add a record, newer than all others; a column without a given value is 0 or true.
 
-        Without `record` it is written from the columns.
+        Without `record`, the record is written from the columns.
         """
         index = self._indices[identity] = len(self)
         self.ids.append(identity)
@@ -212,7 +212,7 @@ class Database:
         self.now = now
         self.agents = {identity: number for number, identity in enumerate(fleet.agents)}
         pairs = zip(not_run.deployment.tolist(), not_run.at.tolist(), strict=True)
-        #: Deployment's id and nanoseconds since 1970, by time.
+        #: The deployment's id and the time in nanoseconds since 1970, in order of time.
         self.left_out = sorted(((ids[index], at) for index, at in pairs), key=lambda pair: pair[::-1])
         self.own_events: dict[str, list[Record]] = {}
         self._lock = RLock()
@@ -226,7 +226,7 @@ class Database:
         self._lock.release()
 
     def tick(self, prefix: str) -> tuple[int, str]:
-        """Advance the clock, and return its time, and an id for a record made then."""
+        """Advance the clock; return its time, and the id of a record that is created then."""
         self.now += _TICK
         tail = self.fleet.draws.tails("tick", np.array([self.now]))[0]
         return self.now, f"{prefix}_{uuid7(self.now, int(tail))}"
@@ -267,18 +267,18 @@ class Database:
         return error_in_record(self.session_writer.session(index))
 
     def shared_id(self, index: int) -> str:
-        """Return the id of the session that stands for one up to edition C."""
+        """Return the id of the session that is served in place of one up to edition C."""
         return self.sessions.ids[int(self.sessions.columns["leader"][index])]
 
     def members(self, index: int, edition: str) -> list[int]:
-        """Return the sessions that one stands for in an edition."""
+        """Return the sessions in place of which one is served in an edition."""
         if edition == "D":
             return [index]
         found: list[int] = np.flatnonzero(self.sessions.columns["leader"] == index).tolist()
         return found
 
     def known(self, table: Table, edition: str) -> list[Condition]:
-        """Return which records of a table an edition has: up to C, some sessions share one."""
+        """Return the conditions for records that an edition has: up to C, some runs share one session."""
         if table is not self.sessions or edition == "D":
             return []
         return [("leads", eq, True), ("end", ne, End.FRESH)]
@@ -291,7 +291,7 @@ class Database:
         return self.session_writer.events(self.members(index, edition), self.now)
 
     def outcome(self, index: int) -> Record:
-        """Return what edition D can tell of a run."""
+        """Return the outcome of a run that is known in edition D."""
         columns = self.runs.columns
         refusal, of_run = int(columns["refusal"][index]), int(columns["session"][index])
         deployment = self.deployments.ids[columns["deployment"][index]]
@@ -315,7 +315,6 @@ class Database:
         return outcome | outcome_from_events(self.session_writer.session(of_run))
 
     def _deployment(self, index: int, edition: str, changed: Record | None) -> Record:
-        """Write a deployment."""
         record = changed or self._deployment_writer.write(index)
         return deployment_of_d(record, self._deployment_writer.newer(index)) if edition == "D" else record
 
@@ -328,7 +327,6 @@ class Database:
         return deployment_of_d(record, self._deployment_writer.newer(index))
 
     def _run(self, index: int, edition: str, changed: Record | None) -> Record:
-        """Write a run."""
         run: Record = {name: int(column[index]) for name, column in self.runs.columns.items()}
         run["id"] = self.runs.ids[index]
         deployment, session = self.deployments.ids[run["deployment"]], run["session"]
@@ -340,12 +338,11 @@ class Database:
         return run_of_d(changed, run["scheduled"], own, refusal) if edition == "D" else changed
 
     def _session(self, index: int, edition: str, _: Record | None) -> Record:
-        """Write a session."""
         return self.session_writer.write(self.members(index, edition), edition)
 
 
 def _named_table(prefix: str, used: list[str], write: Callable[[str, int, int], Record], now: int) -> Table:
-    """Make a table of agents or environments: those that are used, an archived one and one that is not used."""
+    """Make a table of agents or environments: the used ones, an archived one and an unused one."""
     archived, unused = (f"{prefix}_{uuid7(now - days * DAY, days)}" for days in (820, 120))
     numbers = {identity: number for number, identity in enumerate([*used, unused])} | {archived: -1}
     ids = sorted(numbers)
@@ -357,12 +354,12 @@ def _named_table(prefix: str, used: list[str], write: Callable[[str, int, int], 
 
 
 def _code(names: tuple[str, ...], value: object) -> int:
-    """Return the number of a name; -1 for what is none."""
+    """Return the index of a name; -1 for any other value."""
     return names.index(value) if isinstance(value, str) and value in names else -1
 
 
 def _time(value: object) -> int:
-    """Return a time in nanoseconds; 0 for what is none."""
+    """Return a time in nanoseconds; 0 for any other value."""
     try:
         return nanoseconds(value) if isinstance(value, str) else 0
     except ValueError:

@@ -1,8 +1,8 @@
 """Which path returns what, and which records does a query string ask for?
 
-Checks the token, finds the records that a path names, filters them, and cuts the page out of them, as each edition
-does. Editions A to C ignore parameters that they do not know; D refuses them. A known parameter with an impossible
-value is refused.
+A router checks the token, finds the records of a path, filters them, and returns one page of them, as each edition
+does. Editions A to C ignore unknown parameters; D refuses them. A known parameter with an invalid value is
+refused.
 """
 
 from __future__ import annotations
@@ -42,9 +42,9 @@ ERROR_TYPES = {
     529: "overloaded_error",
 }
 _DEFAULT_LIMIT = 20
-#: Lists that are paged by `page` only.
+#: Lists whose only cursor parameter is `page`.
 _PAGE_ONLY = ("sessions", "agents", "environments")
-#: The order of lists that can be asked for in both.
+#: The default order of lists that can be requested in both orders.
 _ORDERS = {"sessions": "desc", "events": "asc"}
 
 
@@ -53,18 +53,18 @@ def _is_shown(archived: Any, word: int) -> Any:  # noqa: ANN401 - times, or trut
 
 
 class _Filter(NamedTuple):
-    """A query parameter of some lists in some editions, which asks for values of a column."""
+    """A query parameter of some lists in some editions, which selects values of a column."""
 
     lists: tuple[str, ...]
     name: str
     editions: str
     column: str
-    #: What a value is, or the words that it may be, whose numbers are in the column.
+    #: The kind of the value, or the allowed words, whose indices are in the column.
     kind: str | tuple[str, ...]
     compare: Callable[[Any, Any], Any] = eq
 
 
-#: Other editions ignore these parameters, or refuse them, as they do with all that they do not know.
+#: Other editions ignore or refuse these parameters, like all that they do not know.
 _FILTERS = (
     _Filter(("deployments", *_PAGE_ONLY), "include_archived", "ABCD", "archived", ("true", "false"), _is_shown),
     _Filter(("deployments",), "status", "ABCD", "status", DEPLOYMENT_STATUSES),
@@ -76,7 +76,7 @@ _FILTERS = (
     _Filter(("deployment_runs",), "trigger_type", "D", "by_hand", ("schedule", "manual")),
     _Filter(("deployment_runs",), "has_error", "ABC", "error", ("false", "true")),
     _Filter(("deployment_runs",), "has_error", "D", "refused", ("false", "true")),
-    # Both bounds are taken to be exclusive, as the words say; the documentation does not.
+    # Both bounds are assumed to be exclusive, as their names say; the documentation does not say it.
     _Filter(("runs",), "triggered_after", "ABCD", "triggered", "time", gt),
     _Filter(("runs",), "triggered_before", "ABCD", "triggered", "time", lt),
     _Filter(("deployment_runs", *_PAGE_ONLY), "created_at[gt]", "CD", "created", "time", gt),
@@ -95,16 +95,16 @@ _FILTERS = (
 class Request:
     """One request that arrived."""
 
-    #: When it arrived, by `time.monotonic`.
+    #: When it arrived, from `time.monotonic`.
     at: float
     method: str
     #: Without the base URL's path, such as ``"/deployments"``.
     path: str
     #: The first value of each parameter.
     query: dict[str, str]
-    #: Names in lower case. The authorization is among them, hence not shown.
+    #: Names are in lower case. Not shown in `repr`, since the access token is among them.
     headers: dict[str, str] = field(repr=False)
-    #: The status of the response; ``None`` where none was sent.
+    #: The status of the response; ``None`` if none was sent.
     status: int | None = None
     #: The request id in the response.
     request_id: str | None = None
@@ -113,14 +113,14 @@ class Request:
 
 
 class RefusedError(Exception):
-    """A request that the service refuses with the error envelope; `param` is the query parameter to blame."""
+    """A request that the service refuses with the error envelope; `param` is the invalid query parameter."""
 
     def __init__(self, status: int, message: str, param: str | None = None) -> None:
         super().__init__(message)
         self.status, self.message, self.param = status, message, param
 
     def envelope(self) -> dict[str, Any]:
-        """Return the documented envelope, without the request id that newer editions have in it."""
+        """Return the documented envelope, without the request id of newer editions."""
         error = {"type": ERROR_TYPES[self.status], "message": self.message}
         if self.param is not None:
             error["param"] = self.param
@@ -129,7 +129,7 @@ class RefusedError(Exception):
 
 @dataclass(frozen=True)
 class Router:
-    """Route one request to the records that it asks for; raise `RefusedError` where the edition refuses it."""
+    """Answer one request with its records; raise `RefusedError` if the edition refuses it."""
 
     database: Database
     request: Request
@@ -140,12 +140,12 @@ class Router:
     fault: str
     #: Whether envelopes have ``next_page``.
     next_page: bool
-    #: Whether what is filtered out counts towards the size of a page, which then holds fewer records than asked
-    #: for, and ``last_id`` may be of a record that is not shown.
+    #: Whether a page is filtered after its records were counted: it then has fewer records than requested, and
+    #: ``last_id`` may be the id of a record that is not shown.
     short_pages: bool
 
     def respond(self) -> bytes:
-        """Return the page of a list, or an object; refuse a request without the token, and one that writes."""
+        """Return the page of a list, or an object; refuse requests without the token, and those that write."""
         tables, method = self.database.tables, self.request.method
         parts = self.request.path.split("/")[1:]
         if self.request.headers.get("authorization") != f"Bearer {self.pat}":
@@ -193,7 +193,7 @@ class Router:
             raise RefusedError(400, f"{unknown[0]} is not a known parameter", unknown[0])
 
     def _find(self, root: str, identity: str) -> int:
-        """Find a record, or refuse."""
+        """Return the index of a record, or refuse the request."""
         table = self.database.tables[root]
         index = table.index(identity)
         if index is None or index not in table.select(*self.database.known(table, self.edition)):
@@ -201,7 +201,7 @@ class Router:
         return index
 
     def _list(self, what: str, table: Table, *conditions: Condition) -> bytes:
-        """Return a page of the records that the query asks for."""
+        """Return a page of the records that the query selects."""
         chosen = [*conditions, *self.database.known(table, self.edition)]
         for one in self._filters(what):
             texts = [text for text in self.request.lists.get(one.name, ()) if text]
@@ -215,7 +215,7 @@ class Router:
         return self._page(table, what, chosen, ascending=ascending)
 
     def _value(self, name: str, kind: str | tuple[str, ...], text: str) -> Any:  # noqa: ANN401 - as columns have it
-        """Read the value of a parameter; for what is not there, one that no row has."""
+        """Parse the value of a parameter; for an id that does not exist, return a value that no row has."""
         if kind == "agent":
             return self.database.agents.get(text)
         if kind == "deployment":
@@ -237,13 +237,13 @@ class Router:
         raise RefusedError(400, f"{name} must be {expected}", name)
 
     def _page(self, table: Table, what: str, conditions: Sequence[Condition], *, ascending: bool) -> bytes:
-        """Cut a page out of the records that meet the conditions, oldest or newest first."""
+        """Return one page of the records that meet the conditions, oldest or newest first."""
         shown = table.select(*conditions)
         limit = self._limit(what)
         cursor, index = self._cursor(table, _cursors(what))
         read = table.select() if self.short_pages else shown
         repeated = int(self.fault == "overlap")
-        # Whether the page reaches from the cursor towards newer records.
+        # Whether the page goes from the cursor to newer records.
         if (cursor == "before_id") != ascending:
             low = 0 if cursor is None else int(np.searchsorted(read, index + 1 - repeated))
             high = min(len(read), low + limit)
@@ -265,7 +265,7 @@ class Router:
         return b'{"data":[' + b",".join(bodies) + b"]," + orjson.dumps(envelope)[1:]
 
     def _limit(self, what: str) -> int:
-        """Read the page size."""
+        """Parse the page size."""
         text = self.request.query.get("limit") or str(_DEFAULT_LIMIT)
         limit = int(text) if text.isascii() and text.isdigit() else 0
         newer = what in (*_PAGE_ONLY, "events")
@@ -277,7 +277,7 @@ class Router:
         return limit
 
     def _cursor(self, table: Table, names: Sequence[str]) -> tuple[str | None, int]:
-        """Read the cursor, and find its index."""
+        """Return the name of the cursor parameter, and the index of the cursor."""
         given = [name for name in names if self.request.query.get(name)]
         if len(given) > 1:
             raise RefusedError(400, f"{given[0]} and {given[1]} are mutually exclusive", given[1])
@@ -290,5 +290,5 @@ class Router:
 
 
 def _cursors(what: str) -> tuple[str, ...]:
-    """Return the cursors that a list takes."""
+    """Return the cursor parameters of a list."""
     return ("page",) if what in _PAGE_ONLY else ("after_id", "before_id", "page")

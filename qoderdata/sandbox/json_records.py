@@ -1,7 +1,7 @@
 """Write deployments and runs as JSON objects, with the keys in the service's order.
 
-The writers give the records of edition C. `deployment_of_d` and `run_of_d` turn such a record into that of edition
-D. Small choices, such as a description, depend on the record's id only.
+The writers give the records of edition C. `deployment_of_d` and `run_of_d` convert such a record to edition D.
+Small choices, such as a description, only depend on the record's id.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 #: One JSON object.
 Record = dict[str, Any]
 
-#: Go's zero time, which the service may send where there is no time.
+#: Go's zero time, which the service may send if there is no time.
 _ZERO_TIME = "0001-01-01T00:00:00Z"
 #: How many of the next triggers the service lists.
 UPCOMING = 5
@@ -42,11 +42,11 @@ class DeploymentRecords:
         self._streaks = streaks(runs, len(fleet))
         self._last = np.zeros(len(fleet), dtype=np.int64)
         np.maximum.at(self._last, runs.deployment, runs.triggered)
-        # Most deployments of a pair end at the same time, which is now.
+        # Most deployments of a pair have the same end time, which is now.
         self._times = cache(lambda pair, end: [stamp(at) for at in upcoming(fleet.pairs[pair], end, UPCOMING)])
 
     def _updated(self, index: int) -> int:
-        """Return when a deployment was updated, in nanoseconds since 1970."""
+        """Return the time of the last update, in nanoseconds since 1970."""
         fleet = self._fleet
         created, end = int(fleet.created[index]), int(fleet.ends[index])
         if end != fleet.now:
@@ -107,11 +107,10 @@ class DeploymentRecords:
         return fields
 
     def _upcoming(self, index: int) -> list[str]:
-        """Write the next triggers from a deployment's end on."""
+        """Write the next triggers after a deployment's end time."""
         return self._times(int(self._fleet.pair[index]), int(self._fleet.ends[index]))
 
     def _schedule(self, index: int) -> Record | None:
-        """Write the schedule."""
         fleet = self._fleet
         if fleet.pair[index] < 0:
             return None
@@ -125,7 +124,7 @@ class DeploymentRecords:
         return schedule
 
     def _metadata(self, index: int, dice: Dice) -> Record:
-        """Write the callers' own keys, and the service's reserved one."""
+        """Write the keys of callers, and the reserved key of the service."""
         metadata: Record = {}
         number = int(self._fleet.number[index])
         if number % 40 != 29:  # one in forty has none
@@ -142,7 +141,7 @@ class DeploymentRecords:
         return metadata
 
     def _cas_config(self, index: int, *, leave_out: int) -> Record:
-        """Write the service's settings and counters; any part of them may be absent."""
+        """Write the service's settings and counters; parts of them may be absent."""
         fleet = self._fleet
         stats: Record = {"consecutive_failures": int(self._streaks[index])}
         if self._last[index]:
@@ -170,9 +169,9 @@ class DeploymentRecords:
 def run_record(
     fleet: Fleet, run: dict[str, Any], deployment_id: str, session_id: str | None, error: Record | None
 ) -> Record:
-    """Write a run of edition C, which is one row of `run_history.Runs` with its `id`.
+    """Write a run of edition C from one row of `run_history.Runs` with its `id`.
 
-    `session_id` is that of the session that served it, `error` why it failed.
+    `session_id` is the id of its session, `error` the reason why it failed.
     """
     dice = Dice(run["id"])
     status, started, completed = run["status"], run["started"], run["completed"]
@@ -213,7 +212,7 @@ def _named(number: int, dice: Dice) -> tuple[str, str | None]:
 
 
 def _pause(role: int, identity: str) -> Record | None:
-    """Return why a deployment is paused; an error is that of its last run."""
+    """Return the reason why a deployment is paused; an error is that of its last run."""
     if role == PAUSED:
         return {"type": "manual"}
     if role == PAUSED_BY_ERROR:
@@ -231,7 +230,7 @@ def refusal_error(refusal: int, deployment_id: str) -> Record:
 
 
 def deployment_of_d(record: Record, newer: Record) -> Record:
-    """Turn a deployment of edition C into that of edition D, with its budget and environment variables, if any."""
+    """Convert a deployment of edition C to edition D, with its budget and environment variables, if any."""
     record["metadata"].pop("cas_config", None)
     record |= {"environment_variables": ""} | newer
     for event in record["initial_events"]:
@@ -241,9 +240,9 @@ def deployment_of_d(record: Record, newer: Record) -> Record:
 
 
 def run_of_d(record: Record, scheduled: int, session_id: str | None, error: Record | None) -> Record:
-    """Turn a run of edition C into that of edition D: with a session of its own, or the error instead of it.
+    """Convert a run of edition C to edition D: with its own session, or an error instead.
 
-    `scheduled` is the scheduled time of a run that the schedule triggered, in nanoseconds since 1970; else 0.
+    `scheduled` is the scheduled time in nanoseconds since 1970, or 0 for a run that the schedule did not trigger.
     """
     context: Record = {"scheduled_at": stamp(scheduled), "type": "schedule"} if scheduled else {"type": "manual"}
     return {

@@ -1,8 +1,8 @@
 """Generate the runs of an account: which runs there are, and when each was triggered, started and completed.
 
-One row a run, one array a column. The scheduled runs of a deployment are all of its occurrences from its creation
-to the present (or until it was paused or archived), except those left out on purpose: the time of creation is
-chosen so that their number is right. Retries and manual runs fill up to the exact total.
+One row per run, one array per column. The scheduled runs of a deployment are all of its occurrences from its
+creation to the present (or until it was paused or archived), except those left out on purpose. The time of
+creation is chosen so that their number is right. Retries and manual runs are added up to the exact total.
 """
 
 from __future__ import annotations
@@ -29,23 +29,23 @@ PENDING, RUNNING, COMPLETED, FAILED, SKIPPED = range(5)
 ERRORS = ("timeout_error", "tool_error", "rate_limit_error", "overloaded_error", "permission_error", "api_error")
 TIMEOUT, OVERLOADED = 0, 3
 
-#: In milliseconds. A failed run and all its retries are over within half an hour.
+#: In milliseconds. A failed run and all its retries end within half an hour.
 _LONGEST_FAILURE = 170_000
 _SHORTEST_TIMEOUT = 300_000
 
 #: The share of the runs that are retries, or manual runs of scheduled deployments.
 _EXTRA_SHARE = 0.06
-#: How old a deployment may be, at first and at most.
+#: The maximum age of deployments in days: the usual one, and the largest one if many runs are needed.
 _DAYS, _MOST_DAYS = 400, 20_000
-#: Of fewer runs, none is made unfinished on purpose.
+#: With fewer runs, none is made unfinished on purpose.
 _FEW = 20
 
 
 class Runs(Columns):
     """The columns of some runs; times in nanoseconds since 1970.
 
-    Generates one run for each `key`, of the same trigger and attempt; those that `must_fail` do. `at` is the
-    scheduled time, else that of the trigger; `scheduled` is the scheduled time of the first attempt.
+    Generates one run for each `key`, with the same trigger and attempt; those with `must_fail` fail. `at` is the
+    scheduled time, or that of the trigger; `scheduled` is the scheduled time of the first attempt.
     """
 
     def __init__(
@@ -94,14 +94,14 @@ class Runs(Columns):
         timeout = fleet.timeout[deployment]
         error = np.where((error == TIMEOUT) & (timeout > _SHORTEST_TIMEOUT), TIMEOUT + 1, error)
         spread = chance("duration")
-        slow = (fleet.number[deployment] % 17 == 3) & (at > now - 3 * DAY)  # every 17th got slower
+        slow = (fleet.number[deployment] % 17 == 3) & (at > now - 3 * DAY)  # each 17th deployment got slower
         length = fleet.duration[deployment] * (0.6 + 0.8 * spread) * np.where(slow, 1.9, 1)
         length = np.minimum(length * np.where(chance("tail") > 0.97, 2.5, 1), timeout * 0.95)
         length = np.where(failed, np.minimum(length * spread, _LONGEST_FAILURE), length)
         microseconds = (length * 1_000).astype(np.int64)
         over_time = timeout * 1_000 + (spread * 900).astype(np.int64)
         microseconds = np.where(failed & (error == TIMEOUT), over_time, microseconds)
-        #: When it ended; meaningless for a skipped run.
+        #: When it ended; without meaning for a skipped run.
         self.completed = self.started + microseconds * 1_000
         cases = [
             (skipped, SKIPPED), (self.started > now, PENDING), (self.completed > now, RUNNING), (failed, FAILED),
@@ -110,7 +110,7 @@ class Runs(Columns):
         self.error = np.where(self.status == FAILED, error, -1)
         #: The random bits of the id.
         self.tail = draws.tails(name, key)
-        #: What its random draws depend on.
+        #: The number on which its random draws depend.
         self.key = key
 
 
@@ -120,7 +120,7 @@ def _retries(fleet: Fleet, runs: Runs, must_fail: NDArray[np.bool_]) -> tuple[Ru
     draws = fleet.draws
     chosen = runs.status == FAILED
     chosen &= fleet.retries[runs.deployment] >= attempt - 1
-    chosen &= draws.uniform(f"retry {attempt}", runs.key) < 0.6  # some give up
+    chosen &= draws.uniform(f"retry {attempt}", runs.key) < 0.6  # not all failed runs are retried
     at = runs.completed + 30 * SECOND + draws.below(f"retry wait {attempt}", runs.key, 30_000) * 1_000_000
     chosen &= at <= fleet.now
     again = Runs(
@@ -150,7 +150,7 @@ def _with_some_precision(
 
 
 def _incident(fleet: Fleet, deployment: NDArray[np.int64], at: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """Return which runs met the overloaded model of the second agent (last weekend at the default clock)."""
+    """Return which runs met the overloaded model of the second agent: last weekend at the default clock."""
     within = (at > fleet.now - 46 * HOUR) & (at < fleet.now - 8 * HOUR)
     affected: NDArray[np.bool_] = within & (fleet.agent[deployment] == 1)
     return affected
@@ -159,7 +159,7 @@ def _incident(fleet: Fleet, deployment: NDArray[np.int64], at: NDArray[np.int64]
 def _errors(
     fleet: Fleet, deployment: NDArray[np.int64], at: NDArray[np.int64], chance: NDArray[np.float64]
 ) -> NDArray[np.int64]:
-    """Choose the errors of failed runs; each deployment has an error of its own, most of the time."""
+    """Choose the errors of failed runs; most errors of a deployment are the same."""
     own = fleet.draws.below("error", fleet.number, len(ERRORS))[deployment]
     error = np.where(chance < 0.7, own, (chance * 1_000).astype(np.int64) % len(ERRORS))
     return np.where(_incident(fleet, deployment, at), OVERLOADED, error)
@@ -167,7 +167,7 @@ def _errors(
 
 @dataclass
 class Planned(Columns):
-    """The occurrences that were to be run, one row an occurrence; times in nanoseconds since 1970."""
+    """The planned occurrences, one per row; times in nanoseconds since 1970."""
 
     deployment: NDArray[np.int64]
     at: NDArray[np.int64]
@@ -179,10 +179,10 @@ class Planned(Columns):
 
 
 def make_runs(fleet: Fleet, count: int, left_out: int) -> tuple[Runs, Planned]:
-    """Generate so many runs of a fleet, oldest first; return also the occurrences that are left out.
+    """Generate `count` runs of a fleet, oldest first; also return the occurrences that are left out.
 
-    Set the fleet's `created`, and the `ends` of those that failures paused. Raise `ValueError` where there is no
-    history of so many runs.
+    Set the fleet's `created`, and the `ends` of deployments that failures paused. Raise `ValueError` if there is
+    no history with so many runs.
     """
     unscheduled = _without_schedule(fleet, count)
     scheduled = count - int(count * _EXTRA_SHARE) - len(unscheduled)
@@ -258,7 +258,7 @@ def _plan(fleet: Fleet, counts: NDArray[np.int64]) -> Planned:
             continue
         taken = counts[members]
         at = _reach(fleet, pair, taken, fleet.ends[members])
-        # An occurrence at the time of the end is the first of those to come.
+        # An occurrence at the end time itself counts as the next one.
         stop = np.searchsorted(at, fleet.ends[members])
         start = stop - taken
         # The service pauses after the last failed run and its retries, well before the next occurrence.
@@ -275,7 +275,7 @@ def _plan(fleet: Fleet, counts: NDArray[np.int64]) -> Planned:
 
 
 def _reach(fleet: Fleet, pair: int, taken: NDArray[np.int64], ends: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Return a pair's occurrences, from at least one before the first that any of these deployments ran."""
+    """Return a pair's occurrences, beginning before the first one that these deployments ran."""
     days = (fleet.now - int(ends.min())) / DAY + (int(taken.max()) + 2) * fleet.pairs[pair].hours / 20
     # A power of two, so that the pairs of a zone share its clock changes.
     back = 1 << int(days).bit_length()
@@ -352,7 +352,7 @@ def _manual(fleet: Fleet, planned: Planned, most: int) -> Runs:
 
 
 def _positions(counts: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Return for each row of groups of these sizes its position in the group."""
+    """Return the position of each row in its group, for groups of these sizes."""
     return np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
 
 

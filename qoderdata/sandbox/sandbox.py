@@ -1,8 +1,8 @@
 """How does a test start the sandbox and inject faults, and how are responses and faults sent over HTTP?
 
-The gateway's faults have no request id and no envelope, except that it answers 429 with JSON in edition D. The
-service's faults have both. The server carries out the faults of the connection. It keeps connections alive,
-without Nagle's delay, and sends gzip where the client accepts it.
+Faults of the gateway have no request id and no envelope, except that its 429 has JSON in edition D. Faults of the
+service have both. The server itself makes the faults of the connection. It keeps connections alive, without
+Nagle's delay, and sends gzip if the client accepts it.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from typing import Self
 
-#: The clock of an account that is given none: a Monday morning in Shanghai.
+#: The default clock of an account: a Monday morning in Shanghai.
 NOW = datetime(2026, 6, 15, 1, 30, 20, tzinfo=UTC)
 
 _PREFIX = "/api/v1/cloud"
 _RUNS_A_DEPLOYMENT = 10
-#: Faults that answer in place of the service.
+#: Faults with a response in place of that of the service.
 _GATEWAY_FAULTS = {
     "408": (408, ""),
     "429": (429, ""),
@@ -49,7 +49,7 @@ _GATEWAY_FAULTS = {
     "html-200": (200, "Sign in"),
     "redirect": (302, ""),
 }
-#: Those of the service, of which the gateway has a 429 of its own.
+#: Faults of the service; the gateway has its own 429.
 _SERVICE_FAULTS = {"429-json" if status == 429 else str(status): status for status in ERROR_TYPES}
 #: Faults that change a page of a list.
 _PAGE_FAULTS = ("repeat-cursor", "no-cursor", "overlap")
@@ -65,21 +65,21 @@ class WireResponse:
     status: int
     body: bytes
     headers: dict[str, str] = field(default_factory=lambda: {"Content-Type": "application/json"})
-    #: Whether the service never saw the request, so that there is no request id.
+    #: Whether the request did not reach the service, so that there is no request id.
     from_gateway: bool = False
-    #: The name of the fault; the server carries out those of the connection.
+    #: The name of the fault; the server itself makes those of the connection.
     fault: str = ""
 
 
 @dataclass(frozen=True)
 class Fault:
-    """One fault, for one request; without a name, none. `headers` are those of its answer."""
+    """One fault for one request; no fault if it has no name. `headers` are those of its response."""
 
     name: str = ""
     headers: dict[str, str] = field(default_factory=dict)
 
     def response(self, *, is_newest: bool) -> WireResponse | None:
-        """Return the gateway's response, or raise the service's error; ``None`` for other faults and for none."""
+        """Return the gateway's response, or raise the service's error; ``None`` for other faults or no fault."""
         status, title = _GATEWAY_FAULTS.get(self.name, (0, ""))
         if self.name in _SERVICE_FAULTS or (is_newest and status == 429):
             status = _SERVICE_FAULTS.get(self.name, status)
@@ -94,17 +94,17 @@ class Fault:
 
 @dataclass
 class Faults:
-    """The faults of coming requests."""
+    """The faults of later requests."""
 
     _at: dict[int, Fault] = field(default_factory=dict)
     _next: int = 0
 
     def add(self, fault: Fault, at: int | None) -> None:
-        """Assign a fault to the ``at``-th request from now on; by default to the next one without a fault."""
+        """Assign a fault to request number `at` from now on; by default to the next one without a fault."""
         self._at[self._free() if at is None else self._next + at] = fault
 
     def meet(self, *, has_cursor: bool) -> Fault:
-        """Count a request, and return the fault that it meets."""
+        """Count a request, and return its fault."""
         fault = self._at.pop(self._next, Fault())
         self._next += 1
         if fault.name in ("repeat-cursor", "overlap") and not has_cursor:
@@ -114,13 +114,13 @@ class Faults:
         return fault
 
     def _free(self) -> int:
-        """Return the number of the next request that meets no fault yet."""
+        """Return the number of the next request without a fault."""
         return next(number for number in count(self._next) if number not in self._at)
 
 
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
-    #: Head and body of a response go out together.
+    #: Head and body of a response are sent together.
     wbufsize = -1
     disable_nagle_algorithm = True
     server: Server
@@ -129,7 +129,7 @@ class _Handler(BaseHTTPRequestHandler):
         """Print nothing."""
 
     def answer(self) -> None:
-        """Answer one request, of whatever method."""
+        """Answer one request of any method."""
         parts = urlsplit(self.path)
         lists = parse_qs(parts.query, keep_blank_values=True)
         query = {name: values[0] for name, values in lists.items()}
@@ -143,7 +143,7 @@ class _Handler(BaseHTTPRequestHandler):
         if fault == "hang":
             hangs_end.wait()
         if fault == "reset":
-            # Lingering for no time makes the close a reset.
+            # With a linger time of 0, closing the connection sends a reset.
             self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         if fault in ("hang", "reset"):
             self.close_connection = True
@@ -157,7 +157,7 @@ class _Handler(BaseHTTPRequestHandler):
         if self.server.compress and body and _takes_gzip(headers.get("accept-encoding", "")):
             body = gzip.compress(body, compresslevel=1, mtime=0)
             response.headers["Content-Encoding"] = "gzip"
-        # A body that nobody read would be taken for the next request.
+        # An unread body would be read as the next request.
         if self.command != "GET":
             response.headers["Connection"] = "close"
         self.send_response_only(response.status)
@@ -174,13 +174,12 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 def _takes_gzip(accepted: str) -> bool:
-    """Return whether the client takes gzip."""
     codings = (coding.partition(";q=") for coding in accepted.lower().replace(" ", "").split(","))
     return any(name == "gzip" and float(quality or 1) > 0 for name, _, quality in codings)
 
 
 class Server(ThreadingHTTPServer):
-    """Serve in a thread of its own until it is stopped; port 0 takes a free one."""
+    """Serve in its own thread until it is stopped; port 0 chooses a free port."""
 
     daemon_threads = True
     request_queue_size = 128
@@ -209,7 +208,7 @@ class Server(ThreadingHTTPServer):
         super().close_request(request)
 
     def end_hangs(self) -> None:
-        """Close the connections that a fault lets hang."""
+        """Close the connections that the fault ``hang`` keeps open."""
         hanging, self.hangs_end = self.hangs_end, Event()
         hanging.set()
 
@@ -220,57 +219,59 @@ class Server(ThreadingHTTPServer):
         self._thread.join()
         self.server_close()
         for connection in list(self.connections):
-            # Wakes the thread that waits for this client's next request; the client may be gone already.
+            # This wakes the thread that waits for this client's next request; the client may have closed already.
             with suppress(OSError):
                 connection.shutdown(socket.SHUT_RDWR)
 
     def handle_error(self, request: Any, client_address: Any) -> None:  # noqa: ANN401 - as the base class has it
-        """Report no error where a client closed the connection, as tests do."""
+        """Report no error if a client closed the connection, as tests do."""
         if not isinstance(sys.exception(), OSError):
             super().handle_error(request, client_address)
 
 
 class Sandbox(ChangingAccount):
-    """A local stand-in of the service: real HTTP on loopback, with a generated account behind it.
+    """A local copy of the service with a generated account, served over real HTTP on loopback.
 
-    The account is the same to the byte for the same arguments, and the same in every edition: the same runs
-    happened, and an edition decides what is told of them. Serves while it is used in a ``with`` statement, or
-    between `start` and `stop`.
+    The same arguments give the same account, byte for byte. It is the same in every edition: the same runs
+    happened, and the editions only differ in what they show of them. The sandbox serves inside a ``with``
+    statement, or between `start` and `stop`.
 
     Parameters
     ----------
     deployments
-        How many, archived ones among them.
+        The number of deployments, including archived ones.
     seed
         Chooses the account.
     edition
         ``"A"``, ``"B"``, ``"C"`` or ``"D"``; may be changed at any time.
     runs
-        Exactly how many runs; by default ten a deployment. With 0 nothing has a history.
+        The exact number of runs; by default ten per deployment. With 0, there is no history.
     now
-        The account's clock, a zone-aware time. It stands still, but for a millisecond for each record that is
-        made or changed.
+        The account's clock, a zone-aware time. It does not advance, except by a millisecond for each record that
+        is created or changed.
     left_out
-        How many scheduled occurrences are not run, though they should have been: of active, never edited
-        deployments, neither the first nor the last. None lies within half an hour of `now`.
+        The number of scheduled occurrences that have no run although they should have one. They are of active
+        deployments that were never edited, neither the first nor the last one, and at least half an hour from
+        `now`.
     gzip
-        Whether clients that ask for compressed answers get them.
+        Whether responses are compressed for clients that accept it.
     port
-        Where to listen on 127.0.0.1; 0 takes a free one.
+        The port on 127.0.0.1; 0 chooses a free one.
     new_fields
-        Whether some deployments have ``budget`` and ``environment_variables`` up to edition C. In D they do.
+        Whether some deployments have ``budget`` and ``environment_variables`` up to edition C. In D they always
+        do.
 
     Attributes
     ----------
     requests : list of Request
-        What was asked, in order of arrival.
+        The requests in order of arrival.
     send_next_page : bool
         Whether envelopes have ``next_page``.
     short_pages : bool
-        Whether what a filter drops is dropped after a page was counted, so that pages hold fewer records than
-        asked for and ``last_id`` may be of a record that is not shown.
+        Whether a page is filtered after its records were counted, so that pages have fewer records than requested,
+        and ``last_id`` may be the id of a record that is not shown.
     pat : str
-        The one token that is accepted; it opens nothing but this.
+        The only token that is accepted; it is valid for this sandbox only.
 
     Examples
     --------
@@ -333,7 +334,7 @@ class Sandbox(ChangingAccount):
             self._server = None
 
     def end_hangs(self) -> None:
-        """Close the connections that the fault ``hang`` lets wait."""
+        """Close the connections that the fault ``hang`` keeps open."""
         if self._server is not None:
             self._server.end_hangs()
 
@@ -352,7 +353,7 @@ class Sandbox(ChangingAccount):
         location: str | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> None:
-        """Give one coming request a fault, once.
+        """Give one later request a fault, once.
 
         Parameters
         ----------
@@ -361,19 +362,20 @@ class Sandbox(ChangingAccount):
             ``"422"``, ``"429-json"``, ``"500"``, ``"501"``, ``"529"``, with its envelope); one of the gateway's
             (``"408"``, ``"429"``, ``"429-retry-after"``, ``"502-html"``, ``"503-empty"``, ``"503-html"``,
             ``"504"``, ``"redirect"``, and ``"html-200"``); ``"reset"``, ``"hang"`` (until the sandbox stops),
-            ``"cut-body"``, ``"cut-json"``, ``"torn-json"`` (with a byte that JSON forbids); or a false page:
-            ``"repeat-cursor"``, ``"no-cursor"`` (more, but no cursor), ``"overlap"`` (the record of the cursor is
-            shown again). In edition D, ``"429"`` and ``"429-retry-after"`` have the envelope.
+            ``"cut-body"``, ``"cut-json"``, ``"torn-json"`` (with a byte that JSON forbids); or a wrong page:
+            ``"repeat-cursor"``, ``"no-cursor"`` (there are more records, but no cursor), ``"overlap"`` (the record
+            of the cursor is shown again). In edition D, ``"429"`` and ``"429-retry-after"`` have the envelope.
         at
-            Which request from now on, from 0; by default the next one that meets no fault yet, so that calling
-            this three times spoils three requests in a row. ``"repeat-cursor"`` and ``"overlap"`` wait for a
-            request that has a cursor.
+            The number of the request from now on, from 0; by default the next one without a fault, so that three
+            calls give faults to three requests in a row. ``"repeat-cursor"`` and ``"overlap"`` wait for a request
+            that has a cursor.
         retry_after
-            The header of that name, in seconds or as the text of a date; ``"429-retry-after"`` has 1 by default.
+            The header ``Retry-After``, in seconds or as the text of a date; 1 by default for
+            ``"429-retry-after"``.
         location
             Where ``"redirect"`` points to; by default another path of the sandbox.
         headers
-            Further headers of a fault that is an answer, such as ``retry-after-ms``.
+            Further headers of a fault that has a response, such as ``retry-after-ms``.
         """
         if fault not in FAULT_NAMES:
             raise ValueError(f"fault={fault!r} is none of {', '.join(FAULT_NAMES)}")
@@ -386,7 +388,7 @@ class Sandbox(ChangingAccount):
             self._faults.add(Fault(fault, sent), at)
 
     def _respond(self, request: Request) -> WireResponse:
-        """Answer one request, and note it."""
+        """Answer one request, and add it to `requests`."""
         with self._database:
             is_newest = self.edition == "D"
             fault = self._faults.meet(has_cursor=bool(request.query.get("after_id") or request.query.get("page")))

@@ -1,7 +1,7 @@
 """Decide what happened in each session.
 
-One row a session, one array a column. The same things happened in every edition; an edition decides how they are
-told.
+One row per session, one array per column. The same things happened in every edition; the editions only differ in
+how they are written.
 """
 
 from __future__ import annotations
@@ -38,12 +38,12 @@ class Before(IntEnum):
 
     PLAIN = 0
     RECOVERED = 1  # errors that were retried
-    VOIDED = 2  # a fatal error, after which work went on nevertheless
-    RESCHEDULED = 3  # an error just now; the session is about to go on
+    VOIDED = 2  # a fatal error, after which the work continued
+    RESCHEDULED = 3  # an error just now; the session will continue
 
 
 class End(IntEnum):
-    """How the first turn ended, or that it did not."""
+    """How the first turn ended, or its state if it did not."""
 
     FRESH = 0  # created, nothing happened yet
     RUNNING = 1
@@ -87,7 +87,7 @@ class Refusal(IntEnum):
 
 #: The share of the runs of the last two days that wait for a person.
 _WAITING = 0.03
-#: Ends that an event proves, so that nothing which follows changes them.
+#: Ends that an event proves, so that later events do not change them.
 FINAL = tuple(end for end in End if end >= End.DONE)
 SESSION_STATUSES = ("running", "rescheduling", "canceling", "idle", "terminated")
 SESSION_RUNNING, RESCHEDULING, CANCELING, IDLE, TERMINATED = range(5)
@@ -97,7 +97,7 @@ SESSION_RUNNING, RESCHEDULING, CANCELING, IDLE, TERMINATED = range(5)
 class Scenarios(Columns):
     """The columns of the sessions of an account; times in nanoseconds since 1970, 0 for never.
 
-    `_after_first_turn` decides those that are no arguments.
+    `_after_first_turn` sets the columns that are not arguments.
     """
 
     #: The index of the run that created it; -1 for a session that a person started.
@@ -108,7 +108,7 @@ class Scenarios(Columns):
     created: NDArray[np.int64]
     started: NDArray[np.int64]
     ended: NDArray[np.int64]
-    #: When it asked a person.
+    #: When it asked a person for an answer.
     asked: NDArray[np.int64]
     #: When a person continued it; `continued_end` is the end of that turn.
     continued: NDArray[np.int64] = field(init=False)
@@ -123,16 +123,16 @@ class Scenarios(Columns):
     status: NDArray[np.int64] = field(init=False)
     #: Whether it was not deleted.
     kept: NDArray[np.bool_] = field(init=False)
-    #: Whether the event of the start has a time; `has_end` is the same of the end.
+    #: Whether the event of the start has a time; `has_end`: whether that of the end has.
     has_start: NDArray[np.bool_]
     has_end: NDArray[np.bool_]
 
 
 def decide(fleet: Fleet, runs: Runs) -> tuple[Scenarios, NDArray[np.int64]]:
-    """Decide what happened in the sessions of an account, and why each run without one has none (`Refusal`).
+    """Decide what happened in the sessions of an account, and why runs have no session (`Refusal`).
 
-    Sessions and runs are oldest first. Runs that wait for a person become running, and runs without a session get
-    an early end.
+    Sessions and runs are oldest first. This changes `runs`: those that wait for a person become running, and those
+    without a session get an early end.
     """
     draws, now = fleet.draws, fleet.now
     refusal = _refuse(fleet, runs)
@@ -146,7 +146,7 @@ def decide(fleet: Fleet, runs: Runs) -> tuple[Scenarios, NDArray[np.int64]]:
 
     good = some.status == COMPLETED
     waits = good & (some.completed > now - 2 * DAY) & (draws.uniform("waits", some.tail) < _WAITING)
-    # Some that were started by hand in the last minutes wait for the person who started them.
+    # Some runs that were started by hand in the last minutes wait for the person who started them.
     waits |= (some.status == RUNNING) & (chance < 0.25) & (some.started < now - 2 * SECOND)
     cases = [
         (waits, End.WAITING),

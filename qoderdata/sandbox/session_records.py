@@ -22,9 +22,9 @@ if TYPE_CHECKING:
     from qoderdata.sandbox.json_records import Record
     from qoderdata.sandbox.scenarios import Scenarios
 
-#: The words of `scenarios.SESSION_STATUSES` up to edition B.
+#: The names of `scenarios.SESSION_STATUSES` up to edition B.
 OLD_STATUSES = ("processing", *SESSION_STATUSES[1:])
-#: The age of the oldest sessions that tell the parts of their credits.
+#: The greatest age of sessions whose credits are divided into parts.
 _PARTS_SINCE = 45 * DAY
 _STOP_REASONS = {
     End.DONE: "end_turn",
@@ -34,7 +34,7 @@ _STOP_REASONS = {
     End.BUDGET: "budget_reached",
 }
 _LATER_STOP_REASONS = {Later.DONE: "end_turn", Later.CANCELLED: "cancelled", Later.EXHAUSTED: "retries_exhausted"}
-#: What edition D can tell of a run; of all other ends, that it failed.
+#: The status of a run in edition D by its end; for all other ends it is failed.
 _OUTCOMES = {
     **dict.fromkeys((End.FRESH, End.RUNNING), "running"),
     **dict.fromkeys((End.SILENT, End.DONE, End.QUIET), "completed"),
@@ -42,7 +42,7 @@ _OUTCOMES = {
     End.CANCELLED: "cancelled",
     End.UNKNOWN: None,
 }
-#: What run records say of failures that have no error of the session.
+#: The error in run records for failures without an error of the session.
 _ERRORS_IN_RECORDS = {
     End.CANCELLED: ("cancelled", "The session was cancelled."),
     End.BARE: ("retries_exhausted", "The session gave up after several retries."),
@@ -53,9 +53,9 @@ _ERRORS_IN_RECORDS = {
 
 
 class Session(SimpleNamespace):
-    """One row of `scenarios.Scenarios`, with its `id`, and the `timeout` and the `duration` of its deployment.
+    """One row of `scenarios.Scenarios`, with its `id`, and its deployment's `timeout` and typical `duration`.
 
-    `duration` is that of a typical run; both are in milliseconds.
+    Both are in milliseconds.
     """
 
     @property
@@ -66,13 +66,13 @@ class Session(SimpleNamespace):
 
 
 def error_in_record(session: Session) -> Record:
-    """Return the error of a failed run as its record tells it, up to edition C."""
+    """Return the error in the record of a failed run, up to edition C."""
     kind, message = _ERRORS_IN_RECORDS.get(End(session.end)) or session.failure
     return {"message": message, "type": kind}
 
 
 def outcome_from_events(session: Session) -> Record:
-    """Return what the session and its events tell of its run in edition D; what nobody can know is None."""
+    """Return the outcome of a run in edition D according to its session and events; unknown values are None."""
     end = End(session.end)
     silent = end in (End.FRESH, End.RUNNING, End.SILENT, End.SILENT_TERMINATED)
     status = _OUTCOMES.get(end, "failed")
@@ -94,14 +94,14 @@ def outcome_from_events(session: Session) -> Record:
 
 
 class _Writer:
-    """The events of one session as they are written, in order."""
+    """The events of one session, added one after the other."""
 
     def __init__(self, session: Session) -> None:
         self._session = session
         self.events: list[Record] = []
 
     def add(self, kind: str, at: int, *, timed: bool | None = None, **content: Any) -> str:  # noqa: ANN401 - JSON
-        """Write an event, and return its id; `timed`: whether it has a time; ``None``: all but one in twenty."""
+        """Write an event, and return its id; `timed`: whether it has a time; ``None``: one in twenty has none."""
         index = len(self.events)
         dice = Dice(f"{self._session.id}/{index}")
         identity = f"evt_{uuid7(self._session.created + index * 1_000_000, dice.below(1 << 54))}"
@@ -112,7 +112,7 @@ class _Writer:
         return identity
 
     def error(self, at: int, retry: str | None, *, timed: bool | None = None, message: str | None = None) -> None:
-        """Write the session's error, or a passing one."""
+        """Write the session's error, or a temporary one with `message`."""
         kind, text = self._session.failure if message is None else ("api_error", message)
         error: dict[str, Any] = {"message": text, "type": kind}
         if retry is not None:
@@ -130,7 +130,7 @@ class _Writer:
 
 
 def _event_list(session: Session, *, prompt: str, credits_used: float, now: int) -> list[Record]:
-    """Write the events of a session up to the clock, oldest first; its model calls share `credits_used`."""
+    """Write the events of a session up to `now`, oldest first; its model calls together cost `credits_used`."""
     writer, dice, end = _Writer(session), Dice(f"{session.id}/events"), End(session.end)
     writer.message("user.message", session.created, prompt)
     if end == End.FRESH:
@@ -156,7 +156,7 @@ def _event_list(session: Session, *, prompt: str, credits_used: float, now: int)
 
 
 def _recover(writer: _Writer, session: Session, dice: Dice) -> None:
-    """Write the errors after which the turn continued, or is about to continue."""
+    """Write the errors after which the turn continued, or will continue."""
     at, before = session.started, session.before
     rounds = 45 if dice.percent(5) else dice.pick((1, 1, 2, 3))
     if before == Before.PLAIN:
@@ -181,7 +181,7 @@ def _ask(writer: _Writer, session: Session) -> None:
 
 
 def _work(writer: _Writer, session: Session, dice: Dice, credits_used: float, now: int) -> None:
-    """Write model calls and tool calls; for a turn that still runs, those up to the clock."""
+    """Write model calls and tool calls; for a turn that still runs, those up to `now`."""
     calls = 40 + dice.below(41) if dice.percent(3) else dice.pick((1, 2, 2, 3, 5, 8))
     pace = int(session.duration * 1_000_000 / (calls + 1))
     for number in range(calls):
@@ -208,7 +208,7 @@ def _finish(writer: _Writer, session: Session, end: End, dice: Dice) -> None:
     """Write the end of the first turn."""
     at, timed = session.ended, session.has_end
     if end in (End.DONE, End.QUIET, End.UNKNOWN):
-        # Sometimes a message is processed after the turn has ended.
+        # Sometimes a message is processed after the end of the turn.
         late = SECOND if dice.percent(5) else 0
         writer.message("agent.message", at + late, dice.pick(sample_values.REPLIES))
     if end == End.CANCELLED:
@@ -257,11 +257,11 @@ class SessionRecords:
         self._template, self._snapshots = cache(template), cache(self._snapshot)
 
     def _deployment(self, session: Session) -> Record:
-        """Return the deployment that started a session, as it was created; empty where a person did."""
+        """Return the deployment that started a session, as it was created; empty if a person started it."""
         return self._template(session.deployment) if session.deployment >= 0 else {}
 
     def session(self, index: int) -> Session:
-        """Return one row."""
+        """Return one row of the scenarios."""
         row = {name: column[index].item() for name, column in self._columns.items()}
         fleet, deployment = self._fleet, row["deployment"]
         timeout, duration = 300_000, 20_000.0
@@ -270,9 +270,9 @@ class SessionRecords:
         return Session(id=self._ids[index], timeout=timeout, duration=duration, **row)
 
     def write(self, indices: list[int], edition: str) -> Record:
-        """Write a session as an edition tells it.
+        """Write a session in the form of an edition.
 
-        The further indices are the sessions that it stands for in editions in which one served several runs.
+        In editions in which one session served several runs, the further indices are those of the other runs.
         """
         sessions = [self.session(index) for index in indices]
         session, last = sessions[0], sessions[-1]
@@ -308,7 +308,7 @@ class SessionRecords:
         return record
 
     def events(self, indices: list[int], now: int) -> list[Record]:
-        """Write the events of a session, and of those that it stands for."""
+        """Write the events of one session, which may have several indices as in `write`."""
         events: list[Record] = []
         for index in indices:
             session = self.session(index)
@@ -323,7 +323,7 @@ class SessionRecords:
         return events
 
     def _credits(self, session: Session) -> tuple[float, float]:
-        """Return what the models and the runtime of a session cost."""
+        """Return the credits for models and for runtime."""
         deployment = self._deployment(session)
         base = 0.12 * 1.6 ** Dice(f"{deployment.get('id')}/credits").below(9)
         dice = Dice(f"{session.id}/credits")
@@ -334,7 +334,7 @@ class SessionRecords:
         return total * 0.83, total * 0.17
 
     def _usage(self, sessions: list[Session]) -> Record | None:
-        """Return the credits of a session so far, cut to two decimals; sometimes nothing is known."""
+        """Return the credits of a session so far, cut to two decimals; sometimes None."""
         session = sessions[-1]
         dice = Dice(f"{session.id}/usage")
         if session.end == End.FRESH and len(sessions) == 1:
@@ -350,14 +350,14 @@ class SessionRecords:
         return usage
 
     def _snapshot(self, agent: int) -> Record:
-        """Write the agent as it was when the session began; the same for every session of a version."""
+        """Write the agent at the time when the session began; the same for all sessions of one version."""
         record = agent_record(self._fleet.agents[agent], agent, self._fleet.now)
         kept = ("description", "id", "mcp_servers", "model", "name", "skills", "system", "tools", "type")
         return {name: record[name] for name in kept} | {"version": agent % 7 + 1}
 
 
 def leaders(fleet: Fleet, scenarios: Scenarios) -> NDArray[np.int64]:
-    """Return which session stood for each one up to edition C: where it was reused, three runs shared one."""
+    """Return for each session the one served in its place up to edition C; three runs share a reused session."""
     index = np.arange(len(scenarios))
     if not len(fleet):
         return index
@@ -422,7 +422,7 @@ def environment_record(identity: str, number: int, now: int) -> Record:
 
 
 def _entry(listed: Sequence[tuple[Any, ...]], number: int) -> tuple[Any, ...]:
-    """Return an entry of a list, which starts anew at its end: then a number follows the name."""
+    """Return an entry of a list; after its end, start again and add a number to the name."""
     rounds, position = divmod(number, len(listed))
     name, *rest = listed[position]
     return (f"{name} {rounds + 1}" if rounds > 0 else name, *rest)
@@ -433,7 +433,7 @@ def _archived(created: int, number: int, now: int) -> str | None:
 
 
 def _evaluations(session: Session, deployment: Record) -> list[Record]:
-    """Write how the outcome was judged, where the deployment defines one."""
+    """Write how the outcome was evaluated, if the deployment defines one."""
     defines = any(event["type"] == "user.define_outcome" for event in deployment.get("initial_events", ()))
     if not defines or session.end != End.DONE:
         return []

@@ -3,47 +3,48 @@
 ==============  =================================================================================
 file            question
 ==============  =================================================================================
-`tables`        What is a stored table: which of its rows may still change, and in which order are they?
+`tables`        What is a stored table: which of its rows may still change, and how are they sorted?
 `coverage`      Which parts of the remote list are complete?
 `journal`       Which responses are on disk, but not in the data set yet?
-`dataset`       Where does a row lie, and is a data file what was written?
-`manifest`      Which data files count, and whose are they?
+`dataset`       In which partition and file is a row, and is a data file unchanged since it was written?
+`manifest`      Which data files are valid, and to which account do they belong?
 `table_store`   How is a table read, extended and repaired?
-`upgrade`       How do the rows and the journal of version 0.1 become those of today?
+`upgrade`       How are the rows and the journal of version 0.1 converted to the present format?
 ==============  =================================================================================
 
-One store per table, base URL, workspace and account keeps the unfiltered list, below the cache folder::
+There is one store per table, base URL, workspace and account. It keeps the unfiltered list, below the cache
+folder::
 
     runs/<digest>.lock                            held while a process writes
-    runs/<digest>/manifest.json                   what counts: files, segments, open rows
+    runs/<digest>/manifest.json                   what is valid: files, segments, open rows
     runs/<digest>/data/day=2026-06-14/….parquet   the rows, by the day (UTC) of the table's time
-    runs/<digest>/journal/….arrow                 responses that are not in the data set yet, one file each
+    runs/<digest>/journal/….arrow                 responses that are not in the data set yet, one per file
     runs/<digest>/set-aside-<time>/               files that cannot be used; never read, never removed
 
-**Data set.** Plain Hive-partitioned Parquet: DuckDB, Polars, Dask and Spark read ``data`` where it lies. After a
-call that ended, every row is in it once, and a day has one file (a day of very many rows: a few).
+**Data set.** Plain Hive-partitioned Parquet: DuckDB, Polars, Dask and Spark can read ``data`` in place. After a
+completed call, every row is in it once, and a day has one file (a day with very many rows has a few).
 
-**No response is lost.** Each one is in the journal before the second-next request is sent, so a pull that is cut
-off at any moment, by SIGKILL too, loses at most the response that was being written and the one under way; a
-power cut may lose those of the last seconds, which are asked for again. A *commit* writes new data files beside
-the old ones, replaces the manifest in one step, then removes the superseded files and the journal. Cut off in
-between, the old manifest counts, or the new one; the next call finds the journal not empty and finishes the work.
+**No response is lost.** A response is in the journal before the request after the next one is sent. So a pull that
+is interrupted at any time, even by SIGKILL, loses at most the response that was being written and the one that was
+being received. A power failure may lose the responses of the last seconds; they are requested again. A *commit*
+writes new data files beside the old ones, replaces the manifest in one step, then removes the superseded files and
+the journal. If it is interrupted, either the old or the new manifest is valid; the next call finds a journal that
+is not empty, and completes the commit.
 
-**A row is stored once.** A row that cannot change stays as it is, whatever comes later; any other is replaced by a
-later reading. A row that the service no longer knows stays.
+**A row is stored once.** A row that cannot change is never replaced; any other row is replaced by a later reading.
+A row that the service no longer has stays.
 
-**Damage.** The manifest, each journal entry and each data file have a checksum, which every read compares;
-manifest, entries and data files name the account. Data files that are damaged are set aside, nothing counts as
-complete any more, and the list is read again. A manifest that is damaged or of another format is rebuilt from the
-data files that are whole. A store of another account is set aside as a whole. A store of version 0.1 is upgraded
-on first use.
+**Damage.** The manifest, each journal entry and each data file have a checksum, which every read compares; all of
+them name the account. Damaged data files are set aside, nothing counts as complete any more, and the list is read
+again. A manifest that is damaged or has another format is rebuilt from the data files that are not damaged. A
+store of another account is set aside completely. A store of version 0.1 is upgraded on first use.
 
-**Several processes.** A writer holds the lock; another one waits for it. Readers take no lock: they read the files
-that the manifest names, and start again when a commit removes one. An object store has no locks: there, file names
-are unique, the manifest is read again before a commit builds on it, and the last of two manifests counts. What the
-other one claimed is read again.
+**Several processes.** A writer holds the lock; other writers wait for it. Readers take no lock: they read the
+files that the manifest names, and start again when a commit removes one. An object store has no locks. There, file
+names are unique, a commit reads the manifest again before it changes it, and of two manifests the last one written
+is valid. What the other one claimed is read again.
 
-**A folder that cannot be written** is a warning: the responses are kept in memory, for this call alone.
+**If the folder cannot be written**, a warning says so, and the responses are kept in memory during this call.
 """
 
 from qoderdata.store.coverage import LONG_AGO, Coverage, Listing

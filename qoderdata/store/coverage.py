@@ -4,25 +4,26 @@ The service lists records newest first, page by page, and new records come befor
 stable index, so a position in it is named by a cursor or by record ids, never by a time: times may be missing or
 equal.
 
-A *segment* is a part of the list that was read without a gap, from its newest record down to a cursor. Segments
-are kept newest first, with a gap between each two. A page that was requested without a cursor starts a new segment
-at the top; a page that was requested with the top segment's cursor extends it. Where such a page reaches a lower
-segment, the two are joined, and reading continues below the lower one: a refresh skips what is stored.
+A *segment* is a part of the list that was read without a gap, from its newest record back to a cursor. Segments
+are sorted newest first, with a gap between each two. A page that was requested without a cursor starts a new
+segment at the top; a page that was requested with the top segment's cursor extends that segment. If such a page
+reaches a lower segment, the two are joined, and reading continues below the lower one: a refresh skips what is
+stored.
 
-A list may be wrong, and a false claim loses records. So:
+A list may be wrong, and records are lost if a part counts as complete that is not. So:
 
-- A page joins a lower segment only if it holds one of that segment's newest records *and* its last record is
-  stored. An old record that is listed again above new ones joins nothing.
-- An empty page is never stored as the end of the list: the next refresh asks again. Where records beyond that end
-  are stored, it is not believed at all, and neither is a last page that leaves a gap above what is stored
+- A page joins a lower segment only if it has one of that segment's newest records *and* its last record is stored.
+  An old record that is listed again among new ones joins nothing.
+- An empty page is never stored as the end of the list: the next refresh requests it again. If records after that
+  end are stored, the page is ignored. A last page is also ignored if it leaves a gap before stored records
   (`Coverage.contradicts`).
-- How far back a segment reaches is a time: all later records of the list that were created then or later are in
-  it. The pages show it, since the list is in that order; see `Listing.reaches`.
-- A page that fits nowhere claims nothing.
-- Where stored records are read again, each page says since when that is still to be done: a walk that was cut off
-  is not taken for one that did it all.
+- How far back a segment reaches is a time: all records of the list that were created then or later are in this
+  segment or above it. The pages show it, since the list is in that order; see `Listing.reaches`.
+- A page that belongs to no segment changes nothing.
+- If stored records are read again, each page says since when this must still be done, so that an interrupted walk
+  does not count as a finished one.
 
-A list cannot show that a record was inserted further down than a refresh reads, or that a cursor skipped records.
+A refresh does not notice a record that was inserted further down than it reads, or records that a cursor skipped.
 """
 
 from __future__ import annotations
@@ -51,13 +52,13 @@ class Listing:
     after: str | None
     #: The ids of its records, in the list's order.
     ids: tuple[str, ...]
-    #: The cursor of the next page; ``None`` where the list ends.
+    #: The cursor of the next page; ``None`` at the end of the list.
     cursor: str | None
-    #: A time such that nothing that was created then or later follows this page; ``None`` where unknown.
+    #: A time such that all records after this page were created before it; ``None``: unknown.
     reaches: datetime | None = None
     #: Whether its last record was in the store before this page was read.
     last_is_stored: bool = False
-    #: Since when stored records are still to be read again after this page; ``None``: none are.
+    #: Stored records that were created since then must still be read again after this page; ``None``: none.
     reread_since: datetime | None = None
 
     @property
@@ -74,11 +75,11 @@ class Segment:
     read_at: datetime
     #: The ids of its newest records.
     head_ids: tuple[str, ...]
-    #: Its older end; ``None`` where that is the end of the list.
+    #: The cursor at its older end; ``None`` at the end of the list.
     cursor: str | None
-    #: A time such that nothing that was created then or later is older than this segment.
+    #: A time such that all records after this segment were created before it; ``None``: unknown.
     reaches: datetime | None = None
-    #: Earlier cursors, newest first, each with what the segment reached there.
+    #: Earlier cursors, newest first, each with the time that the segment reached there.
     steps: tuple[tuple[str, datetime | None], ...] = ()
     #: When an empty page was read at `cursor`: the list ended there, as of that time.
     ended_at: datetime | None = None
@@ -104,7 +105,7 @@ class Coverage:
     >>> [segment.cursor for segment in coverage.segments]
     ['g', 'c']
 
-    The page that reaches the lower segment closes the gap; reading continues after ``c``:
+    A page that reaches the lower segment closes the gap; reading continues after ``c``:
 
     >>> coverage = coverage.add(Listing("g", ("f", "e"), "e"), read_at=tuesday)
     >>> [segment.cursor for segment in coverage.segments], coverage.cursor
@@ -114,7 +115,7 @@ class Coverage:
     segments: tuple[Segment, ...] = ()
     #: Whether records may be stored that belong to no segment.
     has_unclaimed: bool = False
-    #: Since when stored records are to be read again, where the walk that did so was cut off.
+    #: Stored records that were created since then must be read again after an interrupted walk; ``None``: none.
     reread_since: datetime | None = None
 
     @property
@@ -124,25 +125,25 @@ class Coverage:
 
     @property
     def cursor(self) -> str | None:
-        """Where reading continues, to get further back; ``None``: at the first page, or there is no more."""
+        """The cursor after which reading continues; ``None``: from the first page, or at the end of the list."""
         return self.segments[0].cursor if self.segments else None
 
     def covers(self, since: datetime | None, *, is_recent: Callable[[datetime], bool] = lambda _: True) -> bool:
         """Return whether all records from the first one back to a time are stored; ``None``: the whole list.
 
-        `is_recent` says whether an end of the list that was read at a time may still be believed.
+        `is_recent` says whether an end of the list that was read at a time is still valid.
         """
         return bool(self.segments) and self.segments[0].covers(since, is_recent=is_recent)
 
     def lowest_ids(self, *, after: str | None) -> frozenset[str]:
-        """Return the newest ids of the lowest segment that a walk comes to, from the first page or the cursor."""
+        """Return the newest ids of the lowest segment that a walk from the first page or a cursor will reach."""
         lower = self.segments if after is None else self.segments[1:]
         return next((frozenset(segment.head_ids) for segment in reversed(lower) if segment.head_ids), frozenset())
 
     def add(self, page: Listing, *, read_at: datetime) -> Coverage:
-        """Return the coverage with a page that was requested at a time; the same where the page contradicts it.
+        """Return the coverage with a page that was requested at a time; unchanged if the page contradicts it.
 
-        A page that fits nowhere adds no records; it still says what is to be read again.
+        A page that belongs to no segment adds no records, but still says what must be read again.
         """
         if self.contradicts(page):
             return self
@@ -165,15 +166,15 @@ class Coverage:
         return self._joined_with(page, top, lower)
 
     def _joined_with(self, page: Listing, top: Segment, lower: tuple[Segment, ...]) -> Coverage:
-        """Join the segment that a page ends, with the lower one that the page reaches."""
+        """Join the top segment, whose last page is `page`, with the lower segment that the page reaches."""
         index = _lowest_met(page, lower)
         if index is None:
             return replace(self, segments=(top, *lower))
         met, lower_still = lower[index], lower[index + 1 :]
         is_joined = page.last_is_stored or page.ids[-1] in met.head_ids
-        # Where a cursor is no id of a record, the oldest known id of that segment is looked for instead.
+        # If the cursor is not the id of a record, look for the oldest known id of that segment instead.
         if met.cursor in page.ids or (not is_joined and met.head_ids[-1] in page.ids):
-            # The page goes on below that segment, so reading continues after the page.
+            # The page continues below that segment, so reading continues after the page.
             return replace(self, segments=(top, *lower_still))
         if not is_joined:
             return replace(self, segments=(top, *lower))
@@ -181,10 +182,10 @@ class Coverage:
         return Coverage((joined, *lower_still), self.has_unclaimed and joined.cursor is not None)
 
     def contradicts(self, page: Listing) -> bool:
-        """Return whether a page ends the list although records beyond that end are stored.
+        """Return whether a page ends the list although records after that end are stored.
 
-        A last page that has one of the newest records of the lowest segment leaves no gap: it is believed, since
-        the service may have forgotten older ones.
+        A last page that has one of the newest records of the lowest segment leaves no gap and is no contradiction:
+        the service may have deleted older ones.
         """
         if page.cursor is not None:
             return False
@@ -200,11 +201,11 @@ class Coverage:
         return lowest is not None and _lowest_met(page, beyond) != lowest
 
     def drop_last_cursor(self) -> Coverage:
-        """Shorten the top segment to the step before, after the service refused its cursor."""
+        """Shorten the top segment to its previous cursor, after the service refused its last one."""
         top, *lower = self.segments
         steps = [step for step in top.steps if step[0] != top.cursor]
         if not steps:
-            # The segment that is now on top is not the head of the list: newer records were seen.
+            # The segment that is now at the top does not begin the list: newer records were seen.
             lower[:1] = [replace(segment, read_at=LONG_AGO) for segment in lower[:1]]
             return replace(self, segments=tuple(lower), has_unclaimed=True)
         cursor, reaches = steps.pop()
@@ -215,7 +216,7 @@ class Coverage:
 def _lowest_met(page: Listing, lower: tuple[Segment, ...]) -> int | None:
     """Return the index of the segment to which the last known record of a page belongs.
 
-    Everything above that segment is within the page.
+    All segments above it are within the page.
     """
     owners = {id_: index for index in reversed(range(len(lower))) for id_ in lower[index].head_ids}
     return next((owners[id_] for id_ in reversed(page.ids) if id_ in owners), None)
@@ -233,7 +234,7 @@ def _joined(top: Segment, lower: Segment) -> Segment:
         head_ids=tuple(dict.fromkeys(top.head_ids + lower.head_ids))[:HEAD_IDS],
         cursor=lower.cursor,
         reaches=min((time for time in (top.reaches, lower.reaches) if time is not None), default=None),
-        # Where there are too many, keep every second one, and the last.
+        # If there are too many, keep every second one, and the last.
         steps=steps if len(steps) <= STEPS else steps[-1::-2][::-1],
         ended_at=lower.ended_at,
     )

@@ -1,8 +1,8 @@
-"""Where does a row lie, which reading of it counts, and is a data file what was written?
+"""In which partition is a row, which of its readings is valid, and is a data file unchanged since it was written?
 
-A data set is Hive-partitioned Parquet, one folder per UTC day. Data files are never changed: what replaces others
-is written beside them, and the manifest says which count. A file's name holds the time when it was written and a
-checksum of its bytes, its metadata hold the account. Every read compares the checksum.
+A data set is Hive-partitioned Parquet, one folder per UTC day. Data files are never changed: new files are written
+beside the old ones, and the manifest says which are valid. The name of a file has the time when it was written and
+a checksum of its bytes; its metadata have the account. Every read compares the checksum.
 """
 
 from __future__ import annotations
@@ -43,26 +43,26 @@ FOLDER = "data"
 #: The value that Hive gives to a missing partition key.
 NO_DAY = "__HIVE_DEFAULT_PARTITION__"
 
-#: How a data file's name begins: with the time when it was written, in UTC.
+#: The format of the time at the beginning of a data file's name: when it was written, in UTC.
 _TIME = "%Y%m%dT%H%M%S"
-#: On an object store, which has no locks, an unknown file that is younger may be another writer's.
+#: An object store has no locks: an unknown file that is younger may belong to another writer.
 _LEFTOVER_AGE = timedelta(hours=1)
 _SUFFIX = ".parquet"
 _KEY = "day="
 _METADATA_KEY = b"qoderdata"
 _BATCH_ROWS = 65_536
 _GROUP_ROWS = 262_144
-#: A day with fewer rows has one file after `Dataset.compact`; a larger one may have a few, since rewriting it each
-#: time would cost more than they do.
+#: A day with fewer rows has one file after `Dataset.compact`. A larger day may have a few: rewriting it each time
+#: would cost more than reading several files.
 _SMALL = 500_000
 _FEW = 8
 _THREADS = min(4, os.cpu_count() or 1)
-#: How many files' ids are remembered.
+#: The number of files whose ids are kept in memory.
 _REMEMBERED = 16
 
 
 class DamagedStoreError(CacheError):
-    """A data file that the manifest names is gone, is not what was written, or cannot be read now."""
+    """A data file that the manifest names is gone, has changed, or cannot be read now."""
 
 
 def row_days(table: pa.Table, time_column: str) -> list[str]:
@@ -82,7 +82,7 @@ def files_within(
 ) -> dict[str, DataFile]:
     """Return the data files that can have rows with ``since <= time < until``, newest day first.
 
-    Files of rows without a time come last, and only where there is no bound.
+    Files of rows without a time come last, and only if there is no bound.
     """
     undated = since is None and until is None
     wanted = [name for name in files if is_day_within(_day(name), since=since, until=until, undated=undated)]
@@ -119,7 +119,7 @@ class Dataset:
         where: pc.Expression | None = None,
         columns: list[str] | None = None,
     ) -> list[pa.Table]:
-        """Read data files, some at once, and return the rows of each; raise `DamagedStoreError` for a bad file."""
+        """Read data files in parallel; return the rows of each. Raise `DamagedStoreError` for a damaged one."""
         with ThreadPoolExecutor(_THREADS, thread_name_prefix="qoderdata-read") as pool:
             return list(pool.map(lambda name: self._columns(name, files[name], columns, where=where), files))
 
@@ -132,10 +132,10 @@ class Dataset:
     def add(
         self, files: Mapping[str, DataFile], rows: pa.Table, *, open_days: Mapping[str, str]
     ) -> tuple[dict[str, DataFile], pa.Table]:
-        """Write rows, each id once; those that are stored and cannot change any more are skipped.
+        """Write rows; skip those that are already stored and cannot change any more.
 
-        `open_days` has the partitions of stored rows that may have been in another one. Return the files that
-        count from now on, and the rows that were not skipped.
+        Each id is in `rows` once. `open_days`: the partition of each open row; a new reading may have
+        another day. Return the files that are valid now, and the rows that were not skipped.
         """
         days = self._days_searched(self._indices_by_day(rows))
         days |= {open_days[id_] for id_ in row_ids(with_ids(rows.select(["id"]), open_days))}
@@ -163,7 +163,7 @@ class Dataset:
         return after, counted
 
     def compact(self, files: Mapping[str, DataFile]) -> dict[str, DataFile]:
-        """Join the files of a day into one, where that is worth it, and return the files that count."""
+        """Join the files of a day into one if that saves time later, and return the valid files."""
         after = dict(files)
         for day, old in _by_day(files).items():
             if len(old) == 1 or (len(old) <= _FEW and sum(files[name].rows for name in old) >= _SMALL):
@@ -172,9 +172,9 @@ class Dataset:
         return after
 
     def damaged(self, files: Mapping[str, DataFile]) -> list[str]:
-        """Return the names of the files that are gone or are not what was written.
+        """Return the names of the files that are gone or have changed.
 
-        Raise `OSError` where one cannot be read now.
+        Raise `OSError` if one cannot be read now.
         """
         lost = []
         for name, file in files.items():
@@ -192,21 +192,20 @@ class Dataset:
         return sorted(names, key=lambda name: name.rsplit("/", 1)[-1])
 
     def remove_unlisted(self, files: Iterable[str]) -> None:
-        """Remove all data files but these: superseded ones, and those of a commit that was cut off."""
+        """Remove all other data files: superseded ones, and those of an interrupted commit."""
         current = {self.path(name) for name in files}
         self._folder.delete(path for path in self._own_paths() if path not in current)
 
     def _own_paths(self) -> list[str]:
-        """Return the paths of the files in the folder, without those that another writer may be about to use."""
+        """Return the paths of the files in the folder, without those that another writer may be writing."""
         infos = self._folder.files(FOLDER)
         return [info.path for info in infos if self._folder.local or _is_old(info.base_name)]
 
     def rebuild(self, names: Iterable[str]) -> tuple[dict[str, DataFile], list[str]]:
-        """Find the data files that can be used, without a manifest; nothing is removed.
+        """Return the data files that can be used, without a manifest, and the names of the others; remove nothing.
 
-        Files of version 0.1 are rewritten. The files come oldest first; where a row is in several of them, the one
-        that cannot change any more counts, else the newest. Return the files that can be used, and the names of
-        the others.
+        Files of version 0.1 are rewritten. `names` are sorted oldest first. If a row is in several files, the one
+        that cannot change any more is kept, otherwise the newest.
         """
         files: dict[str, DataFile] = {}
         unusable = []
@@ -227,14 +226,14 @@ class Dataset:
         return found
 
     def _content(self, name: str) -> pa.Buffer | None:
-        """Return the bytes of a data file; ``None`` where it is gone, or a folder lies in its place."""
+        """Return the bytes of a data file; ``None`` if it is gone, or a folder has its name."""
         try:
             return self._folder.read(f"{FOLDER}/{name}")
         except IsADirectoryError:
             return None
 
     def _open(self, name: str, file: DataFile) -> pq.ParquetFile:
-        """Open a data file; raise `DamagedStoreError` where it cannot be read."""
+        """Open a data file; raise `DamagedStoreError` if it cannot be read."""
         try:
             return self._opened(name, file, self._folder.read(f"{FOLDER}/{name}"))
         except (OSError, pa.ArrowException) as error:
@@ -244,7 +243,7 @@ class Dataset:
             ) from error
 
     def _opened(self, name: str, file: DataFile, content: pa.Buffer | None) -> pq.ParquetFile:
-        """Return a data file as an open one; raise `OSError` where its content is not what was written."""
+        """Open the content of a data file; raise `OSError` if it is not what was written."""
         if content is None:
             raise FileNotFoundError(f"{self.path(name)} is gone")
         if checksum(memoryview(content)) != file.checksum:
@@ -255,7 +254,7 @@ class Dataset:
         return opened
 
     def _states(self, name: str, file: DataFile, ids: pa.ChunkedArray[Any] | None = None) -> dict[str, bool]:
-        """Return whether rows may change, by their ids; `ids`: of these alone."""
+        """Return by id whether a row may change; `ids`: only for these rows."""
         states = self._columns(name, file, ["id", *self._table.state_columns])
         if ids is not None:
             states = states.filter(pc.is_in(states["id"], value_set=ids))
@@ -264,7 +263,7 @@ class Dataset:
     def _columns(
         self, name: str, file: DataFile, columns: list[str] | None, *, where: pc.Expression | None = None
     ) -> pa.Table:
-        """Return columns of the rows of a data file; `where` is about these columns, or the table's time."""
+        """Return columns of a data file; `where` may use these columns and the table's time."""
         arrow = self._table.schema.arrow
         columns = arrow.names if columns is None else columns
         names = list(dict.fromkeys([*columns, self._table.time_column]))
@@ -273,16 +272,16 @@ class Dataset:
         return (found if where is None else found.filter(where)).select(columns)
 
     def _days_searched(self, days: Iterable[str]) -> set[str]:
-        """Return the partitions in which rows of some days may be stored already.
+        """Return the partitions in which rows of some days may already be stored.
 
-        Where an edition gives no trigger time, `created_at` is used instead, which may be on the next day.
+        If an edition gives no trigger time, `created_at` is used instead, which may be on the next day.
         """
         if self._table.time_column == "created_at":
             return set(days)
         found = {NO_DAY, *days}
         for day in tuple(found):
             for shift in (timedelta(days=-1), timedelta(days=1)):
-                # No day, or none before the first or after the last.
+                # `NO_DAY`, or the first or last day of the calendar.
                 with contextlib.suppress(ValueError, OverflowError):
                     found.add((dt.date.fromisoformat(day) + shift).isoformat())
         return found
@@ -290,7 +289,7 @@ class Dataset:
     def _stored(
         self, files: Mapping[str, DataFile], days: AbstractSet[str], ids: pa.ChunkedArray[Any]
     ) -> dict[str, dict[str, bool]]:
-        """Return the rows that some days have, each with its partitions, and whether it may change."""
+        """Return by id the partitions of the rows in some partitions, and whether the row may change."""
         found: dict[str, dict[str, bool]] = defaultdict(dict)
         for name, file in files.items():
             if _day(name) not in days:
@@ -300,7 +299,7 @@ class Dataset:
         return found
 
     def _indices_by_day(self, table: pa.Table) -> dict[str, NDArray[np.int64]]:
-        """Return the rows of each partition, in their order."""
+        """Return the indices of the rows of each partition, in their order."""
         days = _dates(table, self._table.time_column).combine_chunks().dictionary_encode(null_encoding="encode")
         codes = days.indices.to_numpy()
         names = days.dictionary.cast(pa.string()).to_pylist()
@@ -309,7 +308,7 @@ class Dataset:
     def _unchanged(
         self, files: Mapping[str, DataFile], rows: pa.Table, partitions: Mapping[str, AbstractSet[str]]
     ) -> set[str]:
-        """Return the rows that are stored in their own partition exactly as they are."""
+        """Return the ids of the rows that are stored unchanged in their own partition."""
         rows = with_ids(rows, partitions)
         days = row_days(rows, self._table.time_column)
         again = [index for index, id_ in enumerate(row_ids(rows)) if partitions[id_] == {days[index]}]
@@ -335,10 +334,10 @@ class Dataset:
         without: AbstractSet[str] = frozenset(),
         new: pa.Table | None = None,
     ) -> dict[str, DataFile]:
-        """Write one data file, the new rows before those of old files; without rows, none."""
+        """Write one data file, with the new rows before those of old files; write none if there are no rows."""
         arrow = self._table.schema.arrow.with_metadata(self._metadata)
         sink, rows = pa.BufferOutputStream(), 0
-        # Most texts are distinct, and zstd finds the others: dictionaries would take more time and more space.
+        # Most texts are distinct, and zstd compresses repeated ones: dictionaries would take more time and space.
         with pq.ParquetWriter(
             sink, arrow, compression="zstd", use_dictionary=False, write_page_checksum=True
         ) as writer:
@@ -357,7 +356,7 @@ class Dataset:
     def _groups(
         self, new: pa.Table | None, old: Mapping[str, DataFile], without: AbstractSet[str]
     ) -> Iterator[pa.Table]:
-        """Yield rows as tables of the size of a row group, so that a large day is never in memory as a whole."""
+        """Yield rows as tables of the size of a row group, so that a large day is never in memory completely."""
         schema = self._table.schema.arrow
         lost = pa.array(sorted(without), pa.large_string())
         waiting, rows = ([], 0) if new is None else (new.to_batches(), new.num_rows)
@@ -411,7 +410,7 @@ class Dataset:
 
 
 def _are_equal(one: Any, other: Any) -> Any:  # noqa: ANN401 - Arrow columns
-    """Return where two columns have the same value, or none."""
+    """Return for each row whether two columns have the same value, or are both null."""
     if pa.types.is_nested(one.type):
         same = [a == b for a, b in zip(one.to_pylist(), other.to_pylist(), strict=True)]
         return pa.chunked_array([pa.array(same, pa.bool_())])
@@ -437,5 +436,5 @@ def _day(name: str) -> str:
 
 
 def _is_old(base_name: str) -> bool:
-    """Return whether a file is too old for a commit under way, by its name: not every store tells the time."""
+    """Return whether a file is too old for a commit in progress, by its name: not every store has file times."""
     return base_name < (datetime.now(UTC) - _LEFTOVER_AGE).strftime(_TIME)

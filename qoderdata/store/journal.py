@@ -1,9 +1,9 @@
 """Which responses of the service are on disk, but not in the data set yet?
 
-Each response is one Arrow file, numbered in the order of arrival. A file is written whole or not at all, and its
-name holds a checksum of its bytes, so a process that is killed loses none. Writes are not flushed to the disk: an
-entry that a power cut damaged is ignored, and its response is requested again. While a commit is under way, the
-folder also holds a marker, so that an empty journal means that the last commit was finished.
+Each response is one Arrow file, numbered in the order of arrival. A file is written completely or not at all, and
+its name has a checksum of its bytes, so that a process that is killed loses none. Writes are not flushed to the
+disk: an entry that a power failure damaged is ignored, and its response is requested again. During a commit, the
+folder also has a marker, so that an empty journal means that the last commit was completed.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from qoderdata.store.tables import StoredTable
 
 FOLDER = "journal"
-#: What `decode_entry` and a read raise for an entry that cannot be used.
+#: The exceptions for an entry that cannot be read or decoded.
 UNREADABLE_ENTRY_ERRORS = (OSError, ValueError, msgspec.MsgspecError, pa.ArrowException)
 
 _MARKER = f"{FOLDER}/committing"
@@ -48,9 +48,9 @@ class JournalEntry:
     read_at: datetime
     #: Its position in the list; ``None`` for a response about single records.
     listing: Listing | None = None
-    #: The ids of records that the service no longer knows.
+    #: The ids of records that the service no longer has.
     gone: tuple[str, ...] = ()
-    #: The ids of records that the service knows, and would not give.
+    #: The ids of records that could not be read.
     unreadable: tuple[str, ...] = ()
 
 
@@ -78,24 +78,24 @@ class Journal:
 
     @property
     def is_full(self) -> bool:
-        """Whether to commit now: more entries would use more memory and slow down recovery."""
+        """Whether to commit now: more entries would use more memory, and make recovery slower."""
         rows = sum(entry.table.num_rows for entry in self.entries)
         return len(self.entries) >= _FULL_ENTRIES or rows >= _FULL_ROWS
 
     @property
     def is_empty_on_disk(self) -> bool:
-        """Whether nothing is to be committed, and the last commit was not cut off."""
+        """Whether there is nothing to commit, and the last commit was completed."""
         return not self._folder.files(FOLDER)
 
     def load(self, *, after: int) -> None:
-        """Read the entries after a number; one that cannot be read is ignored."""
+        """Read the entries after a number; ignore those that cannot be read."""
         files = entry_files(self._folder, FOLDER)
         self.number = max([after, *files.values()])
         found = [self._read(name) for name, number in files.items() if number > after]
         self.entries = [entry for entry in found if entry is not None]
 
     def append(self, entry: JournalEntry, *, in_memory: bool = False) -> None:
-        """Add an entry; where the folder cannot be written, raise `OSError` and do not add it."""
+        """Add an entry; if the folder cannot be written, raise `OSError` and do not add it."""
         if not in_memory:
             content = self._encode(entry)
             # The random part: on an object store, two writers may take the same number.
@@ -105,20 +105,20 @@ class Journal:
         self.entries.append(entry)
 
     def rows(self) -> pa.Table:
-        """Return the rows of all entries, each as it was read last; a row that cannot change stays."""
+        """Return each row of all entries once: the last reading, or the last one that cannot change."""
         rows = pa.concat_tables([self._table.schema.arrow.empty_table(), *(entry.table for entry in self.entries)])
         rows = rows.unify_dictionaries().combine_chunks()
         ids = pc.unique(rows["id"])
         if len(ids) == len(rows):
             return rows
-        # The last row that cannot change, else the last one.
+        # The last row that cannot change, otherwise the last one.
         rank = np.arange(len(rows)) + len(rows) * ~np.asarray(self._table.may_change(rows), bool)
         best = np.zeros(len(ids), np.int64)
         np.maximum.at(best, pc.index_in(rows["id"], value_set=ids).to_numpy(), rank)
         return take_rows(rows, np.sort(best % len(rows)))
 
     def mark_commit(self) -> None:
-        """Write the marker of a commit, before it writes anything else."""
+        """Write the marker of a commit; it comes before all other writes of the commit."""
         self._folder.replace(_MARKER, lambda _: None)
 
     def remove(self, *, upto: int) -> None:
@@ -130,7 +130,7 @@ class Journal:
 
     def _encode(self, entry: JournalEntry) -> pa.Buffer:
         facts = _Facts(entry.read_at, self._identity, entry.listing, entry.gone, entry.unreadable)
-        # The file format takes one dictionary a column.
+        # The file format allows one dictionary per column.
         table = entry.table.unify_dictionaries().replace_schema_metadata(
             {_METADATA_KEY: msgspec.json.encode(facts)}
         )

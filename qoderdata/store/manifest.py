@@ -1,7 +1,7 @@
-"""Which data files of a table count, what do they hold, and whose are they?
+"""Which data files of a table are valid, what do they contain, and to which account do they belong?
 
-``manifest.json`` is replaced in one step, and holds a checksum of itself. One that is damaged, of another format,
-or of another account is never used.
+``manifest.json`` is replaced in one step, and has a checksum of itself. A manifest that is damaged, of another
+format, or of another account is never used.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ NAME = "manifest.json"
 class UnusableManifestError(CacheError):
     """A manifest is damaged, of another format or of another account.
 
-    `old` is its content, where its format is that of version 0.1. `is_foreign`: it belongs to another account.
-    `is_folder`: a folder lies in its place.
+    `old`: its content, if its format is that of version 0.1. `is_foreign`: it belongs to another account.
+    `is_folder`: a folder has its name.
     """
 
     def __init__(
@@ -45,7 +45,7 @@ class UnusableManifestError(CacheError):
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """What a store holds, and whose it is."""
+    """The table of a store, and the account to which it belongs."""
 
     table: str
     base_url: str
@@ -55,7 +55,7 @@ class Identity:
 
     @property
     def owner(self) -> Account:
-        """The account."""
+        """The account to which the store belongs."""
         return {"base_url": self.base_url, "workspace_id": self.workspace_id, "account": self.account}
 
 
@@ -72,7 +72,7 @@ class DataFile:
 class OpenRow:
     """A row that may still change."""
 
-    #: The partition that it lies in.
+    #: Its partition.
     day: str
     #: When it was last read.
     read_at: datetime
@@ -85,10 +85,10 @@ class Manifest:
     identity: Identity
     #: The number of the last journal entry that is in the data set.
     sequence: int = 0
-    #: The data files that count, by their name below ``data``.
+    #: The valid data files, by their name below ``data``.
     files: dict[str, DataFile] = field(default_factory=dict)
     coverage: Coverage = field(default_factory=Coverage)
-    #: The rows that may still change, by their ids; only of a table that asks for them one by one.
+    #: The rows that may still change, by their ids; only for a table whose rows are read one by one.
     open_rows: dict[str, OpenRow] = field(default_factory=dict)
 
 
@@ -98,9 +98,9 @@ def checksum(content: bytes | memoryview) -> str:
 
 
 def read_manifest(folder: Folder, identity: Identity | None = None) -> Manifest | None:
-    """Return a store's manifest, ``None`` where there is none; `identity` is the expected one, ``None``: any.
+    """Return a store's manifest; ``None`` if there is none. `identity`: the expected one; ``None``: any.
 
-    Raise `UnusableManifestError` where it cannot be used, and `OSError` where it cannot be read now.
+    Raise `UnusableManifestError` if it cannot be used, and `OSError` if it cannot be read now.
     """
     try:
         content = folder.read(NAME)
@@ -123,7 +123,7 @@ def read_manifest(folder: Folder, identity: Identity | None = None) -> Manifest 
 
 
 def write_manifest(folder: Folder, manifest: Manifest) -> None:
-    """Replace a store's manifest, in one step; where the folder cannot be written, the old one counts."""
+    """Replace a store's manifest in one step; if the folder cannot be written, the old one stays valid."""
     content = msgspec.json.format(msgspec.json.encode(manifest), indent=1)
     sealed = b'{"format": %d, "checksum": "%b", "content": %b}\n' % (FORMAT, checksum(content).encode(), content)
     folder.replace(NAME, lambda sink: sink.write(sealed))
@@ -147,7 +147,7 @@ def _decode(content: pa.Buffer) -> Manifest:
 
 
 def _decode_old(content: pa.Buffer) -> Manifest:
-    """Return a manifest of version 0.1 as one of today; the files are still the old ones."""
+    """Convert a manifest of version 0.1 to the present format; its data files are still in the old format."""
     old = msgspec.json.decode(content)
     segments = [{**segment, "head_ids": segment["marks"]} for segment in old["coverage"].get("stretches", [])]
     found = {

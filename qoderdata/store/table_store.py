@@ -41,7 +41,8 @@ class TableStore:
     """The rows of one table of one account, on disk.
 
     Creating the object reads and writes nothing. `load` reads `coverage` and `open_rows`; `add` changes
-    `coverage`, and a commit changes both. What cannot be written is kept in memory, with a `CacheWarning`.
+    `coverage`, and a commit changes both. Responses that cannot be written are kept in memory, with a
+    `CacheWarning`.
     """
 
     def __init__(
@@ -73,7 +74,7 @@ class TableStore:
     ) -> set[str]:
         """Return the open rows that were last read before a time, and may have ``since <= time < until``.
 
-        A reading in the future was made by a clock that was wrong, so it counts as too old.
+        A reading in the future counts as too old, since a clock was wrong.
         """
         now = datetime.now(UTC)
         return {
@@ -84,18 +85,18 @@ class TableStore:
         }
 
     def contains(self, id_: str, row: pa.Table) -> bool:
-        """Return whether a row, as it was read now, is stored: in the partition of its time, or as an open one."""
+        """Return whether a row that was read now is stored: in the partition of its time, or as an open row."""
         if id_ in self.open_rows:
             return True
         (day,) = data.row_days(row, self.table.time_column)
         try:
             return self._dataset.contains(self._manifest.files, day, id_)
         except DamagedStoreError:
-            # Another thread's commit may just have replaced the file. A wrong False costs requests, not rows.
+            # A commit in another thread may have replaced the file. A wrong False costs requests, but no rows.
             return False
 
     def load(self) -> None:
-        """Read the manifest; entries in the journal are not seen before a commit."""
+        """Read the manifest; entries in the journal are not visible before a commit."""
         with self._opened():
             self._load()
         if self._unusable is not None:
@@ -106,7 +107,7 @@ class TableStore:
             )
 
     def recover(self) -> None:
-        """Load, and commit what a pull left that was cut off, unless another process is writing now."""
+        """Load, and commit what an interrupted pull left, unless another process is writing now."""
         self._load_or_ignore()
         if not self._writable or self._is_in_order():
             return
@@ -124,7 +125,7 @@ class TableStore:
     def writer_lock(self) -> Iterator[None]:
         """Hold the writer's lock, and first commit everything that an earlier pull left.
 
-        Another process that writes is waited for; `CacheError` where it has not moved for minutes.
+        Wait while another process writes; raise `CacheError` if it makes no progress for minutes.
         """
         with contextlib.ExitStack() as stack:
             try:
@@ -138,7 +139,7 @@ class TableStore:
             yield
 
     def add(self, entry: JournalEntry) -> None:
-        """Keep a response; once this has returned, a process that is killed does not lose it."""
+        """Store a response; after this has returned, a process that is killed does not lose it."""
         if self._writable:
             try:
                 self._journal.append(entry)
@@ -151,9 +152,9 @@ class TableStore:
             self.commit()
 
     def commit(self, *, compact: bool = False) -> None:
-        """Write the journal's rows into the data set; `compact`: also write few files for many.
+        """Write the journal's rows to the data set; `compact`: also join small files.
 
-        Where a data file is damaged, nothing counts as complete any more.
+        If a data file is damaged, nothing counts as complete any more.
         """
         if not self._writable:
             return
@@ -167,18 +168,18 @@ class TableStore:
             self._keep_in_memory(error)
 
     def drop_last_cursor(self) -> None:
-        """Claim less of the newest segment, after the service refused its cursor."""
+        """Shorten the newest segment, after the service refused its cursor."""
         self.commit()
         self._write_coverage(self.coverage.drop_last_cursor())
 
     def forget_coverage(self) -> None:
-        """Claim nothing, so that the whole list is read again; the rows stay."""
+        """Let no part of the list count as complete, so that all of it is read again; the rows stay."""
         self._write_coverage(Coverage(has_unclaimed=bool(self._manifest.files or self._journal.entries)))
 
     def forget_damaged(self) -> None:
-        """Set the damaged data files aside, and claim nothing: what they held has to be read again.
+        """Set the damaged data files aside; nothing counts as complete any more, as their rows must be read again.
 
-        Raise `CacheError` where a file cannot be read now, so that nothing is known; nothing was changed.
+        Raise `CacheError`, and change nothing, if a file cannot be read now: it may be damaged or not.
         """
         with self._opened():
             lost = self._dataset.damaged(self._manifest.files)
@@ -195,7 +196,7 @@ class TableStore:
         self._write_coverage(Coverage(has_unclaimed=True))
 
     def files(self, *, since: datetime | None = None, until: datetime | None = None) -> list[str]:
-        """Return the data files that count and can have rows with ``since <= time < until``, newest day first.
+        """Return the valid data files that can have rows with ``since <= time < until``, newest day first.
 
         They are paths in ``folder.filesystem``.
         """
@@ -203,17 +204,17 @@ class TableStore:
         return [self._dataset.path(name) for name in files]
 
     def count(self, *, since: datetime, until: datetime) -> int:
-        """Return how many rows are stored for the days from one time to another, without reading them."""
+        """Return the number of rows that are stored for the days from `since` to `until`, without reading them."""
         files = data.files_within(self._manifest.files, since=since, until=until)
         return sum(file.rows for file in files.values())
 
     def newest(self) -> datetime | None:
-        """Return the latest time of all stored rows; ``None`` where there is none."""
+        """Return the latest time of all stored rows; ``None`` if there is none."""
         time = pc.max(self.newest_rows([self.table.time_column])[self.table.time_column]).as_py()
         return cast("datetime | None", time)
 
     def newest_rows(self, columns: list[str]) -> pa.Table:
-        """Return some columns of the rows of the newest day."""
+        """Return columns of the rows of the newest day."""
         files = data.files_within(self._manifest.files, since=None, until=None)
         day = next(iter(files), "").partition("/")[0]
         newest = {name: file for name, file in files.items() if name.startswith(f"{day}/")}
@@ -230,12 +231,12 @@ class TableStore:
     ) -> pa.Table:
         """Return the rows with ``since <= time < until`` and a further condition, each once.
 
-        `columns`: those to read, ``id`` and ``created_at`` among them; ``None``: all. Newest first: by
-        `created_at`, then `id`, both descending; rows without `created_at` last. Raise `DamagedStoreError` where a
-        data file is gone, or is not what was written.
+        `columns`: those to read, including ``id`` and ``created_at``; ``None``: all. Newest first: by
+        `created_at`, then `id`, both descending; rows without `created_at` last. Raise `DamagedStoreError` if a
+        data file is gone or has changed.
         """
         condition = self.table.condition(since, until, where)
-        # The rule that decides whether a row in memory replaces a stored one needs further columns.
+        # `may_change`, which decides whether a row in memory replaces a stored one, needs further columns.
         found_columns = None if self._journal.entries else columns
         tables: list[pa.Table] = []
         for reads_left in reversed(range(_READS)):
@@ -245,7 +246,7 @@ class TableStore:
                 tables = self._dataset.read(wanted, where=condition, columns=found_columns)
                 break
             except DamagedStoreError:
-                # Another process's commit may have replaced the file.
+                # A commit of another process may have replaced the file.
                 found = None
                 with contextlib.suppress(OSError, UnusableManifestError):
                     found = manifests.read_manifest(self.folder, self._identity)
@@ -282,7 +283,7 @@ class TableStore:
         self.coverage, self.open_rows = manifest.coverage, dict(manifest.open_rows)
 
     def _is_in_order(self) -> bool:
-        """Return whether nothing is left to commit or repair; False where the folder cannot be listed."""
+        """Return whether there is nothing to commit or repair; False if the folder cannot be listed."""
         try:
             return self._journal.is_empty_on_disk and not self._needs_rebuild()
         except OSError:
@@ -293,7 +294,7 @@ class TableStore:
         return not self._has_manifest and (self._unusable is not None or bool(self._dataset.names()))
 
     def _repair(self) -> None:
-        """Commit what an earlier pull left, rebuild a store without manifest, and remove what does not count."""
+        """Commit what an earlier pull left, rebuild a store without a manifest, and remove other files."""
         try:
             if self._needs_rebuild():
                 self._rebuild()
@@ -366,7 +367,7 @@ class TableStore:
         )
 
     def _all_files(self) -> list[str]:
-        """List all files of the store, the manifest last."""
+        """Return the names of all files of the store, with the manifest last."""
         prefix = f"{self.folder.path.rstrip('/')}/"
         names = [info.path.removeprefix(prefix) for info in self.folder.files()]
         return sorted(
@@ -374,7 +375,7 @@ class TableStore:
         )
 
     def _set_aside(self, names: Iterable[str]) -> str:
-        """Move files to a folder of their own, where they do not count; return a note about it for a warning."""
+        """Move files to a separate folder, where they are ignored; return a note about it for a warning."""
         folder = f"{_SET_ASIDE}{datetime.now(UTC):%Y%m%dT%H%M%SZ}"
         moved = sum(self.folder.move(name, f"{folder}/{name}") for name in names)
         return f"; {moved} files that cannot be used are in {self.folder.location}/{folder}" if moved else ""
@@ -389,7 +390,7 @@ class TableStore:
                 self._keep_in_memory(error)
 
     def _commit(self, *, compact: bool) -> None:
-        # Without a lock, on an object store, another process may have written a manifest.
+        # An object store has no lock: another process may have written a manifest.
         before = self._manifest if self.folder.local else self._newest_manifest()
         self._journal.mark_commit()
         after = self._merged(before)
@@ -402,7 +403,7 @@ class TableStore:
         self._set_manifest(after)
         self._journal.entries = []
         with contextlib.suppress(OSError):
-            # What cannot be removed now is removed by the next call.
+            # Files that cannot be removed now are removed by the next call.
             for name in superseded - after.files.keys():
                 self.folder.remove(f"{data.FOLDER}/{name}")
             self._journal.remove(upto=after.sequence)
@@ -414,7 +415,7 @@ class TableStore:
             return self._manifest
 
     def _merged(self, before: Manifest) -> Manifest:
-        """Write the journal's rows beside the data set, and return the manifest that counts them."""
+        """Write the journal's rows to new data files, and return the manifest that names them."""
         entries = self._journal.entries
         days = {id_: known.day for id_, known in before.open_rows.items()}
         files, changed = self._dataset.add(before.files, self._journal.rows(), open_days=days)

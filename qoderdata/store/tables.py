@@ -1,4 +1,4 @@
-"""What is a stored table: which of its rows may still change, and in which order are they?"""
+"""What is a stored table: which of its rows may still change, and how are they sorted?"""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class StoredTable:
     may_change: Callable[[pa.Table], Any]
     #: The columns that `may_change` reads.
     state_columns: tuple[str, ...] = ()
-    #: Whether the rows that may change are listed in the manifest, to be read one by one.
+    #: Whether the manifest lists the rows that may change, which are then read one by one.
     is_read_singly: bool = False
     #: Fills the columns that a record alone determines.
     resolve: Callable[[pa.Table], pa.Table] = lambda table: table
@@ -50,7 +50,7 @@ class StoredTable:
     def condition(
         self, since: datetime | None, until: datetime | None, where: pc.Expression | None
     ) -> pc.Expression | None:
-        """Return ``since <= time < until``, and a further condition, as one; ``None`` where there is none."""
+        """Return ``since <= time < until`` and a further condition as one condition; ``None`` if there is none."""
         time, kind = pc.field(self.time_column), self.schema.arrow.field(self.time_column).type
         first = None if since is None else time >= pa.scalar(since, kind)
         last = None if until is None else time < pa.scalar(until, kind)
@@ -59,8 +59,8 @@ class StoredTable:
     def newest_first(self, tables: list[pa.Table], columns: list[str] | None = None) -> pa.Table:
         """Join tables and sort by `created_at`, then `id`, both descending; rows without `created_at` come last.
 
-        `columns`: only these. The list `tables` is emptied, and columns are sorted one after the other, so that
-        only one column at a time is in memory twice.
+        `columns`: only these. The list `tables` is emptied, and the columns are sorted one after the other, so
+        that only one column at a time is in memory twice.
         """
         names = self.schema.names if columns is None else columns
         tables.append(self.schema.arrow.empty_table())
@@ -73,13 +73,13 @@ class StoredTable:
         del joined
         for index in range(len(arrays)):
             arrays[index] = arrays[index].take(order)
-            # The unsorted column leaves small pieces, which the allocator would keep beside the next one.
+            # Without this, the allocator keeps the memory of the unsorted column while the next one is sorted.
             pa.default_memory_pool().release_unused()
         return pa.Table.from_arrays(arrays, schema=schema)
 
 
 def _run_may_change(runs: pa.Table) -> Any:  # noqa: ANN401 - an Arrow array
-    """Return which runs are open. One of an undocumented status is, unless it has a time of completion."""
+    """Return which runs are open; a run with an undocumented status is, unless it has a time of completion."""
     status = runs["status"]
     undocumented = pc.and_(status.is_valid(), pc.invert(pc.is_in(status, value_set=_DOCUMENTED)))
     undocumented = pc.and_(undocumented, runs["completed_at"].is_null())
@@ -118,12 +118,12 @@ def row_ids(table: pa.Table) -> list[str]:
 
 
 def with_ids(table: pa.Table, ids: Iterable[str]) -> pa.Table:
-    """Return the rows with one of some ids."""
+    """Return the rows that have one of some ids."""
     return table.filter(pc.is_in(table["id"], value_set=pa.array(ids, pa.large_string())))
 
 
 def without_ids(table: pa.Table, ids: AbstractSet[str]) -> pa.Table:
-    """Return the rows with other ids."""
+    """Return the rows that have none of some ids."""
     if not ids:
         return table
     return table.filter(pc.invert(pc.is_in(table["id"], value_set=pa.array(ids, pa.large_string()))))
@@ -137,6 +137,6 @@ def take_rows(table: pa.Table, indices: Sequence[int] | NDArray[np.int64]) -> pa
 
 
 def all_of(conditions: Iterable[pc.Expression | None]) -> pc.Expression | None:
-    """Return several conditions on rows as one; ``None`` where there is none."""
+    """Return several conditions on rows as one; ``None`` if there is none."""
     parts = [condition for condition in conditions if condition is not None]
     return functools.reduce(operator.and_, parts) if parts else None

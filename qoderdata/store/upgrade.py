@@ -1,4 +1,4 @@
-"""How do the rows and the journal of version 0.1 become those of today? Its manifest is read in `manifest`."""
+"""How are the rows and the journal of version 0.1 converted? The old manifest is read in `manifest`."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ if TYPE_CHECKING:
 #: The folder of the journal of version 0.1.
 OLD_FOLDER = "inbox"
 
-#: The columns that version 0.1 did not have, and the key in ``extra`` where it kept the scheduled time.
+#: The columns that version 0.1 did not have, and the key in ``extra`` under which it kept the scheduled time.
 _NEW_COLUMNS = frozenset({"status_from", "trigger_scheduled_at"})
 _OLD_KEY = "trigger_context.scheduled_at"
 
 
 def upgrade_rows(old: pa.Table, table: StoredTable) -> pa.Table | None:
-    """Return rows of version 0.1, which kept runs only, as rows of today; ``None`` for other columns."""
+    """Convert rows of runs of version 0.1 to the present columns; ``None`` if they have other columns."""
     expected = {field.name: field.type for field in RUNS.arrow if field.name not in _NEW_COLUMNS}
     if table is not RUNS_TABLE or dict(zip(old.schema.names, old.schema.types, strict=True)) != expected:
         return None
@@ -37,7 +37,7 @@ def upgrade_rows(old: pa.Table, table: StoredTable) -> pa.Table | None:
 
 
 def upgraded_entries(folder: Folder, table: StoredTable, *, after: int) -> list[JournalEntry]:
-    """Return the journal entries of version 0.1 after a number; those that cannot be read are left out."""
+    """Return the journal entries of version 0.1 after a number, without those that cannot be read."""
     files = entry_files(folder, OLD_FOLDER)
     found = [_read(folder, name, table) for name, number in files.items() if number > after]
     return [entry for entry in found if entry is not None]
@@ -56,7 +56,7 @@ def _read(folder: Folder, name: str, table: StoredTable) -> JournalEntry | None:
 
 
 def _split(extra: str) -> tuple[object, str | None]:
-    """Return the scheduled time in a row's ``extra``, and the rest of it; what is no time stays there."""
+    """Return the scheduled time in a row's ``extra``, and the rest of it; a value that is no time stays there."""
     fields = msgspec.json.decode(extra, type=dict[str, msgspec.Raw])
     time = fit(msgspec.json.decode(fields.pop(_OLD_KEY, msgspec.Raw(b"null"))), Kind.TIME)
     if time is MISFIT:

@@ -1,10 +1,10 @@
-"""Rates, comparisons, streaks, errors, durations, costs and counters: frame in, frame out.
+"""Compute rates, comparisons, streaks, errors, durations, costs and counters: frame in, frame out.
 
 ==================== ======================================================================================
-`counters`           what do lifetime counters say, where are there none, and do runs agree?
-`run_rates`          how often do runs fail, in all and over time?
-`incidents`          which groups are failing now, since when, and with which errors, old or new?
-`comparison`         what changed from one period to another, and how much of what may fail has failed?
+`counters`           which rates follow from lifetime counters, and do the counters agree with the runs?
+`run_rates`          how often do runs fail, in total and over time?
+`incidents`          who is failing now, since when, and with which errors and groups of messages?
+`comparison`         what changed from one period to another, and how much of an error budget is used?
 `deployment_changes` what changed between two deployments frames?
 `costs`              what do sessions cost?
 `run_durations`      what got slower, how late do runs start, and which runs are unusual or stuck?
@@ -13,9 +13,9 @@
 `dataframe_engines`  what differs between pandas, Polars, PyArrow, DuckDB, Dask and Spark?
 ==================== ======================================================================================
 
-Every function is pure. A pandas frame in gives a pandas frame out; Polars, PyArrow, DuckDB, Dask and PySpark give
-their own, and stay lazy where they are lazy. Every row of a runs frame is counted: a pandas frame in which a run's
-``id`` occurs more than once gives a `DataQualityWarning`. `session_costs` counts each session once.
+Every function is pure. A pandas frame gives a pandas frame; Polars, PyArrow, DuckDB, Dask and PySpark give their
+own kind, and lazy frames stay lazy. Every row of a runs frame is counted: a pandas frame in which a run's ``id``
+occurs more than once gives a `DataQualityWarning`. `session_costs` counts each session once.
 """
 
 from qoderdata.summaries.comparison import compare_periods, error_budget

@@ -1,4 +1,4 @@
-"""What changed from one period to another, and how much of what may fail has failed."""
+"""What changed from one period to another, and how much of an error budget is used?"""
 
 from __future__ import annotations
 
@@ -61,8 +61,8 @@ def compare_periods(
     """Compare the failure rates of a recent period with those of the period before it.
 
     Recent is ``until - recent <= triggered_at < until``; the baseline is the period of length `baseline` before
-    that. Only completed and failed runs are decided and count; completed ones also where that is assumed. The
-    interval of the difference is Newcombe's, method 10, from the Wilson intervals of both rates: Newcombe, R. G.
+    that. Only decided runs count: failed ones, and completed ones, even if that is assumed. The
+    interval of the difference is Newcombe's method 10, from the Wilson intervals of both rates: Newcombe, R. G.
     (1998), "Interval estimation for the difference between independent proportions: comparison of eleven
     methods", Statistics in Medicine 17, 873-890. With many groups, some differ by chance: at 95 %, about one in
     twenty of those that did not change.
@@ -74,35 +74,35 @@ def compare_periods(
     by
         A column, a list of columns, or ``None`` for all runs together. A missing key is a group of its own.
     recent, baseline
-        Lengths of time with a unit, such as ``"7D"`` or a `datetime.timedelta`; ``baseline=None`` is as long as
-        `recent`.
+        Lengths of time: text with a unit such as ``"7D"``, or a `datetime.timedelta`. ``baseline=None`` is as long
+        as `recent`.
     until
         The end of the recent period: a zone-aware time, or an age before now, such as ``"12h"``. ``None`` is the
         end of the minute of the newest run in the whole frame, so that an old frame gives the same result at any
         time.
     confidence
-        How often intervals made this way hold the true difference.
+        The share of such intervals that contain the true difference.
 
     Returns
     -------
     frame
-        One row a group with runs in one of the two periods, the worst first (by ``change_low``, descending,
+        One row per group with runs in one of the two periods, the worst first (by ``change_low``, descending,
         missing last, then by key). On pandas the keys are the index; on other engines they are the first columns,
-        and what is lazy stays lazy. A group by an id whose name column the frame has begins with ``name``. No runs
-        give no rows.
+        and lazy frames stay lazy. If `by` is an id and the frame has the column of its names, the first column is
+        ``name``. No runs give no rows.
 
         ========================================== ========= ===================================================
-        ``recent_decided``, ``recent_failed``      Int64     completed and failed runs; failed ones
-        ``recent_rate``                            float64   the share that failed; NaN (null) where none is
+        ``recent_decided``, ``recent_failed``      Int64     decided runs; failed runs
+        ``recent_rate``                            float64   the share that failed; NaN (null) if none is
                                                              decided
-        ``baseline_decided``, ``baseline_failed``, as above  of the period before
+        ``baseline_decided``, ``baseline_failed``, as above  the same for the period before
         ``baseline_rate``
-        ``change``                                 float64   the recent rate less the baseline's
+        ``change``                                 float64   the recent rate minus the baseline's
         ``change_low``, ``change_high``            float64   bounds of its interval
         ``verdict``                                str       ``worse`` (``change_low`` is above 0), ``better``
                                                              (``change_high`` is below 0), ``new`` (nothing is
                                                              decided in the baseline), ``gone`` (nothing is
-                                                             decided recently), else ``unclear``, also where
+                                                             decided recently), otherwise ``unclear``, also if
                                                              nothing is decided in both
         ``recent_p50_ms``, ``baseline_p50_ms``     float64   the median duration of completed runs
         ========================================== ========= ===================================================
@@ -112,7 +112,7 @@ def compare_periods(
     NotImplementedError
         The frame is Dask's.
     ValueError
-        A parameter makes no sense; the message names what is allowed.
+        A parameter is not valid; the message says what is allowed.
     FrameTypeError
         Not a frame, or a column that has lost its dtype; the message says how to convert it.
     MissingColumnError
@@ -123,10 +123,10 @@ def compare_periods(
     DataQualityWarning
         A run's ``id`` is in a pandas frame more than once: each row counts.
     UnknownOutcomesWarning
-        The outcome of more than 5 % of the runs is not known. Or, of all completed runs, the share that is assumed
-        (``status_from`` is ``"session"``) differs by more than 5 points between the periods, and its interval
-        leaves out 0: a verdict may then come from failures that are seen in one period only. Frames that are lazy
-        are not read for this.
+        The outcome of more than 5 % of the runs is not known. Or the share of completed runs that is assumed
+        (``status_from`` is ``"session"``) differs by more than 5 percentage points between the periods, and the
+        interval of this difference does not contain 0: a verdict may then come from failures that are visible in
+        one period only. Lazy frames are not read for these warnings.
 
     Examples
     --------
@@ -177,7 +177,7 @@ def compare_periods(
 
 
 def _add_change(frame: nw.LazyFrame[Any], hits: str, trials: str, *, confidence: float) -> nw.LazyFrame[Any]:
-    """Add the rate of each period, and by how much they differ."""
+    """Add the rate of each period and their difference."""
     names = {one: (f"{one}_rate", f"{one}_low", f"{one}_high") for one in _PERIODS}
     for one in _PERIODS:
         frame = wilson.add_rate(frame, f"{one}_{hits}", f"{one}_{trials}", confidence=confidence, names=names[one])
@@ -187,7 +187,7 @@ def _add_change(frame: nw.LazyFrame[Any], hits: str, trials: str, *, confidence:
 def _warn_of_different_shares(
     counts: dict[str, dict[str, int]], outcomes: str | None, *, confidence: float
 ) -> None:
-    """Warn where the share of assumed runs differs between the periods too much, and by more than chance."""
+    """Warn if the share of assumed runs differs between the periods too much, and by more than chance."""
     recent, baseline = (counts[one] for one in _PERIODS)
     if not recent["completed"] or not baseline["completed"]:
         return
@@ -232,9 +232,9 @@ def error_budget(
 ) -> IntoFrameT:
     """Compute how much of the failures that a target allows has been used.
 
-    Counted are the completed and failed runs with ``until - window <= triggered_at < until``, and the certain
-    missed triggers with ``scheduled_at`` in the same window. Skipped, cancelled and unfinished runs are neither
-    good nor bad. A window without data is unknown, not good.
+    The completed and failed runs with ``until - window <= triggered_at < until`` count, and the certain missed
+    triggers with ``scheduled_at`` in the same window. Skipped, cancelled and unfinished runs do not count. Without
+    data in the window, the result is unknown, not good.
 
     Parameters
     ----------
@@ -256,27 +256,28 @@ def error_budget(
     Returns
     -------
     frame
-        One row a group of runs or certain missed triggers, the most used first, missing last, then by key. On
-        pandas the keys are the index; on other engines they are the first columns, and what is lazy stays lazy. A
-        group by an id whose name column the frame has begins with ``name``. Empty frames give no rows.
+        One row per group of runs or certain missed triggers, the largest ``used`` first, missing last, then by
+        key. On pandas the keys are the index; on other engines they are the first columns, and lazy frames stay
+        lazy. If `by` is an id and the frame has the column of its names, the first column is ``name``. Empty
+        frames give no rows.
 
         ================ ========= =========================================================================
         ``decided``      Int64     completed and failed runs
         ``failed``       Int64     failed ones
-        ``missed``       Int64     certain missed triggers; missing where `missed` is ``None``
+        ``missed``       Int64     certain missed triggers; missing if `missed` is ``None``
         ``success_rate`` float64   ``1 - (failed + missed) / (decided + missed)``
-        ``budget``       float64   ``(1 - target) * (decided + missed)``: as many may go wrong
-        ``used``         float64   ``(failed + missed) / budget``; above 1 the target is not met
-        ``burn_rate``    float64   of the day before `until`: the share that went wrong over ``1 - target``;
-                                   at 1 the budget lasts for just the window
+        ``budget``       float64   ``(1 - target) * (decided + missed)``: how many may fail or be missed
+        ``used``         float64   ``(failed + missed) / budget``; above 1, the target is not met
+        ``burn_rate``    float64   ``(failed + missed) / (decided + missed) / (1 - target)`` of the day before
+                                   `until`; at 1, the budget lasts exactly for the window
         ================ ========= =========================================================================
 
-        The last four are NaN (null) where nothing was decided or missed.
+        The last four are NaN (null) if nothing was decided or missed.
 
     Raises
     ------
     ValueError
-        A parameter makes no sense; the message names what is allowed.
+        A parameter is not valid; the message says what is allowed.
     FrameTypeError
         Not a frame, a column that has lost its dtype, or a `missed` of another engine.
     MissingColumnError
@@ -287,8 +288,8 @@ def error_budget(
     DataQualityWarning
         A run's ``id`` is in a pandas frame more than once: each row counts.
     UnknownOutcomesWarning
-        The outcome of more than 5 % of the runs in the window is not known; frames that are lazy are not read for
-        this.
+        The outcome of more than 5 % of the runs in the window is not known. Lazy frames are not read for this
+        warning.
 
     Examples
     --------
@@ -346,7 +347,7 @@ def error_budget(
             (nw.col("_bad") / (nw.col("_of") * allowed)).alias("used"),
             (day / allowed).alias("burn_rate"),
         )
-        # Missing in every row; pandas has no missing whole number to write.
+        # Missing in every row; pandas has no literal for a missing integer.
         return frame.with_columns(nw.when(nw.col("missed") < 0).then(nw.col("missed"))) if unknown else frame
 
     return source.finalize(grouped, finish, dtypes=_BUDGET, order={"used": True})
@@ -359,7 +360,7 @@ def _missed_rows(missed: Any, source: Source[Any], schema: nw.Schema) -> nw.Lazy
     rows = source.adopt(missed, wanted=wanted, what="missed", optional=optional, shared=source.keys)
     own, names = rows.collect_schema(), {}
     for name, column in source.names.items():
-        # What `missed_triggers` calls the name is that of the deployment.
+        # The column `name` of `missed_triggers` is the name of the deployment.
         found = "name" if column == "deployment_name" and column not in own else column
         names[name] = nw.col(found) if found in own else nw.lit(None, dtype=nw.String)
     counts = {"_decided": nw.lit(0), "_failed": nw.lit(0), "_missed": nw.lit(1), ALL: nw.lit(1)}
@@ -368,5 +369,5 @@ def _missed_rows(missed: Any, source: Source[Any], schema: nw.Schema) -> nw.Lazy
 
 
 def _divisor(count: nw.Expr) -> nw.Expr:
-    """Return a count as a number, missing where it is 0, as engines differ in the result of a division by 0."""
+    """Return a count as a float, missing if it is 0, as engines differ in the result of a division by 0."""
     return nw.when(count > 0).then(count.cast(nw.Float64))

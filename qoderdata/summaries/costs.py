@@ -1,4 +1,4 @@
-"""What sessions cost, in credits, in all and over time."""
+"""What do sessions cost, in credits, in total and over time?"""
 
 from __future__ import annotations
 
@@ -45,9 +45,9 @@ def session_costs(
 ) -> IntoFrameT:
     """Add up the credits of sessions.
 
-    The credits of a session are a reading of what it has used so far, so each session counts once: of several rows
-    of one id the last counts; in frames without an order (DuckDB, Spark), the one with the latest ``updated_at``,
-    then with the most credits. Sessions without usage are unknown, not free: they are counted apart, and the sums
+    The credits of a session are what it has used so far, so each session counts once. Of several rows with one id,
+    the last one counts; in frames without an order (DuckDB, Spark), the one with the latest ``updated_at``, then
+    with the most credits. Sessions without usage are unknown, not free: they are counted separately, and the sums
     are those of the others. Credits are neither computed from tokens nor converted to money.
 
     Parameters
@@ -58,39 +58,39 @@ def session_costs(
         A column, a list of columns, or ``None`` for all sessions together. A missing key is a group of its own,
         such as the sessions that no deployment started.
     freq
-        Windows of time, by ``created_at``, as `run_failure_rates` has them: ``"1h"``, ``"1D"``, ``"1W"`` and so
-        on. ``None``: no windows.
+        Windows of time, by ``created_at``, as in `run_failure_rates`: ``"1h"``, ``"1D"``, ``"1W"`` and so on.
+        ``None``: no windows.
     tz
         The IANA zone of the windows.
 
     Returns
     -------
     frame
-        One row a group, the most expensive first (by ``credits``, descending, missing last, then by key); with
-        `freq` one row a group and window, in order of key and time. On pandas the keys are the index, with
-        ``window`` its last level; on other engines they are the first columns, and what is lazy stays lazy. A
-        group by an id whose name column the frame has begins with ``name``: of an agent that was renamed, the
-        name in its newest session; other engines than pandas give the last one in alphabetical order. With `freq`
-        every group has every window from the first to the last session of the whole frame; lazy frames have only
-        windows with sessions. An empty frame gives no rows.
+        One row per group, the most expensive first (by ``credits``, descending, missing last, then by key); with
+        `freq` one row per group and window, in order of key and time. On pandas the keys are the index, with
+        ``window`` its last level; on other engines they are the first columns, and lazy frames stay lazy. If `by`
+        is an id and the frame has the column of its names, the first column is ``name``. For an agent that was
+        renamed, it is the name in its newest session (on other engines than pandas, the last name in alphabetical
+        order). With `freq` every group has every window from the first to the last session of the whole frame;
+        lazy frames only have windows with sessions. An empty frame gives no rows.
 
         ============================= ======= ==============================================================
-        ``sessions``                  Int64   all, each once
-        ``credits``                   float64 their sum; NaN (null) where none of the sessions is known; 0 in a
-                                              window without sessions
-        ``model_credits``,            float64 of these, where the service tells; likewise
+        ``sessions``                  Int64   the number of sessions
+        ``credits``                   float64 their sum; NaN (null) if no session has usage; 0 in a window
+                                              without sessions
+        ``model_credits``,            float64 parts of ``credits``, with NaN (null) and 0 as above
         ``sandbox_runtime_credits``
-        ``credits_p50``,              float64 of known sessions, linear between ranks
+        ``credits_p50``,              float64 percentiles of sessions with usage, linear between ranks
         ``credits_p95``
-        ``credits_max``               float64 of the most expensive
-        ``share``                     float64 of the credits of all rows, which together are 1
+        ``credits_max``               float64 the credits of the most expensive session
+        ``share``                     float64 the share of all credits; the rows add up to 1
         ``unknown``                   Int64   sessions without ``usage_total_credits``
         ============================= ======= ==============================================================
 
     Raises
     ------
     ValueError
-        A parameter makes no sense; the message names what is allowed. Or `freq` would make more than a million
+        A parameter is not valid; the message says what is allowed. Or `freq` would give more than a million
         windows, or windows before year 1 or after year 9999.
     FrameTypeError
         Not a frame, or a column that has lost its dtype; the message says how to convert it.
@@ -100,7 +100,7 @@ def session_costs(
     Warns
     -----
     DataQualityWarning
-        A Dask frame, which has no percentiles: both are missing.
+        The frame is Dask's, which has no percentiles: both are missing.
 
     Examples
     --------
@@ -162,7 +162,7 @@ def session_costs(
 
 
 def _with_newest_names(sessions: Any) -> Any:  # noqa: ANN401 a frame of any engine
-    """Give all sessions of a renamed agent its newest name; without names and times, a frame stays as it is."""
+    """Return sessions in which a renamed agent has its newest name only; unchanged without names or times."""
     if not isinstance(sessions, pd.DataFrame) or not {"agent_id", "agent_name", "created_at"} <= {*sessions}:
         return sessions
     sessions = sessions.reset_index(drop=True)

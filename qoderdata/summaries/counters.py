@@ -49,44 +49,45 @@ def failure_rates(
 ) -> IntoFrameT:
     """Compute how often deployments failed, from the service's lifetime counters.
 
-    ``total_failures / total_runs``: no run, no rate. A deployment that lacks one of the two is left out of both
-    sums; one without counters counts in ``deployments`` only. Counters that cannot be (negative, or more failures
-    than runs) give no rate and are left out of sums. A total beyond the range of 64 bits is missing.
+    The rate is ``total_failures / total_runs``, and missing without runs. A deployment that lacks one of the two
+    counters is left out of both sums; one without counters only counts in ``deployments``. Impossible counters
+    (negative, or more failures than runs) give no rate and are left out of sums. A total beyond the range of 64
+    bits is missing.
 
     Parameters
     ----------
     df
         A deployments frame, of pandas or any engine that narwhals knows.
     by
-        ``"id"`` for one row a deployment; a column or a list of columns to pool the counters of all deployments
-        that share them (a missing key is a group of its own); ``None`` for one row of all.
+        ``"id"`` for one row per deployment; a column or a list of columns to add up the counters of deployments
+        that have the same values (a missing key is a group of its own); ``None`` for one row for all.
     confidence
-        How often intervals made this way hold the true rate.
+        The share of such intervals that contain the true rate.
 
     Returns
     -------
     frame
-        One row a group, worst first: by ``failure_rate``, then ``total_failures``, both descending, missing
+        One row per group, worst first: by ``failure_rate``, then ``total_failures``, both descending, missing
         last, then by key. On pandas the keys are the index; on other engines they are the first columns, and
-        what is lazy stays lazy. With ``by="id"`` the first column is ``name``, as it is for ``by="agent_id"`` and
-        ``by="environment_id"`` where `df` has their names (see `with_names`); of several ids, ``agent_name`` and
+        lazy frames stay lazy. With ``by="id"`` the first column is ``name``, as it is for ``by="agent_id"`` and
+        ``by="environment_id"`` if `df` has their names (see `with_names`); of several ids, ``agent_name`` and
         ``environment_name`` come first. An empty frame gives no rows.
 
         =========================== ========= ==========================================================
-        ``deployments``             Int64     how many
-        ``total_runs``              Int64     missing where no deployment has counters
-        ``total_failures``          Int64     likewise
-        ``failure_rate``            float64   between 0 and 1; NaN (null elsewhere) where nothing ran
+        ``deployments``             Int64     the number of deployments
+        ``total_runs``              Int64     missing if no deployment has counters
+        ``total_failures``          Int64     missing if no deployment has counters
+        ``failure_rate``            float64   between 0 and 1; NaN (null elsewhere) if nothing ran
         ``ci_low``, ``ci_high``     float64   Wilson score interval of the rate
-        ``consecutive_failures``    Int64     the longest streak of now
-        ``failing``                 Int64     how many deployments have a streak now
-        ``never_run``               Int64     how many have counters that say 0 runs
+        ``consecutive_failures``    Int64     the longest current streak
+        ``failing``                 Int64     the number of deployments with a current streak
+        ``never_run``               Int64     the number of deployments whose counter of runs is 0
         =========================== ========= ==========================================================
 
     Raises
     ------
     ValueError
-        ``by`` or ``confidence`` makes no sense.
+        ``by`` or ``confidence`` is not valid.
     FrameTypeError
         Not a frame, or a column that has lost its dtype; the message says how to convert it.
     MissingColumnError
@@ -96,8 +97,8 @@ def failure_rates(
     -----
     DataQualityWarning
         No deployment has any counter, as in the newest edition of the service: `fill_counters` counts runs
-        instead. Counters that cannot be, with the first ids, or totals beyond 64 bits. Not on lazy frames, which
-        are not read here.
+        instead. Or counters are impossible (the warning has the first ids), or totals are beyond 64 bits. There
+        are no warnings for lazy frames, which are not read here.
 
     Notes
     -----
@@ -151,7 +152,7 @@ def failure_rates(
     grouped = source.group(rows, nw.col("consecutive_failures").max(), sums=sums)
 
     def finish(frame: nw.LazyFrame[Any]) -> nw.LazyFrame[Any]:
-        # The sum of nothing is missing, not zero.
+        # If no counters are known, the sum is missing, not zero.
         some = nw.col("_known") > 0
         carried = (_carried(name).alias(f"{name}_high") for name in _TOTALS)
         totals = (nw.when(some).then(_whole(name)).alias(name) for name in _TOTALS)
@@ -193,7 +194,7 @@ def _warn_of_impossible(rows: nw.LazyFrame[Any]) -> None:
 
 
 def _parts(name: str) -> list[nw.Expr]:
-    """Return a counter in two parts that can be summed; the division is exact, as Spark uses floating point."""
+    """Return a counter in two parts that can be summed; the division has no remainder, as Spark divides floats."""
     counter = nw.col(name).fill_null(0).cast(nw.Int64)
     low = counter % _PART
     return [((counter - low) // _PART).cast(nw.Int64).alias(f"{name}_high"), low.alias(f"{name}_low")]
@@ -228,10 +229,10 @@ def _warn_of_overflow(rows: nw.LazyFrame[Any], grouping: list[str]) -> None:
 def fill_counters(df: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
     """Return the deployments with the counters that the service does not give, counted in their runs.
 
-    The newest edition of the service has no lifetime counters. They are counted in `runs`, so they reach back no
-    further than `runs` does, and say what its ``status`` says: resolve the runs first, as `load_runs` does. The
-    rate that `failure_rates` makes of them is the failed runs by all runs, also skipped and unfinished ones and
-    those whose outcome is not known. That of `run_failure_rates` is higher, as it divides by decided runs.
+    The newest edition of the service has no lifetime counters. They are counted in `runs`, so they go back no
+    further than `runs`, and depend on its ``status``: resolve the runs first, as `load_runs` does. With them,
+    `failure_rates` divides the failed runs by all runs, including skipped and unfinished ones and those whose
+    outcome is not known. The rate of `run_failure_rates` is higher, as it divides by decided runs.
 
     Parameters
     ----------
@@ -240,7 +241,7 @@ def fill_counters(df: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
         ``stats_total_failures``, ``stats_consecutive_failures`` and ``stats_last_triggered_at``.
     runs
         A runs frame, as `load_runs` returns it: its columns ``id``, ``deployment_id``, ``status``,
-        ``triggered_at`` and ``duration_ms``; ``created_at`` and ``status_from`` where it has them.
+        ``triggered_at`` and ``duration_ms``, and ``created_at`` and ``status_from`` if it has them.
 
     Returns
     -------
@@ -249,17 +250,17 @@ def fill_counters(df: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
         of its counters as they are. For the others these are filled:
 
         ============================== =================== ====================================================
-        ``stats_total_runs``           Int64               its runs, of any status; 0 where there is none in
-                                                           `runs`, also where it ran before they begin
-        ``stats_total_failures``       Int64               its failed runs; missing where it has runs, and the
+        ``stats_total_runs``           Int64               its runs, of any status; 0 if `runs` has none, even if
+                                                           it ran earlier
+        ``stats_total_failures``       Int64               its failed runs; missing if it has runs, and the
                                                            outcome of none of them is known
         ``stats_consecutive_failures`` Int64               its current streak, as `failure_streaks` counts it;
-                                                           missing likewise
-        ``stats_last_triggered_at``    datetime64[us, UTC] the last ``triggered_at``; missing where there is none
+                                                           missing as above
+        ``stats_last_triggered_at``    datetime64[us, UTC] the last ``triggered_at``; missing if there is none
         ============================== =================== ====================================================
 
-        Where one is filled, ``attrs["counted_since"]`` is the first ``triggered_at`` in `runs` as ISO 8601 text,
-        and ``None`` where no run has a time.
+        If a counter is filled, ``attrs["counted_since"]`` is the first ``triggered_at`` in `runs` as ISO 8601
+        text, or ``None`` if no run has a time.
 
     Raises
     ------
@@ -273,8 +274,8 @@ def fill_counters(df: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
     DataQualityWarning
         A run's ``id`` is in `runs` more than once: each row counts.
     UnknownOutcomesWarning
-        The outcome of more than 5 % of the counted runs is not known: says of how many, and how many are assumed
-        to have completed.
+        The outcome of more than 5 % of the counted runs is not known. The warning says of how many, and how many
+        are assumed to have completed.
 
     Examples
     --------
@@ -331,10 +332,10 @@ def consistency(df: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
     """Compare the service's lifetime counters with the runs that it lists.
 
     ``total_runs`` is compared with the number of listed runs of the deployment, whatever their status,
-    ``total_failures`` with the failed ones, ``consecutive_failures`` with the current streak of
-    `failure_streaks`. A counter that is missing is not compared; runs of deployments that are not in `df` (such
-    as archived ones) are not looked at. Where `runs` covers only a part of the time, or the service has deleted
-    runs since, the result has differences.
+    ``total_failures`` with the failed ones, ``consecutive_failures`` with the current streak of `failure_streaks`.
+    A missing counter is not compared; runs of deployments that are not in `df` (such as archived ones) are
+    ignored. If `runs` covers only a part of the time, or the service has deleted runs since, the result has
+    differences.
 
     Parameters
     ----------
@@ -346,10 +347,10 @@ def consistency(df: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
     Returns
     -------
     pandas.DataFrame
-        One row a counter that disagrees, in the order of `df`; no rows where all agree. Columns:
+        One row per counter that differs, in the order of `df`; no rows if all are equal. Columns:
         ``deployment_id``, ``name``, ``figure`` (``"total_runs"``, ``"total_failures"`` or
-        ``"consecutive_failures"``), all ``str``; ``counter`` (what the service counted), ``listed`` (what its runs
-        say) and ``difference`` (``counter - listed``), all ``Int64``.
+        ``"consecutive_failures"``), all ``str``; ``counter`` (the service's counter), ``listed`` (counted in
+        `runs`) and ``difference`` (``counter - listed``), all ``Int64``.
 
     Raises
     ------

@@ -1,9 +1,9 @@
-"""What differs from one dataframe engine to another, so that each summary is written once.
+"""What differs between dataframe engines, so that each summary is written once?
 
-How a frame of any engine that narwhals knows is opened and in what form the result is returned, and the
-expressions that narwhals does not have: instants as integers and wall clocks in a zone. A pandas frame gives a
-pandas frame with the group keys as its index; other engines give their own frame with the keys as first columns,
-and stay lazy where they are lazy. PyArrow goes through DuckDB, since it has no grouped quantile.
+This module opens a frame of any engine that narwhals knows, and returns the result in the form of that engine. It
+also has the expressions that narwhals lacks: times as integers, and wall clocks in a zone. A pandas frame gives a
+pandas frame with the group keys as its index. Other engines give their own frame with the keys as first columns,
+and lazy frames stay lazy. PyArrow tables go through DuckDB, since PyArrow has no quantile of groups.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ ALL = "_all"
 
 
 def group_keys(by: str | Sequence[str] | None, *, results: Collection[str]) -> list[str]:
-    """Return the key columns that a caller asks for; none for ``None``, which is one group of all rows.
+    """Return the columns to group by; an empty list for ``None``, which is one group of all rows.
 
-    Raise `ValueError` for no column in a list, the same one twice, or the name of a result's column.
+    Raise `ValueError` for an empty list, a column that is in it twice, or the name of a column of the result.
     """
     if by is None:
         return []
@@ -48,12 +48,12 @@ def group_keys(by: str | Sequence[str] | None, *, results: Collection[str]) -> l
 
 
 def flag(condition: nw.Expr) -> nw.Expr:
-    """Return a condition as 0 or 1, since not every engine sums conditions; unknown is 0."""
+    """Return a condition as 0 or 1, since not every engine sums conditions; null is 0."""
     return condition.fill_null(value=False).cast(nw.Int64)
 
 
 def median(column: str) -> nw.Expr:
-    """Return the median of a column, the mean of the two middle values of an even number of rows."""
+    """Return the median of a column; of an even number of rows, the mean of the two middle values."""
     return _quantile(column, 0.5)
 
 
@@ -62,7 +62,7 @@ def _quantile(column: str, share: float) -> nw.Expr:
 
 
 def with_missing(frame: nw.LazyFrame[Any], names: Iterable[str]) -> nw.LazyFrame[Any]:
-    """Add the columns that a frame lacks, as numbers that are missing in every row."""
+    """Add the columns that a frame lacks, as floats that are missing in every row."""
     known = frame.collect_schema()
     missing = [nw.lit(None, dtype=nw.Float64).alias(name) for name in names if name not in known]
     return frame.with_columns(*missing) if missing else frame
@@ -70,27 +70,27 @@ def with_missing(frame: nw.LazyFrame[Any], names: Iterable[str]) -> nw.LazyFrame
 
 @dataclass(frozen=True)
 class Source(Generic[IntoFrameT]):
-    """A caller's frame, cut down to the columns that are needed."""
+    """A caller's frame with the columns that are needed."""
 
     #: The wanted columns.
     frame: nw.LazyFrame[Any]
     engine: nw.Implementation
-    #: Whether the caller passed data and not a query: warnings about rows and empty windows are possible.
+    #: Whether the frame holds data and is not lazy: warnings about rows and empty windows are possible.
     eager: bool
     keys: list[str]
-    #: The name columns, each with the caller's column that it is: those of the ids to group by, where the caller's
-    #: frame has them; ``name`` where there is one, else as in that frame.
+    #: The columns with the names of the ids to group by, as far as the caller's frame has them: the column in the
+    #: result (``name`` if there is only one), and the caller's column.
     names: dict[str, str]
 
     @property
     def grouping(self) -> list[str]:
-        """The columns to group by; never none, so that an empty frame gives an empty result."""
+        """The columns to group by; at least one, so that an empty frame gives an empty result."""
         return self.keys or [ALL]
 
     def group(
         self, rows: nw.LazyFrame[Any], *aggregations: nw.Expr, sums: Iterable[str], within: Sequence[str] = ()
     ) -> nw.LazyFrame[Any]:
-        """Return one row a group, or one for each value of `within` in it: sums of whole numbers, and names."""
+        """Return one row per group and value of `within`: sums of integers, names, and other aggregations."""
         names = (nw.col(name).max() for name in self.names)
         groups = rows.group_by(*self.grouping, *within).agg(nw.col(*sums).sum(), *names, *aggregations)
         return groups.with_columns(nw.col(*sums).cast(nw.Int64))  # some engines sum to another type
@@ -117,7 +117,7 @@ class Source(Generic[IntoFrameT]):
     ) -> nw.LazyFrame[Any]:
         """Open a second, small frame, of pandas or the same engine, in the engine of this one, to join both.
 
-        The columns are as `open_source` takes them, and the errors too.
+        Parameters and exceptions are those of `open_source`.
         """
         other = open_source(frame, wanted=[*shared, *wanted], what=what, optional=optional, shared=shared)
         cut = other.frame.drop(ALL)
@@ -132,7 +132,7 @@ class Source(Generic[IntoFrameT]):
 
             native = pl.LazyFrame(given)
         elif self.engine.is_duckdb() or self.engine.is_pyarrow():
-            # A relation can be joined with those of its own connection only, which `query` is the way to.
+            # A relation can only be joined with relations of its own connection; `query` uses that connection.
             native = native.query("_", "SELECT * FROM given")
         elif self.engine.is_spark_like():
             native = native.sparkSession.createDataFrame(
@@ -145,7 +145,7 @@ class Source(Generic[IntoFrameT]):
         return open_frame(native).lazy()
 
     def refuse_dask(self, operation: str, need: str) -> None:
-        """Raise where the frame is Dask's, and name the engines that can do it."""
+        """Raise `NotImplementedError` if the frame is Dask's, and name the engines that can do it."""
         if self.engine.is_dask():
             raise NotImplementedError(
                 f"{operation} needs {need}, which Dask does not have; open the same files in DuckDB or Spark, "
@@ -161,12 +161,12 @@ class Source(Generic[IntoFrameT]):
         dtypes: Mapping[str, Any],
         order: Mapping[str, bool],
     ) -> IntoFrameT:
-        """Return the groups in the caller's own kind of frame, sorted by `order`, missing last; ties by the keys.
+        """Return the groups in the caller's kind of frame, sorted by `order`, missing last, then by the keys.
 
-        `grouped` has one row a group, or one for each value of `within` in it; it is computed here for eager
-        callers. `finish` adds the columns that depend on whole groups: Dask sends it to its workers with all that
-        it refers to, so it must not refer to a frame. The keys are the index on pandas, the first columns
-        elsewhere; `dtypes` are those of the further columns on pandas.
+        `grouped` has one row per group and value of `within`; for eager frames it is computed here. `finish` adds
+        the columns that depend on whole groups. Dask sends it to its workers with everything that it refers to, so
+        it must not refer to a frame. The keys are the index on pandas, and the first columns on other engines;
+        `dtypes` are those of the other columns on pandas.
         """
         keys = [*self.keys, *within]
         dtypes = {**dict.fromkeys(self.names, columns.TEXT), **dtypes}
@@ -182,7 +182,8 @@ class Source(Generic[IntoFrameT]):
 
         result: IntoFrameT
         if self.engine.is_dask():
-            # Dask sorts by one column only, and computes at once to do so; pandas sorts the one partition lazily.
+            # Dask sorts by one column only, and computes at once to do so. With one partition, pandas sorts
+            # lazily.
             result = grouped.to_native().repartition(npartitions=1).map_partitions(complete_partition)
         elif self.eager:
             result = complete(grouped).collect().to_native()
@@ -206,11 +207,11 @@ def open_source(
 ) -> Source[IntoFrameT]:
     """Open a frame of any engine, and check its columns and their dtypes.
 
-    The result has the columns to group by, of any dtype, the names of their ids, those that are `wanted`, and
-    those `optional` ones that the frame has; not its index, which may have the name of a column. `results` are
-    columns of the result, which no key can be; `shared` are wanted columns that another frame is grouped by.
-    Raise `ValueError` for a `by` that makes no sense, `MissingColumnError`, `FrameTypeError`, or `ImportError`
-    for a PyArrow table without DuckDB; warn of an ``id`` that a pandas frame of runs has twice.
+    The result has the columns to group by, of any dtype, the names of their ids, the `wanted` columns, and the
+    `optional` ones that the frame has. It does not have the index, which may have the name of a column. `results`
+    are columns of the result, which cannot be keys; `shared` are wanted columns by which another frame is grouped.
+    Raise `ValueError` for a `by` that is not valid, `MissingColumnError`, `FrameTypeError`, or `ImportError` for a
+    PyArrow table without DuckDB. Warn if a pandas frame of runs has an ``id`` twice.
     """
     keys = group_keys(by, results=results)
     native: Any = frame
@@ -254,7 +255,7 @@ def _require_keys(
     shared: Collection[str],
     levels: Collection[object] = (),
 ) -> None:
-    """Raise where a key that no table has is not there, and say how names and keys of metadata get there."""
+    """Raise `MissingColumnError` for a missing key that no table has; say how to add names and metadata keys."""
     advice = (
         "with_names adds the names of ids, and the keys of the deployments' metadata: metadata=['team'] gives the "
         "column 'metadata_team'"
@@ -270,7 +271,7 @@ def _require_keys(
 
 
 def _type_of(name: str) -> nw.dtypes.DType:
-    """Return the type for a column that has none, as where PyArrow or Polars read nothing but missing values."""
+    """Return the type for a column that has none because PyArrow or Polars only read missing values."""
     types = {
         columns.Dtype.INTEGER: nw.Int64(),
         columns.Dtype.NUMBER: nw.Float64(),
@@ -291,7 +292,7 @@ def _warn_of_repeats(ids: pd.Series[Any]) -> None:
 
 
 def _name_columns(keys: Sequence[str], columns_: Collection[str], *, what: str) -> dict[str, str]:
-    """Return the columns that name the ids to group by, by their names in the result."""
+    """Return the columns with the names of the ids to group by; the keys are their names in the result."""
     if keys == ["id"] and what == "deployments" and "name" in columns_:
         return {"name": "name"}
     ids = [key for key in keys if key in NAMES]
@@ -301,7 +302,7 @@ def _name_columns(keys: Sequence[str], columns_: Collection[str], *, what: str) 
 
 
 def _in_duckdb(table: pa.Table) -> nw.LazyFrame[Any]:
-    """Open a PyArrow table in a DuckDB connection of its own, which gives times in UTC."""
+    """Open a PyArrow table in its own DuckDB connection, which gives times in UTC."""
     try:
         import duckdb  # noqa: PLC0415 needed for PyArrow tables only
     except ImportError as error:
@@ -316,7 +317,7 @@ def _in_duckdb(table: pa.Table) -> nw.LazyFrame[Any]:
 
 @dataclass(frozen=True)
 class EngineExpr:
-    """One new column computed from one column, as each engine writes it (SQL with ``{}`` for the column)."""
+    """An expression of one column in the language of each engine (SQL with ``{}`` for the column)."""
 
     pandas: Callable[[Any], Any]
     polars: Callable[[Any], Any]
@@ -351,7 +352,7 @@ def _assign(frame: pd.DataFrame, name: str, make: Callable[[Any], Any], source: 
 
 
 def _wall_clock_pandas(series: pd.Series[Any], zone: str) -> pd.Series[Any]:
-    # pandas 2 ignores the zone where it takes it from a series of an Arrow type.
+    # pandas 2 ignores the zone of a series of an Arrow type.
     times = pd.DatetimeIndex(series.to_numpy("datetime64[us]"), tz="UTC")
     wall = times.tz_convert(pandas_zone(zone)).tz_localize(None).to_numpy()
     return pd.Series(pd.arrays.IntegerArray(wall.astype("int64"), np.isnat(wall)), index=series.index)
@@ -379,9 +380,9 @@ def wall_clock(zone: str) -> EngineExpr:
 def first_instant(zone: str) -> EngineExpr:
     """Return an expression for the first instant at which the clock in `zone` shows a wall-clock time.
 
-    Both times are in microseconds since 1970, the result in UTC. A time that occurs twice is the first of the
-    two; a time that a clock change skips is the instant of the change. Both follow from the offset of the day
-    before: with that offset the clock shows the time for the first time, or would without the change.
+    Both times are in microseconds since 1970, the result in UTC. A time that occurs twice gives the first of the
+    two; a time that a clock change skips gives the instant of the change. Both are computed with the offset of the
+    day before, which is in effect until the change.
     """
 
     def pandas(series: pd.Series[Any]) -> pd.Series[Any]:
@@ -405,8 +406,8 @@ def first_instant(zone: str) -> EngineExpr:
         naive = column.cast(pl.Datetime("us"))
         return attach(naive).fill_null(attach(naive - pl.duration(days=1)) + DAY_MICROS)
 
-    # Of a time that occurs twice, ICU (DuckDB) takes the later instant and Java (Spark) the earlier one; for a
-    # time that is skipped, both use the offset before the change.
+    # For a time that occurs twice, ICU (DuckDB) gives the later instant and Java (Spark) the earlier one. For a
+    # skipped time, both use the offset before the change.
     reads = f"timezone('{zone}', make_timestamp({{0}}))"
     would = f"timezone('{zone}', make_timestamp({{0}} - {DAY_MICROS})) + INTERVAL 24 HOUR"
     first = f"CASE WHEN timezone('{zone}', {would}) = make_timestamp({{0}}) THEN {would} ELSE {reads} END"

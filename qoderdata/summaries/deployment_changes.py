@@ -42,15 +42,15 @@ _RESULT = ("deployment_id", "name", "change", "field", "before", "after")
 def changes(before: pd.DataFrame, after: pd.DataFrame) -> pd.DataFrame:
     """Return what changed between two deployments frames, such as two snapshots.
 
-    Counters, next triggers and ``updated_at`` are no changes. What happened and was undone between the two is not
-    seen. In JSON objects (``metadata``, ``extra``), a key with ``null``, ``""``, ``{}`` or ``[]`` that is in one
-    frame only is no change; ``false`` and ``0`` are values, and ``1`` is not ``true``.
+    Counters, next triggers and ``updated_at`` do not count as changes. A change that was undone between the two is
+    not found. In JSON objects (``metadata``, ``extra``), a key with ``null``, ``""``, ``{}`` or ``[]`` that is in
+    one frame only is no change; ``false`` and ``0`` are values, and ``1`` is not ``true``.
 
     Parameters
     ----------
     before, after
-        Deployments frames, both with archived deployments or both without. Without, one that was archived is
-        ``removed``.
+        Deployments frames, both with archived deployments or both without. In the second case, a deployment that
+        was archived is ``removed``.
 
     Returns
     -------
@@ -60,22 +60,21 @@ def changes(before: pd.DataFrame, after: pd.DataFrame) -> pd.DataFrame:
 
         ================= ======================================================================================
         ``deployment_id`` the deployment
-        ``name``          its name after, else before
+        ``name``          its name in ``after``, or in ``before`` if it is gone
         ``change``        ``created``, ``archived``, ``removed``, ``paused`` (also for another reason),
                           ``resumed``, ``schedule``, ``agent``, ``environment``, ``config``, ``metadata`` or
                           ``other``
         ``field``         the column; ``metadata.<key>`` or ``extra.<path>`` for a part of one; ``schedule`` and
-                          ``agent`` where both columns changed; ``""`` for ``created`` and ``removed``
-        ``before``        the value before as text; missing where there was none
+                          ``agent`` if both columns changed; ``""`` for ``created`` and ``removed``
+        ``before``        the value before as text; missing if there was none
         ``after``         the value after as text; for ``paused`` also why, such as
                           ``"paused by error: vault_not_found_error"``
         ================= ======================================================================================
 
-        Environment variables may hold secrets: the result shows that they changed, not how. Those that a CSV
-        file masks are not known, and are not compared. The settings of runs (``session_strategy`` and
-        ``config_…``) are not compared where no deployment in one of the frames has them, as in the newest
-        edition. The content of an initial event is compared as a list of blocks, whether the service gives it as
-        that or as a text.
+        Environment variables may hold secrets: the result shows that they changed, not how. Values that a CSV file
+        masks are not known, and are not compared. The settings of runs (``session_strategy`` and ``config_…``) are
+        not compared if no deployment in one of the frames has them, as in the newest edition. The content of an
+        initial event is compared as a list of blocks, whether the service gives a list or a text.
 
     Raises
     ------
@@ -135,7 +134,7 @@ def describe_change(row: Any) -> str:  # noqa: ANN401 - a row as a named tuple
 
 
 def _state_in_words(text: str) -> str:
-    """Translate a text that `_state` returns."""
+    """Translate a text that `_state` returned."""
     if text.startswith("paused by error: "):
         return _("paused by error: {error}", error=text.removeprefix("paused by error: "))
     words = {
@@ -183,7 +182,7 @@ def _states(old: pd.DataFrame, new: pd.DataFrame) -> Iterator[_Difference]:
 
 
 def _state(status: Any, reason: Any, error: Any) -> Any:  # noqa: ANN401 - text or a missing value
-    """Return a status in words: a paused one says why."""
+    """Return a status in words, with the reason if it is paused."""
     if status != "paused" or pd.isna(reason):
         return status
     if reason == "error":
@@ -208,7 +207,7 @@ def _text(value: Any) -> str | None:  # noqa: ANN401 - any cell
     if isinstance(value, str):
         return value
     if hasattr(value, "tolist") or isinstance(value, list | tuple):
-        # Compact, as `export_csv` writes lists, so that a frame from a file compares equal.
+        # Compact, as `export_csv` writes lists, so that a frame from a file is equal.
         return json.dumps(list(value), ensure_ascii=False, separators=(",", ":"), default=str)
     if value is None or pd.isna(value):
         return None
@@ -218,7 +217,7 @@ def _text(value: Any) -> str | None:  # noqa: ANN401 - any cell
 
 
 def _events(text: str | None) -> list[str]:
-    """Return events as comparable texts; a text as content is one block of text, as the newest edition has it."""
+    """Return events as texts to compare; content that is a text becomes one block, as in the newest edition."""
     try:
         events = json.loads(text or "[]")
     except json.JSONDecodeError:
@@ -244,7 +243,7 @@ def _parts(name: str, before: str | None, after: str | None) -> Iterator[tuple[s
     for key in [*old, *(key for key in new if key not in old)]:
         one, other = old.get(key), new.get(key)
         if is_secret(key) and MASK in (one, other):
-            continue  # from a CSV file, which does not say what it was
+            continue  # from a CSV file, in which the value is masked
         is_given = not (_is_none(one) and _is_none(other)) or (key in old and key in new)
         if is_given and json.dumps(one, sort_keys=True) != json.dumps(other, sort_keys=True):
             if is_secret(key):

@@ -1,4 +1,4 @@
-"""Which groups are failing now and since when, and with which errors: by type, or by message without its ids."""
+"""Who is failing now, since when, and with which errors, by type or by message without its variable parts?"""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ _HEX = "[0-9a-fA-F]"
 _NOT_IN_PATHS = r"""[^ \t\r\n"'`<>(),;:|{}\[\]]"""
 _UNIT = "(ns|us|ms|s|m|h|d)"
 #: The variable parts of messages, in the order in which they are replaced. Python, Rust, RE2 and Java must read
-#: the patterns alike: ASCII classes, no look-around, no references; ``\b`` and ``\B`` are those of ASCII.
+#: the patterns in the same way: ASCII classes, no look-around, no references; ``\b`` and ``\B`` are ASCII too.
 _VARIABLE_PARTS = (
     (r'"[^"\n]*"', "<text>"),
     (r"`[^`\n]*`", "<text>"),
@@ -77,16 +77,15 @@ _VARIABLE_PARTS = (
 def failure_streaks(runs: IntoFrameT, by: str | Sequence[str] | None = "deployment_id") -> IntoFrameT:
     """Compute current and longest streaks of failures, and how long recoveries took.
 
-    Runs are ordered by ``triggered_at``, then ``created_at`` where the frame has it, then ``id``. Only
-    ``completed`` and ``failed`` runs count, ``completed`` ones also where that is assumed: all others (skipped,
-    cancelled, unfinished, of unknown status, or without a time) neither break nor extend a streak. An incident is
-    a streak of one or more failures: closed by the next success, open as long as there is none.
+    Runs are ordered by ``triggered_at``, then ``created_at`` if the frame has it, then ``id``. Only ``completed``
+    and ``failed`` runs count, ``completed`` ones even if that is assumed. All others (skipped, cancelled,
+    unfinished, of unknown status, or without a time) neither end nor extend a streak. An incident is a streak of
+    one or more failures. The next success closes it; until then it is open.
 
     Parameters
     ----------
     runs
-        A runs frame, of pandas or any engine that narwhals knows, except Dask, which cannot put a group in
-        order.
+        A runs frame, of pandas or any engine that narwhals knows, except Dask, which cannot sort within a group.
     by
         A column, a list of columns (the streak is then that of their runs together), or ``None`` for all runs.
         A missing key is a group of its own.
@@ -94,8 +93,8 @@ def failure_streaks(runs: IntoFrameT, by: str | Sequence[str] | None = "deployme
     Returns
     -------
     frame
-        One row a group, the longest current streak first, then the longest ever, then by key. On pandas the
-        keys are the index; on other engines they are the first columns, and what is lazy stays lazy. Names of
+        One row per group, the longest current streak first, then the longest ever, then by key. On pandas the
+        keys are the index; on other engines they are the first columns, and lazy frames stay lazy. Names of
         the ids in `by` come first, as in `run_failure_rates`. An empty frame gives no rows.
 
         ======================== ==================== =====================================================
@@ -105,9 +104,9 @@ def failure_streaks(runs: IntoFrameT, by: str | Sequence[str] | None = "deployme
         ``incidents``            Int64                closed incidents
         ``mttr_ms``              float64              mean time to recovery of the closed incidents, from the
                                                       ``triggered_at`` of the first failure to that of the
-                                                      next success (0 where that is another run of the same
-                                                      scheduled time); NaN (null) where none is closed
-        ``open_incidents``       Int64                1 where an incident is open, else 0; not in ``mttr_ms``
+                                                      next success (0 if that is another run of the same
+                                                      scheduled time); NaN (null) if none is closed
+        ``open_incidents``       Int64                1 if an incident is open, else 0; not in ``mttr_ms``
         ======================== ==================== =====================================================
 
     Raises
@@ -115,7 +114,7 @@ def failure_streaks(runs: IntoFrameT, by: str | Sequence[str] | None = "deployme
     NotImplementedError
         The frame is Dask's.
     ValueError
-        ``by`` makes no sense.
+        ``by`` is not valid.
     FrameTypeError
         Not a frame, or a column that has lost its dtype; the message says how to convert it.
     MissingColumnError
@@ -126,7 +125,7 @@ def failure_streaks(runs: IntoFrameT, by: str | Sequence[str] | None = "deployme
     DataQualityWarning
         A run's ``id`` is in a pandas frame more than once: each row counts.
     UnknownOutcomesWarning
-        The outcome of more than 5 % of the runs is not known; frames that are lazy are not read for this.
+        The outcome of more than 5 % of the runs is not known. Lazy frames are not read for this warning.
 
     Examples
     --------
@@ -155,7 +154,7 @@ def failure_streaks(runs: IntoFrameT, by: str | Sequence[str] | None = "deployme
         flag((nw.col("status") == "failed") & ~at.is_null()).alias("_failure"),
         flag((nw.col("status") == "completed") & ~at.is_null()).alias("_success"),
     )
-    # An interval is the failures since a success, and the next success.
+    # An interval has the failures after a success, and the next success.
     order_by = [name for name in ("triggered_at", "created_at", "id") if name in rows.collect_schema()]
     successes = nw.col("_success").cum_sum().over(*source.grouping, order_by=order_by)
     rows = rows.with_columns(successes.alias("_successes"))
@@ -191,21 +190,21 @@ def failure_streaks(runs: IntoFrameT, by: str | Sequence[str] | None = "deployme
 def error_breakdown(runs: IntoFrameT, by: str | Sequence[str] | None = None) -> IntoFrameT:
     """Count the error types of failed runs.
 
-    Only runs with status ``failed`` count, so that the counts add up to ``failed`` of `run_failure_rates`:
-    cancelled and skipped runs do not, whatever their error. A failed run without an error type has a row of its
-    own, with the type missing.
+    Only runs with status ``failed`` count, so that the counts add up to ``failed`` of `run_failure_rates`.
+    Cancelled and skipped runs do not count, whatever their error is. Failed runs without an error type have a row
+    of their own, with a missing type.
 
     Parameters
     ----------
     runs
         A runs frame, of pandas or any engine that narwhals knows.
     by
-        ``None`` for all runs together; or a column or a list of columns, to break each group down.
+        ``None`` for all runs together; or a column or a list of columns, to count the errors of each group.
 
     Returns
     -------
     frame
-        One row a group and error type; in order of the keys, then the most frequent first, then by type. On
+        One row per group and error type; in order of the keys, then the most frequent first, then by type. On
         pandas the keys and ``error_type`` are the index; on other engines they are the first columns, and what
         is lazy stays lazy. Names of the ids in `by` come first, as in `run_failure_rates`. Without failed runs
         there are no rows.
@@ -220,7 +219,7 @@ def error_breakdown(runs: IntoFrameT, by: str | Sequence[str] | None = None) -> 
     Raises
     ------
     ValueError
-        ``by`` makes no sense.
+        ``by`` is not valid.
     FrameTypeError
         Not a frame, or a column that has lost its dtype; the message says how to convert it.
     MissingColumnError
@@ -258,9 +257,9 @@ def error_breakdown(runs: IntoFrameT, by: str | Sequence[str] | None = None) -> 
 
 
 def error_groups(runs: IntoFrameT, by: str | Sequence[str] | None = None) -> IntoFrameT:
-    """Group the errors of failed runs by type and by message without its variable parts.
+    """Group the errors of failed runs by type, and by message without its variable parts.
 
-    In messages these parts are replaced: ``<text>`` (in quotation marks), ``<url>``, ``<path>``, ``<id>`` (UUIDs,
+    These parts of messages are replaced: ``<text>`` (in quotation marks), ``<url>``, ``<path>``, ``<id>`` (UUIDs,
     prefixed ids such as ``sess_0a1b``, long hexadecimal numbers, mixtures of letters and digits) and ``<number>``
     (also times, durations and addresses of machines). Only runs with status ``failed`` count, so that the counts
     add up to those of `error_breakdown`.
@@ -268,29 +267,30 @@ def error_groups(runs: IntoFrameT, by: str | Sequence[str] | None = None) -> Int
     Parameters
     ----------
     runs
-        A runs frame, of pandas or any engine that narwhals knows, except Dask, which cannot put a group in order.
+        A runs frame, of pandas or any engine that narwhals knows, except Dask, which cannot sort within a group.
     by
         ``None`` for all runs together; or a column or a list of columns, to group each group's errors.
 
     Returns
     -------
     frame
-        One row a group, error type and message; in order of the keys, then the most frequent first, then by type
+        One row per group, error type and message; in order of the keys, then the most frequent first, then by type
         and message. On pandas the keys, ``error_type`` and ``message`` are the index; on other engines they are
-        the first columns, and what is lazy stays lazy. A group by an id whose name column the frame has begins
-        with ``name``. A missing type or message is a group of its own. Without failed runs there are no rows.
+        the first columns, and lazy frames stay lazy. If `by` is an id and the frame has the column of its names,
+        the first column is ``name``. A missing type or message is a group of its own. Without failed runs there
+        are no rows.
 
         =================== ==================== =============================================================
         ``count``           Int64                failed runs with this error
         ``share``           float64              of all failed runs of the group; never 0
-        ``deployments``     Int64                of how many deployments
+        ``deployments``     Int64                the number of their deployments
         ``first_seen``      datetime64[us, UTC]  the earliest ``triggered_at``
         ``last_seen``       datetime64[us, UTC]  the latest
         ``is_new``          bool                 first seen in the last 7 days of the frame (up to the end of the
-                                                 newest run's minute), and the frame reaches back 14 days or
-                                                 more; False where it does not, as nothing can be said then
+                                                 newest run's minute), if the frame goes back 14 days or more;
+                                                 False if it does not, as nothing is known then
         ``example_run_id``  str                  the latest of these runs (then by ``id``)
-        ``example_message`` str                  its message as it is
+        ``example_message`` str                  its complete message
         =================== ==================== =============================================================
 
     Raises
@@ -298,7 +298,7 @@ def error_groups(runs: IntoFrameT, by: str | Sequence[str] | None = None) -> Int
     NotImplementedError
         The frame is Dask's.
     ValueError
-        ``by`` makes no sense.
+        ``by`` is not valid.
     FrameTypeError
         Not a frame, or a column that has lost its dtype; the message says how to convert it.
     MissingColumnError
@@ -343,7 +343,7 @@ def error_groups(runs: IntoFrameT, by: str | Sequence[str] | None = None) -> Int
         _last="_at",
         _deployment="deployment_id",
     )
-    # Deployments are counted by grouping twice, as not every engine counts distinct values in a group.
+    # Group twice to count deployments, since not every engine counts distinct values in a group.
     largest = nw.col("_last", "_age", "_reach", "example_run_id", "example_message").max()
     figures = nw.col("_first").min(), largest
     of_deployments = source.group(rows, *figures, sums=["count"], within=[*shown, "_deployment"])
@@ -361,7 +361,7 @@ def error_groups(runs: IntoFrameT, by: str | Sequence[str] | None = None) -> Int
 
 
 def _with_share(frame: nw.LazyFrame[Any], grouping: list[str]) -> nw.LazyFrame[Any]:
-    """Add each error's share of its group, and when its first and its last run were."""
+    """Add each error's share of its group, and the times of its first and last run."""
     all_ = nw.col("count").sum().over(*grouping).cast(nw.Float64)
     frame = frame.with_columns((nw.col("count") / all_).alias("share"))
     frame = add_column(frame, "first_seen", instant("UTC"), "_first")
@@ -390,7 +390,7 @@ def _template_polars(column: Any) -> Any:  # noqa: ANN401 an expression of Polar
 
 
 def _template_sql(call: str, *, escape: bool) -> str:
-    """Return nested calls; braces and quotes doubled, and backslashes too where SQL strings have escapes."""
+    """Return nested SQL calls; double braces and quotes, and backslashes too if SQL strings have escapes."""
     sql = "{}"
     for pattern, placeholder in _VARIABLE_PARTS:
         text = pattern.replace("\\", "\\\\") if escape else pattern

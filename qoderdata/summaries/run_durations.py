@@ -43,7 +43,8 @@ _UNUSUAL: dict[str, Any] = {
     "timeout_ms": "Int64",
 }
 _ENDED = ["completed", "failed", "cancelled"]
-#: The constants of Iglewicz and Hoaglin, with which both deviations estimate the standard one of normal data.
+#: The constants of Iglewicz and Hoaglin: with them, both deviations estimate the standard deviation of normal
+#: data.
 _OF_MEDIAN_DEVIATION, _OF_MEAN_DEVIATION = 0.6745, 1.253314
 _STUCK_MEDIANS = 10
 
@@ -61,7 +62,7 @@ def duration_regressions(
 
     The end is the latest ``triggered_at`` of the whole frame, so that an old frame gives the same result at any
     time. Recent is ``end - recent <= triggered_at <= end``; the baseline is the period of length `baseline`
-    before that, ``end - recent`` excluded. Only completed runs with a duration count, also where ``completed`` is
+    before that, without ``end - recent``. Only completed runs with a duration count, even if ``completed`` is
     assumed.
 
     Parameters
@@ -71,24 +72,25 @@ def duration_regressions(
     by
         A column, a list of columns, or ``None`` for all runs together.
     recent, baseline
-        Lengths of time with a unit, such as ``"3D"`` or a `datetime.timedelta`.
+        Lengths of time: text with a unit such as ``"3D"``, or a `datetime.timedelta`.
     min_runs
-        A group needs so many successes in each of the two, so that one slow run is no regression.
+        The least number of successes in each of the two periods, so that one slow run is no regression.
     min_change_ms
-        A median must have grown by so many milliseconds, so that noise is no regression.
+        The least increase of the median in milliseconds, so that noise is no regression.
 
     Returns
     -------
     frame
-        One row a group that got slower, the largest change first, then by key. On pandas the keys are the
-        index; on other engines they are the first columns, and what is lazy stays lazy. Names of the ids in `by`
-        come first, as in `run_failure_rates`. Nothing slower gives no rows.
+        One row per group that got slower, the largest change first, then by key. On pandas the keys are the
+        index; on other engines they are the first columns, and lazy frames stay lazy. Names of the ids in `by`
+        come first, as in `run_failure_rates`. If nothing got slower, there are no rows.
 
         ====================================== ========= =====================================================
-        ``recent_runs``, ``baseline_runs``     Int64     successes that were compared
+        ``recent_runs``, ``baseline_runs``     Int64     the number of successes
         ``recent_p50_ms``, ``baseline_p50_ms`` float64   their medians
-        ``change_ms``                          float64   the recent median less the baseline's
-        ``ratio``                              float64   the recent one by the baseline's; NaN (null) if that is 0
+        ``change_ms``                          float64   the recent median minus the baseline's
+        ``ratio``                              float64   the recent one divided by the baseline's; NaN (null) if
+                                                         that is 0
         ====================================== ========= =====================================================
 
     Raises
@@ -96,7 +98,7 @@ def duration_regressions(
     NotImplementedError
         The frame is Dask's.
     ValueError
-        A parameter makes no sense; the message names what is allowed.
+        A parameter is not valid; the message says what is allowed.
     FrameTypeError
         Not a frame, or a column that has lost its dtype; the message says how to convert it.
     MissingColumnError
@@ -157,24 +159,22 @@ def duration_regressions(
 def start_delays(runs: IntoFrameT) -> IntoFrameT:
     """Compute how late runs start, per deployment.
 
-    The delay reaches from ``trigger_scheduled_at`` where a run has it, else from ``triggered_at``, to
+    The delay is the time from ``trigger_scheduled_at`` (or ``triggered_at`` if a run does not have it) to
     ``started_at``. A run without ``started_at`` has no delay: it is left out, not counted as 0. Of the runs of one
-    deployment with the same ``trigger_scheduled_at`` only the first has one (by ``created_at``, then ``id``, where
-    `runs` has them, then ``started_at``): a retry is due when the attempt before it has failed.
+    deployment with the same ``trigger_scheduled_at``, only the first one has a delay (by ``created_at``, then
+    ``id``, if `runs` has them, then ``started_at``): a retry is due only after the attempt before it has failed.
 
     Parameters
     ----------
     runs
-        A runs frame, of pandas or any engine that narwhals knows, except Dask, which has no percentile of a
-        group.
+        A runs frame, of pandas or any engine that narwhals knows, except Dask, which has no percentiles of groups.
 
     Returns
     -------
     frame
-        One row a deployment, the largest 95th percentile first, missing last, then by ``deployment_id``: that
-        is the index on pandas and the first column on other engines, where what is lazy stays lazy. Where
-        `runs` has ``deployment_name`` (see `with_names`), the first column is ``name``. An empty frame gives no
-        rows.
+        One row per deployment, the largest 95th percentile first, missing last, then by ``deployment_id``. On
+        pandas that is the index; on other engines it is the first column, and lazy frames stay lazy. If `runs` has
+        ``deployment_name`` (see `with_names`), the first column is ``name``. An empty frame gives no rows.
 
         ==================================== ========= ======================================
         ``runs``                             Int64     runs with a delay
@@ -242,10 +242,10 @@ def unusual_runs(
     """Return the runs that took unusually long or short, ran past their timeout, or are stuck.
 
     Completed runs are compared with those of the same deployment by the modified z score of ``ln(duration_ms)``:
-    ``0.6745 (x - median) / MAD``, with the median absolute deviation, or, where that is 0,
-    ``(x - median) / (1.253314 MeanAD)``, with the mean absolute deviation from the median; none where that is 0
-    too. Iglewicz, B. and Hoaglin, D. (1993), "How to Detect and Handle Outliers", ASQC Quality Press. A duration
-    of 0 counts as 1 ms.
+    ``0.6745 (x - median) / MAD``, with the median absolute deviation. If that is 0, the score is ``(x - median) /
+    (1.253314 MeanAD)``, with the mean absolute deviation from the median; if that is 0 too, there is no score.
+    Iglewicz, B. and Hoaglin, D. (1993), "How to Detect and Handle Outliers", ASQC Quality Press. A duration of 0
+    counts as 1 ms.
 
     Parameters
     ----------
@@ -253,20 +253,20 @@ def unusual_runs(
         A runs frame, of pandas or any engine that narwhals knows, except Dask, which has no median of a group.
     df
         A deployments frame (pandas, or of the engine of `runs`), whose ``config_timeout_ms`` is the timeout; 0 or
-        missing: not known. ``None``: no timeout is known.
+        missing means unknown. ``None``: no timeout is known.
     now
-        The zone-aware time up to which an unfinished run has been running; ``None`` is the present.
+        The zone-aware time up to which unfinished runs have been running; ``None``: the time of the call.
     threshold
-        A run whose score is further from 0 is unusual; Iglewicz and Hoaglin recommend 3.5.
+        A run is unusual if its score is further from 0; Iglewicz and Hoaglin recommend 3.5.
     min_runs
-        So many completed runs with a duration a deployment needs for a median.
+        The least number of completed runs with a duration from which the median of a deployment is computed.
 
     Returns
     -------
     frame
-        One row a run and kind, the newest first (by ``triggered_at``), then by ``run_id`` and ``kind``. A
-        `pandas.RangeIndex` on pandas; what is lazy on other engines stays lazy. Begins with ``name`` where `runs`
-        has ``deployment_name``. Nothing unusual: no rows.
+        One row per run and kind, the newest first (by ``triggered_at``), then by ``run_id`` and ``kind``. A
+        `pandas.RangeIndex` on pandas; on other engines lazy frames stay lazy. If `runs` has ``deployment_name``,
+        the first column is ``name``. If nothing is unusual, there are no rows.
 
         ================= ==================== ===============================================================
         ``run_id``        str                  the run
@@ -274,16 +274,16 @@ def unusual_runs(
         ``kind``          str                  ``too_short`` or ``too_long`` (a completed run; see above);
                                                ``past_timeout`` (completed, failed or cancelled after more than
                                                its timeout); ``stuck`` (pending, running or waiting for longer
-                                               than its timeout, or, where that is not known, than 10 times the
-                                               median; never where there is no median either)
+                                               than its timeout or, if that is not known, than 10 times the
+                                               median; never if there is no median either)
         ``status``        str                  as in `runs`
         ``triggered_at``  datetime64[us, UTC]  as in `runs`
-        ``duration_ms``   Int64                how long it took; for a stuck one, from ``started_at``, else
-                                               ``triggered_at``, up to `now`
-        ``median_ms``     float64              of the deployment's completed runs; NaN (null) where there are
-                                               less than `min_runs`
+        ``duration_ms``   Int64                how long it took; of a stuck run, the time from ``started_at``,
+                                               else ``triggered_at``, to `now`
+        ``median_ms``     float64              of the deployment's completed runs; NaN (null) if there are fewer
+                                               than `min_runs`
         ``z_score``       float64              the modified z score; NaN (null) for runs that are not completed
-        ``timeout_ms``    Int64                the timeout, where it is known
+        ``timeout_ms``    Int64                the timeout, if it is known
         ================= ==================== ===============================================================
 
     Raises
@@ -291,7 +291,7 @@ def unusual_runs(
     NotImplementedError
         The frame is Dask's.
     ValueError
-        A parameter makes no sense; the message names what is allowed.
+        A parameter is not valid; the message says what is allowed.
     FrameTypeError
         Not a frame, or a column that has lost its dtype; the message says how to convert it.
     MissingColumnError
@@ -384,7 +384,7 @@ def _with_limits(source: Source[Any], df: Any, *, min_runs: int) -> nw.LazyFrame
     rows = _left_join(_left_join(rows, medians), deviations)
     rows = rows.with_columns(((nw.col("_ln") - nw.col("_middle")) / scale).alias("z_score"))
     if df is None:
-        # Missing in every row; pandas has no missing whole number to write.
+        # Missing in every row; pandas has no literal for a missing integer.
         return rows.with_columns(nw.when(nw.col("duration_ms").is_null()).then("duration_ms").alias("timeout_ms"))
     deployments = source.adopt(df, wanted=["id", "config_timeout_ms"], what="deployments")
     timeout = nw.col("config_timeout_ms").cast(nw.Int64)

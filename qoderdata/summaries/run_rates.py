@@ -1,4 +1,4 @@
-"""How often runs fail, in all and over time, counted by attempt or by scheduled occurrence."""
+"""How often do runs fail, in total and over time, counted by attempt or by scheduled occurrence?"""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _RATES = {
 }
 #: The columns that determine which attempt of an occurrence is the last one.
 _ATTEMPT_COLUMNS = ["id", "deployment_id", "status", "trigger_type", "attempt", "triggered_at"]
-#: Warn where a larger share of the runs has an unknown outcome, as `qoderdata.check` does.
+#: Warn if a larger share of the runs has an unknown outcome, as `qoderdata.check` does.
 DOUBTFUL = 0.05
 
 
@@ -37,11 +37,11 @@ def run_failure_rates(
     per: str = "attempt",
     confidence: float = 0.95,
 ) -> IntoFrameT:
-    """Compute how often runs fail: of those that were decided, the share that failed.
+    """Compute the failure rate of runs: the share of the decided runs that failed.
 
-    ``failed / (completed + failed)``: skipped, cancelled and unfinished runs, and runs whose status is not known,
-    decide nothing and are counted apart, so that
-    ``completed + failed + skipped + unfinished + unknown = runs``.
+    The rate is ``failed / (completed + failed)``. Skipped, cancelled and unfinished runs, and runs of unknown
+    status, are not decided and are counted separately, so that ``completed + failed + skipped + unfinished +
+    unknown = runs``.
 
     Parameters
     ----------
@@ -51,45 +51,45 @@ def run_failure_rates(
         A column, a list of columns, or ``None`` for all runs together. A missing key is a group of its own.
     freq
         Windows of time, by ``triggered_at``: a length of time with a unit, such as ``"15min"``, ``"1h"``,
-        ``"1D"``, ``"1W"``. Days and weeks (from Monday) are those of the wall clock in `tz`, so they
-        have 23 or 25 hours where clocks change, and several are counted from 1970; hours and minutes are
-        absolute, counted from each local midnight, and must fill a day evenly. ``None``: no windows.
+        ``"1D"``, ``"1W"``. Days and weeks (from Monday) are those of the wall clock in `tz`, so that a day has 23
+        or 25 hours when clocks change; windows of several days or weeks are counted from 1970. Hours and minutes
+        are real ones, counted from each local midnight, and must fill a day evenly. ``None``: no windows.
     tz
-        The IANA zone of the windows. Every engine knows the rules of zones from a list of its own; where a
-        government has changed them lately, an old engine cuts days at the old hour.
+        The IANA zone of the windows. Every engine has its own time zone data: after a change of the law, an old
+        engine begins days at the old hour.
     per
         ``"attempt"`` counts every run; ``"occurrence"`` counts a scheduled time once, by its last run (and in
-        the window of that run). Where a run has a ``trigger_scheduled_at``, the runs of one deployment with the
-        same one are one occurrence, and the one with the latest ``created_at`` (then ``triggered_at``, then
-        ``id``) counts. Other runs name no occurrence: a retry with attempt n is taken to continue the latest
-        earlier failed run of its deployment with attempt n - 1. Not on Dask.
+        the window of that run). Runs of one deployment with the same ``trigger_scheduled_at`` are one occurrence,
+        and the run with the latest ``created_at`` (then ``triggered_at``, then ``id``) counts. For runs without
+        ``trigger_scheduled_at``, a retry with attempt n is assumed to follow the latest earlier failed run of its
+        deployment with attempt n - 1. Not on Dask.
     confidence
-        How often intervals made this way hold the true rate.
+        The share of such intervals that contain the true rate.
 
     Returns
     -------
     frame
-        One row a group, worst first (by ``failure_rate``, then ``failed``, both descending, missing last, then
-        by key); with `freq` one row a group and window, in order of key and time. On pandas the keys are the
-        index, with ``window`` its last level; on other engines they are the first columns, and what is lazy
-        stays lazy. ``window`` is when it begins, zone-aware in `tz` (DuckDB and Spark keep no zone in the type
-        and show it in their session's, which is never changed). Every group has every window from the first
-        to the last run of the whole frame, empty ones with 0 runs and no rate; lazy frames, which are not read
-        here, have only windows with runs. Runs without a time have a missing window. Where `runs` has the names of
-        the ids in `by` (see `with_names`), the first column is ``name``; of several ids, ``deployment_name`` and
-        so on.
+        One row per group, worst first (by ``failure_rate``, then ``failed``, both descending, missing last, then
+        by key); with `freq` one row per group and window, in order of key and time. On pandas the keys are the
+        index, with ``window`` as its last level; on other engines they are the first columns, and lazy frames
+        stay lazy. ``window`` is the time at which the window begins, zone-aware in `tz` (DuckDB and Spark have no
+        zone in the type and show the time in the session's zone, which is never changed). Every group has every
+        window from the first to the last run of the whole frame, empty ones with 0 runs and no rate; lazy frames,
+        which are not read here, only have windows with runs. Runs without a time have a missing window. If `runs`
+        has the names of the id in `by` (see `with_names`), the first column is ``name``; with several ids,
+        ``deployment_name`` and so on.
 
         ========================================= ========= ================================================
-        ``runs``                                  Int64     all
-        ``completed``                             Int64     by status
-        ``assumed``                               Int64     of these, the ones whose session is known to have
-                                                            stopped but not how (``status_from`` is
-                                                            ``"session"``); 0 in a frame without that column
-        ``failed``                                Int64     by status
+        ``runs``                                  Int64     all runs
+        ``completed``                             Int64     runs with this status
+        ``assumed``                               Int64     completed runs whose session has stopped, without
+                                                            knowing how (``status_from`` is ``"session"``);
+                                                            0 in a frame without that column
+        ``failed``                                Int64     runs with this status
         ``skipped``                               Int64     skipped or cancelled
         ``unfinished``                            Int64     pending, running or waiting
         ``unknown``                               Int64     without a status, or with one not listed here
-        ``failure_rate``                          float64   NaN (null) where nothing was decided
+        ``failure_rate``                          float64   NaN (null) if nothing was decided
         ``ci_low``, ``ci_high``                   float64   Wilson score interval of the rate
         ``duration_p50_ms``, ``duration_p95_ms``  float64   of completed runs, linear between ranks
         ========================================= ========= ================================================
@@ -97,9 +97,9 @@ def run_failure_rates(
     Raises
     ------
     ValueError
-        A parameter makes no sense; the message names what is allowed. Or `freq` would make more than a million
-        windows, as a run of the year 1 does; the message names the first and the last time. Or a run is on a day
-        that the clock in `tz` shows before year 1 or after year 9999.
+        A parameter is not valid; the message says what is allowed. Or `freq` would give more than a million
+        windows, for example if a run is of the year 1; the message names the first and the last time. Or the day
+        of a run in `tz` is before year 1 or after year 9999.
     FrameTypeError
         Not a frame, or a column that has lost its dtype; the message says how to convert it.
     MissingColumnError
@@ -110,10 +110,10 @@ def run_failure_rates(
     Warns
     -----
     DataQualityWarning
-        A Dask frame, which has no percentiles: both durations are missing. Or a run's ``id`` is in a pandas frame
-        more than once: each row counts.
+        The frame is Dask's, which has no percentiles: both durations are missing. Or a run's ``id`` is in a pandas
+        frame more than once: each row counts.
     UnknownOutcomesWarning
-        The outcome of more than 5 % of the runs is not known; frames that are lazy are not read for this.
+        The outcome of more than 5 % of the runs is not known. Lazy frames are not read for this warning.
 
     Examples
     --------
@@ -169,20 +169,20 @@ def run_failure_rates(
 
 
 def count_outcomes(runs: nw.LazyFrame[Any]) -> dict[str, int]:
-    """Return the counts of all rows together, by the names that they have in `run_failure_rates`."""
+    """Return the counts of all rows together, by their column names in `run_failure_rates`."""
     sums = _with_flags(runs).select(nw.col(*_COUNTS).sum()).collect()
     return {name: int(sums[name].item() or 0) for name in _COUNTS}
 
 
 def outcomes_of(runs: Any) -> str | None:  # noqa: ANN401 a frame of any engine
-    """Return the `outcomes` that `load_runs` read the runs with; ``None`` where that is not known."""
+    """Return the `outcomes` with which `load_runs` read the runs; ``None`` if that is not known."""
     return getattr(runs, "attrs", {}).get("outcomes")
 
 
 def warn_of_unknown(
     counts: dict[str, int], outcomes: str | None, so: str = "rates are those of the other runs alone"
 ) -> None:
-    """Warn where the outcome of too many runs is not known; `so` says what follows from that."""
+    """Warn if the outcome of too many runs is not known; `so` says what follows from that."""
     runs, unknown, assumed = counts["runs"], counts["unknown"], counts["assumed"]
     if unknown > DOUBTFUL * runs:
         errors.warn(
@@ -223,7 +223,7 @@ def _last_runs(runs: nw.LazyFrame[Any]) -> nw.LazyFrame[Any]:
 
 
 def _last_attempts(runs: nw.LazyFrame[Any]) -> nw.LazyFrame[Any]:
-    """Leave out every run that a later attempt continues, where runs do not name their scheduled time.
+    """Leave out every run that was retried, for runs that do not name their scheduled time.
 
     A retry has the trigger ``retry`` or an attempt above 1; a missing attempt counts as 1, that of a retry as 2.
     """
@@ -235,8 +235,8 @@ def _last_attempts(runs: nw.LazyFrame[Any]) -> nw.LazyFrame[Any]:
     runs = runs.with_columns(
         nw.when(attempt > least).then(attempt).otherwise(least).cast(nw.Int64).alias("_attempt")
     )
-    # A failed run with attempt n and the retries with attempt n + 1 form one chain in order of time. A failed run
-    # that a retry follows is left out. A failed retry is in two chains: as a retry, and as a run that is retried.
+    # Failed runs with attempt n and retries with attempt n + 1 form one chain in order of time. A failed run that
+    # a retry follows is left out. A failed retry is in two chains: as a retry, and as a run that may be retried.
     failed = runs.filter(nw.col("_failed") == 1).with_columns(
         nw.col("_attempt").alias("_chain"), nw.lit(0).alias("_continues")
     )

@@ -1,4 +1,4 @@
-"""Label times by windows in a zone, such as days, and by their age before an end, on every dataframe engine."""
+"""Assign times to windows in a zone, such as days, and compute ages before an end, on every dataframe engine."""
 
 from __future__ import annotations
 
@@ -38,9 +38,9 @@ if TYPE_CHECKING:
 class Windows:
     """Windows that cover all time and never overlap.
 
-    Days and weeks are those of the wall clock, from midnight to midnight (weeks from Monday), so they have 23 or
-    25 hours where clocks change; several days or weeks are counted from 1970, so that a window does not depend on
-    the frame. Hours and minutes are absolute, counted from the start of each local day.
+    Days and weeks are those of the wall clock, from midnight to midnight (weeks from Monday), so that a day has 23
+    or 25 hours when clocks change. Windows of several days or weeks are counted from 1970, so that they do not
+    depend on the frame. Hours and minutes are real ones, counted from the start of each local day.
     """
 
     #: The length in microseconds.
@@ -61,9 +61,9 @@ class Windows:
         return self.zone != "UTC" and self.step >= DAY_MICROS
 
     def label(self, frame: nw.LazyFrame[Any]) -> nw.LazyFrame[Any]:
-        """Add the integer column ``window``, to group by; `begin` turns it into a time.
+        """Add the integer column ``window``, to group by; `begin` converts it to a time.
 
-        Raise `ValueError` for times at the ends of the calendar, where pandas has no wall clock.
+        Raise `ValueError` for times at the ends of the calendar, for which pandas has no wall clock.
         """
         at, origin = nw.col("_at"), nw.lit(window_origin(self.step))
         try:
@@ -78,7 +78,7 @@ class Windows:
         return frame.with_columns((at - (at - origin) % self.step).alias("window"))
 
     def begin(self, frame: nw.LazyFrame[Any]) -> nw.LazyFrame[Any]:
-        """Replace the labels by the instants at which the windows begin."""
+        """Replace the labels with the times at which the windows begin."""
         to_instant = [first_instant(self.zone)] if self._by_wall_clock else []
         for expr in (*to_instant, instant(self.zone)):
             frame = add_column(frame, "_begin", expr, "window").drop("window").rename({"_begin": "window"})
@@ -87,10 +87,10 @@ class Windows:
     def with_empty(
         self, grouped: nw.LazyFrame[Any], rows: nw.LazyFrame[Any], source: Source[Any], *, sums: Sequence[str]
     ) -> nw.LazyFrame[Any]:
-        """Return a row for every group and every window from that of the first of the `rows` to that of the last.
+        """Return a row for every group and every window from the first window of `rows` to the last.
 
-        The `sums` of new rows are 0, their other columns missing. They are added and grouped again, as a join
-        would lose groups without a key. Both frames are computed here.
+        In new rows the `sums` are 0 and the other columns are missing. The new rows are added and grouped again,
+        since a join would lose groups with a missing key. Both frames are computed here.
         """
         counted, label = grouped.collect(), nw.col("window")
         ends = rows.select(label.min().alias("first"), label.max().alias("last")).collect()
@@ -113,12 +113,12 @@ class Windows:
         )
 
     def between(self, first: int, last: int) -> list[int]:
-        """Return all labels from one to another, both included; raise where they are too many."""
+        """Return all labels from one to another, both included; raise `ValueError` if they are too many."""
         return [*list_windows(first, last, self.step, pandas_zone(self.zone), column=self.column).values()]
 
 
 def parse_micros(value: Span, *, name: str) -> int:
-    """Parse a length of time above 0, in microseconds."""
+    """Parse a length of time above 0; return microseconds."""
     length = parse_span(value, name=name)
     if length <= timedelta(0):
         raise ValueError(f"{name}={value!r} must be longer than nothing, such as '3D'")
@@ -128,7 +128,7 @@ def parse_micros(value: Span, *, name: str) -> int:
 def with_age(rows: nw.LazyFrame[Any], until: Instant | Span | None) -> nw.LazyFrame[Any]:
     """Add ``_age``, the microseconds from ``_at`` to `until`; it is above 0 for times before `until`.
 
-    Without `until` the end is that of the minute of the newest time in the whole frame.
+    Without `until`, measure to the end of the minute of the newest time in the whole frame.
     """
     at = nw.col("_at")
     if until is not None:
@@ -139,7 +139,7 @@ def with_age(rows: nw.LazyFrame[Any], until: Instant | Span | None) -> nw.LazyFr
 
 
 def local_midnight(time: pd.Timestamp, tz: str, *, days: int = 0) -> pd.Timestamp:
-    """Return the first instant of the local day of a time, or of the day so many days later.
+    """Return the first instant of the local day of a time, or of the day a number of days later.
 
     Examples
     --------

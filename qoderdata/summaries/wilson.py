@@ -11,7 +11,7 @@ from qoderdata.parsing import check_number
 
 
 def check_confidence(confidence: float) -> float:
-    """Return a confidence level, such as 0.95, as a float; raise `ValueError` where it is not between 0 and 1."""
+    """Return a confidence level, such as 0.95, as a float; raise `ValueError` if it is not between 0 and 1."""
     must = "lie between 0 and 1, such as 0.95"
     check_number(confidence, lambda level: 0 < level < 1, name="confidence", must=must)
     return float(confidence)
@@ -25,16 +25,16 @@ def add_rate(
     confidence: float,
     names: tuple[str, str, str] = ("failure_rate", "ci_low", "ci_high"),
 ) -> nw.LazyFrame[Any]:
-    """Add a rate of two integer columns and the bounds of its Wilson score interval; missing without a trial.
+    """Add a rate of two integer columns and the bounds of its Wilson score interval; missing if there is no trial.
 
     With k hits in n trials and z the two-sided normal quantile, the bounds are ``(2k + z^2 -+ z sqrt(z^2 + 4k(n -
     k)/n)) / (2(n + z^2))``: Wilson, E. B. (1927), "Probable inference, the law of succession, and statistical
-    inference", J. Am. Stat. Assoc. 22, 209-212. The bounds are exact at the ends: no hit, then ``ci_low`` is 0;
-    nothing but hits, then ``ci_high`` is 1.
+    inference", J. Am. Stat. Assoc. 22, 209-212. The bounds are exact at the ends: ``ci_low`` is 0 if there is no
+    hit, and ``ci_high`` is 1 if all trials are hits.
     """
     z = NormalDist().inv_cdf((1 + confidence) / 2)
-    # No trial is computed as no hit in one trial, since engines differ in the result of a division by zero, and
-    # pandas computes with what lies under a missing value.
+    # Without trials, compute the rate of no hit in one trial: engines differ in the result of a division by zero,
+    # and pandas computes with the values behind missing ones.
     some = (nw.col(trials) > 0).fill_null(value=False)
     frame = frame.with_columns(
         some.alias("_some"),
@@ -56,7 +56,7 @@ def add_rate(
 def add_change(
     frame: nw.LazyFrame[Any], first: tuple[str, str, str], second: tuple[str, str, str]
 ) -> nw.LazyFrame[Any]:
-    """Add ``change``, ``change_low`` and ``change_high``: by how much the first rate is above the second.
+    """Add ``change``, ``change_low`` and ``change_high``: the first rate minus the second, and its interval.
 
     The bounds are those of method 10 of Newcombe, R. G. (1998), "Interval estimation for the difference between
     independent proportions: comparison of eleven methods", Statistics in Medicine 17, 873-890: with rates p and
@@ -66,14 +66,14 @@ def add_change(
     Parameters
     ----------
     frame
-        One row a group.
+        One row per group.
     first, second
         Names of the columns of each rate, its lower and its upper bound, as `add_rate` adds them.
 
     Returns
     -------
     narwhals.LazyFrame
-        With three columns of 64-bit floats more; missing where a rate is.
+        `frame` with three more columns of 64-bit floats; missing if one of the rates is.
     """
     (p1, low1, high1), (p2, low2, high2) = ([nw.col(name) for name in names] for names in (first, second))
     down = ((p1 - low1) * (p1 - low1) + (high2 - p2) * (high2 - p2)).sqrt()

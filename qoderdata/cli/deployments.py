@@ -1,0 +1,85 @@
+"""``qoderdata deployments``: what is there, in which state, and when does it fire?"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import qoderdata as qd
+from qoderdata.cli import grouping, options
+from qoderdata.cli.output import MINOR, Output, TableColumn
+from qoderdata.cli.service import Service, service_options
+from qoderdata.formatting import MISSING
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+#: How far to look for the next trigger. Most deployments fire within the first length of time, so few are looked
+#: at again; the last one has a 29 February, whenever it begins before 2096.
+_HORIZONS = ("1D", "32D", "1462D")
+_PAUSED_BY_ERROR = "paused by error"
+#: Columns of lists and JSON text, which `qoderdata pull deployments --out` writes.
+_LONG = ["schedule_upcoming_runs_at", "vault_ids", "initial_events", "resources", "metadata", "extra"]
+
+
+@options.command("deployments", example="qoderdata deployments --by team")
+@grouping.by_option("deployments", "Show also, and sort by")
+@options.deployment_filters()
+@service_options
+@options.output_form(times="of the times shown")
+def deployments(by: tuple[str, ...], *, filters: dict[str, Any], service: Service, result: Output) -> None:
+    """Show which deployments there are, the newest first.
+
+    Those that are paused or archived, and those without a schedule, have no next trigger. All columns, such as
+    the prompts, are in what `qoderdata pull deployments --out FILE` writes.
+    """
+    found = service.deployments(filters)
+    groups = grouping.Groups(by, "deployments", service, deployments=found)
+    listed = groups.add_names(found).drop(columns=[name for name in _LONG if name not in groups.keys])
+    listed = listed.assign(state=_states(found), next_trigger_at=_next_triggers(found))
+    if by:
+        names = [_name_of(key, listed) for key in groups.keys]
+        listed = listed.sort_values(names, kind="stable", ignore_index=True)
+    columns = [
+        *(column for column in groups.columns(listed) if column.heading not in {"name", "id"}),
+        TableColumn("name", "name", readable=14),
+        TableColumn("deployment", "id", "id", optional=MINOR, follows_name=True),
+        TableColumn("state", "state", "fixed", optional=1, is_alert=lambda row: row.state == _PAUSED_BY_ERROR),
+        TableColumn("fires", _schedule, "prose", optional=2 if by else 0, readable=15),
+        TableColumn("next", "next_trigger_at", "time"),
+    ]
+    result.print_frame(listed, columns, empty=options.empty_table_text("there are no deployments", found, filters))
+
+
+def _name_of(key: str, frame: pd.DataFrame) -> str:
+    """Return the column with the names of what an id stands for, else the key itself."""
+    name = "name" if key == "id" else f"{key.removesuffix('_id')}_name"
+    return name if name in frame else key
+
+
+def _states(deployments: pd.DataFrame) -> pd.Series[str]:
+    """Return the status of each deployment, which also tells that the service paused it or that it is archived."""
+    is_by_error = deployments["status"].eq("paused") & deployments["paused_reason_type"].eq("error")
+    states = deployments["status"].mask(is_by_error.fillna(value=False), _PAUSED_BY_ERROR)
+    return states.mask(deployments["archived_at"].notna(), "archived")
+
+
+def _next_triggers(deployments: pd.DataFrame) -> pd.Series[pd.Timestamp]:
+    """Return the next trigger of each deployment, in their order; missing where there is none."""
+    import pandas as pd  # noqa: PLC0415 - slow to import
+
+    found, left = [], deployments
+    for horizon in _HORIZONS:
+        found.append(qd.next_triggers(left, horizon).groupby("deployment_id", observed=True)["trigger_at"].min())
+        left = left[~left["id"].isin(found[-1].index)]
+    by_id: pd.Series[pd.Timestamp] = pd.concat(found)
+    return by_id.reindex(deployments["id"]).reset_index(drop=True)
+
+
+def _schedule(row: Any) -> str:  # noqa: ANN401 - a row
+    """Return in words when a deployment fires; the cron text where it cannot be read."""
+    if not isinstance(row.schedule_expression, str):
+        return MISSING
+    try:
+        return qd.describe_schedule(row.schedule_expression, row.schedule_timezone)
+    except ValueError:
+        return row.schedule_expression
