@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import gc
 import http.server
+import json
 import os
 import signal
 import socket
@@ -17,7 +18,7 @@ import threading
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import parse_qsl, urlsplit
 
 import pytest
@@ -116,6 +117,23 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> FastClock:
     return fast
 
 
+@pytest.fixture
+def real_clock(monkeypatch: pytest.MonkeyPatch, clock: FastClock) -> None:
+    """Use the real clock for all clients that the test makes, as the timeouts of sockets do."""
+    del clock  # replaced
+    monkeypatch.setattr(retries, "SYSTEM", retries.SystemClock())
+
+
+@pytest.fixture
+def clean_memory() -> Iterator[None]:
+    """Remove all files in memory (``memory://``) at the end of the test."""
+    from fsspec.implementations.memory import MemoryFileSystem  # noqa: PLC0415 few tests need it
+
+    yield
+    MemoryFileSystem.store.clear()
+    MemoryFileSystem.pseudo_dirs[:] = [""]
+
+
 @pytest.fixture(scope="session", autouse=True)
 def no_fsync() -> Iterator[None]:
     """Replace `os.fsync` by a function that does nothing, for speed; processes that tests start keep it."""
@@ -171,6 +189,42 @@ def empty_cache(shared_account: None, monkeypatch: pytest.MonkeyPatch, tmp_path:
     monkeypatch.setenv("QODERDATA_CACHE_DIR", str(tmp_path / "cache"))
 
 
+class Printed(NamedTuple):
+    """What a command printed."""
+
+    out: str
+    err: str
+
+
+@dataclass(frozen=True)
+class Invoke:
+    """A function that runs the command `qoderdata` in this process."""
+
+    capsys: pytest.CaptureFixture[str]
+
+    def __call__(self, words: str, *more: str, code: int | None = 0) -> Printed:
+        """Run the command, check its exit code (``None``: any), and return what it printed.
+
+        `words` are split at spaces, `more` are not.
+        """
+        from qoderdata.cli import main  # noqa: PLC0415 few tests need it
+
+        self.capsys.readouterr()
+        result = main([*words.split(), *more])
+        assert code is None or result == code
+        return Printed(*self.capsys.readouterr())
+
+    def json(self, words: str, *more: str, code: int | None = 0) -> Any:  # noqa: ANN401 any JSON value
+        """Run the command with ``--json``, and return the value that it printed."""
+        return json.loads(self(words, *more, "--json", code=code).out)
+
+
+@pytest.fixture
+def invoke(capsys: pytest.CaptureFixture[str]) -> Invoke:
+    """Return a function that runs the command `qoderdata` in this process."""
+    return Invoke(capsys)
+
+
 @pytest.fixture(autouse=True)
 def join_background_threads(clock: FastClock, isolated_home: Path) -> Iterator[None]:
     """Wait for the threads of a load that stopped early: the next test may count requests."""
@@ -215,22 +269,22 @@ class Received:
 
 @dataclass
 class ScriptedService:
-    """A fake service on loopback with scripted responses: one for each request, the last one for all later ones.
+    """A fake service on loopback with given responses: one for each request, the last one for all later ones.
 
-    For invalid responses; valid ones come from the sandbox. A response is given as the bytes of the whole HTTP
-    response, or as a function that is called with the socket.
+    For invalid responses; valid ones come from the sandbox. A response is the bytes of the whole HTTP response, or
+    a function that is called with the socket.
     """
 
     base_url: str
-    script: list[bytes | Callable[[socket.socket], None]] = field(default_factory=list)
+    responses: list[bytes | Callable[[socket.socket], None]] = field(default_factory=list)
     requests: list[Received] = field(default_factory=list)
 
-    def play(self, *answers: bytes | Callable[[socket.socket], None]) -> None:
+    def respond_with(self, *responses: bytes | Callable[[socket.socket], None]) -> None:
         """Set the responses to the next requests."""
-        self.script[:] = answers
+        self.responses[:] = responses
 
     @staticmethod
-    def answer(status: int = 200, body: bytes = b"{}", **headers: str) -> bytes:
+    def response(status: int = 200, body: bytes = b"{}", **headers: str) -> bytes:
         """Return an HTTP response; ``_`` in the name of a header stands for ``-``."""
         given = {name.replace("_", "-"): value for name, value in headers.items()}
         lines = {"Content-Length": str(len(body)), "x-request-id": "req_scripted", **given}
@@ -258,13 +312,14 @@ def service() -> Iterator[ScriptedService]:
                         self.client_address[1],
                     )
                 )
-                answer = scripted.script.pop(0) if len(scripted.script) > 1 else scripted.script[0]
-            if callable(answer):
+                left = scripted.responses
+                response = left.pop(0) if len(left) > 1 else left[0]
+            if callable(response):
                 self.close_connection = True
                 with contextlib.suppress(OSError):
-                    answer(self.connection)
+                    response(self.connection)
             else:
-                self.wfile.write(answer)
+                self.wfile.write(response)
 
         def log_message(self, *_: object) -> None:
             """Log nothing."""
@@ -272,7 +327,7 @@ def service() -> Iterator[ScriptedService]:
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
         server.daemon_threads = True
         scripted = ScriptedService(f"http://127.0.0.1:{server.server_address[1]}/api/v1/cloud")
-        scripted.play(scripted.answer())
+        scripted.respond_with(scripted.response())
         thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
         thread.start()
         yield scripted

@@ -1,7 +1,8 @@
-"""Stores on disk with a few runs, for the tests of `qoderdata.store`."""
+"""Stores on disk with a few runs, and a base class of fake services, for tests of stores and of loads."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,24 @@ if TYPE_CHECKING:
 
 NOW = datetime(2026, 6, 15, tzinfo=UTC)
 BASE_URL = "https://service.test"
+
+
+@dataclass(kw_only=True)
+class FakeClient:
+    """The attributes of a client that loaders read, for fake services without HTTP."""
+
+    base_url: str = BASE_URL
+    workspace_id: str | None = None
+    account: str = "someone"
+    page_limit: int | None = 100
+    max_pages: int = 1_000_000
+
+    @property
+    def identity(self) -> dict[str, str | None]:
+        return {"base_url": self.base_url, "workspace_id": self.workspace_id, "account": self.account}
+
+    def mask(self, text: str) -> str:
+        return text
 
 
 def make_store(folder: Folder | Path, table: StoredTable = RUNS_TABLE, *, account: str = "someone") -> TableStore:

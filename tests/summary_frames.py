@@ -15,6 +15,15 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 
+#: Two columns of a SQL query, from its columns `n`, `p` and `z`.
+WILSON_SQL = """
+    (p + z * z / (2 * n) - z * sqrt(p * (1 - p) / n + z * z / (4 * n * n))) / (1 + z * z / n) AS ci_low,
+    (p + z * z / (2 * n) + z * sqrt(p * (1 - p) / n + z * z / (4 * n * n))) / (1 + z * z / n) AS ci_high
+"""
+#: The normal quantile of a 95 % interval, as printed in tables.
+Z_SQL = "1.959963984540054 AS z"
+
+
 def runs_frame(rows: Iterable[dict[str, Any]]) -> pd.DataFrame:
     """Build a runs frame whose ids are in the order of the rows."""
     runs = [{"id": f"drun_{i:04}", "deployment_id": "dep_1", **row} for i, row in enumerate(rows)]

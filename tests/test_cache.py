@@ -10,6 +10,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from unittest.mock import Mock
 
 import duckdb
 import pandas as pd
@@ -27,7 +28,7 @@ from qoderdata.files import Folder
 from qoderdata.schema import DEPLOYMENTS, RUNS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
 FETCHED_AT = datetime(2026, 6, 15, 1, 30, 20, 123456, tzinfo=UTC)
 NAME = "deployments-0123456789abcdef01234567.parquet"
@@ -48,11 +49,10 @@ def answer() -> cache.CachedTable:
 
 
 @pytest.fixture(params=["local", "url"])
-def folder(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Folder]:
+def folder(request: pytest.FixtureRequest, tmp_path: Path, clean_memory: None) -> Folder:
     """Return a folder that does not exist yet."""
-    yield Folder(tmp_path / "cache" / "queries" if request.param == "local" else "memory://cache/queries")
-    MemoryFileSystem.store.clear()
-    MemoryFileSystem.pseudo_dirs[:] = [""]
+    del clean_memory  # needed only for its effect
+    return Folder(tmp_path / "cache" / "queries" if request.param == "local" else "memory://cache/queries")
 
 
 @pytest.fixture
@@ -324,20 +324,7 @@ def test_file_in_place_of_the_folder_causes_one_warning(
     assert (tmp_path / "file").read_text() == "the user's own"
 
 
-def raise_error(error: BaseException) -> Callable[..., Any]:
-    def fail(*_: object, **__: object) -> None:
-        raise error
-
-    return fail
-
-
-WRITE_STEPS = [
-    (os, "open"),
-    (os, "fsync"),
-    (Path, "replace"),
-    (pa, "OSFile"),
-    (pq, "ParquetWriter"),
-]
+WRITE_STEPS = [(os, "open"), (os, "fsync"), (Path, "replace"), (pa, "OSFile"), (pq, "ParquetWriter")]
 
 
 @pytest.mark.parametrize("step", WRITE_STEPS, ids=lambda step: step[1])
@@ -361,7 +348,7 @@ def test_failed_write_warns_and_leaves_the_old_file(
     error: Exception,
 ) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr(*step, raise_error(error))
+        patch.setattr(*step, Mock(side_effect=error))
         with pytest.warns(CacheWarning, match="the answer was not cached.* to a folder that can be written$"):
             cache.write(local_folder, NAME, cache.CachedTable(DEPLOYMENTS.arrow.empty_table(), FETCHED_AT))
     assert [path.name for path in path_of(local_folder).parent.iterdir()] == [NAME]
@@ -379,7 +366,7 @@ def test_interrupted_write_leaves_the_old_file(
     interruption: type[BaseException],
 ) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr(*step, raise_error(interruption()))
+        patch.setattr(*step, Mock(side_effect=interruption()))
         with pytest.raises(interruption):
             cache.write(local_folder, NAME, cache.CachedTable(DEPLOYMENTS.arrow.empty_table(), FETCHED_AT))
     assert [path.name for path in path_of(local_folder).parent.iterdir()] == [NAME]
@@ -396,7 +383,7 @@ def test_custom_exception_of_an_object_store_causes_a_warning(
     folder = Folder("memory://odd/queries")
     cache.write(folder, NAME, answer)
     for method in ("_open", "cat_file", "pipe_file"):
-        monkeypatch.setattr(MemoryFileSystem, method, raise_error(ObjectStoreError("no credentials")))
+        monkeypatch.setattr(MemoryFileSystem, method, Mock(side_effect=ObjectStoreError("no credentials")))
     with pytest.warns(CacheWarning, match=r"cannot be written \(.*no credentials\)"):
         cache.write(folder, NAME, answer)
     with pytest.warns(CacheWarning, match="counts as absent: .*no credentials"):

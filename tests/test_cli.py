@@ -20,7 +20,7 @@ import pandas as pd
 import pytest
 
 import qoderdata as qd
-from qoderdata.cli import commands, main
+from qoderdata.cli import commands
 from qoderdata.cli.options import Command
 from qoderdata.formatting import counted
 from qoderdata.formatting import display_width as width
@@ -29,7 +29,7 @@ from qoderdata.sandbox import Sandbox
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from conftest import ScriptedService
+    from conftest import Invoke, ScriptedService
 
 # The result must not depend on the fonts of the machine.
 pytestmark = [pytest.mark.filterwarnings("ignore:no installed font"), pytest.mark.usefixtures("shared_account")]
@@ -80,9 +80,8 @@ def test_list_of_commands() -> None:
 
 
 @pytest.mark.parametrize("words", LEAF_COMMANDS, ids=" ".join)
-def test_help_ends_with_an_example_that_parses(words: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
-    assert main([*words, "--help"]) == 0
-    text = capsys.readouterr().out
+def test_help_ends_with_an_example_that_parses(words: tuple[str, ...], invoke: Invoke) -> None:
+    text = invoke(*words, "--help").out
     found = re.search(r"^Example:\n  (qoderdata .*)\n\Z", text, re.MULTILINE)
     assert found is not None, text
     example = shlex.split(found[1])[1:]
@@ -97,10 +96,9 @@ def test_help_ends_with_an_example_that_parses(words: tuple[str, ...], capsys: p
     [words for words in LEAF_COMMANDS if words not in {("demo",), ("sandbox",), ("events",)}],
     ids=" ".join,
 )
-def test_example_of_the_help_runs(words: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
+def test_example_of_the_help_runs(words: tuple[str, ...], invoke: Invoke) -> None:
     found_something = words == ("check",)  # the sandbox has deployments that fail
-    assert main(shlex.split(LEAF_COMMANDS[words].example)[1:]) == int(found_something)
-    assert capsys.readouterr().out
+    assert invoke(*shlex.split(LEAF_COMMANDS[words].example)[1:], code=int(found_something)).out
 
 
 def test_commands_in_the_readmes_parse() -> None:
@@ -117,9 +115,8 @@ def test_commands_in_the_readmes_parse() -> None:
             parse(shlex.split(line)[1:])
 
 
-def test_help_lists_all_exit_codes(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["--help"]) == 0
-    text = capsys.readouterr().out
+def test_help_lists_all_exit_codes(invoke: Invoke) -> None:
+    text = invoke("--help").out
     codes = {int(code) for code in re.findall(r"^  (\d+)  ", text, re.MULTILINE)}
     assert codes == {0, 1, 2, 3, 4, 5, 130}
     assert "qoderdata demo" in text
@@ -183,36 +180,33 @@ def test_sandbox_serves_until_a_signal_ends_it(ending: signal.Signals, sandbox: 
     assert all(re.fullmatch(r"# [^'\"`$]+\n", comment) for comment in comments)
 
 
-def test_port_in_use_is_an_error_message(sandbox: Sandbox, capsys: pytest.CaptureFixture[str]) -> None:
+def test_port_in_use_is_an_error_message(sandbox: Sandbox, invoke: Invoke) -> None:
     port = sandbox.base_url.rpartition(":")[2].partition("/")[0]
-    assert main(["sandbox", "--deployments", "1", "--port", port]) == 2
     message = (
         f"qoderdata: cannot listen on --port {port}: Address already in use; see `qoderdata sandbox --help`\n"
     )
-    assert capsys.readouterr() == ("", message)
+    assert invoke("sandbox --deployments 1 --port", port, code=2) == ("", message)
 
 
-def test_failures_json_and_csv_equal_failure_rates(capsys: pytest.CaptureFixture[str]) -> None:
+def test_failures_json_and_csv_equal_failure_rates(invoke: Invoke) -> None:
     expected = qd.failure_rates(qd.load_deployments()).query("total_runs >= 1").reset_index()
-    assert main(["failures", "--json"]) == 0
-    rows = json.loads(capsys.readouterr().out)
+    rows = invoke.json("failures")
     assert [row["id"] for row in rows] == expected["id"].to_list()
     assert [row["failure_rate"] for row in rows] == pytest.approx(expected["failure_rate"].to_list(), abs=1e-14)
-    assert main(["failures", "--csv"]) == 0
-    lines = list(csv.DictReader(io.StringIO(capsys.readouterr().out)))
+    lines = list(csv.DictReader(io.StringIO(invoke("failures --csv").out)))
     assert [line["id"] for line in lines] == expected["id"].to_list()
     assert [int(line["total_runs"]) for line in lines] == expected["total_runs"].to_list()
 
 
 @pytest.mark.usefixtures("empty_cache")
-def test_refresh_all_pulls_all_pages_again(sandbox: Sandbox) -> None:
+def test_refresh_all_pulls_all_pages_again(sandbox: Sandbox, invoke: Invoke) -> None:
     def count_list_requests() -> int:
         return sum(request.path.endswith("/deployment_runs") for request in sandbox.requests)
 
     costs = []
     for option in ([], ["--refresh"], ["--refresh-all"], []):
         before = count_list_requests()
-        assert main(["pull", "runs", "--out", "runs.csv", *option]) == 0
+        invoke("pull runs --out runs.csv", *option)
         costs.append(count_list_requests() - before)
     first, refreshed, again, last = costs
     assert again >= first - 1 > refreshed >= 1
@@ -221,65 +215,47 @@ def test_refresh_all_pulls_all_pages_again(sandbox: Sandbox) -> None:
 
 @ALLOW_NO_RUNS_WARNING
 @pytest.mark.usefixtures("empty_cache")
-def test_run_duration_of_2_to_the_62_ms_causes_no_failure(capsys: pytest.CaptureFixture[str]) -> None:
+def test_run_duration_of_2_to_the_62_ms_causes_no_failure(invoke: Invoke) -> None:
     """An exception must not end the command with exit code 1, which means that a rate is too high."""
     with Sandbox(deployments=3, seed=7, runs=9) as small:
         small.rewrite(small.runs[4] | {"status": "completed", "duration_ms": 2**62})
         for words in ("runs --fail-over 1", "report x.html --runs", "unusual", "compare"):
-            assert main([*words.split(), "--base-url", small.base_url]) == 0, words
-    assert "Traceback" not in capsys.readouterr().err
+            assert "Traceback" not in invoke(words, "--base-url", small.base_url).err
 
 
 @pytest.mark.usefixtures("empty_cache")
-def test_pull_writes_parquet_and_csv_and_prints_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["pull", "deployments", "--include-archived", "--out", "d.parquet", "--json"]) == 0
-    facts = json.loads(capsys.readouterr().out)
+def test_pull_writes_parquet_and_csv_and_prints_json(tmp_path: Path, invoke: Invoke) -> None:
+    facts = invoke.json("pull deployments --include-archived --out d.parquet")
     assert (facts["rows"], facts["out"], facts["from_cache"]) == (60, "d.parquet", False)
     pd.testing.assert_frame_equal(
         pd.read_parquet(tmp_path / "d.parquet"), qd.load_deployments(include_archived=True)
     )
-    assert main(["pull", "runs", "--out", "runs.csv"]) == 0
+    invoke("pull runs --out runs.csv")
     with (tmp_path / "runs.csv").open(encoding="utf-8", newline="") as lines:
         assert len(list(csv.DictReader(lines))) == len(qd.load_runs())
 
 
-def test_pull_sends_filters_to_the_service(capsys: pytest.CaptureFixture[str]) -> None:
-    assert (
-        main(["pull", "deployments", "--status", "paused", "--created-since", "2026-01-01T00:00Z", "--json"]) == 0
-    )
-    facts = json.loads(capsys.readouterr().out)
+def test_pull_sends_filters_to_the_service(invoke: Invoke) -> None:
+    facts = invoke.json("pull deployments --status paused --created-since 2026-01-01T00:00Z")
     assert facts["rows"] == len(qd.load_deployments(status="paused", created_since="2026-01-01T00:00Z")) > 0
 
 
-def test_missed_lists_exactly_the_triggers_left_out(capsys: pytest.CaptureFixture[str]) -> None:
+def test_missed_lists_exactly_the_triggers_left_out(invoke: Invoke) -> None:
     with Sandbox(deployments=60, seed=7, left_out=4) as served:
-        options = [
-            "--base-url",
-            served.base_url,
-            "--since",
-            "2026-01-01T00:00Z",
-            "--until",
-            "2026-06-15T00:00Z",
-            "--json",
-        ]
-        assert main(["missed", *options]) == 0
-        rows = json.loads(capsys.readouterr().out)
+        window = "--since 2026-01-01T00:00Z --until 2026-06-15T00:00Z"
+        rows = invoke.json(f"missed {window} --base-url", served.base_url)
         expected = {(key, pd.Timestamp(at)) for key, at in served.left_out}
     assert {
         (row["deployment_id"], pd.Timestamp(row["scheduled_at"])) for row in rows if row["certain"]
     } == expected
 
 
-@pytest.mark.parametrize(
-    ("fault", "code"),
-    [("401", 3), ("403", 4), ("404", 4), ("400", 4), ("redirect", 4)],
-)
+@pytest.mark.parametrize(("fault", "code"), [("401", 3), ("403", 4), ("404", 4), ("400", 4), ("redirect", 4)])
 def test_service_error_prints_one_line_and_returns_its_exit_code(
-    fault: str, code: int, sandbox: Sandbox, capsys: pytest.CaptureFixture[str]
+    fault: str, code: int, sandbox: Sandbox, invoke: Invoke
 ) -> None:
     sandbox.misbehave(fault)
-    assert main(["pull", "deployments", "--refresh"]) == code
-    captured = capsys.readouterr()
+    captured = invoke("pull deployments --refresh", code=code)
     assert captured.out == ""
     assert re.fullmatch(r"qoderdata: .+\n", captured.err)
     assert sandbox.pat not in captured.err
@@ -287,25 +263,20 @@ def test_service_error_prints_one_line_and_returns_its_exit_code(
 
 @pytest.mark.usefixtures("empty_cache")
 @pytest.mark.parametrize(
-    ("environment", "arguments", "code"),
+    ("environment", "words", "code"),
     [
-        ({TOKEN_VARIABLE: ""}, ["failures"], 3),
-        ({URL_VARIABLE: "http://127.0.0.1:9"}, ["failures"], 5),
-        ({URL_VARIABLE: "http://example.com"}, ["failures"], 2),
-        ({}, ["triggers", "--tz", "Mars/Base"], 2),
+        ({TOKEN_VARIABLE: ""}, "failures", 3),
+        ({URL_VARIABLE: "http://127.0.0.1:9"}, "failures", 5),
+        ({URL_VARIABLE: "http://example.com"}, "failures", 2),
+        ({}, "triggers --tz Mars/Base", 2),
     ],
 )
 def test_local_error_prints_one_line_and_returns_its_exit_code(
-    environment: dict[str, str],
-    arguments: list[str],
-    code: int,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    environment: dict[str, str], words: str, code: int, monkeypatch: pytest.MonkeyPatch, invoke: Invoke
 ) -> None:
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
-    assert main(arguments) == code
-    captured = capsys.readouterr()
+    captured = invoke(words, code=code)
     assert captured.out == ""
     assert re.fullmatch(r"qoderdata: .+\n", captured.err)
 
@@ -361,11 +332,8 @@ def test_local_error_prints_one_line_and_returns_its_exit_code(
         ("failures --by agent --by agent_id", "--by agent --by agent_id: two of them are the same"),
     ],
 )
-def test_invalid_command_line_prints_one_line_and_returns_2(
-    words: str, message: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert main(words.split()) == 2
-    captured = capsys.readouterr()
+def test_invalid_command_line_prints_one_line_and_returns_2(words: str, message: str, invoke: Invoke) -> None:
+    captured = invoke(words, code=2)
     assert captured.out == ""
     assert re.fullmatch(r"qoderdata: .+(; see|\?\)? See) `qoderdata.* --help`\n", captured.err)
     assert message in captured.err
@@ -382,69 +350,59 @@ def test_invalid_command_line_prints_one_line_and_returns_2(
     ],
 )  # fmt: skip
 def test_invalid_value_is_refused_before_any_request(
-    words: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    words: str, monkeypatch: pytest.MonkeyPatch, invoke: Invoke
 ) -> None:
     monkeypatch.delenv(TOKEN_VARIABLE)
-    assert main(words.split()) == 2
-    assert "no access token" not in capsys.readouterr().err
+    assert "no access token" not in invoke(words, code=2).err
 
 
 @pytest.mark.parametrize("words", ["runs --freq 1M", "triggers --load MS", "forecast --horizon 1Y"])
-def test_month_or_year_as_a_length_is_refused_without_advice_for_python(
-    words: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert main(words.split()) == 2
-    assert capsys.readouterr().err.endswith("have no fixed length; write days, like '30D'\n")
+def test_month_or_year_as_a_length_is_refused_without_advice_for_python(words: str, invoke: Invoke) -> None:
+    assert invoke(words, code=2).err.endswith("have no fixed length; write days, like '30D'\n")
 
 
 @pytest.mark.parametrize("words", ["report r.html", "export failures f.csv", "pull runs --out r.parquet"])
 def test_folder_without_permission_is_refused_before_any_request(
-    words: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    words: str, monkeypatch: pytest.MonkeyPatch, invoke: Invoke
 ) -> None:
     monkeypatch.delenv(TOKEN_VARIABLE)
     monkeypatch.setattr(os, "access", lambda *_: False)
-    assert main(words.split()) == 2
-    assert "no file can be written to the folder" in capsys.readouterr().err
+    assert "no file can be written to the folder" in invoke(words, code=2).err
 
 
-def test_report_to_a_device_ignores_folder_permissions(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_report_to_a_device_ignores_folder_permissions(monkeypatch: pytest.MonkeyPatch, invoke: Invoke) -> None:
     monkeypatch.setattr(os, "access", lambda *_: False)
-    assert main(["report", os.devnull]) == 0
+    invoke("report", os.devnull)
 
 
-def test_file_suffix_is_case_insensitive(capsys: pytest.CaptureFixture[str]) -> None:
+def test_file_suffix_is_case_insensitive(invoke: Invoke) -> None:
     for name in ("L.CSV", "L.Parquet", "l.csv", "l.parquet"):
-        assert main(["export", "lints", name]) == 0
+        assert invoke("export lints", name).err == ""
     assert Path("L.CSV").read_bytes() == Path("l.csv").read_bytes()
     pd.testing.assert_frame_equal(pd.read_parquet("L.Parquet"), pd.read_parquet("l.parquet"))
-    assert capsys.readouterr().err == ""
 
 
-def test_invalid_report_name_gives_the_message_of_write_report(capsys: pytest.CaptureFixture[str]) -> None:
+def test_invalid_report_name_gives_the_message_of_write_report(invoke: Invoke) -> None:
     nothing = qd.flatten_deployments([])
     with pytest.raises(ValueError, match="a report is an HTML page") as error:
         qd.write_report(nothing, "r.pdf")
-    assert main(["report", "r.pdf"]) == 2
-    assert capsys.readouterr().err == f"qoderdata: {error.value}\n"
+    assert invoke("report r.pdf", code=2).err == f"qoderdata: {error.value}\n"
 
 
-@pytest.mark.parametrize("words", [[], ["pull"]])
-def test_group_without_a_command_shows_its_help(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(words) == 2
-    assert "Commands:" in capsys.readouterr().err
+@pytest.mark.parametrize("words", ["", "pull"])
+def test_group_without_a_command_shows_its_help(words: str, invoke: Invoke) -> None:
+    assert "Commands:" in invoke(words, code=2).err
 
 
-def test_by_given_twice_groups_by_both_columns(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["failures", "--by", "status", "--by", "agent_id", "--json"]) == 0
+def test_by_given_twice_groups_by_both_columns(invoke: Invoke) -> None:
+    rows = invoke.json("failures --by status --by agent_id")
     expected = qd.failure_rates(qd.load_deployments(), by=["status", "agent_id"]).query("total_runs >= 1")
-    rows = json.loads(capsys.readouterr().out)
     assert [(row["status"], row["agent_id"]) for row in rows] == expected.index.to_list()
 
 
 @pytest.mark.parametrize("form", ["--csv", "--json", "--markdown"])
-def test_top_limits_the_rows_in_every_output_format(form: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["failures", "--top", "3", form]) == 0
-    text = capsys.readouterr().out
+def test_top_limits_the_rows_in_every_output_format(form: str, invoke: Invoke) -> None:
+    text = invoke("failures --top 3", form).out
     rows = {
         "--csv": lambda: len(list(csv.DictReader(io.StringIO(text)))),
         "--json": lambda: len(json.loads(text)),
@@ -453,39 +411,29 @@ def test_top_limits_the_rows_in_every_output_format(form: str, capsys: pytest.Ca
     assert rows[form]() == 3
 
 
-def test_times_are_in_the_zone_of_tz_in_every_output_format(capsys: pytest.CaptureFixture[str]) -> None:
-    arguments = ["runs", "--errors", "--since", "all", "--tz", "Asia/Shanghai"]
-    assert main([*arguments, "--top", "1"]) == 0
-    text = capsys.readouterr().out
-    assert main([*arguments, "--csv", "--top", "1"]) == 0
-    line = next(csv.DictReader(io.StringIO(capsys.readouterr().out)))
+def test_times_are_in_the_zone_of_tz_in_every_output_format(invoke: Invoke) -> None:
+    words = "runs --errors --since all --tz Asia/Shanghai --top 1"
+    text = invoke(words).out
+    line = next(csv.DictReader(io.StringIO(invoke(words, "--csv").out)))
     breakdown = qd.error_breakdown(qd.load_runs())
     expected = breakdown["first_seen"].iloc[0].tz_convert("Asia/Shanghai")
     assert pd.Timestamp(line["first_seen"]).isoformat() == expected.isoformat()
     assert f"{expected:%Y-%m-%d %H:%M} +08:00" in text
     assert "CST" not in text
-    assert main([*arguments, "--json", "--top", "1"]) == 0
-    row = json.loads(capsys.readouterr().out)[0]
+    (row,) = invoke.json(words)
     assert row["first_seen"] == expected.isoformat(timespec="microseconds")
 
 
-def test_first_seen_heading_mentions_the_window(capsys: pytest.CaptureFixture[str]) -> None:
-    heading = {}
-    for since in ("all", "2026-05-01T00:00Z"):
-        assert main(["runs", "--errors", "--since", since]) == 0
-        heading[since] = capsys.readouterr().out.splitlines()[0]
-    assert "first seen in this window" in heading["2026-05-01T00:00Z"]
-    assert "first seen  " in heading["all"]
+def test_first_seen_heading_mentions_the_window(invoke: Invoke) -> None:
+    since_may = invoke("runs --errors --since 2026-05-01T00:00Z").out.splitlines()[0]
+    assert "first seen in this window" in since_may
+    assert "first seen  " in invoke("runs --errors --since all").out.splitlines()[0]
 
 
-@pytest.mark.parametrize("words", [["--verbose", "pull", "deployments"], ["pull", "deployments", "--verbose"]])
-def test_verbose_is_accepted_before_and_after_the_command(
-    words: list[str], capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert main([*words, "--refresh"]) == 0
-    assert re.search(r"^deployments: .* rows in", capsys.readouterr().err, re.MULTILINE)
-    assert main(["pull", "deployments", "--refresh"]) == 0
-    assert capsys.readouterr().err == ""
+@pytest.mark.parametrize("words", ["--verbose pull deployments", "pull deployments --verbose"])
+def test_verbose_is_accepted_before_and_after_the_command(words: str, invoke: Invoke) -> None:
+    assert re.search(r"^deployments: .* rows in", invoke(words, "--refresh").err, re.MULTILINE)
+    assert invoke("pull deployments --refresh").err == ""
 
 
 @ALLOW_NO_RUNS_WARNING
@@ -493,16 +441,16 @@ def test_verbose_is_accepted_before_and_after_the_command(
     "words", ["runs --since 1min", "missed --since 1h", "report r.html --runs", "pull runs --since 1h"]
 )
 def test_period_without_runs_prints_the_time_of_the_newest_run(
-    words: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    words: str, monkeypatch: pytest.MonkeyPatch, invoke: Invoke
 ) -> None:
     monkeypatch.setattr(qd, "write_report", lambda *_, **__: None)
-    assert main(words.split()) == 0
+    message = invoke(words).err
     newest = qd.load_runs()["triggered_at"].max()
-    assert f"the newest was triggered at {newest:%Y-%m-%d %H:%M} UTC\n" in capsys.readouterr().err
+    assert f"the newest was triggered at {newest:%Y-%m-%d %H:%M} UTC\n" in message
 
 
 def test_columns_of_assumed_and_unknown_runs_appear_only_if_present(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    monkeypatch: pytest.MonkeyPatch, invoke: Invoke
 ) -> None:
     runs = qd.load_runs()
     completed = runs.index[runs["status"] == "completed"]
@@ -512,8 +460,7 @@ def test_columns_of_assumed_and_unknown_runs_appear_only_if_present(
     mixed.loc[completed[7:10], ["status", "status_from"]] = None
     for frame, is_shown in ((plain, False), (mixed, True)):
         monkeypatch.setattr(qd, "load_runs", lambda frame=frame, **_: frame)
-        assert main(["runs"]) == 0
-        text = capsys.readouterr().out
+        text = invoke("runs").out
         assert ("assumed completed" in text) is is_shown
         assert ("outcome unknown" in text) is is_shown
         if is_shown:
@@ -522,27 +469,23 @@ def test_columns_of_assumed_and_unknown_runs_appear_only_if_present(
             assert (cells["assumed completed"], cells["outcome unknown"]) == ("7", "3")
 
 
-def test_missing_counters_are_counted_from_runs(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_missing_counters_are_counted_from_runs(monkeypatch: pytest.MonkeyPatch, invoke: Invoke) -> None:
     deployments, runs = qd.load_deployments(), qd.load_runs()
     counters = [name for name in deployments.columns if name.startswith("stats_")]
     without = deployments.assign(
         **{name: pd.Series(pd.NA, deployments.index, deployments[name].dtype) for name in counters}
     )
     monkeypatch.setattr(qd, "load_deployments", lambda **_: without)
-    assert main(["failures", "--json", "--min-runs", "0"]) == 0
-    rows = {row["id"]: row for row in json.loads(capsys.readouterr().out)}
+    rows = {row["id"]: row for row in invoke.json("failures --min-runs 0")}
     failed = runs[runs["status"] == "failed"]["deployment_id"].value_counts()
     everything = runs["deployment_id"].value_counts()
     for name, count in (("total_runs", everything), ("total_failures", failed)):
         assert {key: row[name] for key, row in rows.items()} == {
             key: count.get(key, 0) for key in deployments["id"]
         }
-    assert main(["failures", "--top", "1", "--tz", "Asia/Tokyo"]) == 0
     first = runs["triggered_at"].min().tz_convert("Asia/Tokyo")
     note = f"the service gives no counters; runs since {first:%Y-%m-%d %H:%M} +09:00 are counted"
-    assert note in capsys.readouterr().out
+    assert note in invoke("failures --top 1 --tz Asia/Tokyo").out
 
 
 @pytest.mark.parametrize(
@@ -553,19 +496,15 @@ def test_missing_counters_are_counted_from_runs(
         ("compare --recent 10D --until 2026-06-15T00:00Z", "completed and failed runs only"),
     ],
 )
-def test_tables_state_which_runs_their_rates_include(
-    words: str, runs: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert main(words.split()) == 0
-    assert f"\nrates are of {runs}\n" in capsys.readouterr().out
+def test_tables_state_which_runs_their_rates_include(words: str, runs: str, invoke: Invoke) -> None:
+    assert f"\nrates are of {runs}\n" in invoke(words).out
 
 
-def test_agent_option_accepts_a_name(capsys: pytest.CaptureFixture[str]) -> None:
+def test_agent_option_accepts_a_name(invoke: Invoke) -> None:
     agents, deployments = qd.load_agents(), qd.load_deployments()
     name = agents.set_index("id")["name"][deployments["agent_id"].mode()[0]]
     named = agents["id"][agents["name"] == name]
-    assert main(["failures", "--agent", name, "--json", "--min-runs", "0"]) == 0
-    found = {row["id"] for row in json.loads(capsys.readouterr().out)}
+    found = {row["id"] for row in invoke.json("failures --agent", name, "--min-runs", "0")}
     known = deployments[deployments["stats_total_runs"].notna()]
     assert found == set(known["id"][known["agent_id"].isin(named)])
     assert len(found) > 1
@@ -579,44 +518,37 @@ def test_agent_option_accepts_a_name(capsys: pytest.CaptureFixture[str]) -> None
         ("report r.html", "report written to r.html\n"),
     ],
 )  # fmt: skip
-def test_no_match_for_agent_prints_only_that_message(
-    words: str, printed: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert main([*words.split(), "--agent", "nobody"]) == 0
+def test_no_match_for_agent_prints_only_that_message(words: str, printed: str, invoke: Invoke) -> None:
     message = "qoderdata: no deployment passes the filters: --agent nobody\n"
-    assert capsys.readouterr() == (printed, message)
+    assert invoke(words, "--agent", "nobody") == (printed, message)
 
 
 @pytest.mark.parametrize("grace", ["1h", "60min", "7D"])
-def test_grace_as_long_as_the_window_is_refused(grace: str, capsys: pytest.CaptureFixture[str]) -> None:
-    window = ["--since", "2026-06-14T00:00Z", "--until", "2026-06-14T01:00Z"]
-    assert main(["missed", *window, "--grace", "59min"]) == 0
-    capsys.readouterr()
-    assert main(["missed", *window, "--grace", grace, "--tz", "Asia/Tokyo"]) == 2
-    message = capsys.readouterr().err
+def test_grace_as_long_as_the_window_is_refused(grace: str, invoke: Invoke) -> None:
+    words = "missed --since 2026-06-14T00:00Z --until 2026-06-14T01:00Z --tz Asia/Tokyo --grace"
+    invoke(words, "59min")
+    message = invoke(words, grace, code=2).err
     assert (
         "no trigger can be missed, as --grace covers all the time from --since to 2026-06-14 10:00 +09:00"
         in message
     )
 
 
-def test_message_for_no_match_names_the_agent_as_given(capsys: pytest.CaptureFixture[str]) -> None:
+def test_message_for_no_match_names_the_agent_as_given(invoke: Invoke) -> None:
     agents, deployments = qd.load_agents(), qd.load_deployments()
     name = agents["name"][agents["id"].isin(deployments["agent_id"])].iloc[0]
     since = "2036-01-01T00:00Z"
-    assert main(["pull", "deployments", "--agent", name, "--created-since", since]) == 0
-    message = capsys.readouterr().err
+    message = invoke("pull deployments --agent", name, "--created-since", since).err
     assert message.startswith("qoderdata: no deployment passes the filters: ")
     assert f"--agent {name}" in message
     assert f"--created-since {since}" in message
 
 
-def test_pull_sessions_accepts_an_agent_name(capsys: pytest.CaptureFixture[str]) -> None:
+def test_pull_sessions_accepts_an_agent_name(invoke: Invoke) -> None:
     agents, deployments, sessions = qd.load_agents(), qd.load_deployments(), qd.load_sessions()
     name = agents.set_index("id")["name"][deployments["agent_id"].mode()[0]]
     expected = sessions["agent_id"].isin(agents["id"][agents["name"] == name]).sum()
-    assert main(["pull", "sessions", "--agent", name, "--json"]) == 0
-    captured = capsys.readouterr()
+    captured = invoke("pull sessions --json --agent", name)
     assert (json.loads(captured.out)["rows"], captured.err) == (expected, "")
     assert expected > 0
 
@@ -629,11 +561,8 @@ def test_pull_sessions_accepts_an_agent_name(capsys: pytest.CaptureFixture[str])
         ("pull runs --deployment none", "no run passes the filters: --deployment none"),
     ],
 )
-def test_pull_without_matches_names_the_filters(
-    words: str, message: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert main(words.split()) == 0
-    assert capsys.readouterr().err == f"qoderdata: {message}\n"
+def test_pull_without_matches_names_the_filters(words: str, message: str, invoke: Invoke) -> None:
+    assert invoke(words).err == f"qoderdata: {message}\n"
 
 
 @pytest.mark.parametrize(
@@ -644,140 +573,123 @@ def test_pull_without_matches_names_the_filters(
         ("forecast --status paused", "paused deployments do not fire\n"),
     ],
 )
-def test_output_states_that_paused_deployments_do_not_fire(
-    words: str, first_line: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert main(words.split()) == 0
-    assert capsys.readouterr().out.startswith(first_line)
+def test_output_states_that_paused_deployments_do_not_fire(words: str, first_line: str, invoke: Invoke) -> None:
+    assert invoke(words).out.startswith(first_line)
 
 
-def test_load_and_freq_accept_the_same_units_as_horizon(capsys: pytest.CaptureFixture[str]) -> None:
-    start = ["--start", "2026-06-15T01:30:20Z"]
-    for words in (["triggers", *start, "--load"], ["runs", "--since", "all", "--freq"]):
-        texts = []
-        for length in ("1D", "1d", "1 day"):
-            assert main([*words, length]) == 0
-            texts.append(capsys.readouterr().out)
-        assert texts[0] == texts[1] == texts[2]
+def test_load_and_freq_accept_the_same_units_as_horizon(invoke: Invoke) -> None:
+    triggers = "triggers --start 2026-06-15T01:30:20Z"
+    for words in (f"{triggers} --load", "runs --since all --freq"):
+        assert len({invoke(words, length).out for length in ("1D", "1d", "1 day")}) == 1
         for length in ("60T", "7", "soon"):
-            messages = []
-            for option in (words, ["triggers", *start, "--horizon"]):
-                assert main([*option, length]) == 2
-                messages.append(capsys.readouterr().err.replace(option[-1], "--option"))
-            assert messages[0] == messages[1]
-    assert main(["triggers", *start, "--load", "3600S"]) == 0
+            messages = {
+                invoke(option, length, code=2).err.replace(option.split()[-1], "--option")
+                for option in (words, f"{triggers} --horizon")
+            }
+            assert len(messages) == 1
+    invoke(f"{triggers} --load 3600S")
 
 
 @pytest.mark.usefixtures("empty_cache")
 @pytest.mark.parametrize("words", ["check", "top --once", "forecast", "runs --by team", "report r.html"])
-def test_offline_error_names_the_command_that_stores_archived_ones(
-    words: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert main(["pull", "deployments"]) == 0
-    capsys.readouterr()
-    assert main([*words.split(), "--offline"]) == 2
-    message = capsys.readouterr().err
+def test_offline_error_names_the_command_that_stores_archived_ones(words: str, invoke: Invoke) -> None:
+    invoke("pull deployments")
+    message = invoke(words, "--offline", code=2).err
     found = re.search(r"\(with archived deployments: `qoderdata (.*)`\)\n$", message)
     assert found is not None, message
-    assert main(found[1].split()) == 0
-    main([*words.split(), "--offline"])
-    assert "archived" not in capsys.readouterr().err
+    invoke(found[1])
+    assert "archived" not in invoke(words, "--offline", code=None).err
 
 
 @pytest.mark.usefixtures("empty_cache")
-def test_agents_are_requested_only_with_the_agent_option(
-    sandbox: Sandbox, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_agents_are_requested_only_with_the_agent_option(sandbox: Sandbox, invoke: Invoke) -> None:
     sandbox.requests.clear()
-    assert main(["pull", "deployments", "--created-since", "2036-01-01T00:00Z"]) == 0
+    message = invoke("pull deployments --created-since 2036-01-01T00:00Z").err
     assert {request.path for request in sandbox.requests} == {"/deployments"}
-    assert "no deployment passes the filters: --created-since 2036" in capsys.readouterr().err
+    assert "no deployment passes the filters: --created-since 2036" in message
 
 
 @pytest.mark.filterwarnings("default:.* completed runs are assumed")
 @pytest.mark.usefixtures("empty_cache")
-def test_maximum_page_size_is_determined_once(sandbox: Sandbox) -> None:
+def test_maximum_page_size_is_determined_once(sandbox: Sandbox, invoke: Invoke) -> None:
     sandbox.requests.clear()
-    assert main(["runs", "--since", "all", "--by", "deployment"]) == 0
+    invoke("runs --since all --by deployment")
     refused = [request.path for request in sandbox.requests if request.status == 400]
     assert refused == ["/deployments"]
     assert "/deployment_runs" in {request.path for request in sandbox.requests}
     with Sandbox(deployments=25, seed=7, runs=250, edition="D", now=datetime.now(UTC)) as edition_d:
         # Edition D has no counters, so that runs are loaded twice.
-        assert main(["check", "--base-url", edition_d.base_url]) == 1
+        invoke("check --base-url", edition_d.base_url, code=1)
         assert [request.path for request in edition_d.requests if request.status == 400] == ["/deployments"]
 
 
 @pytest.mark.usefixtures("empty_cache")
 @pytest.mark.parametrize("fault", ["403", "404"])
 def test_agent_without_matches_is_reported_if_names_are_unavailable(
-    sandbox: Sandbox, capsys: pytest.CaptureFixture[str], fault: str
+    sandbox: Sandbox, invoke: Invoke, fault: str
 ) -> None:
     sandbox.requests.clear()
     sandbox.misbehave(fault, at=2)  # the first request determines the maximum page size
-    assert main(["pull", "deployments", "--agent", "nobody"]) == 0
+    message = invoke("pull deployments --agent nobody").err
     recorded = [(request.path, request.status) for request in sandbox.requests]
     assert recorded == [("/deployments", 400), ("/deployments", 200), ("/agents", int(fault))]
-    assert "no deployment passes the filters: --agent nobody" in capsys.readouterr().err
+    assert "no deployment passes the filters: --agent nobody" in message
 
 
-def test_number_of_deployments_without_counters_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
+def test_number_of_deployments_without_counters_is_printed(invoke: Invoke) -> None:
     without = int(qd.load_deployments()["stats_total_runs"].isna().sum())
-    assert main(["failures"]) == 0
-    assert f"{counted(without, 'deployment')} without counters left out" in capsys.readouterr().out
+    assert f"{counted(without, 'deployment')} without counters left out" in invoke("failures").out
 
 
 def test_filtered_report_has_only_runs_and_sessions_that_match(
-    monkeypatch: pytest.MonkeyPatch,
+    monkeypatch: pytest.MonkeyPatch, invoke: Invoke
 ) -> None:
     arguments: dict[str, pd.DataFrame] = {}
     monkeypatch.setattr(
         qd, "write_report", lambda frame, _path, **options: arguments.update(options, deployments=frame)
     )
     agent = qd.load_deployments()["agent_id"].iloc[0]
-    assert main(["report", "r.html", "--runs", "--costs", "--since", "all", "--agent", agent]) == 0
+    invoke("report r.html --runs --costs --since all --agent", agent)
     ids, runs = set(arguments["deployments"]["id"]), qd.load_runs()
     assert set(arguments["runs"]["id"]) == set(runs["id"][runs["deployment_id"].isin(ids)])
     assert set(arguments["sessions"]["deployment_id"]) <= ids
     assert 0 < len(arguments["runs"]) < len(runs)
 
 
-def test_streaks_with_since_mention_since_all(capsys: pytest.CaptureFixture[str]) -> None:
+def test_streaks_with_since_mention_since_all(invoke: Invoke) -> None:
     for since, is_shown in (("2026-05-01T00:00Z", True), ("all", False)):
-        assert main(["runs", "--streaks", "--since", since]) == 0
-        assert ("--since all counts them" in capsys.readouterr().out) is is_shown
+        assert ("--since all counts them" in invoke("runs --streaks --since", since).out) is is_shown
 
 
-def test_failed_lists_failed_runs(
-    sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    words = ["runs", "--failed", "--since", "2026-05-01T00:00Z"]
-    since = [one for one in sandbox.runs if one["triggered_at"] >= "2026-05-01"]
-    expected = sorted(one["id"] for one in since if one["status"] == "failed")
-    assert main([*words, "--json"]) == 0
-    found = json.loads(capsys.readouterr().out)
+FAILED_SINCE_MAY = "runs --failed --since 2026-05-01T00:00Z"
+
+
+def test_failed_lists_failed_runs_newest_first(sandbox: Sandbox, invoke: Invoke) -> None:
+    found = invoke.json(FAILED_SINCE_MAY)
+    since_may = [one for one in sandbox.runs if one["triggered_at"] >= "2026-05-01"]
+    expected = sorted(one["id"] for one in since_may if one["status"] == "failed")
     assert sorted(one["id"] for one in found) == expected
     assert len(expected) > 10
     names = {one["id"]: one["name"] for one in sandbox.deployments}
-    for one in found:
-        assert one["name"] == names[one["deployment_id"]]
-    times = [one["triggered_at"] for one in found]
-    assert [one["created_at"] for one in found] == sorted((one["created_at"] for one in found), reverse=True)
-    for columns in ("80", "200"):
-        monkeypatch.setenv("COLUMNS", columns)
-        assert main([*words, "--top", "8"]) == 0
-        lines = capsys.readouterr().out.splitlines()
-        assert [line[:16] for line in lines[2:10]] == [time[:16].replace("T", " ") for time in times[:8]]
-        for line, one in zip(lines[2:], found[:8], strict=False):
-            assert (one["error_type"] or "–") in line
-            assert (one["id"] in line) is (columns == "200")
-    failed_at = {one["triggered_at"][:13] for one in since if one["status"] == "failed"}
-    hour = next(one["triggered_at"][:13] for one in since if one["triggered_at"][:13] not in failed_at)
-    assert main(["runs", "--failed", "--since", f"{hour}:00Z", "--until", f"{hour}:59:59Z"]) == 0
-    assert capsys.readouterr().out.startswith("no run failed; runs triggered since ")
+    assert [one["name"] for one in found] == [names[one["deployment_id"]] for one in found]
+    created = [one["created_at"] for one in found]
+    assert created == sorted(created, reverse=True)
 
 
-def test_unusual_uses_the_fetch_time_as_default_of_now(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("width", "has_ids"), [("80", False), ("200", True)])
+def test_table_of_failed_runs_has_ids_only_on_a_wide_terminal(
+    width: str, monkeypatch: pytest.MonkeyPatch, invoke: Invoke, *, has_ids: bool
+) -> None:
+    found = invoke.json(FAILED_SINCE_MAY)[:8]
+    monkeypatch.setenv("COLUMNS", width)
+    lines = invoke(f"{FAILED_SINCE_MAY} --top 8").out.splitlines()[2:10]
+    assert [line[:16] for line in lines] == [one["triggered_at"][:16].replace("T", " ") for one in found]
+    for line, one in zip(lines, found, strict=True):
+        assert (one["error_type"] or "–") in line
+        assert (one["id"] in line) is has_ids
+
+
+def test_unusual_uses_the_fetch_time_as_default_of_now(monkeypatch: pytest.MonkeyPatch, invoke: Invoke) -> None:
     runs, original, recorded = qd.load_runs(), qd.unusual_runs, {}
     runs.attrs["fetched_at"] = "2026-06-15T01:30:00+00:00"
 
@@ -787,102 +699,90 @@ def test_unusual_uses_the_fetch_time_as_default_of_now(monkeypatch: pytest.Monke
 
     monkeypatch.setattr(qd, "load_runs", lambda **_: runs)
     monkeypatch.setattr(qd, "unusual_runs", recording_unusual_runs)
-    for words, expected in (([], "2026-06-15T01:30Z"), (["--now", "2026-06-16T00:00Z"], "2026-06-16T00:00Z")):
-        assert main(["unusual", *words]) == 0
+    for words, expected in (
+        ("unusual", "2026-06-15T01:30Z"),
+        ("unusual --now 2026-06-16T00:00Z", "2026-06-16T00:00Z"),
+    ):
+        invoke(words)
         assert recorded["now"] == pd.Timestamp(expected)
 
 
-def test_events_accepts_a_run_id_or_a_session_id(capsys: pytest.CaptureFixture[str]) -> None:
+def test_events_accepts_a_run_id_or_a_session_id(invoke: Invoke) -> None:
     runs = qd.load_runs()
     run = runs[(runs["status"] == "failed") & runs["session_id"].notna()].iloc[0]
     run_id, session_id = str(run["id"]), str(run["session_id"])
-    outputs = []
-    for either in (run_id, session_id):
-        assert main(["events", either]) == 0
-        outputs.append(capsys.readouterr().out)
+    outputs = [invoke("events", either).out for either in (run_id, session_id)]
     assert outputs[0] == outputs[1]
     heading, _, *rows = outputs[0].splitlines()
     assert heading.split() == ["#", "time", "type", "what"]
     assert len(rows) == len(qd.load_events(session_id))
-    assert main(["events", run_id, "--type", "session.error", "--json"]) == 0
-    assert {row["type"] for row in json.loads(capsys.readouterr().out)} <= {"session.error"}
+    assert {row["type"] for row in invoke.json("events", run_id, "--type", "session.error")} <= {"session.error"}
 
 
 def serve_events(service: ScriptedService, events: list[dict[str, Any]]) -> None:
     """Let the service return these events as one page."""
     ends = {"first_id": events[0]["id"], "last_id": events[-1]["id"], "has_more": False, "next_page": None}
-    service.play(service.answer(body=json.dumps({"data": events, **ends}).encode()))
+    service.respond_with(service.response(body=json.dumps({"data": events, **ends}).encode()))
 
 
-def test_events_table_shows_the_last_40_events(
-    service: ScriptedService, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_events_table_shows_the_last_40_events(service: ScriptedService, invoke: Invoke) -> None:
     events: list[dict[str, Any]] = [{"id": f"evt_{number}", "type": "agent.tool_use"} for number in range(59)]
     events.append({"id": "evt_59", "type": "session.error", "error": {"type": "tool_error", "message": "gone"}})
     serve_events(service, events)
-    words = ["events", "sess_1", "--base-url", service.base_url]
-    assert main(words) == 0
-    text = capsys.readouterr().out
+    words = f"events sess_1 --base-url {service.base_url}"
+    text = invoke(words).out
     rows = text.splitlines()[2:42]
     assert [row.split()[0] for row in rows] == [str(number) for number in range(20, 60)]
     assert "tool_error: gone" in rows[-1]
     assert "not shown: 20 earlier rows; --top shows more" in text
-    assert main([*words, "--json", "--top", "2"]) == 0
-    assert [row["position"] for row in json.loads(capsys.readouterr().out)] == [58, 59]
-    assert main([*words, "--json"]) == 0
-    assert len(json.loads(capsys.readouterr().out)) == 60
+    assert [row["position"] for row in invoke.json(words, "--top", "2")] == [58, 59]
+    assert len(invoke.json(words)) == 60
 
 
 def test_long_event_types_are_truncated(
-    service: ScriptedService, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    service: ScriptedService, monkeypatch: pytest.MonkeyPatch, invoke: Invoke
 ) -> None:
     monkeypatch.setenv("COLUMNS", "80")
     monkeypatch.setenv("NO_COLOR", "1")
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
     events = [{"id": "evt_1", "type": "session.status_rescheduled"}, {"id": "evt_2", "type": "x\n" * 500}]
     serve_events(service, events)
-    assert main(["events", "sess_1", "--base-url", service.base_url]) == 0
-    text = capsys.readouterr().out
+    text = invoke("events sess_1 --base-url", service.base_url).out
     assert "session.status_rescheduled" in text
     assert len(text.splitlines()) == 4
     assert max(map(width, text.splitlines())) <= 80
 
 
-def test_secrets_in_events_are_masked(service: ScriptedService, capsys: pytest.CaptureFixture[str]) -> None:
+def test_secrets_in_events_are_masked(service: ScriptedService, invoke: Invoke) -> None:
     event = {"id": "evt_1", "type": "session.updated", "environment_variables": {"KEY": "s3cret"}}
     serve_events(service, [event])
     for form in ([], ["--json"], ["--csv"], ["--markdown"]):
-        assert main(["events", "sess_1", "--base-url", service.base_url, *form]) == 0
-        text = capsys.readouterr().out
+        text = invoke("events sess_1 --base-url", service.base_url, *form).out
         assert "session.updated" in text
         assert "s3cret" not in text
 
 
 def test_events_of_a_run_without_session_prints_the_error_of_the_run(
-    service: ScriptedService, capsys: pytest.CaptureFixture[str]
+    service: ScriptedService, invoke: Invoke
 ) -> None:
     run = {"id": "drun_1", "session_id": None, "error": {"type": "agent_archived_error", "message": "gone\x1b[2J"}}
-    service.play(*[service.answer(body=json.dumps(run).encode())] * 3)
+    service.respond_with(*[service.response(body=json.dumps(run).encode())] * 3)
     header = ",".join(f'"{name}"' for name in qd.flatten_events([], "sess_1").columns)
     for form, nothing in (([], ""), (["--json"], "[]\n"), (["--csv"], f"{header}\n")):
-        assert main(["events", "drun_1", "--base-url", service.base_url, *form]) == 0
-        captured = capsys.readouterr()
+        captured = invoke("events drun_1 --base-url", service.base_url, *form)
         assert captured.err == "qoderdata: run drun_1 has no session: agent_archived_error: gone�[2J\n"
         assert captured.out.replace("\r\n", "\n").lstrip("\ufeff") == nothing
 
 
 @pytest.mark.usefixtures("empty_cache")
-def test_cache_shows_usage_and_clears_it(capsys: pytest.CaptureFixture[str]) -> None:
-    main(["pull", "deployments"])
-    main(["pull", "runs"])
-    capsys.readouterr()
-    assert main(["cache", "--json"]) == 0
-    usage = json.loads(capsys.readouterr().out)
+def test_cache_shows_usage_and_clears_it(invoke: Invoke) -> None:
+    invoke("pull deployments")
+    invoke("pull runs")
+    usage = invoke.json("cache")
     assert usage["queries"]["files"] == 1
     assert usage["runs"]["bytes"] > 0
-    assert main(["cache", "clear"]) == 0
-    assert main(["cache", "show"]) == 0
-    assert usage["location"] in capsys.readouterr().out
+    invoke("cache clear")
+    assert usage["location"] in invoke("cache show").out
     kept = {name: size for name, size in qd.cache_usage().items() if name != "location"}
     assert list(kept.values()) == [{"files": 0, "bytes": 0}] * len(kept)
 
@@ -904,55 +804,43 @@ def edition_d(served_edition_d: Sandbox, empty_cache: None, monkeypatch: pytest.
 
 @pytest.mark.filterwarnings("default:.* completed runs are assumed")
 @pytest.mark.usefixtures("edition_d")
-def test_lists_and_tables_work_on_edition_d(capsys: pytest.CaptureFixture[str]) -> None:
+def test_lists_and_tables_work_on_edition_d(invoke: Invoke) -> None:
     for words in ("sessions", "agents", "environments"):
-        assert main(["pull", words]) == 0
+        invoke("pull", words)
     for words in ("failures", "missed --since 2026-06-01T00:00Z", "triggers --start 2026-06-15T01:30:20Z"):
-        capsys.readouterr()
-        assert main(words.split()) == 0
-        assert "─" in capsys.readouterr().out
+        assert "─" in invoke(words).out
 
 
 @pytest.mark.filterwarnings("default:.* completed runs are assumed")
 @pytest.mark.usefixtures("edition_d")
-def test_assumed_outcomes_on_edition_d_are_reported_once(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["runs", "--since", "all"]) == 0
-    captured = capsys.readouterr()
+def test_assumed_outcomes_on_edition_d_are_reported_once(invoke: Invoke) -> None:
+    captured = invoke("runs --since all")
     assert "assumed completed" in captured.out
     assert (captured.out + captured.err).count("completed runs are assumed") == 1
     assert "--outcomes events reads" in captured.err
     assert "load_runs(" not in captured.err
     words = "report report.html --runs --start 2026-06-15T01:30:20Z --since 7D"
-    assert main(words.split()) == 0
-    assert capsys.readouterr().err.count("completed runs are assumed") == 1
-    assert main(["unusual", "--since", "all"]) == 0
-    assert "completed runs took is not known; --outcomes events reads it" in capsys.readouterr().out
+    assert invoke(words).err.count("completed runs are assumed") == 1
+    assert "completed runs took is not known; --outcomes events reads it" in invoke("unusual --since all").out
 
 
 @pytest.mark.filterwarnings("default:.* completed runs are assumed")
-def test_outcomes_events_on_edition_d_gives_the_true_outcomes(
-    edition_d: Sandbox, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert main(["runs", "--since", "all", "--outcomes", "events", "--json"]) == 0
-    (row,) = json.loads(capsys.readouterr().out)
+def test_outcomes_events_on_edition_d_gives_the_true_outcomes(edition_d: Sandbox, invoke: Invoke) -> None:
+    (row,) = invoke.json("runs --since all --outcomes events")
     truth = [outcome["status"] for outcome in edition_d.outcomes]
     assert (row["runs"], row["failed"]) == (100, truth.count("failed"))
-    words = "failures --min-runs 0 --outcomes events --json --include-archived"
-    assert main(words.split()) == 0
-    rows = json.loads(capsys.readouterr().out)
+    rows = invoke.json("failures --min-runs 0 --outcomes events --include-archived")
     assert sum(row["total_failures"] for row in rows) == truth.count("failed")
-    assert main(["unusual", "--since", "all"]) == 0
-    assert "--outcomes" not in capsys.readouterr().out
+    assert "--outcomes" not in invoke("unusual --since all").out
 
 
 def test_demo_on_edition_d_writes_the_files_that_it_lists(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, invoke: Invoke
 ) -> None:
     """On edition D counters are computed from runs and outcomes come from events; the files are those of C."""
     # `test_installs` runs the demo of edition C with its plots, which take longest.
     monkeypatch.setattr("matplotlib.figure.Figure.savefig", lambda _, path, **__: path.touch())
-    assert main(["demo", "--out", "out", "--deployments", "12", "--runs", "60", "--edition", "D"]) == 0
-    text = capsys.readouterr().out
+    text = invoke("demo --out out --deployments 12 --runs 60 --edition D").out
     written = {
         Path(line.strip()).name for line in text.split("Written:\n")[1].splitlines() if line.startswith("  ")
     }
@@ -982,11 +870,10 @@ def test_short_option_h_shows_the_help() -> None:
 
 @pytest.mark.filterwarnings("default:the outcome of")
 @pytest.mark.usefixtures("empty_cache")
-def test_number_of_deployments_without_known_outcome_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
+def test_number_of_deployments_without_known_outcome_is_printed(invoke: Invoke) -> None:
     with Sandbox(deployments=30, seed=7, edition="D") as edition_d:
         words = "failures --outcomes runs --min-runs 0 --base-url"
-        assert main([*words.split(), edition_d.base_url]) == 0
-        text = capsys.readouterr().out
+        text = invoke(words, edition_d.base_url).out
         with_error = {one["deployment_id"] for one in edition_d.runs if one.get("error")}
         with_runs = {one["deployment_id"] for one in edition_d.runs}
         left_out = sum(
@@ -997,14 +884,13 @@ def test_number_of_deployments_without_known_outcome_is_printed(capsys: pytest.C
 
 
 @pytest.mark.usefixtures("empty_cache")
-def test_missed_reads_no_sessions(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_missed_reads_no_sessions(monkeypatch: pytest.MonkeyPatch, invoke: Invoke) -> None:
     """Sessions would take time to read, and cron would mail a warning about assumed outcomes."""
     with Sandbox(deployments=30, seed=7, edition="D", left_out=6) as edition_d:
         monkeypatch.setenv(URL_VARIABLE, edition_d.base_url)
         window: dict[str, Any] = {"since": "2026-05-15T00:00Z", "until": "2026-06-15T00:00Z"}
         words = [word for name, bound in window.items() for word in (f"--{name}", bound)]
-        assert main(["missed", *words, "--json"]) == 0
-        captured = capsys.readouterr()
+        captured = invoke("missed", *words, "--json")
         assert {request.path for request in edition_d.requests} == {"/deployments", "/deployment_runs"}
         deployments = qd.load_deployments(include_archived=True)
         runs = qd.load_runs(**window, outcomes="sessions")
@@ -1016,20 +902,18 @@ def test_missed_reads_no_sessions(monkeypatch: pytest.MonkeyPatch, capsys: pytes
 
 
 def test_account_without_deployments_is_not_an_error(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, invoke: Invoke
 ) -> None:
-    assert main(["failures", "--by", "team", "--created-since", "2036-01-01T00:00Z"]) == 0
-    assert capsys.readouterr().out == ""  # standard error says that none passes the filters
+    # Standard error says that none passes the filters.
+    assert invoke("failures --by team --created-since 2036-01-01T00:00Z").out == ""
     with Sandbox(deployments=0, runs=0) as empty:
         monkeypatch.setenv(URL_VARIABLE, empty.base_url)
         monkeypatch.setenv("QODERDATA_CACHE_DIR", str(tmp_path / "cache"))
-        for words in ("failures --by team", "runs --by team", "costs --by team", "errors --by team"):
-            assert main(words.split()) == 0, capsys.readouterr().err
-        first, second, *_ = capsys.readouterr().out.splitlines()
-        assert first == "there are no deployments"
-        assert second.startswith("there are no runs triggered since ")
-        assert main(["check"]) == 0
-        assert capsys.readouterr().out == "nothing is wrong, as there are no deployments\n"
+        assert invoke("failures --by team").out == "there are no deployments\n"
+        assert invoke("runs --by team").out.startswith("there are no runs triggered since ")
+        invoke("costs --by team")
+        invoke("errors --by team")
+        assert invoke("check").out == "nothing is wrong, as there are no deployments\n"
 
 
 def test_objects_are_frozen_at_exit() -> None:
@@ -1044,12 +928,10 @@ main(["--version"])
 
 
 def test_failures_of_deployments_without_runs_say_that_none_was_counted(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, invoke: Invoke
 ) -> None:
     with Sandbox(deployments=5, runs=0, edition="D") as served:
         monkeypatch.setenv(URL_VARIABLE, served.base_url)
         monkeypatch.setenv("QODERDATA_CACHE_DIR", str(tmp_path / "cache"))
-        assert main(["failures"]) == 0
-        assert capsys.readouterr().out == "no run has been counted\n"
-        assert main(["failures", "--min-runs", "5000"]) == 0
-        assert capsys.readouterr().out == "no group has 5,000 runs\n"
+        assert invoke("failures").out == "no run has been counted\n"
+        assert invoke("failures --min-runs 5000").out == "no group has 5,000 runs\n"

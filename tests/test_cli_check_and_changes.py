@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import re
 import shlex
 import shutil
@@ -18,29 +17,20 @@ import pytest
 
 import qoderdata as qd
 from qoderdata import overview
-from qoderdata.cli import main
 from qoderdata.formatting import counted, format_time, one_line
-from qoderdata.load import lists
 from qoderdata.sandbox import Sandbox
 from tests.test_cli_output import run_in_shell
+from tests.wall_clock import WallClock, set_wall_clock
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from conftest import Invoke
 
 pytestmark = pytest.mark.filterwarnings("default:no run is in the time asked for")
 
 NOW = datetime.now(UTC).replace(microsecond=0)
 ROOT = Path(__file__).parents[1]
-
-
-class Clock(datetime):
-    """A fake `datetime` whose `now` the tests set."""
-
-    moment = NOW
-
-    @classmethod
-    def now(cls, tz: Any = None) -> datetime:  # type: ignore[override] # noqa: ANN401
-        return cls.moment.astimezone(tz)
 
 
 @pytest.fixture(autouse=True)
@@ -67,8 +57,7 @@ def current_sandbox(monkeypatch: pytest.MonkeyPatch, **options: Any) -> Iterator
 @pytest.fixture
 def sandbox(monkeypatch: pytest.MonkeyPatch) -> Iterator[Sandbox]:
     """Serve a sandbox whose clock is the current time and which missed some triggers."""
-    monkeypatch.setattr(lists, "datetime", Clock)
-    monkeypatch.setattr(Clock, "moment", NOW)
+    set_wall_clock(monkeypatch, NOW, "load.lists")
     with current_sandbox(monkeypatch, deployments=25, runs=400, left_out=60) as served:
         yield served
 
@@ -133,37 +122,34 @@ def test_exit_code_does_not_depend_on_the_reader_of_the_pipe(words: str, pipe: s
     assert code("--since 7") == 2
 
 
-def test_commands_without_findings_return_0(sandbox: Sandbox) -> None:
+def test_commands_without_findings_return_0(sandbox: Sandbox, invoke: Invoke) -> None:
     archive_all(sandbox)
     sandbox.forget_runs(NOW + timedelta(days=1))
     for one in sandbox.deployments:  # archived long ago
         sandbox.rewrite({**one, "archived_at": "2020-01-01T00:00:00Z"})
     for words in ("check", "missed --fail --since 7D", "runs --fail-over 1 --since 7D"):
-        assert main(words.split()) == 0
+        invoke(words)
 
 
-def test_exit_codes_of_check(sandbox: Sandbox, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.usefixtures("check_computed_once")
+def test_exit_codes_of_check(sandbox: Sandbox, invoke: Invoke) -> None:
     deployment = active_deployments(sandbox)[0]
     sandbox.create_runs(5, status="failed", deployment_id=deployment["id"])
-    assert main(["check", "--refresh"]) == 1
-    assert f"{deployment['name']} failed" in capsys.readouterr().out
-    assert main(["check", "--json"]) == 1
-    found = json.loads(capsys.readouterr().out)
+    assert f"{deployment['name']} failed" in invoke("check --refresh", code=1).out
+    found = invoke.json("check", code=1)
     assert {"severity", "kind", "deployment_id", "name", "detail", "since"} == set(found[0])
     assert [one["severity"] for one in found] == sorted(one["severity"] for one in found)
-    assert main(["check", "--streak", "0"]) == 2
-    assert main(["check", "--since", "7"]) == 2
+    invoke("check --streak 0", code=2)
+    invoke("check --since 7", code=2)
     sandbox.misbehave("401")
-    assert main(["check", "--refresh"]) == 3
+    invoke("check --refresh", code=3)
     sandbox.misbehave("403")
-    assert main(["check", "--refresh"]) == 4
+    invoke("check --refresh", code=4)
     sandbox.stop()
-    assert main(["check", "--refresh"]) == 5
+    invoke("check --refresh", code=5)
 
 
-def test_check_of_a_healthy_account_prints_no_finding(
-    sandbox: Sandbox, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_check_of_a_healthy_account_prints_no_finding(sandbox: Sandbox, invoke: Invoke) -> None:
     """All deployments are archived or new. A warning alone changes the exit code only with `--fail-on warning`.
 
     All runs are finished: `check` reports a run that is unfinished after some minutes.
@@ -178,46 +164,45 @@ def test_check_of_a_healthy_account_prints_no_finding(
     )
     sandbox.create_runs(1, deployment_id=used)  # so that its last run has not failed
     archive_all(sandbox)
-    assert main(["check"]) == 0
-    assert capsys.readouterr().out == "nothing is wrong\n"
+    assert invoke("check").out == "nothing is wrong\n"
     sandbox.create_deployments(1)
     (new, *_) = sandbox.deployments
     budget = {"type": "limit", "max_credit_cost": "0.01"}
     rewrite(sandbox, {**new, "id": used}, budget=budget, name="expensive")
-    assert main(["check", "--refresh"]) == 0
-    assert "expensive uses" in capsys.readouterr().out
-    assert main(["check", "--fail-on", "warning"]) == 1
+    assert "expensive uses" in invoke("check --refresh").out
+    invoke("check --fail-on warning", code=1)
 
 
-def test_missed_fail_considers_only_certain_rows(sandbox: Sandbox, capsys: pytest.CaptureFixture[str]) -> None:
+def test_missed_fail_considers_only_certain_rows(sandbox: Sandbox, invoke: Invoke) -> None:
     with Sandbox(deployments=25, seed=7, runs=400, now=NOW) as complete:
-        assert main(["missed", "--fail", "--base-url", complete.base_url]) == 0
-    words = ("missed", "--since", "30D")
-    assert main(words) == 0
-    capsys.readouterr()
-    assert main([*words, "--json"]) == 0
-    certain = [row for row in json.loads(capsys.readouterr().out) if row["certain"]]
+        invoke("missed --fail --base-url", complete.base_url)
+    invoke("missed --since 30D")
+    certain = [row for row in invoke.json("missed --since 30D") if row["certain"]]
     assert 0 < len(certain) <= len(sandbox.left_out)
-    assert main([*words, "--fail", "--top", "1"]) == 1
     named = [f"{format_time(pd.Timestamp(row['scheduled_at']))}, {one_line(row['name'])}" for row in certain[:3]]
     more = f"; and {len(certain) - 3} more" if len(certain) > 3 else ""
-    assert f"\ncertainly missed: {'; '.join(named)}{more}\n" in capsys.readouterr().out
+    text = invoke("missed --since 30D --fail --top 1", code=1).out
+    assert f"\ncertainly missed: {'; '.join(named)}{more}\n" in text
 
 
 @pytest.mark.usefixtures("sandbox")
-def test_runs_fail_over_compares_the_lower_bound(capsys: pytest.CaptureFixture[str]) -> None:
-    words = ("runs", "--by", "deployment_id", "--refresh")
-    assert main([*words, "--json"]) == 0
-    rows = json.loads(capsys.readouterr().out)
+def test_runs_fail_over_compares_the_lower_bound(invoke: Invoke) -> None:
+    words = "runs --by deployment_id --refresh"
+    rows = invoke.json(words)
     lows = sorted((row["ci_low"], row["completed"] + row["failed"]) for row in rows if row["ci_low"] is not None)
     highest, decided = lows[-1]
-    assert main([*words, "--fail-over", str(highest - 1e-9)]) == 1
-    assert main([*words, "--fail-over", str(highest + 1e-9)]) == 0
+    invoke(words, "--fail-over", str(highest - 1e-9), code=1)
+    invoke(words, "--fail-over", str(highest + 1e-9))
     others = max(low for low, count in lows if count > decided) if any(n > decided for _, n in lows) else 0
-    assert main([*words, "--fail-over", str((highest + others) / 2), "--min-runs", str(decided + 1)]) == 0
-    assert main(["runs", "--min-runs", "3"]) == 2
-    assert main(["runs", "--errors", "--fail-over", "0.5"]) == 2
-    assert main(["runs", "--fail-over", "20"]) == 2
+    invoke(words, "--fail-over", str((highest + others) / 2), "--min-runs", str(decided + 1))
+    invoke("runs --min-runs 3", code=2)
+    invoke("runs --errors --fail-over 0.5", code=2)
+    invoke("runs --fail-over 20", code=2)
+
+
+def note_of(text: str) -> str:
+    """Return the line about the groups above the limit."""
+    return next(line for line in text.splitlines() if line.startswith("above --fail-over "))
 
 
 @pytest.mark.usefixtures("sandbox")
@@ -230,15 +215,13 @@ def test_runs_fail_over_compares_the_lower_bound(capsys: pytest.CaptureFixture[s
     ],
 )
 def test_groups_above_fail_over_are_named_even_if_not_in_the_table(
-    words: str, figure: str, label: str, capsys: pytest.CaptureFixture[str]
+    words: str, figure: str, label: str, invoke: Invoke
 ) -> None:
-    assert main([*words.split(), "--json"]) == 0
-    rows = [row for row in json.loads(capsys.readouterr().out) if row[figure] is not None]
+    rows = [row for row in invoke.json(words) if row[figure] is not None]
     rows.sort(key=lambda row: row[figure], reverse=True)
     for limit in sorted({row[figure] for row in rows}, reverse=True)[1:5]:
         above = [row for row in rows if row[figure] > limit + 1e-9]
-        assert main([*words.split(), "--fail-over", str(limit + 1e-9), "--top", "1"]) == 1
-        line = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("above --fail-over "))
+        line = note_of(invoke(words, "--fail-over", str(limit + 1e-9), "--top", "1", code=1).out)
         named = line.partition(": ")[2].split("; ")
         assert named[3:] == ([f"and {len(above) - 3} more"] if len(above) > 3 else [])
         for one, row in zip(named[:3], above[:3], strict=True):
@@ -247,17 +230,16 @@ def test_groups_above_fail_over_are_named_even_if_not_in_the_table(
 
 
 @pytest.mark.usefixtures("sandbox")
-def test_fail_over_note_without_groups_has_no_name(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["runs", "--since", "all", "--fail-over", "0"]) == 1
-    assert re.search(r"^above --fail-over 0: \S+ % \(\S+ %\)$", capsys.readouterr().out, re.MULTILINE)
+def test_fail_over_note_without_groups_has_no_name(invoke: Invoke) -> None:
+    note = note_of(invoke("runs --since all --fail-over 0", code=1).out)
+    assert re.fullmatch(r"above --fail-over 0: \S+ % \(\S+ %\)", note)
 
 
-def test_names_in_notes_are_escaped(sandbox: Sandbox, capsys: pytest.CaptureFixture[str]) -> None:
+def test_names_in_notes_are_escaped(sandbox: Sandbox, invoke: Invoke) -> None:
     for one in sandbox.deployments:
         sandbox.rewrite({**one, "name": "[x](http://evil.example)\x1b[2J"})
-    for form in ([], ["--markdown"]):
-        assert main(["failures", "--fail-over", "0", "--include-archived", *form]) == 1
-        line = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("above --fail-over "))
+    for form in ("", "--markdown"):
+        line = note_of(invoke(f"failures --fail-over 0 --include-archived {form}", code=1).out)
         assert "\x1b" not in line
         assert (": [x](http" in line) is not bool(form)
 
@@ -265,12 +247,11 @@ def test_names_in_notes_are_escaped(sandbox: Sandbox, capsys: pytest.CaptureFixt
 # -- thresholds --------------------------------------------------------------------------------------------------
 
 
-def kinds(capsys: pytest.CaptureFixture[str], *words: str) -> list[tuple[str, str]]:
-    main(["check", "--json", *words])
-    return [(one["kind"], one["deployment_id"]) for one in json.loads(capsys.readouterr().out)]
+def kinds(invoke: Invoke, *words: str) -> list[tuple[str, str]]:
+    return [(one["kind"], one["deployment_id"]) for one in invoke.json("check", *words, code=None)]
 
 
-def test_thresholds_of_check_are_options(sandbox: Sandbox, capsys: pytest.CaptureFixture[str]) -> None:
+def test_thresholds_of_check_are_options(sandbox: Sandbox, invoke: Invoke) -> None:
     archive_all(sandbox)
     (one,) = sandbox.create_deployments(1)
     record = {
@@ -284,16 +265,16 @@ def test_thresholds_of_check_are_options(sandbox: Sandbox, capsys: pytest.Captur
     sandbox.create_runs(20, status="completed", deployment_id=one["id"])
     sandbox.create_runs(4, status="failed", deployment_id=one["id"])
     deployment_id = one["id"]
-    assert kinds(capsys, "--refresh") == [("failing", deployment_id)]
-    assert kinds(capsys, "--streak", "4") == [("failing", deployment_id)]
+    assert kinds(invoke, "--refresh") == [("failing", deployment_id)]
+    assert kinds(invoke, "--streak", "4") == [("failing", deployment_id)]
     share = qd.session_costs(qd.flatten_sessions(sandbox.sessions))["credits_p95"][deployment_id] / 1_000_000
-    assert kinds(capsys, "--streak", "5", "--budget-share", str(share * 0.99)) == [("over_budget", deployment_id)]
-    assert kinds(capsys, "--streak", "5", "--budget-share", str(share * 1.01)) == []
+    assert kinds(invoke, "--streak", "5", "--budget-share", str(share * 0.99)) == [("over_budget", deployment_id)]
+    assert kinds(invoke, "--streak", "5", "--budget-share", str(share * 1.01)) == []
 
 
-def test_since_limits_the_missed_triggers_of_check(sandbox: Sandbox, capsys: pytest.CaptureFixture[str]) -> None:
+def test_since_limits_the_missed_triggers_of_check(sandbox: Sandbox, invoke: Invoke) -> None:
     def missed(since: str) -> set[str]:
-        return {id_ for kind, id_ in kinds(capsys, "--since", since) if kind == "missed"}
+        return {id_ for kind, id_ in kinds(invoke, "--since", since) if kind == "missed"}
 
     found = {since: missed(since) for since in ("1D", "5D")}
     assert found["1D"] < found["5D"]
@@ -311,7 +292,7 @@ def test_since_limits_the_missed_triggers_of_check(sandbox: Sandbox, capsys: pyt
 
 @pytest.mark.filterwarnings("default:.* completed runs are assumed")
 def test_doubtful_option_limits_the_share_of_doubtful_outcomes(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    monkeypatch: pytest.MonkeyPatch, invoke: Invoke
 ) -> None:
     with current_sandbox(monkeypatch, deployments=10, runs=100, edition="D") as served:
         served.create_runs(1, status="waiting")
@@ -319,7 +300,7 @@ def test_doubtful_option_limits_the_share_of_doubtful_outcomes(
         served.delete_session(run_without_session["session_id"])
 
         def is_reported(*words: str) -> bool:
-            return "incomplete_data" in {kind for kind, _ in kinds(capsys, *words)}
+            return "incomplete_data" in {kind for kind, _ in kinds(invoke, *words)}
 
         assert is_reported()
         recent = (NOW - timedelta(days=30)).isoformat()
@@ -330,8 +311,7 @@ def test_doubtful_option_limits_the_share_of_doubtful_outcomes(
         )
         share = doubtful / len(ends)
         assert share > 0
-        assert main(["check", "--outcomes", "events", "--doubtful", str(share * 0.99)]) == 1
-        text = capsys.readouterr().out
+        text = invoke("check --outcomes events --doubtful", str(share * 0.99), code=1).out
         assert "the service gave no session or no end for them" in " ".join(text.split())
         waiting = sum(one["status"] == "waiting" and one["triggered_at"] >= recent for one in served.outcomes)
         assert waiting > 0
@@ -340,9 +320,7 @@ def test_doubtful_option_limits_the_share_of_doubtful_outcomes(
 
 
 @pytest.mark.filterwarnings("default:.* completed runs are assumed")
-def test_check_counts_failures_older_than_30_days(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_check_counts_failures_older_than_30_days(monkeypatch: pytest.MonkeyPatch, invoke: Invoke) -> None:
     """Edition D has no counters, and a monthly deployment has only one run in the 30 days.
 
     The newest run has an error; that the others failed follows from their sessions. No page is requested twice.
@@ -361,26 +339,22 @@ def test_check_counts_failures_older_than_30_days(
         for one in served.sessions:
             if one["id"] in session_ids:
                 served.rewrite({**one, "status": "terminated", "archived_at": None})
-        for words, pages in (([], None), (["--refresh"], 1)):
+        for words, pages in (("check", None), ("check --refresh", 1)):
             served.requests.clear()
-            main(["check", "--json", *words])
+            found = {one["deployment_id"]: one for one in invoke.json(words, code=1)}
             page_requests = sum(one.path == "/deployment_runs" for one in served.requests)
             assert pages in {None, page_requests}
-            found = {one["deployment_id"]: one for one in json.loads(capsys.readouterr().out)}
             assert found[deployment_id]["kind"] == "failing"
             assert (
                 f"failed {len(runs)} times in a row, the last one with unknown_error"
                 in found[deployment_id]["detail"]
             )
             assert found[deployment_id]["since"] is None
-        assert main(["top", "--once"]) == 0
-        assert re.search(rf"  {len(runs)}  .*  unknown_error$", capsys.readouterr().out, re.MULTILINE)
+        assert re.search(rf"  {len(runs)}  .*  unknown_error$", invoke("top --once").out, re.MULTILINE)
 
 
 @pytest.mark.filterwarnings("default:.* completed runs are assumed", "default:not all runs")
-def test_check_offline_warns_if_not_all_runs_are_stored(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_check_offline_warns_if_not_all_runs_are_stored(monkeypatch: pytest.MonkeyPatch, invoke: Invoke) -> None:
     """A streak that began before the stored runs would be too short. `top` never reads more than 30 days.
 
     The view of `top` is computed from empty frames, as only the warnings of its reading are tested.
@@ -389,60 +363,48 @@ def test_check_offline_warns_if_not_all_runs_are_stored(
     empty = overview.overview(*frames, now=pd.Timestamp(NOW))
     monkeypatch.setattr(overview, "overview", lambda *_, **__: empty)
     with current_sandbox(monkeypatch, deployments=15, runs=150, edition="D"):
-        assert main(["top", "--once"]) == 0
-        assert "not all runs" not in capsys.readouterr().err
-        assert main(["check", "--offline"]) == 1
-        assert "not all runs that are asked for are kept" in " ".join(capsys.readouterr().err.split())
-        assert main(["top", "--once", "--offline"]) == 0
-        assert "not all runs" not in capsys.readouterr().err
+        assert "not all runs" not in invoke("top --once").err
+        message = " ".join(invoke("check --offline", code=1).err.split())
+        assert "not all runs that are asked for are kept" in message
+        assert "not all runs" not in invoke("top --once --offline").err
 
 
 @pytest.mark.usefixtures("check_computed_once")
-def test_check_markdown_is_one_table_with_escaped_names(
-    sandbox: Sandbox, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_check_markdown_is_one_table_with_escaped_names(sandbox: Sandbox, invoke: Invoke) -> None:
     deployment = next(one for one in sandbox.deployments if one["status"] == "active" and not one["archived_at"])
     sandbox.rewrite({**deployment, "name": "a|b *c* <d>\x1b[31m\nhttps://evil.example"})
     sandbox.create_runs(9, status="failed", deployment_id=deployment["id"])
-    assert main(["check", "--markdown", "--top", "1000"]) == 1
-    text = capsys.readouterr().out
+    text = invoke("check --markdown --top 1000", code=1).out
     rows = [line for line in text.splitlines() if line.startswith("|")]
     assert rows[0] == "| severity | what | since | deployment |"
     assert "\x1b" not in text
     assert len({len(re.findall(r"(?<!\\)\|", row)) for row in rows}) == 1
-    assert main(["check", "--json"]) == 1
-    assert len(rows) - 2 == len(json.loads(capsys.readouterr().out))
+    assert len(rows) - 2 == len(invoke.json("check", code=1))
 
 
 @pytest.mark.usefixtures("sandbox", "check_computed_once")
-def test_tz_option_sets_the_time_zone_of_findings(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["check", "--tz", "Asia/Kolkata", "--json"]) == 1
-    found = json.loads(capsys.readouterr().out)
+def test_tz_option_sets_the_time_zone_of_findings(invoke: Invoke) -> None:
+    found = invoke.json("check --tz Asia/Kolkata", code=1)
     assert {one["since"][-6:] for one in found if one["since"]} == {"+05:30"}
     assert not any(" UTC" in one["detail"] for one in found)
     assert any(" +05:30" in one["detail"] for one in found)
-    assert main(["check", "--tz", "Asia/Kolkata", "--markdown"]) == 1
-    assert " UTC" not in capsys.readouterr().out
+    assert " UTC" not in invoke("check --tz Asia/Kolkata --markdown", code=1).out
 
 
 # -- snapshots ---------------------------------------------------------------------------------------------------
 
 
-def test_missed_and_check_use_stored_snapshots(
-    sandbox: Sandbox, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_missed_and_check_use_stored_snapshots(sandbox: Sandbox, invoke: Invoke, tmp_path: Path) -> None:
     """All deployments changed an hour ago; only an older snapshot shows that their schedules did not change."""
-    monkeypatch.setattr(Clock, "moment", NOW - timedelta(days=3))
-    assert main(["pull", "deployments", "--include-archived", "--refresh"]) == 0
+    WallClock.moment = NOW - timedelta(days=3)
+    invoke("pull deployments --include-archived --refresh")
     stamp = (NOW - timedelta(hours=1)).isoformat().replace("+00:00", "Z")
     for one in sandbox.deployments:
         sandbox.rewrite({**one, "updated_at": stamp, "description": "changed"})
-    monkeypatch.setattr(Clock, "moment", NOW)
-    capsys.readouterr()
+    WallClock.moment = NOW
 
     def rows(*words: str) -> pd.DataFrame:
-        main([*words, "--json"])
-        return pd.DataFrame(json.loads(capsys.readouterr().out))
+        return pd.DataFrame(invoke.json(*words, code=None))
 
     active_ids = {one["id"] for one in sandbox.deployments if one["status"] == "active" and not one["archived_at"]}
     since, due = NOW - timedelta(days=2), NOW - timedelta(minutes=10)
@@ -463,90 +425,80 @@ def test_missed_and_check_use_stored_snapshots(
 
 
 def test_missed_ends_when_the_runs_were_fetched(
-    sandbox: Sandbox, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    sandbox: Sandbox, invoke: Invoke, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def rows(*words: str) -> set[tuple[str, pd.Timestamp]]:
-        assert main(["missed", "--since", since, "--json", *words]) == 0
-        listed = json.loads(capsys.readouterr().out)
+        listed = invoke.json("missed --since", since, *words)
         return {(one["deployment_id"], pd.Timestamp(one["scheduled_at"])) for one in listed if one["certain"]}
 
     since = (NOW - timedelta(days=2)).isoformat()
     found = rows("--refresh")
     assert found
     assert found <= set(sandbox.left_out)
-    monkeypatch.setattr(sys.modules["qoderdata.cli.missed"], "datetime", Clock)
-    monkeypatch.setattr(Clock, "moment", NOW + timedelta(hours=6))
+    set_wall_clock(monkeypatch, NOW + timedelta(hours=6), "cli.missed")
     assert rows("--offline") == found
-    capsys.readouterr()
-    assert main(["missed", "--since", (NOW + timedelta(hours=1)).isoformat(), "--offline", "--fail"]) == 2
-    assert "not after --since; --refresh reads newer ones" in capsys.readouterr().err
+    since = (NOW + timedelta(hours=1)).isoformat()
+    message = invoke(f"missed --since {since} --offline --fail", code=2).err
+    assert "not after --since; --refresh reads newer ones" in message
 
 
 # -- changes, and dated reports ----------------------------------------------------------------------------------
 
 
 @pytest.mark.usefixtures("sandbox")
-def test_changes_without_a_snapshot_stores_the_first_one(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["changes"]) == 0
-    assert capsys.readouterr().out == "there was no snapshot to compare with; the first one is stored now\n"
-    assert main(["changes"]) == 0
-    assert capsys.readouterr().out.startswith("nothing changed since ")
+def test_changes_without_a_snapshot_stores_the_first_one(invoke: Invoke) -> None:
+    assert invoke("changes").out == "there was no snapshot to compare with; the first one is stored now\n"
+    assert invoke("changes").out.startswith("nothing changed since ")
 
 
 @pytest.mark.parametrize("archived", [True, False])
-def test_changes_describes_each_change_in_words(
-    sandbox: Sandbox, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *, archived: bool
-) -> None:
-    pull = ("pull", "deployments", "--refresh", *(["--include-archived"] if archived else []))
+def test_changes_describes_each_change_in_words(sandbox: Sandbox, invoke: Invoke, *, archived: bool) -> None:
+    pull = "pull deployments --refresh" + (" --include-archived" if archived else "")
     for days in (9, 3):
-        monkeypatch.setattr(Clock, "moment", NOW - timedelta(days=days))
-        assert main(pull) == 0
+        WallClock.moment = NOW - timedelta(days=days)
+        invoke(pull)
         first, second, third, *_ = active_deployments(sandbox)
         if days == 9:
             rewrite(sandbox, first, schedule={**first["schedule"], "expression": "1 8 * * *"})
     error = {"type": "error", "error": {"type": "vault_not_found_error"}}
     rewrite(sandbox, second, status="paused", paused_reason=error)
     rewrite(sandbox, third, name="evil\x1b[31m name")
-    monkeypatch.setattr(Clock, "moment", NOW)
-    capsys.readouterr()
-    assert main(["changes", "--since", "7D", "--refresh"]) == 0
-    out = capsys.readouterr().out
+    WallClock.moment = NOW
+    out = invoke("changes --since 7D --refresh").out
     assert re.search(r"schedule \S+ \S+ \S+ \S+ \S+ → 1 8 \* \* \*\n", out)
     assert "paused by error: vault_not_found_error\n" in out
     assert re.search(r"name .* → evil�\[31m name\n", out)
     at = NOW - timedelta(days=9)
     assert f"since the snapshot of {at:%Y-%m-%d %H:%M} UTC" in out
-    assert main(["changes", "--since", "7D", "--tz", "Asia/Tokyo"]) == 0
-    assert f"since the snapshot of {at + timedelta(hours=9):%Y-%m-%d %H:%M} +09:00" in capsys.readouterr().out
-    assert main(["changes", "--since", "2D", "--json"]) == 0
-    assert [one["change"] for one in json.loads(capsys.readouterr().out)] == ["paused", "other"]
-    assert main(["changes", "--since", "400D", "--json"]) == 0
-    assert len(json.loads(capsys.readouterr().out)) == 3
-    assert main(["cache"]) == 0
-    assert "snapshots" in capsys.readouterr().out
+    out = invoke("changes --since 7D --tz Asia/Tokyo").out
+    assert f"since the snapshot of {at + timedelta(hours=9):%Y-%m-%d %H:%M} +09:00" in out
+    assert [one["change"] for one in invoke.json("changes --since 2D")] == ["paused", "other"]
+    assert len(invoke.json("changes --since 400D")) == 3
+    assert "snapshots" in invoke("cache").out
 
 
 def test_report_compares_with_the_snapshot_one_week_before_start(
-    sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    sandbox: Sandbox, invoke: Invoke, tmp_path: Path
 ) -> None:
     for days in (30, 18, 12, 1):
-        monkeypatch.setattr(Clock, "moment", NOW - timedelta(days=days))
-        assert main(["pull", "deployments", "--refresh", "--include-archived"]) == 0
+        WallClock.moment = NOW - timedelta(days=days)
+        invoke("pull deployments --refresh --include-archived")
         rewrite(sandbox, active_deployments(sandbox)[0], name=f"named {days} days ago")
-    monkeypatch.setattr(Clock, "moment", NOW)
+    WallClock.moment = NOW
     path = tmp_path / "report.html"
-    assert main(["report", str(path), "--start", f"{NOW - timedelta(days=10):%Y-%m-%dT%H:%M:%SZ}"]) == 0
+    invoke("report", str(path), "--start", f"{NOW - timedelta(days=10):%Y-%m-%dT%H:%M:%SZ}")
     text = re.sub("<[^>]*>", "", path.read_text(encoding="utf-8"))
     assert f"Since the snapshot of {NOW - timedelta(days=18):%Y-%m-%d %H:%M} UTC" in text
 
 
-def test_since_of_a_report_is_relative_to_start(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_since_of_a_report_is_relative_to_start(
+    sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch, invoke: Invoke
+) -> None:
     arguments: dict[str, Any] = {}
     monkeypatch.setattr(qd, "write_report", lambda *_, **options: arguments.update(options))
     start = NOW - timedelta(days=20)
-    words = ("report", "r.html", "--runs", "--costs", "--start", start.isoformat())
-    for more, days, ended in (((), 30, NOW), (("--since", "9D", "--until", "2D"), 9, start - timedelta(days=2))):
-        assert main([*words, *more]) == 0
+    for more, days, ended in (("", 30, NOW), ("--since 9D --until 2D", 9, start - timedelta(days=2))):
+        invoke(f"report r.html --runs --costs --start {start.isoformat()} {more}")
         since = start - timedelta(days=days)
         ids = {one["id"] for one in sandbox.runs if since <= datetime.fromisoformat(one["triggered_at"]) < ended}
         assert set(arguments["runs"]["id"]) == ids
@@ -570,11 +522,10 @@ def recipes() -> list[str]:
     return lines
 
 
-def test_recipes_of_the_readme_return_1_for_findings(sandbox: Sandbox, capsys: pytest.CaptureFixture[str]) -> None:
+def test_recipes_of_the_readme_return_1_for_findings(sandbox: Sandbox, invoke: Invoke) -> None:
     sandbox.create_runs(60, status="failed")
     for line in recipes():
-        assert main(shlex.split(line)[1:]) == 1
-        captured = capsys.readouterr()
+        captured = invoke(*shlex.split(line)[1:], code=1)
         assert captured.out
         assert "\x1b" not in captured.out + captured.err
 
@@ -618,52 +569,43 @@ def test_recipe_of_the_readme_runs_in_a_minimal_environment(sandbox: Sandbox, tm
 
 
 def test_check_without_permission_for_sessions_skips_budgets_and_says_so(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    monkeypatch: pytest.MonkeyPatch, invoke: Invoke
 ) -> None:
     """The error of an account that may not read sessions advises `--outcomes runs`, so that this must work."""
     with current_sandbox(monkeypatch, deployments=15, runs=80, edition="D") as served:
         assert any(one.get("budget") for one in served.deployments)
-        assert main(["pull", "runs", "--outcomes", "runs"]) == 0
-        assert main(["pull", "deployments", "--include-archived"]) == 0
+        invoke("pull runs --outcomes runs")
+        invoke("pull deployments --include-archived")
         served.misbehave("403")
-        capsys.readouterr()
-        assert main(["check", "--outcomes", "runs"]) in {0, 1}
-        printed = capsys.readouterr()
+        printed = invoke("check --outcomes runs", code=1)
         assert printed.out
         assert "warning: budgets are not checked, as sessions could not be loaded: GET /sessions: " in printed.err
         assert "check --workspace" in printed.err
 
 
 def test_missed_says_which_time_it_is_about(
-    sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch, invoke: Invoke
 ) -> None:
-    assert main(["missed", "--since", "7D", "--tz", "Asia/Tokyo", "--base-url", sandbox.base_url]) == 0
     period = r"triggers from \d{4}-\d\d-\d\d \d\d:\d\d \+09:00 to \d{4}-\d\d-\d\d \d\d:\d\d \+09:00\n"
-    assert re.search(period, capsys.readouterr().out)
+    assert re.search(period, invoke("missed --since 7D --tz Asia/Tokyo --base-url", sandbox.base_url).out)
     with current_sandbox(monkeypatch, deployments=0):
-        assert main(["missed", "--since", (NOW - timedelta(minutes=30)).isoformat()]) == 0
+        text = invoke("missed --since", (NOW - timedelta(minutes=30)).isoformat()).out
         latest = datetime.now(UTC) - timedelta(minutes=10)  # what is due later may still start
     begin = f"{NOW - timedelta(minutes=30):%Y-%m-%d %H:%M} UTC"
-    said = re.fullmatch(f"nothing was missed from {re.escape(begin)} to (.*) UTC\n", capsys.readouterr().out)
+    said = re.fullmatch(f"nothing was missed from {re.escape(begin)} to (.*) UTC\n", text)
     assert said is not None
     assert said[1] in {f"{latest - timedelta(minutes=minutes):%Y-%m-%d %H:%M}" for minutes in (0, 1, 2)}
 
 
-def test_changes_since_before_the_first_snapshot_say_what_is_not_known(
-    sandbox: Sandbox, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(Clock, "moment", NOW - timedelta(days=3))
-    assert main(["pull", "deployments", "--include-archived"]) == 0
-    monkeypatch.setattr(Clock, "moment", NOW)
+def test_changes_since_before_the_first_snapshot_say_what_is_not_known(sandbox: Sandbox, invoke: Invoke) -> None:
+    WallClock.moment = NOW - timedelta(days=3)
+    invoke("pull deployments --include-archived")
+    WallClock.moment = NOW
     unknown = "there is no earlier snapshot: what changed before is not known"
-    capsys.readouterr()
-    assert main(["changes", "--since", "7D"]) == 0
-    assert unknown in capsys.readouterr().out
+    assert unknown in invoke("changes --since 7D").out
     rewrite(sandbox, active_deployments(sandbox)[0], name="another name")
-    assert main(["changes", "--since", "7D", "--refresh"]) == 0
-    assert f"\n{unknown}\n" in capsys.readouterr().out
-    assert main(["changes", "--since", "2D"]) == 0
-    assert unknown not in capsys.readouterr().out
+    assert f"\n{unknown}\n" in invoke("changes --since 7D --refresh").out
+    assert unknown not in invoke("changes --since 2D").out
 
 
 def test_the_crontab_line_of_the_docs_mails_only_what_is_wrong(sandbox: Sandbox, tmp_path: Path) -> None:

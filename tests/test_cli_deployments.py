@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -12,11 +11,12 @@ import pytest
 
 import qoderdata as qd
 from qoderdata import cron
-from qoderdata.cli import main
 from qoderdata.sandbox import Sandbox
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from conftest import Invoke
 
 pytestmark = pytest.mark.usefixtures("shared_account")
 
@@ -27,10 +27,9 @@ def sandbox() -> Iterator[Sandbox]:
         yield served
 
 
-def listed(words: str, capsys: pytest.CaptureFixture[str]) -> list[dict[str, Any]]:
+def listed(words: str, invoke: Invoke) -> list[dict[str, Any]]:
     """Return the rows of the command."""
-    assert main(["deployments", *words.split(), "--json"]) == 0
-    found: list[dict[str, Any]] = json.loads(capsys.readouterr().out)
+    found: list[dict[str, Any]] = invoke.json(f"deployments {words}")
     return found
 
 
@@ -57,9 +56,9 @@ def time(text: str | None) -> datetime | None:
     return None if text is None else datetime.fromisoformat(text)
 
 
-def test_rows_are_all_deployments_newest_first(sandbox: Sandbox, capsys: pytest.CaptureFixture[str]) -> None:
+def test_rows_are_all_deployments_newest_first(sandbox: Sandbox, invoke: Invoke) -> None:
     records = {one["id"]: one for one in sandbox.deployments}
-    found = listed("--include-archived", capsys)
+    found = listed("--include-archived", invoke)
     assert [row["id"] for row in found] == qd.load_deployments(include_archived=True)["id"].to_list()
     assert {row["id"] for row in found} == set(records)
     for row in found:
@@ -67,14 +66,14 @@ def test_rows_are_all_deployments_newest_first(sandbox: Sandbox, capsys: pytest.
         assert (row["name"], row["agent_id"]) == (record["name"], record["agent"]["id"])
         assert row["state"] == state_of(record)
     assert {row["state"] for row in found} == {"active", "paused", "paused by error", "archived"}
-    assert len(listed("", capsys)) == sum(one["archived_at"] is None for one in sandbox.deployments) < len(found)
+    assert len(listed("", invoke)) == sum(one["archived_at"] is None for one in sandbox.deployments) < len(found)
 
 
 @pytest.mark.filterwarnings("ignore::qoderdata.errors.DataQualityWarning")
-def test_next_triggers_equal_those_of_the_schedules(sandbox: Sandbox, capsys: pytest.CaptureFixture[str]) -> None:
+def test_next_triggers_equal_those_of_the_schedules(sandbox: Sandbox, invoke: Invoke) -> None:
     """The accounts' clock stands still, so that no list of the service reaches to the present."""
     before = datetime.now(UTC)
-    found = {row["id"]: time(row["next_trigger_at"]) for row in listed("--include-archived", capsys)}
+    found = {row["id"]: time(row["next_trigger_at"]) for row in listed("--include-archived", invoke)}
     after = datetime.now(UTC)
     for record in sandbox.deployments:
         possible = {next_trigger_of(record, before), next_trigger_of(record, after)}
@@ -84,9 +83,7 @@ def test_next_triggers_equal_those_of_the_schedules(sandbox: Sandbox, capsys: py
 
 
 @pytest.mark.filterwarnings("ignore:2 deployments have a cron text or zone that cannot be read")
-def test_schedules_that_fire_rarely_have_a_next_trigger(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_schedules_that_fire_rarely_have_a_next_trigger(monkeypatch: pytest.MonkeyPatch, invoke: Invoke) -> None:
     texts = {"dep_1": "* * * * *", "dep_2": "0 0 20 * *", "dep_3": "0 0 29 2 *", "dep_4": "0 0 30 2 *"}
     texts["dep_5"] = "x"
     deployments = qd.flatten_deployments(
@@ -95,51 +92,48 @@ def test_schedules_that_fire_rarely_have_a_next_trigger(
     )
     monkeypatch.setattr(qd, "load_deployments", lambda **_: deployments)
     now = datetime.now(UTC)
-    found = {row["id"]: time(row["next_trigger_at"]) for row in listed("", capsys)}
+    found = {row["id"]: time(row["next_trigger_at"]) for row in listed("", invoke)}
     assert {id_ for id_, at in found.items() if at is None} == {"dep_4", "dep_5"}
     assert found["dep_3"] is not None
     assert (found["dep_3"].month, found["dep_3"].day, found["dep_3"].year % 4) == (2, 29, 0)
     assert found["dep_3"].year - now.year <= 4
-    assert main(["deployments"]) == 0
-    lines = capsys.readouterr().out.splitlines()
+    lines = invoke("deployments").out.splitlines()
     assert [line.split()[:4] for line in lines if line.startswith(("dep_4", "dep_5"))] == [
         ["dep_4", "dep_4", "active", "0"], ["dep_5", "dep_5", "active", "x"],
     ]  # fmt: skip
 
 
-def test_rows_are_sorted_by_team(sandbox: Sandbox, capsys: pytest.CaptureFixture[str]) -> None:
+def test_rows_are_sorted_by_team(sandbox: Sandbox, invoke: Invoke) -> None:
     teams = {one["id"]: one["metadata"].get("team") for one in sandbox.deployments}
-    found = listed("--by team --include-archived", capsys)
+    found = listed("--by team --include-archived", invoke)
     assert [row["metadata_team"] for row in found] == [teams[row["id"]] for row in found]
     with_team = [row["metadata_team"] for row in found if row["metadata_team"] is not None]
     assert with_team == sorted(with_team)
     assert all(row["metadata_team"] is None for row in found[len(with_team) :])
-    newest = {row["id"]: index for index, row in enumerate(listed("--include-archived", capsys))}
+    newest = {row["id"]: index for index, row in enumerate(listed("--include-archived", invoke))}
     for team in set(with_team):
         order = [newest[row["id"]] for row in found if row["metadata_team"] == team]
         assert order == sorted(order)
 
 
-def test_rows_are_sorted_by_the_name_of_the_agent(sandbox: Sandbox, capsys: pytest.CaptureFixture[str]) -> None:
+def test_rows_are_sorted_by_the_name_of_the_agent(sandbox: Sandbox, invoke: Invoke) -> None:
     names = {one["id"]: one["name"] for one in sandbox.agents}
-    found = listed("--by agent", capsys)
+    found = listed("--by agent", invoke)
     assert [row["agent_name"] for row in found] == sorted(names[row["agent_id"]] for row in found)
 
 
 @pytest.mark.parametrize("word", ["deployment", "name", "id"])
-def test_the_name_is_shown_once(
-    word: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_name_is_shown_once(word: str, monkeypatch: pytest.MonkeyPatch, invoke: Invoke) -> None:
     monkeypatch.setenv("COLUMNS", "200")
-    assert main(["deployments", "--by", word]) == 0
-    assert capsys.readouterr().out.splitlines()[0].split() == ["name", "deployment", "state", "fires", "next"]
+    heading = invoke("deployments --by", word).out.splitlines()[0]
+    assert heading.split() == ["name", "deployment", "state", "fires", "next"]
 
 
-def test_csv_has_no_long_columns_but_those_asked_for(capsys: pytest.CaptureFixture[str]) -> None:
-    headers = []
-    for words in ("", "--by initial_events"):
-        assert main(["deployments", *words.split(), "--csv"]) == 0
-        headers.append(next(csv.reader(io.StringIO(capsys.readouterr().out))))
+def test_csv_has_no_long_columns_but_those_asked_for(invoke: Invoke) -> None:
+    headers = [
+        next(csv.reader(io.StringIO(invoke(f"deployments --csv {words}").out)))
+        for words in ("", "--by initial_events")
+    ]
     assert set(headers[1]) - set(headers[0]) == {"initial_events"}
     missing = set(qd.load_deployments().columns) - set(headers[0])
     assert missing == {
@@ -147,8 +141,7 @@ def test_csv_has_no_long_columns_but_those_asked_for(capsys: pytest.CaptureFixtu
     }  # fmt: skip
 
 
-def test_an_empty_table_says_why(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["deployments", "--created-until", "2001-01-01T00:00Z", "--by", "team"]) == 0
-    shown = capsys.readouterr()
+def test_an_empty_table_says_why(invoke: Invoke) -> None:
+    shown = invoke("deployments --created-until 2001-01-01T00:00Z --by team")
     assert shown.out == ""
     assert "no deployment passes the filters: --created-until 2001-01-01T00:00Z" in shown.err

@@ -15,6 +15,7 @@ from datetime import UTC, datetime
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import TYPE_CHECKING
+from unittest.mock import Mock
 
 import mistune
 import pandas as pd
@@ -24,7 +25,7 @@ from hypothesis import strategies as st
 from rich.cells import cell_len
 
 import qoderdata as qd
-from qoderdata.cli import main, output
+from qoderdata.cli import output
 from qoderdata.cli.output import Output, TableColumn
 from qoderdata.formatting import format_count
 from qoderdata.sandbox import Sandbox
@@ -33,7 +34,7 @@ from tests.test_client_errors import error_body
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from conftest import ScriptedService
+    from conftest import Invoke, ScriptedService
 
 pytestmark = pytest.mark.usefixtures("shared_account")
 
@@ -98,19 +99,19 @@ def terminal(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
 
 
 def printed_lines(
-    widths: tuple[int, ...], words: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    widths: tuple[int, ...], words: str, monkeypatch: pytest.MonkeyPatch, invoke: Invoke
 ) -> Iterator[tuple[int, list[str]]]:
     """Run a command once, and yield the lines of its result for each terminal width."""
     calls = []
     print_frame = Output.print_frame
     with monkeypatch.context() as patched:
         patched.setattr(Output, "print_frame", lambda *given, **named: calls.append((given, named)))
-        assert main(words.split()) == 0
+        invoke(words)
     ((given, named),) = calls
     for width in widths:
         monkeypatch.setenv("COLUMNS", str(width))
         print_frame(*given, **named)
-        yield width, capsys.readouterr().out.splitlines()
+        yield width, invoke.capsys.readouterr().out.splitlines()
 
 
 # -- tables ------------------------------------------------------------------------------------------------------
@@ -148,11 +149,11 @@ TABLES_WITH_NAMES = [
 
 @pytest.mark.parametrize("words", [*TABLES_WITH_NAMES, *TABLES_WITHOUT_NAMES])
 def test_table_fits_the_terminal_and_prefers_names_to_ids(
-    words: str, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    words: str, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch, invoke: Invoke
 ) -> None:
     names = [one["name"] for one in [*sandbox.deployments, *sandbox.agents, *sandbox.environments]]
     has_names = words in TABLES_WITH_NAMES
-    for columns, lines in printed_lines((60, 80, 120, 1000), words, monkeypatch, capsys):
+    for columns, lines in printed_lines((60, 80, 120, 1000), words, monkeypatch, invoke):
         rule = next(index for index, line in enumerate(lines) if set(line) == {"─", " "})
         assert rule in {1, 2}  # below a heading of one or two lines
         assert lines[rule + 1]
@@ -166,17 +167,14 @@ def test_table_fits_the_terminal_and_prefers_names_to_ids(
 
 
 @pytest.mark.parametrize("words", ["runs --since all --freq 1D", "costs --since all --by agent --freq 1D"])
-def test_top_keeps_the_newest_windows_in_time_order(words: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main([*words.split(), "--json"]) == 0
-    rows = json.loads(capsys.readouterr().out)
+def test_top_keeps_the_newest_windows_in_time_order(words: str, invoke: Invoke) -> None:
+    rows = invoke.json(words)
     times = sorted({row["window"] for row in rows})
     groups = len(rows) // len(times)
     assert len(rows) == len(times) * groups > 10 * groups
     top = 3 * groups
-    assert main([*words.split(), "--json", "--top", str(top)]) == 0
-    assert json.loads(capsys.readouterr().out) == [row for row in rows if row["window"] in times[-3:]]
-    assert main([*words.split(), "--top", str(top)]) == 0
-    text = capsys.readouterr().out
+    assert invoke.json(words, "--top", str(top)) == [row for row in rows if row["window"] in times[-3:]]
+    text = invoke(words, "--top", str(top)).out
     days = re.findall(r"^.*(\d{4}-\d\d-\d\d) 00:00 UTC", text, re.MULTILINE)
     assert days == [time[:10] for time in times[-3:]] * groups
     left = f"{len(rows) - top:,} {'earlier rows' if groups == 1 else 'rows'}"
@@ -205,9 +203,8 @@ def test_top_keeps_the_newest_windows_in_time_order(words: str, capsys: pytest.C
         ),
     ],
 )
-def test_table_states_its_period(words: str, period: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(words.split()) == 0
-    lines = capsys.readouterr().out.splitlines()
+def test_table_states_its_period(words: str, period: str, invoke: Invoke) -> None:
+    lines = invoke(words).out.splitlines()
     assert [line for line in lines if re.match("(runs|sessions|recent:) .*(since|before) ", line)] == (
         [period] if period else []
     )
@@ -226,12 +223,9 @@ def test_table_states_its_period(words: str, period: str, capsys: pytest.Capture
         ("costs", "there are no sessions created "),
     ],
 )
-def test_table_without_runs_states_its_period(
-    words: str, message: str, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_table_without_runs_states_its_period(words: str, message: str, invoke: Invoke) -> None:
     window = ["--since", "2020-01-01T00:00Z", "--until", "2020-02-01T00:00Z"]
-    assert main([*words.split(), *window]) == 0
-    assert capsys.readouterr().out == f"{message}since 2020-01-01 00:00 UTC and before 2020-02-01 00:00 UTC\n"
+    assert invoke(words, *window).out == f"{message}since 2020-01-01 00:00 UTC and before 2020-02-01 00:00 UTC\n"
 
 
 @pytest.mark.parametrize(
@@ -239,19 +233,17 @@ def test_table_without_runs_states_its_period(
     [
         ("errors", "no run failed"),
         ("runs --errors", "no run failed"),
+        ("runs --failed", "no run failed"),
         ("unusual --threshold 99", "no run is unusual"),
     ],
 )
-def test_result_without_rows_states_its_period(
-    words: str, message: str, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_result_without_rows_states_its_period(words: str, message: str, invoke: Invoke) -> None:
     runs = qd.load_runs()
     minutes = runs["triggered_at"].dt.floor("min")
     minute = minutes[~minutes.isin(minutes[runs["status"] != "completed"])].iloc[0]
     since, until = (f"{at:%Y-%m-%d %H:%M} UTC" for at in (minute, minute + pd.Timedelta("1min")))
     window = ["--since", minute.isoformat(), "--until", (minute + pd.Timedelta("1min")).isoformat()]
-    assert main([*words.split(), *window]) == 0
-    assert capsys.readouterr().out == f"{message}; runs triggered since {since} and before {until}\n"
+    assert invoke(words, *window).out == f"{message}; runs triggered since {since} and before {until}\n"
 
 
 def test_names_are_truncated_before_dates_and_numbers(
@@ -319,46 +311,41 @@ def test_column_with_readable_width_displaces_optional_columns(
     assert output.print_table(frame, columns) == left_out
 
 
-def test_columns_0_is_ignored(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_columns_0_is_ignored(monkeypatch: pytest.MonkeyPatch, invoke: Invoke) -> None:
     monkeypatch.setenv("COLUMNS", "0")
-    assert main(["failures"]) == 0
-    assert "\nrates are of all runs, also skipped and unfinished ones\n" in capsys.readouterr().out
+    assert "\nrates are of all runs, also skipped and unfinished ones\n" in invoke("failures").out
 
 
-def test_pipe_output_is_not_truncated(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["triggers", "--start", NOW, "--top", "500"]) == 0
-    text = capsys.readouterr().out
+def test_pipe_output_is_not_truncated(invoke: Invoke) -> None:
+    text = invoke("triggers --start", NOW, "--top", "500").out
     assert "…" not in text
     triggers = qd.next_triggers(qd.load_deployments(), "24h", start=NOW)
     assert all(deployment in text for deployment in triggers["deployment_id"])
 
 
 def test_colors_only_on_a_capable_terminal_without_no_color(
-    terminal: Callable[[], None], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    terminal: Callable[[], None], monkeypatch: pytest.MonkeyPatch, invoke: Invoke
 ) -> None:
+    words = "runs --since all --streaks"
     terminal()
-    assert main(["runs", "--since", "all", "--streaks"]) == 0
-    coloured = capsys.readouterr().out
+    coloured = invoke(words).out
     assert "\x1b[31m" in coloured
     for name, value in (("NO_COLOR", "1"), ("TERM", "dumb")):
         with monkeypatch.context() as patch:
             patch.setenv(name, value)
-            assert main(["runs", "--since", "all", "--streaks"]) == 0
-        assert capsys.readouterr().out == re.sub(r"\x1b\[[0-9;]*m", "", coloured)
+            assert invoke(words).out == re.sub(r"\x1b\[[0-9;]*m", "", coloured)
     monkeypatch.setenv("FORCE_COLOR", "1")
     monkeypatch.setattr(sys.stdout, "isatty", lambda: False)
-    assert main(["runs", "--since", "all", "--streaks"]) == 0
-    assert "\x1b" not in capsys.readouterr().out
+    assert "\x1b" not in invoke(words).out
 
 
 # -- hostile text ------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("form", ["text", "markdown"])
-def test_hostile_names_are_escaped_in_tables(form: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_hostile_names_are_escaped_in_tables(form: str, invoke: Invoke) -> None:
     style = [] if form == "text" else ["--markdown"]
-    assert main(["failures", "--top", "500", "--min-runs", "0", *style]) == 0
-    text = capsys.readouterr().out
+    text = invoke("failures --top 500 --min-runs 0", *style).out
     assert "[red]name[/red]" in text
     assert not re.search("[\x00-\x09\x0b-\x1f\x7f-\x9f\u202a-\u202e]", text)
     notes = r"|rates are .*|.* without counters .*"
@@ -371,11 +358,10 @@ def test_hostile_names_are_escaped_in_tables(form: str, capsys: pytest.CaptureFi
 
 @pytest.mark.parametrize("form", ["--csv", "--json"])
 def test_csv_and_json_to_a_terminal_escape_control_characters(
-    form: str, terminal: Callable[[], None], capsys: pytest.CaptureFixture[str]
+    form: str, terminal: Callable[[], None], invoke: Invoke
 ) -> None:
     terminal()
-    assert main(["failures", "--min-runs", "0", form]) == 0
-    text = capsys.readouterr().out
+    text = invoke("failures --min-runs 0", form).out
     assert not re.search("[\x00-\x09\x0b-\x1f\x7f-\x9f\u202a-\u202e]", text)
     assert all(escaped in text for escaped in ("\\u001b", "\\u0007", "\\u009b", "\\u202e"))
     if form == "--json":
@@ -383,10 +369,10 @@ def test_csv_and_json_to_a_terminal_escape_control_characters(
 
 
 @pytest.mark.parametrize("form", ["--csv", "--json"])
-def test_csv_and_json_to_a_pipe_are_exact(form: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_csv_and_json_to_a_pipe_are_exact(form: str, monkeypatch: pytest.MonkeyPatch, invoke: Invoke) -> None:
     pipe = io.TextIOWrapper(io.BytesIO(), encoding="ascii", newline="\r\n")
     monkeypatch.setattr(sys, "stdout", pipe)
-    assert main(["failures", "--min-runs", "0", form]) == 0
+    invoke("failures --min-runs 0", form)
     text = pipe.buffer.getvalue().decode("utf-8")
     names = csv.DictReader(io.StringIO(text, newline="")) if form == "--csv" else json.loads(text)
     assert HOSTILE in {row["name"] for row in names}
@@ -463,108 +449,95 @@ def test_exit_code_is_kept_if_the_reader_closes_the_pipe_early() -> None:
 @pytest.mark.parametrize("style", ["--csv", "--json", "--markdown"])
 @pytest.mark.parametrize(("limit", "code"), [(0.01, 1), (1, 0)])
 def test_exit_code_is_kept_if_the_pipe_has_no_reader(
-    style: str, limit: float, code: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    style: str, limit: float, code: int, monkeypatch: pytest.MonkeyPatch, invoke: Invoke
 ) -> None:
     reader, writer = os.pipe()
     os.close(reader)
     with open(writer, "w", buffering=1, encoding="utf-8") as pipe:  # noqa: PTH123 - a file descriptor
         monkeypatch.setattr(sys, "stdout", pipe)
-        assert main(["failures", style, "--fail-over", str(limit)]) == code
-    assert capsys.readouterr().err == ""
+        printed = invoke(f"failures {style} --fail-over {limit}", code=code)
+    assert printed.err == ""
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="this system has no /dev/full")  # noqa: PTH110 - a device
-def test_full_disk_prints_one_line_and_returns_2(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_full_disk_prints_one_line_and_returns_2(monkeypatch: pytest.MonkeyPatch, invoke: Invoke) -> None:
     for rows in ("1", "500"):  # less and more than one buffer
         with open("/dev/full", "w", encoding="utf-8") as full:  # noqa: PTH123 - a device
             monkeypatch.setattr(sys, "stdout", full)
-            assert main(["failures", "--top", rows]) == 2
-        assert re.fullmatch(r"qoderdata: .*No space left on device: 'standard output'\n", capsys.readouterr().err)
+            printed = invoke("failures --top", rows, code=2)
+        assert re.fullmatch(r"qoderdata: .*No space left on device: 'standard output'\n", printed.err)
 
 
-def test_closed_standard_output_is_not_an_error(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_closed_standard_output_is_not_an_error(monkeypatch: pytest.MonkeyPatch, invoke: Invoke) -> None:
     words = "export failures rates.csv"  # the file may get the descriptor of standard output
-    assert main(words.split()) == 0
+    invoke(words)
     written = Path("rates.csv").read_bytes()
     Path("rates.csv").unlink()
-    capsys.readouterr()
     done = run_in_shell(f"qoderdata {words} >&- 2>&-")
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
     assert Path("rates.csv").read_bytes() == written
     monkeypatch.setattr(sys, "stdout", None)
-    assert main(["failures", "--json"]) == 0
+    printed = invoke("failures --json")
     sys.stdout.close()  # the null device, which `main` leaves open
-    assert capsys.readouterr().err == ""
+    assert printed.err == ""
 
 
 def test_unexpected_exception_prints_a_traceback_and_returns_2(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    monkeypatch: pytest.MonkeyPatch, invoke: Invoke
 ) -> None:
     monkeypatch.setattr(qd, "failure_rates", lambda *_, **__: None)
-    assert main(["failures", "--fail-over", "0.9"]) == 2
-    captured = capsys.readouterr()
+    captured = invoke("failures --fail-over 0.9", code=2)
     assert captured.out == ""
     assert captured.err.startswith("Traceback")
     assert captured.err.endswith("\n")
 
 
-def interrupt(*_: object, **__: object) -> None:
-    raise KeyboardInterrupt
+interrupt = Mock(side_effect=KeyboardInterrupt)
 
 
 @pytest.mark.usefixtures("empty_cache")
 def test_interrupted_pull_states_what_is_stored(
-    sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch, invoke: Invoke
 ) -> None:
     """The report is interrupted between two lists; the first one is not requested again."""
-    words = ["report", "r.html", "--runs", "--since", "all"]
+    words = "report r.html --runs --since all"
     with monkeypatch.context() as patched:
         patched.setattr(qd, "load_agents", interrupt)
-        assert main(words) == 130
+        captured = invoke(words, code=130)
     monkeypatch.setattr(qd, "write_report", lambda *_, **__: None)
-    captured = capsys.readouterr()
     message = "interrupted; runs, sessions and events that were read so far are stored, and are not read again"
     assert (captured.out, captured.err.strip()) == ("", f"qoderdata: {message}")
     sandbox.requests.clear()
-    assert main(words) == 0
+    invoke(words)
     assert {request.path for request in sandbox.requests} == {"/agents"}
 
 
 @pytest.mark.parametrize("words", ["top --once", "events sess_1", "failures --offline"])
 def test_interrupt_of_a_command_that_stores_nothing_is_silent(
-    words: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    words: str, monkeypatch: pytest.MonkeyPatch, invoke: Invoke
 ) -> None:
     monkeypatch.setattr(qd, "load_events", interrupt)
     monkeypatch.setattr(qd, "load_deployments", interrupt)
     monkeypatch.setattr(sys.modules["qoderdata.cli.top"], "_print_once", interrupt)
-    assert main(words.split()) == 130
-    assert capsys.readouterr().err.strip() == ""
+    assert invoke(words, code=130).err.strip() == ""
 
 
 def test_retries_are_shown_only_on_a_terminal(
-    terminal: Callable[[], None], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    terminal: Callable[[], None], monkeypatch: pytest.MonkeyPatch, invoke: Invoke
 ) -> None:
-    arguments = ["failures", "--base-url", "http://127.0.0.1:9"]
-    assert main(arguments) == 5
-    assert len(capsys.readouterr().err.splitlines()) == 1
+    words = "failures --base-url http://127.0.0.1:9"
+    assert len(invoke(words, code=5).err.splitlines()) == 1
     terminal()
-    assert main(arguments) == 5
-    *retries, last = capsys.readouterr().err.replace("\r\x1b[K", "").strip("\r").splitlines()
+    *retries, last = invoke(words, code=5).err.replace("\r\x1b[K", "").strip("\r").splitlines()
     assert len(retries) == 4
     assert all("Trying again in" in line for line in retries)
     assert last.startswith("qoderdata: ")
     monkeypatch.setenv("TERM", "dumb")
-    assert main(arguments) == 5
-    assert "\x1b" not in capsys.readouterr().err
+    assert "\x1b" not in invoke(words, code=5).err
 
 
-def test_control_characters_in_errors_are_escaped(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["failures", "--by", "x\x1b[2J\u202e"]) == 2
-    err = capsys.readouterr().err
+def test_control_characters_in_errors_are_escaped(invoke: Invoke) -> None:
+    err = invoke("failures --by", "x\x1b[2J\u202e", code=2).err
     assert "\x1b" not in err
     assert "\u202e" not in err
 
@@ -593,79 +566,62 @@ def test_control_characters_in_errors_are_escaped(capsys: pytest.CaptureFixture[
         ("errors --until 2020-01-01T00:00Z --since 30D", "--since '30D' is not before --until '2020"),
     ],
 )
-def test_error_messages_name_options_not_parameters(
-    words: str, pattern: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert main(["" if word == "''" else word for word in words.split(" ")]) == 2
-    message = capsys.readouterr().err
+def test_error_messages_name_options_not_parameters(words: str, pattern: str, invoke: Invoke) -> None:
+    message = invoke(*["" if word == "''" else word for word in words.split(" ")], code=2).err
     assert re.match(f"qoderdata: {pattern}", message)
     assert "=" not in message
 
 
 @pytest.mark.filterwarnings("default")
-def test_warnings_name_options_not_parameters(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_warnings_name_options_not_parameters(invoke: Invoke, monkeypatch: pytest.MonkeyPatch) -> None:
     text = (
         "Call with refresh=True, or refresh='all', or load_runs(outcomes='events'); 'since=1' and team= stay. "
         "Set QODERDATA_CACHE_DIR or cache_dir to a folder, or use another cache_dir"
     )
     monkeypatch.setattr(qd, "load_agents", lambda **_: warnings.warn(text, stacklevel=1) or pd.DataFrame())
     monkeypatch.setattr(sys.modules["qoderdata.cli.pull"].Destination, "take", lambda *_: None)
-    assert main(["pull", "agents"]) == 0
     message = (
         "Call with --refresh, or --refresh-all, or --outcomes events; 'since=1' and team= stay. "
         "Set QODERDATA_CACHE_DIR or --cache-dir to a folder, or use another --cache-dir"
     )
-    assert capsys.readouterr().err == f"qoderdata: warning: {message}\n"
+    assert invoke("pull agents").err == f"qoderdata: warning: {message}\n"
 
 
-def test_message_of_the_service_is_not_rewritten(
-    service: ScriptedService, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_message_of_the_service_is_not_rewritten(service: ScriptedService, invoke: Invoke) -> None:
     text = "since=3 with offline=True. Call once without offline and make a new Client"
-    for status in (400, 401):
-        service.play(service.answer(status, body=error_body("x", text)))
-        assert main(["pull", "runs", "--refresh", "--base-url", service.base_url]) in {3, 4}
-        message = capsys.readouterr().err
+    for status, code in ((400, 4), (401, 3)):
+        service.respond_with(service.response(status, body=error_body("x", text)))
+        message = invoke("pull runs --refresh --base-url", service.base_url, code=code).err
         assert f": {text}. " in message
     assert message.count("make a new Client") == 1
     assert re.search(r"token in Qoder Cloud and set QODER_ACCESS_TOKEN or QODER_PAT to it\. \[", message)
 
 
-def test_advice_in_errors_names_options_not_parameters(
-    newest_edition: Sandbox, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_advice_in_errors_names_options_not_parameters(newest_edition: Sandbox, invoke: Invoke) -> None:
     newest_edition.misbehave("403", at=2)  # request 1 lists the runs, request 2 the sessions
-    assert main(["runs"]) == 4
-    assert capsys.readouterr().err.endswith(" The runs are stored; --outcomes runs reads run records only.\n")
+    assert invoke("runs", code=4).err.endswith(" The runs are stored; --outcomes runs reads run records only.\n")
 
 
 def test_retry_messages_and_notes_name_options_not_parameters(
-    service: ScriptedService, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    service: ScriptedService, monkeypatch: pytest.MonkeyPatch, invoke: Invoke
 ) -> None:
     body = error_body("rate_limit_error", "Slow down with offline=True")
-    service.play(service.answer(429, body=body, retry_after_ms="1"), service.answer(403, body=body))
-    assert main(["pull", "runs", "--refresh", "--verbose", "--base-url", service.base_url]) == 4
-    retry = capsys.readouterr().err.splitlines()[0]
+    service.respond_with(service.response(429, body=body, retry_after_ms="1"), service.response(403, body=body))
+    retry = invoke("pull runs --refresh --verbose --base-url", service.base_url, code=4).err.splitlines()[0]
     assert "Slow down with offline=True. The service asks to wait 0 s. Wait and try again. [" in retry
     assert "Trying again in" in retry
     monkeypatch.setattr(qd, "load_runs", lambda **_: qd.flatten_runs([]))
-    assert main(["compare", "--offline", "--cache-dir", "empty"]) == 0
-    note = capsys.readouterr().err
+    note = invoke("compare --offline --cache-dir empty").err
     assert "could not be loaded: --offline, and" in note
     assert "Call once without --offline" in note
 
 
 @pytest.mark.filterwarnings("default")
-def test_advice_for_python_users_is_omitted(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_advice_for_python_users_is_omitted(invoke: Invoke, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("qoderdata.plots.labels._fonts_for", lambda text: ([], set(text) & {"e"}))
     monkeypatch.setattr("matplotlib.figure.Figure.savefig", lambda *_, **__: None)
     monkeypatch.setattr(qd, "write_report", lambda *_, **__: None)
-    assert main(["demo", "--deployments", "5"]) == 0
-    message = capsys.readouterr().err
+    message = invoke("demo --deployments 5").err
     assert "no installed font has" in message
     assert "restart" not in message
     assert "labels=" not in message
@@ -673,42 +629,36 @@ def test_advice_for_python_users_is_omitted(
 
 @pytest.mark.filterwarnings("default")
 @pytest.mark.usefixtures("newest_edition")
-def test_repeated_warning_is_printed_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_repeated_warning_is_printed_once(tmp_path: Path, invoke: Invoke) -> None:
     """On edition D, `check` loads the runs twice."""
     (tmp_path / "file").touch()
-    assert main(["check", "--cache-dir", str(tmp_path / "file")]) == 1
-    lines = capsys.readouterr().err.splitlines()
+    lines = invoke("check --cache-dir", str(tmp_path / "file"), code=1).err.splitlines()
     assert any("the runs are not kept" in line for line in lines)
     assert len(lines) == len(set(lines))
 
 
 @pytest.mark.filterwarnings("default")
 @pytest.mark.usefixtures("newest_edition")
-def test_findings_name_options_not_parameters(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["check", "--json"]) == 1
-    (finding,) = [one for one in json.loads(capsys.readouterr().out) if one["kind"] == "incomplete_data"]
+def test_findings_name_options_not_parameters(invoke: Invoke) -> None:
+    (finding,) = [one for one in invoke.json("check", code=1) if one["kind"] == "incomplete_data"]
     assert "--outcomes events reads how they ended" in finding["detail"]
-    assert main(["top", "--once"]) == 0
-    text = capsys.readouterr().out
+    text = invoke("top --once").out
     assert "--outcomes events reads how they ended" in text
     assert "load_runs" not in text
 
 
 @pytest.mark.filterwarnings("default")
 @pytest.mark.usefixtures("newest_edition_with_events")
-def test_advice_to_read_events_is_omitted_after_all_were_read(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["check", "--json", "--doubtful", "0"]) == 1
-    (finding,) = [one for one in json.loads(capsys.readouterr().out) if one["kind"] == "incomplete_data"]
+def test_advice_to_read_events_is_omitted_after_all_were_read(invoke: Invoke) -> None:
+    (finding,) = [one for one in invoke.json("check --doubtful 0", code=1) if one["kind"] == "incomplete_data"]
     assert finding["detail"].endswith("the service gave no session or no end for them.")
 
 
 @pytest.mark.filterwarnings("default")
 @pytest.mark.usefixtures("newest_edition_with_events")
-def test_narrow_table_keeps_names_and_complete_numbers(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_narrow_table_keeps_names_and_complete_numbers(monkeypatch: pytest.MonkeyPatch, invoke: Invoke) -> None:
     words = "runs --since all --by agent --freq 7D --top 3 --outcomes events"
-    (_, lines), *calls = printed_lines((1000, 20, 40, 60), words, monkeypatch, capsys)
+    (_, lines), *calls = printed_lines((1000, 20, 40, 60), words, monkeypatch, invoke)
     wide = lines[2]
     for columns, (heading, _, narrow, *_) in calls:
         assert heading.split() == ["agent", "from", "runs", "failed", "rate"]
@@ -719,7 +669,7 @@ def test_narrow_table_keeps_names_and_complete_numbers(
         assert set(figures) <= set(re.split(r"  +", wide))
         assert "…" not in "".join(figures)
     words = "errors --since all --outcomes events"
-    for _, (heading, _, row, *_) in printed_lines((20, 40, 60), words, monkeypatch, capsys):
+    for _, (heading, _, row, *_) in printed_lines((20, 40, 60), words, monkeypatch, invoke):
         assert heading.split()[:4] == ["new", "failed", "error", "message"]
         assert re.search(r"\d  \w{8,}", row)
 
@@ -744,9 +694,8 @@ def test_narrow_table_keeps_names_and_complete_numbers(
         ],
     ],
 )
-def test_help_contains_important_notes(words: str, note: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main([*words.split(), "--help"]) == 0
-    assert note in " ".join(capsys.readouterr().out.split())
+def test_help_contains_important_notes(words: str, note: str, invoke: Invoke) -> None:
+    assert note in " ".join(invoke(words, "--help").out.split())
 
 
 @pytest.mark.parametrize("columns", [40, 80])
@@ -783,13 +732,10 @@ def test_long_text_in_a_column_is_wrapped_not_truncated(
     assert " ".join(" ".join(lines[2:]).split()) == f"1 {text.strip()}"
 
 
-def test_triggers_show_no_local_time_without_its_zone(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_triggers_show_no_local_time_without_its_zone(monkeypatch: pytest.MonkeyPatch, invoke: Invoke) -> None:
     shown = set()
     for width in range(60, 160, 10):
         monkeypatch.setenv("COLUMNS", str(width))
-        assert main(["triggers", "--tz", "Asia/Shanghai", "--start", "2026-06-15T00:00Z"]) == 0
-        table = capsys.readouterr().out.partition("\n\n")[0]
+        table = invoke("triggers --tz Asia/Shanghai --start 2026-06-15T00:00Z").out.partition("\n\n")[0]
         shown.add(("zone" in table, "local" in table))
     assert shown == {(False, False), (True, False), (True, True)}

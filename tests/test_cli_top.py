@@ -5,7 +5,6 @@ from __future__ import annotations
 import fcntl
 import importlib
 import itertools
-import json
 import os
 import pty
 import re
@@ -28,7 +27,7 @@ from rich.cells import cell_len
 from rich.console import Console
 
 import qoderdata as qd
-from qoderdata.cli import main, screen
+from qoderdata.cli import screen
 from qoderdata.cli.service import Service
 from qoderdata.overview import overview
 from qoderdata.sandbox import Sandbox
@@ -37,6 +36,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
     from typing import Self
+
+    from conftest import Invoke
 
 top = importlib.import_module("qoderdata.cli.top")  # the package has the command by this name
 
@@ -218,22 +219,20 @@ def test_live_view_without_network_keeps_the_last_view(sandbox: Sandbox) -> None
 
 
 @pytest.mark.long
-def test_top_starts_without_network_from_stored_data(sandbox: Sandbox, capsys: pytest.CaptureFixture[str]) -> None:
+def test_top_starts_without_network_from_stored_data(sandbox: Sandbox, invoke: Invoke) -> None:
     sandbox.stop()
     try:
         with start_top("500ms") as terminal:
             assert terminal.process.wait(TIMEOUT_S) == 5
             assert b"1049h" not in terminal.output
-        assert main(["top", "--once"]) == 5
+        invoke("top --once", code=5)
     finally:
         sandbox.start()
-    assert main(["top", "--once"]) == 0
-    shown = capsys.readouterr().out
+    shown = invoke("top --once").out
     sandbox.stop()
     try:
-        assert main(["top", "--once"]) == 5
-        assert main(["top", "--once", "--offline"]) == 0
-        assert capsys.readouterr().out.splitlines()[1] == shown.splitlines()[1]
+        invoke("top --once", code=5)
+        assert invoke("top --once --offline").out.splitlines()[1] == shown.splitlines()[1]
         with start_top("500ms") as terminal:
             terminal.wait_for("not up to date since", "active deployments")
             sandbox.start()
@@ -302,58 +301,46 @@ def test_hostile_names_are_escaped_and_401_ends_the_live_view(sandbox: Sandbox) 
     assert b"qoderdata: " in output.split(b"\x1b[?1049l")[-1]
 
 
-def test_top_with_wrong_or_missing_token_returns_3(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_top_with_wrong_or_missing_token_returns_3(monkeypatch: pytest.MonkeyPatch, invoke: Invoke) -> None:
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
     monkeypatch.setenv("QODER_PAT", "pt-wrong")
-    assert main(["top"]) == 3
+    assert "1049h" not in invoke("top", code=3).out
     monkeypatch.delenv("QODER_PAT")
-    assert main(["top"]) == 3
-    assert "1049h" not in capsys.readouterr().out
+    assert "1049h" not in invoke("top", code=3).out
 
 
 # -- without a terminal ------------------------------------------------------------------------------------------
 
 
-def test_live_view_without_a_terminal_returns_2(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    assert main(["top"]) == 2
-    assert "a live view needs a terminal; --once prints one snapshot" in capsys.readouterr().err
+def test_live_view_without_a_terminal_returns_2(invoke: Invoke, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "a live view needs a terminal; --once prints one snapshot" in invoke("top", code=2).err
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
     monkeypatch.setenv("TERM", "dumb")
-    assert main(["top"]) == 2
-    assert "--once" in capsys.readouterr().err
+    assert "--once" in invoke("top", code=2).err
 
 
-def test_invalid_option_values_return_2(capsys: pytest.CaptureFixture[str]) -> None:
+def test_invalid_option_values_return_2(invoke: Invoke) -> None:
     for words, message in (
-        (["--interval", "30"], "no unit"),
-        (["--interval", "4s"], "--interval 4s is less than 5s"),
-        (["--interval", "-1min"], "interval"),
-        (["--max-age", "5"], "no unit"),
-        (["--tz", "Mars/Phobos"], "Mars/Phobos"),
+        ("--interval 30", "no unit"),
+        ("--interval 4s", "--interval 4s is less than 5s"),
+        ("--interval -1min", "interval"),
+        ("--max-age 5", "no unit"),
+        ("--tz Mars/Phobos", "Mars/Phobos"),
     ):
-        assert main(["top", "--once", *words]) == 2
-        assert message in capsys.readouterr().err
+        assert message in invoke(f"top --once {words}", code=2).err
 
 
-def test_once_to_a_pipe_has_findings_and_no_escape_codes(
-    sandbox: Sandbox, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert main(["top", "--once"]) == 0
-    text = capsys.readouterr().out
+def test_once_to_a_pipe_has_findings_and_no_escape_codes(sandbox: Sandbox, invoke: Invoke) -> None:
+    text = invoke("top --once").out
     assert "\x1b" not in text
-    assert main(["check", "--json", "--top", "1"]) == 1
-    worst = json.loads(capsys.readouterr().out)[0]
+    worst = invoke.json("check --top 1", code=1)[0]
     assert re.search(rf"^error +{re.escape(worst['detail'])}$", text, re.MULTILINE)
     running = [one for one in sandbox.runs if one["status"] in {"running", "pending"}]
     assert f"Running: {len(running)} " in text
 
 
 def test_once_keeps_headings_and_names_at_any_width(
-    sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch, invoke: Invoke
 ) -> None:
     read: Callable[..., screen.View] = top._Reader.read
     views: list[screen.View] = []
@@ -364,8 +351,7 @@ def test_once_keeps_headings_and_names_at_any_width(
         return views[0]
 
     monkeypatch.setattr(top._Reader, "read", read_once)
-    assert main(["top", "--once"]) == 0
-    piped = capsys.readouterr().out
+    piped = invoke("top --once").out
     titles = re.findall(r"^(?:Running|Failing|Next): .*?(?=  )", piped, re.MULTILINE)
     assert len(re.findall("  agent +team  ", piped)) == len(titles) == 3
     name_prefixes = {one["name"][:8].rstrip() for one in sandbox.deployments}
@@ -373,8 +359,7 @@ def test_once_keeps_headings_and_names_at_any_width(
     assert sentences
     for columns in (80, 40):
         monkeypatch.setenv("COLUMNS", str(columns))
-        assert main(["top", "--once"]) == 0
-        lines = capsys.readouterr().out.splitlines()
+        lines = invoke("top --once").out.splitlines()
         assert max(map(cell_len, lines)) <= columns
         for title in titles:
             index = next(index for index, line in enumerate(lines) if line.startswith(f"{title}  "))
@@ -445,20 +430,18 @@ def test_pause_grows_with_the_number_of_requests(
 
 
 def test_once_without_permission_for_sessions_goes_on_where_outcomes_come_from_runs(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    monkeypatch: pytest.MonkeyPatch, invoke: Invoke
 ) -> None:
     """The error of an account that may not read sessions advises `--outcomes runs`, so that this must work."""
-    offline = ["top", "--once", "--outcomes", "runs", "--offline"]
+    offline = "top --once --outcomes runs --offline"
     with Sandbox(deployments=10, seed=7, runs=60, now=NOW, edition="D") as served:
         monkeypatch.setenv("QODER_BASE_URL", served.base_url)
-        assert main(["pull", "runs", "--outcomes", "runs"]) == 0
-        assert main(["pull", "deployments", "--include-archived"]) == 0
-        capsys.readouterr()
-        for words, code in ((["top", "--once", "--outcomes", "runs"], 0), (offline, 0), (["top", "--once"], 4)):
+        invoke("pull runs --outcomes runs")
+        invoke("pull deployments --include-archived")
+        for words, code in (("top --once --outcomes runs", 0), (offline, 0), ("top --once", 4)):
             served.requests.clear()
             served.misbehave("403", at=2)
-            assert main(words) == code
-            printed = capsys.readouterr()
+            printed = invoke(words, code=code)
             if words != offline:
                 assert [one.path for one in served.requests][:3] == [*2 * ["/deployment_runs"], "/sessions"]
             if code:

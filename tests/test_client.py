@@ -59,15 +59,15 @@ class TestSentRequest:
 
     def test_cookies_from_a_response_are_not_sent_back(self, service: ScriptedService) -> None:
         """A gateway between client and service may set one."""
-        service.play(service.answer(Set_Cookie="who=me; Path=/"))
+        service.respond_with(service.response(Set_Cookie="who=me; Path=/"))
         client = Client("pt-secret", service.base_url)
         client.get("/deployments", {}, len)
         client.get("/deployments", {}, len)
         assert "Cookie" not in service.requests[1].headers
 
     def test_connection_is_reused_for_all_requests(self, service: ScriptedService) -> None:
-        service.play(
-            service.answer(body=b"x" * 1_000_000), service.answer(404, b"<html>"), service.answer(body=b"")
+        service.respond_with(
+            service.response(body=b"x" * 1_000_000), service.response(404, b"<html>"), service.response(body=b"")
         )
         client = Client("pt-secret", service.base_url)
         assert client.get("/deployments", {}, len) == 1_000_000
@@ -86,18 +86,19 @@ class TestSentRequest:
 class TestGetOneRecord:
     def test_get_deployment_keeps_large_integers_exact(self, service: ScriptedService) -> None:
         """Also numbers that neither a float nor a 64-bit integer can hold."""
-        service.play(service.answer(body=b'{"id": "dep_1", "n": 9007199254740993, "m": 18446744073709551617}'))
+        body = b'{"id": "dep_1", "n": 9007199254740993, "m": 18446744073709551617}'
+        service.respond_with(service.response(body=body))
         record = Client("pt-secret", service.base_url).get_deployment("dep_1")
         assert record == {"id": "dep_1", "n": 9007199254740993, "m": 18446744073709551617}
         assert service.requests[0].path == "/api/v1/cloud/deployments/dep_1"
 
     def test_get_run_requests_the_run_by_id(self, service: ScriptedService) -> None:
-        service.play(service.answer(body=b'{"id": "run_1"}'))
+        service.respond_with(service.response(body=b'{"id": "run_1"}'))
         assert Client("pt-secret", service.base_url).get_run("run_1") == {"id": "run_1"}
         assert service.requests[0].path == "/api/v1/cloud/deployment_runs/run_1"
 
     def test_get_session_requests_the_session_by_id(self, service: ScriptedService) -> None:
-        service.play(service.answer(body=b'{"id": "sess_1"}'))
+        service.respond_with(service.response(body=b'{"id": "sess_1"}'))
         assert Client("pt-secret", service.base_url).get_session("sess_1") == {"id": "sess_1"}
         assert service.requests[0].path == "/api/v1/cloud/sessions/sess_1"
 
@@ -116,7 +117,7 @@ class TestGetOneRecord:
         ids=lambda value: f"{value!s:.10}",
     )
     def test_numbers_keep_all_digits(self, service: ScriptedService, text: str, value: object) -> None:
-        service.play(service.answer(body=f'{{"n": {text}, "in": [{{"n": [{text}]}}]}}'.encode()))
+        service.respond_with(service.response(body=f'{{"n": {text}, "in": [{{"n": [{text}]}}]}}'.encode()))
         record = Client("pt-secret", service.base_url).get_run("run_1")
         for number in (record["n"], record["in"][0]["n"][0]):
             assert (type(number), str(number) if len(text) < 4000 else number) == (
@@ -129,7 +130,7 @@ class TestGetOneRecord:
             b'{"id": "sess_1", "usage": {"total_credits": 1.50, "input_tokens": -0},'
             b' "stats": {"active_seconds": 1e400}, "new": [1.50, 12345678901234567890123, {"a": 0.10}]}'
         )
-        service.play(service.answer(body=body))
+        service.respond_with(service.response(body=body))
         client = Client("pt-secret", service.base_url)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", errors.DataQualityWarning)
@@ -145,7 +146,7 @@ class TestGetOneRecord:
         "body", [b'{"a": "\\ud800"}', b'{"a": 1e400}', b'{"a": %b}' % (b"9" * 5000), b'{"a": 1.50, "b": -0}']
     )
     def test_single_record_is_parsed_like_a_record_in_a_page(self, service: ScriptedService, body: bytes) -> None:
-        service.play(service.answer(body=body))
+        service.respond_with(service.response(body=body))
         record = Client("pt-secret", service.base_url).get("/deployment_runs/run_1", {}, _read_object)
         assert [record] == jsontext.parse(b'{"data": [%b]}' % body, plain=True)["data"]
         assert service.requests[0].path == "/api/v1/cloud/deployment_runs/run_1"
@@ -182,7 +183,7 @@ class TestGetOneRecord:
     @pytest.mark.parametrize("body", [b"[]", b"null", b'"text"', b"1", b"[" * 5000 + b"]" * 5000])
     def test_json_other_than_an_object_raises_without_a_retry(self, service: ScriptedService, body: bytes) -> None:
         """The JSON is complete, so that a retry would not help."""
-        service.play(service.answer(body=body))
+        service.respond_with(service.response(body=body))
         with pytest.raises(errors.APIResponseValidationError) as caught:
             Client("pt-secret", service.base_url).get_deployment("dep_1")
         assert caught.value.request_id == "req_scripted"

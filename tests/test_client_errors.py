@@ -25,7 +25,7 @@ def error_body(kind: object, message: object, param: object = None) -> bytes:
 
 def error_of(service: ScriptedService, status: int, body: bytes = b"", **headers: str) -> errors.APIStatusError:
     """Request a deployment, and return the exception that this response raises."""
-    service.play(service.answer(status, body, **headers))
+    service.respond_with(service.response(status, body, **headers))
     with pytest.raises(errors.APIStatusError) as caught:
         Client("pt-secret", service.base_url, max_retries=0).get_deployment("dep_1")
     return caught.value
@@ -150,14 +150,14 @@ def test_request_id_comes_from_the_header_else_from_the_body(
 ) -> None:
     body = json.dumps({"type": "error", "error": error, "request_id": id_in_body}).encode()
     line = b"" if header is None else f"x-request-id: {header}\r\n".encode()
-    service.play(b"HTTP/1.1 404 No\r\n%bContent-Length: %d\r\n\r\n%b" % (line, len(body), body))
+    service.respond_with(b"HTTP/1.1 404 No\r\n%bContent-Length: %d\r\n\r\n%b" % (line, len(body), body))
     with pytest.raises(errors.NotFoundError) as caught:
         Client("pt-secret", service.base_url).get_session("sess_1")
     assert caught.value.request_id == expected
 
 
 def test_missing_request_id_is_none(service: ScriptedService) -> None:
-    service.play(b"HTTP/1.1 500 No\r\nContent-Length: 0\r\n\r\n")
+    service.respond_with(b"HTTP/1.1 500 No\r\nContent-Length: 0\r\n\r\n")
     with pytest.raises(errors.InternalServerError) as caught:
         Client("pt-secret", service.base_url, max_retries=0).get_deployment("dep_1")
     assert caught.value.request_id is None
@@ -166,7 +166,7 @@ def test_missing_request_id_is_none(service: ScriptedService) -> None:
 
 def test_invalid_response_is_not_quoted_in_the_message(service: ScriptedService) -> None:
     """A truncated record may contain secrets."""
-    service.play(service.answer(body=b'{"environment_variables": {"KEY": "hunter2"'))
+    service.respond_with(service.response(body=b'{"environment_variables": {"KEY": "hunter2"'))
     with pytest.raises(errors.APIResponseValidationError, match="43 bytes of something else") as caught:
         Client("pt-secret", service.base_url, max_retries=0).get_deployment("dep_1")
     assert "hunter2" not in str(caught.value)

@@ -11,11 +11,13 @@ import subprocess
 import sys
 import threading
 from typing import TYPE_CHECKING
+from unittest.mock import Mock
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from conftest import ScriptedService
 from qoderdata import errors
 from qoderdata.client import Client
 from qoderdata.pages import walk
@@ -23,20 +25,15 @@ from qoderdata.pages import walk
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from conftest import FastClock, ScriptedService
+    from conftest import FastClock
 
-    Answer = bytes | Callable[[socket.socket], None]
-
-
-def answer(status: int = 200, body: bytes = b"{}", **headers: str) -> bytes:
-    """Return an HTTP response; ``_`` in the name of a header stands for ``-``."""
-    lines = {"Content-Length": str(len(body)), "x-request-id": "req_1"}
-    lines |= {name.replace("_", "-"): value for name, value in headers.items()}
-    head = "".join(f"{name}: {value}\r\n" for name, value in lines.items())
-    return f"HTTP/1.1 {status} Scripted\r\n{head}\r\n".encode() + body
+    Response = bytes | Callable[[socket.socket], None]
 
 
-def then_close(head: bytes) -> Answer:
+response = ScriptedService.response
+
+
+def then_close(head: bytes) -> Response:
     """Return a function that sends these bytes and closes the connection."""
     return lambda connection: connection.sendall(head)
 
@@ -51,35 +48,38 @@ CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n"
 ZIPPED = gzip.compress(json.dumps(list(range(1000))).encode())
 
 #: Each fault that is retried, and the exception that is raised after the last attempt.
-RETRYABLE: dict[str, tuple[Answer, type[errors.APIError]]] = {
-    "408": (answer(408), errors.APIStatusError),
-    "429": (answer(429), errors.RateLimitError),
-    "429 with Retry-After": (answer(429, Retry_After="3"), errors.RateLimitError),
-    "500": (answer(500), errors.InternalServerError),
-    "502 in HTML": (answer(502, b"<html>Bad gateway</html>"), errors.InternalServerError),
-    "503 with an empty body": (answer(503, b""), errors.InternalServerError),
-    "504": (answer(504), errors.InternalServerError),
-    "529": (answer(529), errors.InternalServerError),
-    "400 with x-should-retry": (answer(400, x_should_retry="true"), errors.BadRequestError),
+RETRYABLE: dict[str, tuple[Response, type[errors.APIError]]] = {
+    "408": (response(408), errors.APIStatusError),
+    "429": (response(429), errors.RateLimitError),
+    "429 with Retry-After": (response(429, Retry_After="3"), errors.RateLimitError),
+    "500": (response(500), errors.InternalServerError),
+    "502 in HTML": (response(502, b"<html>Bad gateway</html>"), errors.InternalServerError),
+    "503 with an empty body": (response(503, b""), errors.InternalServerError),
+    "504": (response(504), errors.InternalServerError),
+    "529": (response(529), errors.InternalServerError),
+    "400 with x-should-retry": (response(400, x_should_retry="true"), errors.BadRequestError),
     "TCP reset": (reset, errors.APIConnectionError),
     "closed without a response": (then_close(b""), errors.APIConnectionError),
     "truncated headers": (then_close(b"HTTP/1.1 200 OK\r\nContent-Le"), errors.APIResponseValidationError),
     "not HTTP": (then_close(b"SSH-2.0-OpenSSH\r\n"), errors.APIConnectionError),
-    "truncated body": (then_close(answer(body=b'{"a"', Content_Length="100")), errors.APIConnectionError),
+    "truncated body": (then_close(response(body=b'{"a"', Content_Length="100")), errors.APIConnectionError),
     "truncated chunk": (then_close(CHUNKED + b"\r\n64\r\n{}"), errors.APIConnectionError),
     "last chunk missing": (then_close(CHUNKED + b"\r\n2\r\n{}\r\n"), errors.APIConnectionError),
     "truncated gzip chunk": (
         then_close(CHUNKED + b"Content-Encoding: gzip\r\n\r\n%x\r\n" % len(ZIPPED) + ZIPPED[:50]),
         errors.APIConnectionError,
     ),
-    "gzip header but no gzip body": (answer(body=b"[1]", Content_Encoding="gzip"), errors.APIConnectionError),
-    "truncated gzip body": (answer(body=ZIPPED[:-50], Content_Encoding="gzip"), errors.APIResponseValidationError),
-    "truncated JSON": (answer(body=b'{"a": [1, 2'), errors.APIResponseValidationError),
-    "200 in HTML": (answer(body=b"<!doctype html><p>Log in"), errors.APIResponseValidationError),
-    "200 with an empty body": (answer(body=b""), errors.APIResponseValidationError),
-    "204": (answer(204, b""), errors.APIResponseValidationError),
-    "text after the JSON": (answer(body=b"{} {}"), errors.APIResponseValidationError),
-    "not UTF-8": (answer(body=b'{"a": "\xff"}'), errors.APIResponseValidationError),
+    "gzip header but no gzip body": (response(body=b"[1]", Content_Encoding="gzip"), errors.APIConnectionError),
+    "truncated gzip body": (
+        response(body=ZIPPED[:-50], Content_Encoding="gzip"),
+        errors.APIResponseValidationError,
+    ),
+    "truncated JSON": (response(body=b'{"a": [1, 2'), errors.APIResponseValidationError),
+    "200 in HTML": (response(body=b"<!doctype html><p>Log in"), errors.APIResponseValidationError),
+    "200 with an empty body": (response(body=b""), errors.APIResponseValidationError),
+    "204": (response(204, b""), errors.APIResponseValidationError),
+    "text after the JSON": (response(body=b"{} {}"), errors.APIResponseValidationError),
+    "not UTF-8": (response(body=b'{"a": "\xff"}'), errors.APIResponseValidationError),
 }
 
 
@@ -88,14 +88,14 @@ class TestRetryableFaults:
     def test_request_is_retried_after_a_fault(
         self, service: ScriptedService, clock: FastClock, fault: str
     ) -> None:
-        service.play(RETRYABLE[fault][0], answer(body=b'{"id": "dep_1"}'))
+        service.respond_with(RETRYABLE[fault][0], response(body=b'{"id": "dep_1"}'))
         assert Client("pt-secret", service.base_url).get_deployment("dep_1") == {"id": "dep_1"}
         assert len(service.requests) == len(clock.sleeps) + 1 == 2
         assert clock.sleeps[0] == 3 if "Retry-After" in fault else 0.375 <= clock.sleeps[0] <= 0.5
 
     @pytest.mark.parametrize("fault", RETRYABLE)
     def test_repeated_fault_is_raised_after_max_retries(self, service: ScriptedService, fault: str) -> None:
-        service.play(RETRYABLE[fault][0])
+        service.respond_with(RETRYABLE[fault][0])
         with pytest.raises(errors.APIError) as caught:
             Client("pt-secret", service.base_url, max_retries=2).get_deployment("dep_1")
         assert type(caught.value) is RETRYABLE[fault][1]
@@ -119,7 +119,7 @@ class TestRetryableFaults:
         def hang(_connection: socket.socket) -> None:
             release.wait(30)
 
-        service.play(hang)
+        service.respond_with(hang)
         client = Client("pt-secret", service.base_url, timeout=(5, 0.05), max_retries=1)
         with pytest.raises(errors.APITimeoutError, match=r"no whole answer in time.*timeout") as caught:
             client.get_deployment("dep_1")
@@ -141,7 +141,7 @@ class TestRetryableFaults:
             except OSError:
                 connection_closed.set()
 
-        service.play(send_slowly)
+        service.respond_with(send_slowly)
         with pytest.raises(errors.APITimeoutError):
             Client("pt-secret", service.base_url, timeout=(10, 60), max_retries=0).get_deployment("dep_1")
         assert connection_closed.wait(10)
@@ -149,7 +149,7 @@ class TestRetryableFaults:
     def test_retries_are_logged_at_info_and_not_printed(
         self, service: ScriptedService, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
     ) -> None:
-        service.play(answer(503, b""), answer(500), answer())
+        service.respond_with(response(503, b""), response(500), response())
         with caplog.at_level(logging.INFO, "qoderdata"):
             Client("pt-secret", service.base_url).get_deployment("dep_1")
         assert [(record.name, record.levelname) for record in caplog.records] == [("qoderdata.client", "INFO")] * 2
@@ -166,7 +166,7 @@ class TestRetryableFaults:
                 raise ValueError("incomplete")
             return len(bodies)
 
-        service.play(answer(body=b"1"), answer(body=b"2"), answer(body=b"3"))
+        service.respond_with(response(body=b"1"), response(body=b"2"), response(body=b"3"))
         assert Client("pt-secret", service.base_url).get("/deployments", {}, read) == 3
         assert bodies == [b"1", b"2", b"3"]
 
@@ -176,7 +176,7 @@ class TestNotRetried:
     def test_client_error_status_is_raised_at_once(
         self, service: ScriptedService, clock: FastClock, status: int
     ) -> None:
-        service.play(answer(status))
+        service.respond_with(response(status))
         with pytest.raises(errors.APIStatusError) as caught:
             Client("pt-secret", service.base_url).get_deployment("dep_1")
         assert type(caught.value) is errors.status_error_class(status)
@@ -190,7 +190,7 @@ class TestNotRetried:
         self, service: ScriptedService, status: int, directive: str
     ) -> None:
         """``x-should-retry`` is read as in the official SDK, where 409 is never retried."""
-        service.play(answer(status, x_should_retry=directive))
+        service.respond_with(response(status, x_should_retry=directive))
         with pytest.raises(errors.APIStatusError):
             Client("pt-secret", service.base_url).get_deployment("dep_1")
         assert len(service.requests) == 1
@@ -210,7 +210,7 @@ class TestNotRetried:
         assert len(service.requests) == 1
 
     def test_max_retries_0_sends_one_request(self, service: ScriptedService) -> None:
-        service.play(answer(503))
+        service.respond_with(response(503))
         with pytest.raises(errors.InternalServerError, match="1 attempt in"):
             Client("pt-secret", service.base_url, max_retries=0).get_deployment("dep_1")
         assert len(service.requests) == 1
@@ -220,13 +220,10 @@ class TestKeyboardInterrupt:
     def test_interrupt_during_a_wait_leaves_the_client_usable(
         self, service: ScriptedService, clock: FastClock, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        def interrupt(_seconds: float) -> None:
-            raise KeyboardInterrupt
-
-        service.play(answer(503), answer())
+        service.respond_with(response(503), response())
         client = Client("pt-secret", service.base_url)
         with monkeypatch.context() as patch:
-            patch.setattr(clock, "sleep", interrupt)
+            patch.setattr(clock, "sleep", Mock(side_effect=KeyboardInterrupt))
             with pytest.raises(KeyboardInterrupt):
                 client.get_deployment("dep_1")
         assert client.get_deployment("dep_1") == {}
@@ -235,12 +232,8 @@ class TestKeyboardInterrupt:
         self, service: ScriptedService, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         client = Client("pt-secret", service.base_url)
-
-        def interrupt(*_: object) -> bytes:
-            raise KeyboardInterrupt
-
         with monkeypatch.context() as patch:
-            patch.setattr(client._transport, "_read", interrupt)
+            patch.setattr(client._transport, "_read", Mock(side_effect=KeyboardInterrupt))
             with pytest.raises(KeyboardInterrupt):
                 client.get_deployment("dep_1")
         assert client.get_deployment("dep_1") == {}
@@ -254,7 +247,7 @@ class TestKeyboardInterrupt:
             request_received.set()
             release.wait(60)
 
-        service.play(hang)
+        service.respond_with(hang)
         program = (
             "import sys; from qoderdata.client import Client; from qoderdata.pages import walk\n"
             "client = Client('pt-secret', sys.argv[1])\n"
@@ -285,12 +278,12 @@ class _Page:
 def test_walk_yields_the_same_pages_with_any_retryable_faults(
     service: ScriptedService, faults: list[list[str]]
 ) -> None:
-    script: list[Answer] = []
+    responses: list[Response] = []
     for number, before in enumerate(faults):
-        script += [RETRYABLE[fault][0] for fault in before]
+        responses += [RETRYABLE[fault][0] for fault in before]
         page = {"data": [number], "has_more": number < len(faults) - 1, "last_id": f"id_{number}"}
-        script.append(answer(body=json.dumps(page).encode()))
-    service.play(*script)
+        responses.append(response(body=json.dumps(page).encode()))
+    service.respond_with(*responses)
     client = Client("pt-secret", service.base_url, max_retries=5)
 
     def fetch(cursor: str | None, limit: int) -> _Page:

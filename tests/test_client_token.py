@@ -96,7 +96,7 @@ class TestTokenIsNotShown:
         self, service: ScriptedService, caplog: pytest.LogCaptureFixture, answer: tuple[int, bytes, dict[str, str]]
     ) -> None:
         status, body, headers = answer
-        service.play(service.answer(status, body, **headers))
+        service.respond_with(service.response(status, body, **headers))
         client = Client(TOKEN, service.base_url, max_retries=1)
         with caplog.at_level(logging.DEBUG):
             error = error_of(lambda: client.get_deployment("dep_1"))
@@ -131,7 +131,7 @@ class TestTokenIsNotShown:
         assert TOKEN not in traceback_with_locals(error)
 
     def test_exception_in_the_fetch_thread_does_not_show_the_token(self, service: ScriptedService) -> None:
-        service.play(service.answer(401, error_body("api_error", TOKEN)))
+        service.respond_with(service.response(401, error_body("api_error", TOKEN)))
         client = Client(TOKEN, service.base_url)
         pages = walk(lambda *_: client.get("/deployments", {}, lambda _: pytest.fail("the error was read")))
         error = error_of(lambda: next(pages))
@@ -253,7 +253,7 @@ class TestTokenIsNotShown:
 
     def test_token_repeated_as_a_cursor_is_masked(self, service: ScriptedService) -> None:
         page = {"data": [], "has_more": True, "first_id": None, "last_id": TOKEN, "next_page": TOKEN}
-        service.play(service.answer(body=json.dumps(page).encode()))
+        service.respond_with(service.response(body=json.dumps(page).encode()))
         error = error_of(lambda: load_agents(client=Client(TOKEN, service.base_url)))
         assert isinstance(error, errors.PaginationError)
         assert "'***' again" in str(error)
@@ -264,14 +264,14 @@ class TestTokenIsNotShown:
             key = json.loads(body)["key"]
             raise errors.APIResponseValidationError(f"the key {key!r} is invalid") from ValueError(key)
 
-        service.play(service.answer(body=json.dumps({"key": TOKEN}).encode()))
+        service.respond_with(service.response(body=json.dumps({"key": TOKEN}).encode()))
         client = Client(TOKEN, service.base_url)
         error = error_of(lambda: client.get("/deployments", {}, read))
         assert str(error).startswith("the key '***' is invalid")
         assert TOKEN not in traceback_with_locals(error)
 
     def test_token_given_as_an_id_is_masked(self, service: ScriptedService) -> None:
-        service.play(service.answer(404))
+        service.respond_with(service.response(404))
         error = error_of(lambda: Client(TOKEN, service.base_url).get_run(TOKEN))
         assert str(error).startswith("GET /deployment_runs/***: ")
 
@@ -327,7 +327,7 @@ class TestTokenIsSentToOneOrigin:
         with socket.create_server(("127.0.0.1", 0)) as elsewhere:
             elsewhere.settimeout(0.05)
             port = elsewhere.getsockname()[1]
-            service.play(service.answer(302, Location=f"http://127.0.0.1:{port}/"))
+            service.respond_with(service.response(302, Location=f"http://127.0.0.1:{port}/"))
             with pytest.raises(errors.APIStatusError):
                 Client(TOKEN, service.base_url).get_deployment("dep_1")
             with pytest.raises(TimeoutError):

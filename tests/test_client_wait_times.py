@@ -25,7 +25,7 @@ def http_date(seconds: int) -> str:
 
 class TestRetryWaits:
     def test_backoff_doubles_up_to_8_s(self, service: ScriptedService, clock: FastClock) -> None:
-        service.play(service.answer(503))
+        service.respond_with(service.response(503))
         with pytest.raises(errors.InternalServerError):
             Client("pt-secret", service.base_url, max_retries=7).get_deployment("dep_1")
         for slept, full in zip(clock.sleeps, [0.5, 1, 2, 4, 8, 8, 8], strict=True):
@@ -56,7 +56,7 @@ class TestRetryWaits:
     def test_requested_wait_up_to_60_s_is_waited(
         self, service: ScriptedService, clock: FastClock, status: int, headers: dict[str, Any], seconds: float
     ) -> None:
-        service.play(service.answer(status, **headers), service.answer())
+        service.respond_with(service.response(status, **headers), service.response())
         Client("pt-secret", service.base_url).get_deployment("dep_1")
         assert clock.sleeps == [pytest.approx(seconds)]
 
@@ -79,7 +79,7 @@ class TestRetryWaits:
         headers: dict[str, Any],
         seconds: int,
     ) -> None:
-        service.play(service.answer(status, **headers))
+        service.respond_with(service.response(status, **headers))
         with pytest.raises(kind, match=f"asks to wait {seconds} s") as caught:
             Client("pt-secret", service.base_url).get_deployment("dep_1")
         assert caught.value.retry_after == seconds
@@ -90,7 +90,7 @@ class TestRetryWaits:
         ["", "0", "-5", "soon", "nan", "inf", "1e3", "Mon, 15 Jun 2020 00:00:00 GMT", "Mon, 99 Jun 2026"],
     )
     def test_unusable_retry_after_is_ignored(self, service: ScriptedService, clock: FastClock, text: str) -> None:
-        service.play(service.answer(429, Retry_After=text), service.answer())
+        service.respond_with(service.response(429, Retry_After=text), service.response())
         Client("pt-secret", service.base_url).get_deployment("dep_1")
         assert 0.375 <= clock.sleeps[0] <= 0.5
 
@@ -124,7 +124,7 @@ class TestRateLimiter:
         assert clock.sleeps == [0.04, pytest.approx(0.06), 5]
 
     def test_min_interval_applies_to_retries(self, service: ScriptedService, clock: FastClock) -> None:
-        service.play(service.answer(429, Retry_After="1"), service.answer())
+        service.respond_with(service.response(429, Retry_After="1"), service.response())
         Client("pt-secret", service.base_url, min_interval=30).get_deployment("dep_1")
         assert clock.sleeps == [30]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import itertools
 import json
 import math
@@ -12,6 +13,7 @@ import sys
 from collections import Counter
 from statistics import median
 from typing import TYPE_CHECKING, Any
+from unittest.mock import Mock
 from zoneinfo import ZoneInfo
 
 import numpy as np
@@ -336,11 +338,7 @@ class TestArguments:
     ) -> None:
         path = tmp_path / "runs.html"
         path.write_text("old", encoding="utf-8")
-
-        def full_disk(*_: object) -> None:
-            raise OSError(28, "No space left on device")
-
-        monkeypatch.setattr(os, "fsync", full_disk)
+        monkeypatch.setattr(os, "fsync", Mock(side_effect=OSError(errno.ENOSPC, "No space left on device")))
         with pytest.raises(OSError, match="No space"):
             qd.explore(frames[0], frames[1][:0], path)
         assert path.read_text(encoding="utf-8") == "old"

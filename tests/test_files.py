@@ -13,9 +13,9 @@ import sys
 import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from unittest.mock import Mock
 
 import pytest
-from fsspec.implementations.memory import MemoryFileSystem
 
 from qoderdata.errors import CacheError
 from qoderdata.files import Folder, check_ending, replace
@@ -230,10 +230,7 @@ class TestSpecialFiles:
 
     @pytest.mark.parametrize(
         ("stream", "names"),
-        [
-            ("stdout", ["/dev/stdout", "/dev/fd/1", "/proc/self/fd/1"]),
-            ("stderr", ["/dev/stderr", "/dev/fd/2"]),
-        ],
+        [("stdout", ["/dev/stdout", "/dev/fd/1", "/proc/self/fd/1"]), ("stderr", ["/dev/stderr", "/dev/fd/2"])],
         ids=["stdout", "stderr"],
     )
     @pytest.mark.parametrize("into", ["file", "pipe"])
@@ -263,10 +260,7 @@ class TestSpecialFiles:
 
 def test_full_disk_error_names_the_file(tmp_path: Path) -> None:
     """The error of Arrow has no file name."""
-
-    def write(_: object) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device")
-
+    write = Mock(side_effect=OSError(errno.ENOSPC, "No space left on device"))
     with pytest.raises(OSError, match="No space") as caught:
         replace(tmp_path / "file.csv", write)
     assert caught.value.__notes__ == [f"({tmp_path / 'file.csv'} was not written)"]
@@ -290,14 +284,10 @@ class TestCheckEnding:
 
 
 @pytest.fixture(params=["local", "url"])
-def folder(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Folder]:
+def folder(request: pytest.FixtureRequest, tmp_path: Path, clean_memory: None) -> Folder:
     """Return a folder that does not exist yet."""
-    if request.param == "local":
-        yield Folder(tmp_path / "cache" / "inner")
-    else:
-        yield Folder("memory://cache/inner")
-        MemoryFileSystem.store.clear()
-        MemoryFileSystem.pseudo_dirs[:] = [""]
+    del clean_memory  # needed only for its effect
+    return Folder(tmp_path / "cache" / "inner" if request.param == "local" else "memory://cache/inner")
 
 
 def text(folder: Folder, name: str) -> bytes | None:

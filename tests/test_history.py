@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import random
 import stat
@@ -10,10 +11,10 @@ import sys
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from unittest.mock import Mock
 
 import pandas as pd
 import pytest
-from fsspec.implementations.memory import MemoryFileSystem
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -22,9 +23,9 @@ from qoderdata import history
 from qoderdata.decode import from_records
 from qoderdata.errors import CacheError, CacheWarning
 from qoderdata.files import Folder
-from qoderdata.load import lists
 from qoderdata.sandbox import Sandbox
 from qoderdata.schema import DEPLOYMENTS
+from tests.wall_clock import WallClock, set_wall_clock
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -37,23 +38,12 @@ START = datetime(2026, 6, 15, 6, tzinfo=UTC)
 IDENTITY: Account = {"base_url": "http://127.0.0.1/x", "workspace_id": None, "account": "a"}
 
 
-class Clock(datetime):
-    """A clock that shows the time that a test sets."""
-
-    moment = START
-
-    @classmethod
-    def now(cls, tz: Any = None) -> datetime:  # type: ignore[override] # noqa: ANN401
-        return cls.moment.astimezone(tz)
+pytestmark = pytest.mark.usefixtures("clean_memory")
 
 
 @pytest.fixture(autouse=True)
-def _fixed_clock(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr(lists, "datetime", Clock)
-    monkeypatch.setattr(Clock, "moment", START)
-    yield
-    MemoryFileSystem.store.clear()
-    MemoryFileSystem.pseudo_dirs[:] = [""]
+def _fixed_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    set_wall_clock(monkeypatch, START, "load.lists")
 
 
 @pytest.fixture
@@ -78,7 +68,7 @@ def table(rows: int, **facts: Any) -> pa.Table:  # noqa: ANN401
 
 
 def pull(client: qd.Client, folder: Path | str, at: datetime = START, **filters: Any) -> pd.DataFrame:  # noqa: ANN401
-    Clock.moment = at
+    WallClock.moment = at
     return qd.load_deployments(client=client, cache_dir=folder, refresh=True, **filters)
 
 
@@ -298,11 +288,7 @@ def test_snapshot_files_are_private(client: qd.Client, tmp_path: Path) -> None:
 def test_full_disk_raises_and_keeps_earlier_snapshots(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     to = series(tmp_path)
     history.write(to, table(5), START)
-
-    def raise_disk_full(*_: object) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(os, "fsync", raise_disk_full)
+    monkeypatch.setattr(os, "fsync", Mock(side_effect=OSError(errno.ENOSPC, "No space left on device")))
     with pytest.raises(OSError, match="No space left"):
         history.write(to, table(6), START + timedelta(days=2))
     monkeypatch.undo()

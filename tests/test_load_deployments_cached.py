@@ -15,13 +15,13 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 import pytest
 import tqdm
-from fsspec.implementations.memory import MemoryFileSystem
 
 from qoderdata import Client, cache, cache_usage, clear_cache, load_deployments
 from qoderdata.errors import APIConnectionError, APIError, CacheError, CacheWarning, CredentialError
 from qoderdata.files import Folder
 from qoderdata.sandbox import Sandbox
 from qoderdata.schema import DEPLOYMENTS
+from tests.wall_clock import set_wall_clock
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -52,16 +52,15 @@ def client(sandbox: Sandbox) -> Client:
 
 @pytest.fixture(params=["path", "text", "environment", "url"])
 def cache_dir(
-    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[Path | str | None]:
+    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, clean_memory: None
+) -> Path | str | None:
     """Return each kind of value of `cache_dir`."""
+    del clean_memory  # needed only for its effect
     folder = tmp_path / "cache"
     if request.param == "environment":
         monkeypatch.setenv("QODERDATA_CACHE_DIR", str(folder))
     values: dict[str, Path | str | None] = {"path": folder, "text": str(folder), "url": "memory://cache"}
-    yield values.get(request.param)
-    MemoryFileSystem.store.clear()
-    MemoryFileSystem.pseudo_dirs[:] = [""]
+    return values.get(request.param)
 
 
 @pytest.fixture
@@ -197,8 +196,7 @@ class TestCacheUse:
         first = load_deployments(client=client, cache_dir=folder, created_since=age)
         assert list(first["created_at"]) == list(created_at[:11])
         passed = created_at.iloc[5] - created_at.iloc[10]
-        later = type("Later", (datetime,), {"now": classmethod(lambda _, tz: datetime.now(tz) + passed)})
-        monkeypatch.setattr("qoderdata.load.lists.datetime", later)
+        set_wall_clock(monkeypatch, datetime.now(UTC) + passed, "load.lists")
         again = load_deployments(client=client, cache_dir=folder, created_since=age, offline=True)
         assert list(again["created_at"]) == list(created_at[:6])
 

@@ -11,6 +11,7 @@ import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from unittest.mock import Mock
 
 import pandas as pd
 import pyarrow.parquet as pq
@@ -406,12 +407,9 @@ def test_interruption_leaves_the_cache_unchanged(  # noqa: PLR0917 - a table
 def test_interruption_of_a_cache_write_keeps_the_old_answer(
     cache: LoadedCache, truth: pd.DataFrame, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def interrupt(*_: object, **__: object) -> None:
-        raise KeyboardInterrupt
-
     for owner, name in ((pq, "ParquetWriter"), (os, "fsync"), (Path, "replace")):
         with monkeypatch.context() as patch:
-            patch.setattr(owner, name, interrupt)
+            patch.setattr(owner, name, Mock(side_effect=KeyboardInterrupt))
             with pytest.raises(KeyboardInterrupt):
                 cache.load(refresh=True)
         # The load may have written a snapshot before the answer.

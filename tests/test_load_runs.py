@@ -20,6 +20,7 @@ from qoderdata.load.sessions import load_sessions
 from qoderdata.pages import ProgressBar
 from qoderdata.sandbox import Sandbox
 from tests.sandbox_loads import expected_runs, load, sandbox_with_newest, triggered_at
+from tests.wall_clock import set_wall_clock
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -148,7 +149,7 @@ def test_since_as_age_counts_back_from_now(
     service: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = datetime.now(UTC)
-    monkeypatch.setattr("qoderdata.load.runs.datetime", type("Clock", (datetime,), {"now": lambda _tz: now}))
+    set_wall_clock(monkeypatch, now, "load.runs")
     at = triggered_at(service.runs[100]) - pd.Timedelta("1s")
     frame = load(service, tmp_path, since=now - at)
     assert list(frame["id"]) == [run["id"] for run in service.runs if triggered_at(run) > at]

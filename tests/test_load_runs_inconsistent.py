@@ -21,6 +21,8 @@ from qoderdata.errors import CacheWarning, DataQualityWarning
 from qoderdata.load import refresh
 from qoderdata.load.runs import load_runs
 from qoderdata.load.sessions import load_sessions
+from tests.runs_store import FakeClient
+from tests.wall_clock import WallClock, set_wall_clock
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -32,7 +34,7 @@ START = datetime(2026, 6, 1, tzinfo=UTC)
 
 
 @dataclass
-class FakeService:
+class FakeService(FakeClient):
     """A fake client that returns pages of 100 from a list that a test can put into any order.
 
     A cursor is the id of a page's last run or, with `offset_cursors`, the number of runs after the page.
@@ -47,18 +49,6 @@ class FakeService:
     created: int = 0
     pages: int = 0
     offset_cursors: bool = False
-    base_url: str = "https://service.test"
-    workspace_id: str | None = None
-    account: str = "someone"
-    page_limit: int | None = 100
-    max_pages: int = 1_000_000
-
-    @property
-    def identity(self) -> dict[str, str | None]:
-        return {"base_url": self.base_url, "workspace_id": self.workspace_id, "account": self.account}
-
-    def mask(self, text: str) -> str:
-        return text
 
     def make(self, count: int, **facts: Any) -> list[Run]:  # noqa: ANN401
         """Return new runs, newest first, that are not in the list."""
@@ -424,35 +414,19 @@ test_500_random_sequences_of_faults_lose_no_run = pytest.mark.long(
 )
 
 
-class Clock:
-    """The wall clock of the code under test, which a test can set."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.now = datetime(2026, 6, 20, tzinfo=UTC)
-        clock = self
-
-        class SettableDatetime(datetime):
-            @classmethod
-            def now(cls, tz: Any = None) -> Any:  # noqa: ANN401
-                clock.now += timedelta(milliseconds=1)
-                return clock.now.astimezone(tz)
-
-        for module in ("runs", "refresh", "stored"):
-            monkeypatch.setattr(f"qoderdata.load.{module}.datetime", SettableDatetime)
-        monkeypatch.setattr("qoderdata.store.table_store.datetime", SettableDatetime)
-
-
 @pytest.fixture
-def wall_clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    return Clock(monkeypatch)
+def _wall_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    modules = ("load.runs", "load.refresh", "load.stored", "store.table_store")
+    set_wall_clock(monkeypatch, datetime(2026, 6, 20, tzinfo=UTC), *modules, step=timedelta(milliseconds=1))
 
 
-def test_pull_finishes_when_the_clock_is_set_back(service: FakeService, tmp_path: Path, wall_clock: Clock) -> None:
+@pytest.mark.usefixtures("_wall_clock")
+def test_pull_finishes_when_the_clock_is_set_back(service: FakeService, tmp_path: Path) -> None:
     service.create(500)
 
     def set_back(number: int, page: dict[str, Any]) -> dict[str, Any]:
         if number == 2:
-            wall_clock.now -= timedelta(hours=1)
+            WallClock.moment -= timedelta(hours=1)
         assert number < 10, "the same page is requested again and again"
         return page
 
@@ -462,14 +436,13 @@ def test_pull_finishes_when_the_clock_is_set_back(service: FakeService, tmp_path
     assert len(service.requests) == 5
 
 
-def test_open_run_is_read_again_after_the_clock_was_ahead(
-    service: FakeService, tmp_path: Path, wall_clock: Clock
-) -> None:
+@pytest.mark.usefixtures("_wall_clock")
+def test_open_run_is_read_again_after_the_clock_was_ahead(service: FakeService, tmp_path: Path) -> None:
     service.create(1, status="running")
     service.create(200)
-    wall_clock.now += timedelta(days=3)
+    WallClock.moment += timedelta(days=3)
     service.load(tmp_path)
-    wall_clock.now -= timedelta(days=3)
+    WallClock.moment -= timedelta(days=3)
     service.runs[-1]["status"] = "completed"
     for options in ({"refresh": True}, {}):
         frame = service.load(tmp_path, **options)

@@ -24,6 +24,7 @@ from qoderdata.errors import BadRequestError, DataQualityWarning, NotFoundError
 from qoderdata.files import Folder
 from qoderdata.load.runs import load_runs
 from qoderdata.store import journal
+from tests.runs_store import FakeClient
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -61,7 +62,7 @@ UNFLUSHED: list[Path] = []
 
 
 @dataclass
-class Service:
+class Service(FakeClient):
     """A fake client with pages of a few runs.
 
     Edition A ignores the filter on `created_at`. C applies it before it makes a page. L applies it to a finished
@@ -74,18 +75,7 @@ class Service:
     versions: dict[str, list[Run]] = field(default_factory=dict)
     requests: int = 0
     now: datetime = START
-    base_url: str = "https://service.test"
-    workspace_id: str | None = None
-    account: str = "someone"
-    page_limit: int | None = None
-    max_pages: int = 1_000_000
-
-    @property
-    def identity(self) -> dict[str, str | None]:
-        return {"base_url": self.base_url, "workspace_id": self.workspace_id, "account": self.account}
-
-    def mask(self, text: str) -> str:
-        return text
+    page_limit: int | None = field(default=None, kw_only=True)
 
     def create(self, count: int, *, status: str, minutes: int) -> None:
         for _ in range(count):

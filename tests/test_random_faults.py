@@ -31,7 +31,6 @@ import pyarrow as pa
 import pytest
 
 import qoderdata as qd
-from qoderdata.client import retries
 from qoderdata.decode import Decoder, NotJSONError, from_records, jsontext
 from qoderdata.errors import (
     APIError,
@@ -584,13 +583,7 @@ def load_from(base_url: str, folder: Path) -> pd.DataFrame:
         assert time.monotonic() - began < MAX_SECONDS
 
 
-@pytest.fixture
-def _real_clock(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Use the real clock, because the sockets do."""
-    monkeypatch.setattr(retries, "SYSTEM", retries.SystemClock())
-
-
-@pytest.mark.usefixtures("_real_clock")
+@pytest.mark.usefixtures("real_clock")
 @pytest.mark.parametrize("name", VALID_RESPONSES)
 def test_unusual_valid_response_is_loaded(name: str, tmp_path: Path) -> None:
     with serve_response(VALID_RESPONSES[name]) as base_url:
@@ -599,7 +592,7 @@ def test_unusual_valid_response_is_loaded(name: str, tmp_path: Path) -> None:
     assert list(frame["status"]) == ["completed"]
 
 
-@pytest.mark.usefixtures("_real_clock")
+@pytest.mark.usefixtures("real_clock")
 @pytest.mark.parametrize("name", INVALID_RESPONSES)
 def test_invalid_response_raises_api_error(name: str, tmp_path: Path) -> None:
     with serve_response(INVALID_RESPONSES[name]) as base_url, pytest.raises(APIError) as caught:
@@ -607,7 +600,7 @@ def test_invalid_response_raises_api_error(name: str, tmp_path: Path) -> None:
     assert "pt-secret-token" not in "".join(traceback.format_exception(caught.value))
 
 
-@pytest.mark.usefixtures("_real_clock")
+@pytest.mark.usefixtures("real_clock")
 @pytest.mark.parametrize(
     ("name", "every"), [*((name, 0.01) for name in SLOW_RESPONSES), *((name, 0.0) for name in FAST_RESPONSES)]
 )

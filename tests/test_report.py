@@ -22,7 +22,6 @@ import pandas as pd
 import pytest
 
 import qoderdata as qd
-from qoderdata.cli import main
 from qoderdata.errors import DataQualityWarning, FrameTypeError, MissingColumnError
 from qoderdata.frames import flatten_deployments, flatten_runs, flatten_sessions, with_names
 from qoderdata.report import detail_sections, summary_sections, write_report
@@ -35,6 +34,8 @@ from qoderdata.sandbox import Sandbox
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
+    from conftest import Invoke
 
 START = "2026-06-15T01:30:00Z"
 SECRET = "s3cret-value"  # noqa: S105 - must not be on any page
@@ -1236,16 +1237,18 @@ class TestCommand:
             monkeypatch.setenv("QODERDATA_CACHE_DIR", str(tmp_path / "cache"))
             yield served
 
-    def test_command_shows_history_language_groups_and_runs(self, served: Sandbox, tmp_path: Path) -> None:
+    def test_command_shows_history_language_groups_and_runs(
+        self, served: Sandbox, tmp_path: Path, invoke: Invoke
+    ) -> None:
         path = tmp_path / "report.html"
-        assert main(["report", str(path)]) == 0
+        invoke("report", str(path))
         assert "There is no history yet" in Reader(path.read_text(encoding="utf-8")).part("changed")
-        assert main(["report", str(path), "--runs", "--by", "environment", "--refresh"]) == 0
+        invoke("report --runs --by environment --refresh", str(path))
         page = Reader(path.read_text(encoding="utf-8"))
         assert page.part("changed").endswith("Nothing changed.")
         assert int(page.tile("Runs")[0]) > 0
         assert page.part("groups").startswith("Failure rates by environment")
-        assert main(["report", str(path), "--lang", "zh", "--agent", served.deployments[0]["agent"]["id"]]) == 0
+        invoke("report --lang zh --agent", served.deployments[0]["agent"]["id"], str(path))
         text = path.read_text(encoding="utf-8")
         assert '<html lang="zh-CN">' in text
         # Deployments that the filter leaves out are not shown as removed.
@@ -1253,32 +1256,27 @@ class TestCommand:
 
     @pytest.mark.filterwarnings("ignore::qoderdata.errors.DataQualityWarning")  # outcomes are assumed
     def test_named_commands_print_the_rows_that_the_page_leaves_out(
-        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, invoke: Invoke
     ) -> None:
         now = pd.Timestamp.now("UTC").floor("s").to_pydatetime()
-        with Sandbox(deployments=90, seed=11, runs=900, edition="D", now=now) as served:
+        with Sandbox(deployments=90, seed=11, runs=300, edition="D", now=now) as served:
             monkeypatch.setenv("QODER_PAT", served.pat)
             monkeypatch.setenv("QODER_MANAGED_BASE_URL", served.base_url)
             monkeypatch.setenv("QODERDATA_CACHE_DIR", str(tmp_path))
-            assert main(["report", str(tmp_path / "report.html"), "--runs", "--costs"]) == 0
+            invoke("report --runs --costs", str(tmp_path / "report.html"))
             page = Reader((tmp_path / "report.html").read_text(encoding="utf-8"))
             for part in ("next", "all-costs"):
                 more = re.search(r"20 of (\d+) rows are shown; qoderdata (.+) shows more", page.part(part))
                 assert more is not None
-                capsys.readouterr()
-                assert main(more[2].split()) == 0
-                assert "--top shows more" not in capsys.readouterr().out
-                assert main([*more[2].split(), "--csv"]) == 0
-                printed = pd.read_csv(io.StringIO(capsys.readouterr().out))["deployment_id"]
+                assert "--top shows more" not in invoke(more[2]).out
+                printed = pd.read_csv(io.StringIO(invoke(more[2], "--csv").out))["deployment_id"]
                 assert printed.nunique(dropna=False) >= int(more[1]) > 40
 
     @pytest.mark.usefixtures("served")
-    @pytest.mark.parametrize("option", [["--lang", "de"], ["--by", "nothing"]])
-    def test_invalid_choice_exits_with_2(
-        self, tmp_path: Path, option: list[str], capsys: pytest.CaptureFixture[str]
-    ) -> None:
-        assert main(["report", str(tmp_path / "x.html"), *option]) == 2
-        assert re.search(rf"{option[0]}'?:? '{option[1]}'", capsys.readouterr().err)
+    @pytest.mark.parametrize(("option", "value"), [("--lang", "de"), ("--by", "nothing")])
+    def test_invalid_choice_exits_with_2(self, tmp_path: Path, option: str, value: str, invoke: Invoke) -> None:
+        message = invoke("report", str(tmp_path / "x.html"), option, value, code=2).err
+        assert re.search(rf"{option}'?:? '{value}'", message)
 
 
 @pytest.mark.long

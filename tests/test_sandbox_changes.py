@@ -8,16 +8,14 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import pytest
-import requests
 
 from qoderdata import cron
 from qoderdata.sandbox import NOW, Sandbox
 from qoderdata.sandbox.sample_values import nanoseconds
+from tests.sandbox_requests import Record, get
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-
-Record = dict[str, Any]
 
 
 @pytest.fixture
@@ -26,11 +24,8 @@ def sandbox() -> Iterator[Sandbox]:
         yield running
 
 
-def get(sandbox: Sandbox, path: str, **params: str) -> Any:  # noqa: ANN401 - JSON
-    answer = requests.get(
-        f"{sandbox.base_url}{path}", params=params, headers={"Authorization": f"Bearer {sandbox.pat}"}, timeout=10
-    )
-    return answer.json()
+def read(sandbox: Sandbox, path: str, **params: str) -> Any:  # noqa: ANN401 - JSON
+    return get(sandbox, path, params).json
 
 
 def check_counters(sandbox: Sandbox) -> None:
@@ -61,10 +56,10 @@ def test_created_deployments_are_listed_first_and_are_complete(sandbox: Sandbox)
     before = sandbox.deployments
     created = sandbox.create_deployments(3)
     assert sandbox.deployments == [*reversed(created), *before]
-    assert get(sandbox, f"/deployments/{created[0]['id']}") == created[0]
-    assert get(sandbox, "/deployments", limit="3")["data"] == created[::-1]
+    assert read(sandbox, f"/deployments/{created[0]['id']}") == created[0]
+    assert read(sandbox, "/deployments", limit="3")["data"] == created[::-1]
     assert (
-        get(sandbox, "/deployments", limit="100", agent_id=created[0]["agent"]["id"])["data"][:3] == created[::-1]
+        read(sandbox, "/deployments", limit="100", agent_id=created[0]["agent"]["id"])["data"][:3] == created[::-1]
     )
     assert [record["id"] for record in created] == sorted(record["id"] for record in created)
     schedule = created[0]["schedule"]
@@ -78,7 +73,7 @@ def test_paging_does_not_return_runs_created_meanwhile(sandbox: Sandbox) -> None
     seen: list[Record] = []
     cursor: dict[str, str] = {}
     while True:
-        page = get(sandbox, "/deployment_runs", limit="30", **cursor)
+        page = read(sandbox, "/deployment_runs", limit="30", **cursor)
         seen += page["data"]
         cursor = {"page": page["last_id"]}
         sandbox.create_runs(7)
@@ -89,17 +84,17 @@ def test_paging_does_not_return_runs_created_meanwhile(sandbox: Sandbox) -> None
 
 def test_paging_continues_after_the_cursor_record_was_archived(sandbox: Sandbox) -> None:
     live = [record["id"] for record in sandbox.deployments if record["archived_at"] is None]
-    first = get(sandbox, "/deployments", limit="10")
+    first = read(sandbox, "/deployments", limit="10")
     sandbox.archive(first["last_id"])
-    second = get(sandbox, "/deployments", limit="10", after_id=first["last_id"])
+    second = read(sandbox, "/deployments", limit="10", after_id=first["last_id"])
     assert [record["id"] for record in second["data"]] == live[10:20]
 
 
 def test_archive_changes_name_times_and_upcoming_runs_only(sandbox: Sandbox) -> None:
     before = next(record for record in sandbox.deployments if record["schedule"] and not record["archived_at"])
     after = sandbox.archive(before["id"])
-    assert get(sandbox, f"/deployments/{before['id']}") == after
-    assert before["id"] not in [record["id"] for record in get(sandbox, "/deployments", limit="100")["data"]]
+    assert read(sandbox, f"/deployments/{before['id']}") == after
+    assert before["id"] not in [record["id"] for record in read(sandbox, "/deployments", limit="100")["data"]]
     assert nanoseconds(after["archived_at"]) == sandbox._database.now
     assert after["updated_at"] == after["archived_at"]
     assert after["status"] == before["status"]
@@ -121,8 +116,8 @@ def test_created_runs_are_listed_first_and_counted(sandbox: Sandbox, status: str
     created = sandbox.create_runs(40, status=status)
     assert sandbox.runs == [*reversed(created), *before]
     assert {run["status"] for run in created} == {status}
-    assert get(sandbox, "/deployment_runs", limit="40")["data"] == created[::-1]
-    assert get(sandbox, "/deployment_runs", status=status, limit="1")["data"] == created[-1:]
+    assert read(sandbox, "/deployment_runs", limit="40")["data"] == created[::-1]
+    assert read(sandbox, "/deployment_runs", status=status, limit="1")["data"] == created[-1:]
     archived = {record["id"] for record in sandbox.deployments if record["archived_at"]}
     assert len({run["deployment_id"] for run in created}) > 20
     assert not archived & {run["deployment_id"] for run in created}
@@ -132,7 +127,7 @@ def test_created_runs_are_listed_first_and_counted(sandbox: Sandbox, status: str
 def test_create_runs_for_one_deployment(sandbox: Sandbox) -> None:
     identity = sandbox.deployments[4]["id"]
     created = sandbox.create_runs(3, deployment_id=identity)
-    assert get(sandbox, f"/deployments/{identity}/runs", limit="3")["data"] == created[::-1]
+    assert read(sandbox, f"/deployments/{identity}/runs", limit="3")["data"] == created[::-1]
     check_counters(sandbox)
 
 
@@ -141,16 +136,16 @@ def test_finish_run_ends_pending_and_running_runs(sandbox: Sandbox, status: str)
     sandbox.create_runs(20, status="pending")
     unfinished = [run for run in sandbox.runs if run["status"] in ("pending", "running")]
     assert {run["status"] for run in unfinished} == {"pending", "running"}
-    assert len(get(sandbox, "/deployment_runs", status="running")["data"]) > 0
+    assert len(read(sandbox, "/deployment_runs", status="running")["data"]) > 0
     for run in unfinished:
         finished = sandbox.finish_run(run["id"], status=status)
-        assert get(sandbox, f"/deployment_runs/{run['id']}") == finished
+        assert read(sandbox, f"/deployment_runs/{run['id']}") == finished
         assert (finished["status"], finished["error"] is None) == (status, status == "completed")
         length = nanoseconds(finished["completed_at"]) - nanoseconds(finished["cas_run_extras"]["started_at"])
         assert finished["duration_ms"] == length // 1_000_000
         assert finished["session_id"]
     assert not any(run["status"] in ("pending", "running") for run in sandbox.runs)
-    assert get(sandbox, "/deployment_runs", status="running")["data"] == []
+    assert read(sandbox, "/deployment_runs", status="running")["data"] == []
     check_counters(sandbox)
 
 
@@ -164,15 +159,15 @@ def test_forget_runs_removes_runs_and_keeps_counters_and_cursors(sandbox: Sandbo
     runs, deployments = sandbox.runs, sandbox.deployments
     before = datetime.fromisoformat(runs[150]["created_at"][:19] + "+00:00")
     kept = [run for run in runs if nanoseconds(run["created_at"]) >= int(before.timestamp()) * 10**9]
-    assert get(sandbox, "/deployment_runs", limit="100", after_id=kept[100]["id"])["has_more"]
+    assert read(sandbox, "/deployment_runs", limit="100", after_id=kept[100]["id"])["has_more"]
     assert sandbox.forget_runs(before) == len(runs) - len(kept) > 200
     assert sandbox.runs == kept
     assert sandbox.deployments == deployments
-    page = get(sandbox, "/deployment_runs", limit="100", after_id=kept[100]["id"])
+    page = read(sandbox, "/deployment_runs", limit="100", after_id=kept[100]["id"])
     assert (page["data"], page["has_more"]) == (kept[101:], False)
     gone = runs[-1]["id"]
-    assert get(sandbox, f"/deployment_runs/{gone}")["error"]["type"] == "not_found_error"
-    assert get(sandbox, "/deployment_runs", after_id=runs[-10]["id"])["data"] == [], (
+    assert read(sandbox, f"/deployment_runs/{gone}")["error"]["type"] == "not_found_error"
+    assert read(sandbox, "/deployment_runs", after_id=runs[-10]["id"])["data"] == [], (
         "the id of a removed run is a valid cursor"
     )
     assert sandbox.forget_runs(before) == 0
@@ -186,16 +181,16 @@ def test_rewrite_accepts_unknown_fields_and_invalid_values(sandbox: Sandbox) -> 
     sandbox.rewrite(strange)
     sandbox.rewrite(run)
     assert sandbox.deployments[2] == strange
-    assert get(sandbox, "/deployments", limit="100", include_archived="true")["data"][2] == strange
-    assert get(sandbox, "/deployment_runs")["data"][2] == run
+    assert read(sandbox, "/deployments", limit="100", include_archived="true")["data"][2] == strange
+    assert read(sandbox, "/deployment_runs")["data"][2] == run
     assert run["id"] not in [
-        one["id"] for one in get(sandbox, "/deployment_runs", has_error="false", limit="100")["data"]
+        one["id"] for one in read(sandbox, "/deployment_runs", has_error="false", limit="100")["data"]
     ]
-    assert get(sandbox, "/deployments", agent_id="agent_0", include_archived="true")["data"] == []
-    assert get(sandbox, "/deployment_runs", deployment_id="dep_0")["data"] == []
+    assert read(sandbox, "/deployments", agent_id="agent_0", include_archived="true")["data"] == []
+    assert read(sandbox, "/deployment_runs", deployment_id="dep_0")["data"] == []
     paused = sandbox.deployments[5] | {"status": "paused"}
     sandbox.rewrite(paused)
-    assert paused in get(sandbox, "/deployments", status="paused", limit="100", include_archived="true")["data"]
+    assert paused in read(sandbox, "/deployments", status="paused", limit="100", include_archived="true")["data"]
 
 
 @pytest.mark.parametrize(

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import gzip
 import http.client
-import json
 import re
 import socket
 import time
 from threading import Event, Thread
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
 import pytest
 
 from qoderdata.sandbox import Sandbox
+from tests.sandbox_requests import Response, connect, get
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -26,21 +24,8 @@ def sandbox() -> Iterator[Sandbox]:
         yield running
 
 
-def connect(sandbox: Sandbox) -> http.client.HTTPConnection:
-    parts = urlsplit(sandbox.base_url)
-    return http.client.HTTPConnection(str(parts.hostname), parts.port, timeout=10)
-
-
-def get(sandbox: Sandbox, query: str = "", **headers: str) -> tuple[int, dict[str, str], bytes]:
-    """Request the deployments, and return status, headers and body."""
-    connection = connect(sandbox)
-    path = f"{urlsplit(sandbox.base_url).path}/deployments{query}"
-    try:
-        connection.request("GET", path, headers={"Authorization": f"Bearer {sandbox.pat}"} | headers)
-        response = connection.getresponse()
-        return response.status, {name.lower(): text for name, text in response.getheaders()}, response.read()
-    finally:
-        connection.close()
+def get_deployments(sandbox: Sandbox, query: str = "", **headers: str) -> Response:
+    return get(sandbox, f"/deployments{query}", None, **headers)
 
 
 @pytest.mark.parametrize(
@@ -63,12 +48,12 @@ def test_service_errors_have_a_json_envelope_and_a_request_id(
     sandbox: Sandbox, fault: str, status: int, kind: str
 ) -> None:
     sandbox.misbehave(fault)
-    got, headers, body = get(sandbox)
-    error = json.loads(body)
-    assert (got, error["type"], error["error"]["type"]) == (status, "error", kind)
+    response = get_deployments(sandbox)
+    error = response.json
+    assert (response.status, error["type"], error["error"]["type"]) == (status, "error", kind)
     assert error["error"]["message"]
-    assert headers["x-request-id"] == sandbox.requests[-1].request_id
-    assert get(sandbox)[0] == 200
+    assert response.headers["x-request-id"] == sandbox.requests[-1].request_id
+    assert get_deployments(sandbox).status == 200
 
 
 @pytest.mark.parametrize(
@@ -82,13 +67,14 @@ def test_gateway_errors_have_an_html_body_or_none(
     sandbox: Sandbox, fault: str, status: int, *, html: bool
 ) -> None:
     sandbox.misbehave(fault)
-    got, headers, body = get(sandbox)
-    assert got == status
-    assert (headers.get("content-type"), body[:6]) == (("text/html", b"<html>") if html else (None, b""))
-    assert headers["content-length"] == str(len(body))
+    response = get_deployments(sandbox)
+    headers = response.headers
+    assert response.status == status
+    assert (headers.get("content-type"), response.body[:6]) == (("text/html", b"<html>") if html else (None, b""))
+    assert headers["content-length"] == str(len(response.body))
     assert "x-request-id" not in headers
     assert (sandbox.requests[-1].status, sandbox.requests[-1].request_id) == (status, None)
-    assert get(sandbox)[0] == 200
+    assert get_deployments(sandbox).status == 200
 
 
 @pytest.mark.parametrize(
@@ -106,16 +92,16 @@ def test_retry_after_is_sent_as_seconds_or_as_a_date(
     sandbox: Sandbox, fault: str, given: float | str | None, sent: str | None
 ) -> None:
     sandbox.misbehave(fault, retry_after=given)
-    assert get(sandbox)[1].get("retry-after") == sent
+    assert get_deployments(sandbox).headers.get("retry-after") == sent
 
 
 @pytest.mark.parametrize("fault", ["429", "429-retry-after", "429-json"])
 def test_edition_d_answers_429_with_json(sandbox: Sandbox, fault: str) -> None:
     sandbox.edition = "D"
     sandbox.misbehave(fault, headers={"retry-after-ms": "250", "x-should-retry": "true"})
-    status, headers, body = get(sandbox)
-    error = json.loads(body)
-    assert (status, error["error"]["type"]) == (429, "rate_limit_error")
+    response = get_deployments(sandbox)
+    error, headers = response.json, response.headers
+    assert (response.status, error["error"]["type"]) == (429, "rate_limit_error")
     assert error["request_id"] == headers["x-request-id"] == sandbox.requests[-1].request_id
     assert (headers["retry-after-ms"], headers["x-should-retry"]) == ("250", "true")
     assert headers["content-type"] == "application/json"
@@ -126,25 +112,25 @@ def test_edition_d_answers_429_with_json(sandbox: Sandbox, fault: str) -> None:
 def test_only_edition_d_has_the_request_id_in_error_bodies(sandbox: Sandbox, edition: str) -> None:
     sandbox.edition = edition
     for query, authorization in (("?limit=0", f"Bearer {sandbox.pat}"), ("", "Bearer wrong")):
-        _, headers, body = get(sandbox, query, Authorization=authorization)
-        expected = headers["x-request-id"] if edition == "D" else None
-        assert json.loads(body).get("request_id") == expected
-    assert "request_id" not in json.loads(get(sandbox)[2])
+        response = get_deployments(sandbox, query, Authorization=authorization)
+        expected = response.headers["x-request-id"] if edition == "D" else None
+        assert response.json.get("request_id") == expected
+    assert "request_id" not in get_deployments(sandbox).json
 
 
 @pytest.mark.parametrize("location", [None, "http://127.0.0.1:9/elsewhere"])
 def test_redirect_fault_answers_302_with_a_location(sandbox: Sandbox, location: str | None) -> None:
     sandbox.misbehave("redirect", location=location)
-    status, headers, _ = get(sandbox)
-    assert (status, headers["location"]) == (302, location or "/api/v1/cloud/moved")
+    response = get_deployments(sandbox)
+    assert (response.status, response.headers["location"]) == (302, location or "/api/v1/cloud/moved")
 
 
 def test_reset_fault_closes_the_connection_without_a_response(sandbox: Sandbox) -> None:
     sandbox.misbehave("reset")
     with pytest.raises(ConnectionResetError):
-        get(sandbox)
+        get_deployments(sandbox)
     assert sandbox.requests[-1].status is None
-    assert get(sandbox)[0] == 200
+    assert get_deployments(sandbox).status == 200
 
 
 def test_hang_lasts_until_the_sandbox_stops(sandbox: Sandbox) -> None:
@@ -153,7 +139,7 @@ def test_hang_lasts_until_the_sandbox_stops(sandbox: Sandbox) -> None:
 
     def expect_disconnect() -> None:
         with pytest.raises((http.client.RemoteDisconnected, ConnectionError)):
-            get(sandbox)
+            get_deployments(sandbox)
         ended.set()
 
     thread = Thread(target=expect_disconnect)
@@ -161,7 +147,7 @@ def test_hang_lasts_until_the_sandbox_stops(sandbox: Sandbox) -> None:
     while sandbox._faults._at:
         time.sleep(0.001)  # until the request has met the fault
     assert not ended.wait(0.2)
-    assert get(sandbox)[0] == 200, "other requests are answered during the hang"
+    assert get_deployments(sandbox).status == 200, "other requests are answered during the hang"
     sandbox.stop()
     assert ended.wait(10)
     thread.join()
@@ -182,7 +168,7 @@ def test_end_hangs_also_ends_a_hang_that_has_not_begun_to_wait(
     monkeypatch.setattr(sandbox._server, "respond", respond_and_end)
     sandbox.misbehave("hang")
     with pytest.raises((http.client.RemoteDisconnected, ConnectionError)):
-        get(sandbox)
+        get_deployments(sandbox)
 
 
 def test_hang_causes_a_client_timeout(sandbox: Sandbox) -> None:
@@ -197,60 +183,60 @@ def test_hang_causes_a_client_timeout(sandbox: Sandbox) -> None:
 
 @pytest.mark.parametrize("accepted", ["identity", "gzip"])
 def test_cut_body_fault_sends_half_of_the_announced_length(sandbox: Sandbox, accepted: str) -> None:
-    whole = int(get(sandbox, **{"Accept-Encoding": accepted})[1]["content-length"])
+    whole = int(get_deployments(sandbox, Accept_Encoding=accepted).headers["content-length"])
     sandbox.misbehave("cut-body")
     with pytest.raises(http.client.IncompleteRead) as caught:
-        get(sandbox, **{"Accept-Encoding": accepted})
+        get_deployments(sandbox, Accept_Encoding=accepted)
     assert len(caught.value.partial) == whole // 2
-    assert get(sandbox)[0] == 200
+    assert get_deployments(sandbox).status == 200
 
 
 @pytest.mark.parametrize("accepted", ["identity", "gzip"])
 def test_cut_json_fault_sends_half_the_json_as_a_complete_body(sandbox: Sandbox, accepted: str) -> None:
-    whole = get(sandbox)[2]
+    whole = get_deployments(sandbox).body
     sandbox.misbehave("cut-json")
-    status, headers, body = get(sandbox, **{"Accept-Encoding": accepted})
-    plain = gzip.decompress(body) if accepted == "gzip" else body
-    assert (status, int(headers["content-length"])) == (200, len(body))
-    assert plain == whole[: len(whole) // 2]
+    response = get_deployments(sandbox, Accept_Encoding=accepted)
+    assert (response.status, int(response.headers["content-length"])) == (200, len(response.body))
+    assert response.headers.get("content-encoding", "identity") == accepted
+    assert response.plain == whole[: len(whole) // 2]
 
 
 def test_torn_json_fault_only_inserts_a_zero_byte(sandbox: Sandbox) -> None:
-    whole = get(sandbox)[2]
+    whole = get_deployments(sandbox).body
     sandbox.misbehave("torn-json")
-    status, _, body = get(sandbox)
-    assert status == 200
-    assert body.replace(b"\x00", b"") == whole
+    response = get_deployments(sandbox)
+    assert response.status == 200
+    assert response.body.replace(b"\x00", b"") == whole
     with pytest.raises(ValueError, match=r"decode|control character|Invalid"):
-        json.loads(body)
+        _ = response.json
 
 
 @pytest.mark.parametrize("cursor", ["page", "after_id"])
 def test_repeat_cursor_fault_returns_the_cursor_of_the_request(sandbox: Sandbox, cursor: str) -> None:
     """The first page has no cursor to repeat, so the fault applies to the next page."""
     sandbox.misbehave("repeat-cursor")
-    first = json.loads(get(sandbox, "?limit=5")[2])
-    second = json.loads(get(sandbox, f"?limit=5&{cursor}={first['last_id']}")[2])
+    first = get_deployments(sandbox, "?limit=5").json
+    second = get_deployments(sandbox, f"?limit=5&{cursor}={first['last_id']}").json
     assert (second["last_id"], second["next_page"], second["has_more"]) == (
         first["last_id"],
         first["last_id"],
         True,
     )
-    third = json.loads(get(sandbox, f"?limit=5&{cursor}={second['last_id']}")[2])
+    third = get_deployments(sandbox, f"?limit=5&{cursor}={second['last_id']}").json
     assert third["data"] == second["data"]
     assert third["last_id"] != second["last_id"]
 
 
 def test_no_cursor_fault_sends_has_more_without_a_cursor(sandbox: Sandbox) -> None:
     sandbox.misbehave("no-cursor")
-    page = json.loads(get(sandbox)[2])
+    page = get_deployments(sandbox).json
     assert (page["last_id"], page["next_page"], page["has_more"]) == (None, None, True)
 
 
 def test_overlap_fault_repeats_the_last_record_of_the_page_before(sandbox: Sandbox) -> None:
     sandbox.misbehave("overlap")
-    first = json.loads(get(sandbox, "?limit=5")[2])
-    second = json.loads(get(sandbox, f"?limit=5&after_id={first['last_id']}")[2])
+    first = get_deployments(sandbox, "?limit=5").json
+    second = get_deployments(sandbox, f"?limit=5&after_id={first['last_id']}").json
     assert second["data"][0] == first["data"][-1]
 
 
@@ -259,16 +245,16 @@ def test_faults_are_met_in_order_or_at_the_given_request(sandbox: Sandbox) -> No
     sandbox.misbehave("429")
     sandbox.misbehave("429")
     sandbox.misbehave("504")
-    assert [get(sandbox)[0] for _ in range(5)] == [429, 429, 500, 504, 200]
+    assert [get_deployments(sandbox).status for _ in range(5)] == [429, 429, 500, 504, 200]
     sandbox.misbehave("401", at=1)
-    assert [get(sandbox)[0] for _ in range(3)] == [200, 401, 200]
+    assert [get_deployments(sandbox).status for _ in range(3)] == [200, 401, 200]
 
 
 def test_fault_also_applies_to_invalid_requests(sandbox: Sandbox) -> None:
     sandbox.misbehave("502-html")
-    assert get(sandbox, Authorization="Bearer wrong")[0] == 502
+    assert get_deployments(sandbox, Authorization="Bearer wrong").status == 502
     sandbox.misbehave("repeat-cursor")
-    assert get(sandbox, "?limit=0&page=x")[0] == 400, "an error response has no cursor to repeat"
+    assert get_deployments(sandbox, "?limit=0&page=x").status == 400, "an error response has no cursor to repeat"
 
 
 def test_unknown_fault_raises_value_error() -> None:
@@ -292,10 +278,10 @@ def test_sandbox_can_be_started_stopped_and_started_again() -> None:
     assert kept_alive.sock.recv(1) == b"", "the sandbox closed the connection"
     kept_alive.close()
     with pytest.raises(ConnectionRefusedError):
-        get(sandbox)
+        get_deployments(sandbox)
     with sandbox:
         assert sandbox.base_url == base_url
-        assert get(sandbox)[0] == 200
+        assert get_deployments(sandbox).status == 200
 
 
 def test_given_port_is_used_and_must_be_free() -> None:
@@ -305,14 +291,14 @@ def test_given_port_is_used_and_must_be_free() -> None:
             Sandbox(deployments=0, port=port).start()
     with Sandbox(deployments=0, port=port) as sandbox:
         assert sandbox.base_url == f"http://127.0.0.1:{port}/api/v1/cloud"
-        assert get(sandbox)[0] == 200
+        assert get_deployments(sandbox).status == 200
 
 
 def test_internal_error_of_the_sandbox_is_printed(sandbox: Sandbox, capfd: pytest.CaptureFixture[str]) -> None:
     """Otherwise a bug in the sandbox would look like a failure of the service."""
     sandbox._faults = None  # type: ignore[assignment]  # causes an internal error
     with pytest.raises(http.client.RemoteDisconnected):
-        get(sandbox)
+        get_deployments(sandbox)
     assert "AttributeError: 'NoneType' object has no attribute 'meet'" in capfd.readouterr().err
 
 
@@ -330,6 +316,6 @@ def test_client_that_disconnects_early_causes_no_output(
     )
     connection.close()
     while not sandbox.requests:
-        get(sandbox)
+        get_deployments(sandbox)
     sandbox.stop()
     assert capfd.readouterr() == ("", "")

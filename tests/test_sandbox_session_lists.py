@@ -7,17 +7,16 @@ from operator import ge, gt, le, lt
 from typing import TYPE_CHECKING, Any
 
 import pytest
-import requests
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from qoderdata.sandbox import Sandbox
 from qoderdata.sandbox.sample_values import nanoseconds, stamp
+from tests.sandbox_requests import Record, get, walk
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-Record = dict[str, Any]
 Params = dict[str, Any]
 
 EVENT_TYPES = [
@@ -48,27 +47,10 @@ def longest(sandbox: Sandbox) -> str:
     return str(max(known, key=lambda identity: len(sandbox.events(identity))))
 
 
-def send(sandbox: Sandbox, path: str, params: Params | None = None, *, method: str = "GET") -> requests.Response:
-    headers = {"Authorization": f"Bearer {sandbox.pat}"}
-    return requests.request(method, f"{sandbox.base_url}{path}", params=params, headers=headers, timeout=10)
-
-
-def get(sandbox: Sandbox, path: str, params: Params | None = None) -> Any:  # noqa: ANN401 - JSON
-    response = send(sandbox, path, params)
-    assert response.status_code == 200, response.text
-    return response.json()
-
-
-def walk(sandbox: Sandbox, path: str, params: Params, *, cursor: str = "page") -> list[Record]:
-    records: list[Record] = []
-    position: Params = {}
-    while True:
-        page = get(sandbox, path, params | position)
-        records += page["data"]
-        assert page["next_page"] == (page["last_id"] if page["has_more"] else None)
-        if not page["has_more"]:
-            return records
-        position = {cursor: page["last_id"]}
+def read(sandbox: Sandbox, path: str, params: Params | None = None) -> Any:  # noqa: ANN401 - JSON
+    response = get(sandbox, path, params)
+    assert response.status == 200, response.plain
+    return response.json
 
 
 def live(records: list[Record]) -> list[Record]:
@@ -85,10 +67,10 @@ def test_lists_are_paged_with_the_page_cursor_in_every_edition(sandbox: Sandbox,
     records = records_of(sandbox, root)
     assert walk(sandbox, f"/{root}", {"limit": 100, "include_archived": "true"}) == records, edition
     assert walk(sandbox, f"/{root}", {"limit": 100}) == live(records) != records
-    assert get(sandbox, f"/{root}")["data"] == live(records)[:20]
-    assert get(sandbox, f"/{root}/{records[-1]['id']}") == records[-1]
-    assert send(sandbox, f"/{root}/x").json()["error"]["type"] == "not_found_error"
-    assert send(sandbox, f"/{root}", method="POST").json()["error"]["type"] == "feature_not_available"
+    assert read(sandbox, f"/{root}")["data"] == live(records)[:20]
+    assert read(sandbox, f"/{root}/{records[-1]['id']}") == records[-1]
+    assert get(sandbox, f"/{root}/x").json["error"]["type"] == "not_found_error"
+    assert get(sandbox, f"/{root}", method="POST").json["error"]["type"] == "feature_not_available"
 
 
 @pytest.mark.parametrize("root", ["sessions", "agents", "environments"])
@@ -96,8 +78,8 @@ def test_lists_are_paged_with_the_page_cursor_in_every_edition(sandbox: Sandbox,
 def test_page_size_outside_1_to_100_is_refused_in_every_edition(
     sandbox: Sandbox, edition: str, root: str, limit: str
 ) -> None:
-    response = send(sandbox, f"/{root}", {"limit": limit})
-    assert (response.status_code, response.json()["error"]["param"]) == (400, "limit"), edition
+    response = get(sandbox, f"/{root}", {"limit": limit})
+    assert (response.status, response.json["error"]["param"]) == (400, "limit"), edition
 
 
 @pytest.mark.parametrize("root", ["sessions", "agents", "environments"])
@@ -106,11 +88,11 @@ def test_after_id_and_before_id_are_refused_by_edition_d_else_ignored(
     sandbox: Sandbox, edition: str, root: str, cursor: str
 ) -> None:
     records = live(records_of(sandbox, root))
-    response = send(sandbox, f"/{root}", {cursor: records[2]["id"], "limit": 3})
+    response = get(sandbox, f"/{root}", {cursor: records[2]["id"], "limit": 3})
     if edition == "D":
-        assert (response.status_code, response.json()["error"]["param"]) == (400, cursor)
+        assert (response.status, response.json["error"]["param"]) == (400, cursor)
     else:
-        assert response.json()["data"] == records[:3]
+        assert response.json["data"] == records[:3]
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -195,14 +177,14 @@ def test_events_are_paged_in_both_orders_and_filtered_by_type(
 
 def test_before_id_returns_the_events_just_before_it(sandbox: Sandbox, longest: str, edition: str) -> None:
     events, path = sandbox.events(longest), f"/sessions/{longest}/events"
-    page = get(sandbox, path, {"before_id": events[50]["id"], "limit": 10})
+    page = read(sandbox, path, {"before_id": events[50]["id"], "limit": 10})
     assert (page["data"], page["has_more"]) == (events[40:50], True), edition
-    newest = get(sandbox, path, {"before_id": events[50]["id"], "limit": 10, "order": "desc"})
+    newest = read(sandbox, path, {"before_id": events[50]["id"], "limit": 10, "order": "desc"})
     assert newest["data"] == events[51:61][::-1]
-    both = send(sandbox, path, {"before_id": events[5]["id"], "page": events[5]["id"]})
-    assert "mutually exclusive" in both.json()["error"]["message"]
-    assert send(sandbox, path, {"page": "evt_0"}).json()["error"]["param"] == "page"
-    assert send(sandbox, path, {"limit": 101}).json()["error"]["param"] == "limit"
+    both = get(sandbox, path, {"before_id": events[5]["id"], "page": events[5]["id"]})
+    assert "mutually exclusive" in both.json["error"]["message"]
+    assert get(sandbox, path, {"page": "evt_0"}).json["error"]["param"] == "page"
+    assert get(sandbox, path, {"limit": 101}).json["error"]["param"] == "limit"
 
 
 def test_rewritten_events_need_nothing_but_ids() -> None:
@@ -215,8 +197,8 @@ def test_rewritten_events_need_nothing_but_ids() -> None:
             {"id": "evt_3", "type": None},
         ]
         sandbox.rewrite_events(identity, events)
-        assert get(sandbox, f"/sessions/{identity}/events")["data"] == events
-        assert get(sandbox, f"/sessions/{identity}/events", {"types[]": "session.error"})["data"] == events[1:2]
+        assert read(sandbox, f"/sessions/{identity}/events")["data"] == events
+        assert read(sandbox, f"/sessions/{identity}/events", {"types[]": "session.error"})["data"] == events[1:2]
 
 
 def test_short_pages_return_fewer_events_than_the_limit(sandbox: Sandbox, longest: str) -> None:
@@ -225,7 +207,7 @@ def test_short_pages_return_fewer_events_than_the_limit(sandbox: Sandbox, longes
     params = {"limit": 10, "types[]": EVENT_TYPES}
     try:
         assert walk(sandbox, f"/sessions/{longest}/events", params) == events
-        assert len(get(sandbox, f"/sessions/{longest}/events", params)["data"]) < 10
+        assert len(read(sandbox, f"/sessions/{longest}/events", params)["data"]) < 10
         assert walk(sandbox, "/sessions", {"limit": 100}) == live(sandbox.sessions)
     finally:
         sandbox.short_pages = False
@@ -239,8 +221,8 @@ def test_sessions_that_only_edition_d_has_are_not_found_in_edition_c(sandbox: Sa
     older = {session["id"] for session in sandbox.sessions}
     assert older < newest
     for identity in sorted(newest - older)[:3]:
-        assert send(sandbox, f"/sessions/{identity}").status_code == 404
-        assert send(sandbox, f"/sessions/{identity}/events").status_code == 404
+        assert get(sandbox, f"/sessions/{identity}").status == 404
+        assert get(sandbox, f"/sessions/{identity}/events").status == 404
 
 
 @pytest.mark.parametrize(
@@ -257,14 +239,14 @@ def test_only_edition_d_refuses_unknown_parameters(sandbox: Sandbox, edition: st
     run = next(one for one in sandbox.runs if one.get("session_id"))
     path = path.format(deployment=run["deployment_id"], run=run["id"], session=sandbox.sessions[0]["id"])
     # The runs have a filter `status` up to edition C, which refuses values that are no status of a run.
-    response = send(sandbox, path, {param: "failed" if param == "status" and "run" in path else "x"})
+    response = get(sandbox, path, {param: "failed" if param == "status" and "run" in path else "x"})
     if edition == "D":
-        error = response.json()
-        assert (response.status_code, error["error"]["type"]) == (400, "invalid_request_error")
+        error = response.json
+        assert (response.status, error["error"]["type"]) == (400, "invalid_request_error")
         assert error["error"]["param"] == param
         assert error["request_id"] == response.headers["x-request-id"]
     else:
-        assert response.status_code == 200
+        assert response.status == 200
 
 
 def test_run_is_found_only_under_its_own_deployment(sandbox: Sandbox, edition: str) -> None:
@@ -272,12 +254,12 @@ def test_run_is_found_only_under_its_own_deployment(sandbox: Sandbox, edition: s
         sandbox.runs[3],
         next(one for one in sandbox.runs if one["deployment_id"] != sandbox.runs[3]["deployment_id"]),
     )
-    assert get(sandbox, f"/deployments/{run['deployment_id']}/runs/{run['id']}") == run, edition
-    assert send(sandbox, f"/deployments/{other['deployment_id']}/runs/{run['id']}").status_code == 404
+    assert read(sandbox, f"/deployments/{run['deployment_id']}/runs/{run['id']}") == run, edition
+    assert get(sandbox, f"/deployments/{other['deployment_id']}/runs/{run['id']}").status == 404
 
 
 def test_request_log_keeps_all_values_of_a_parameter(sandbox: Sandbox) -> None:
-    get(sandbox, "/sessions", {"statuses[]": ["idle", "terminated"], "limit": 5})
+    read(sandbox, "/sessions", {"statuses[]": ["idle", "terminated"], "limit": 5})
     request = sandbox.requests[-1]
     assert (request.path, request.status) == ("/sessions", 200)
     assert request.lists == {"statuses[]": ["idle", "terminated"], "limit": ["5"]}
@@ -286,14 +268,14 @@ def test_request_log_keeps_all_values_of_a_parameter(sandbox: Sandbox) -> None:
 
 def test_overlap_fault_repeats_an_event(sandbox: Sandbox, longest: str) -> None:
     path = f"/sessions/{longest}/events"
-    start = get(sandbox, path, {"limit": 5})
+    start = read(sandbox, path, {"limit": 5})
     sandbox.misbehave("overlap")
-    assert get(sandbox, path, {"limit": 5, "page": start["last_id"]})["data"][0] == start["data"][-1]
+    assert read(sandbox, path, {"limit": 5, "page": start["last_id"]})["data"][0] == start["data"][-1]
 
 
 @pytest.mark.parametrize("sandbox_edition", "CD")
 def test_listing_100_of_many_sessions_builds_only_100_records(sandbox_edition: str) -> None:
     with Sandbox(100, 7, sandbox_edition, 2_000) as big:
-        get(big, "/sessions", {"limit": 100})
+        read(big, "/sessions", {"limit": 100})
         every_edition = big._database.sessions._bodies.values()
         assert sum(body is not None for bodies in every_edition for body in bodies) == 100

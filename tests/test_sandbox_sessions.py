@@ -5,18 +5,16 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter, defaultdict
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
-import requests
 
 from qoderdata.sandbox import Sandbox
 from qoderdata.sandbox.sample_values import nanoseconds
+from tests.sandbox_requests import Record, get
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-Record = dict[str, Any]
 
 PAUSING = {
     "environment_archived_error", "agent_archived_error", "environment_not_found_error", "vault_not_found_error",
@@ -43,11 +41,6 @@ def account(request: pytest.FixtureRequest) -> Sandbox:
 def sandbox() -> Iterator[Sandbox]:
     with Sandbox(20, 5, "D", 150) as running:
         yield running
-
-
-def get(sandbox: Sandbox, path: str, params: Any = None) -> Any:  # noqa: ANN401 - JSON
-    headers = {"Authorization": f"Bearer {sandbox.pat}"}
-    return requests.get(f"{sandbox.base_url}{path}", params=params, headers=headers, timeout=10).json()
 
 
 # -- the outcome of a run: slow, and directly from the rules --------------------------------------------------
@@ -467,14 +460,14 @@ def outcome_of(sandbox: Sandbox, run: Record) -> Record:
 def test_created_runs_have_sessions_and_outcomes(sandbox: Sandbox, status: str, then: str) -> None:
     created = sandbox.create_runs(5, status=status)
     assert sandbox.runs[:5] == created[::-1]
-    assert get(sandbox, "/deployment_runs", {"limit": 5})["data"] == created[::-1]
+    assert get(sandbox, "/deployment_runs", {"limit": 5}).json["data"] == created[::-1]
     for run in created:
         assert set(run) == SHAPES["run"]
         assert outcome_of(sandbox, run)["status"] == then
         if status != "skipped":
-            session = get(sandbox, f"/sessions/{run['session_id']}")
+            session = get(sandbox, f"/sessions/{run['session_id']}").json
             assert session["deployment_id"] == run["deployment_id"]
-            page = get(sandbox, f"/sessions/{run['session_id']}/events", {"limit": 100})
+            page = get(sandbox, f"/sessions/{run['session_id']}/events", {"limit": 100}).json
             assert page["data"] == sandbox.events(run["session_id"])[:100]
     check_outcomes(sandbox)
 
@@ -487,7 +480,7 @@ def test_created_and_archived_deployments_have_the_documented_shape(sandbox: San
     assert created[0]["environment_variables"] == ""
     assert created[0]["initial_events"][0]["content"] == [{"text": "Say what changed.", "type": "text"}]
     (run,) = sandbox.create_runs(1, deployment_id=created[1]["id"])
-    assert get(sandbox, f"/sessions/{run['session_id']}")["title"] == created[1]["name"]
+    assert get(sandbox, f"/sessions/{run['session_id']}").json["title"] == created[1]["name"]
 
 
 def test_finish_run_updates_the_session_that_several_runs_share() -> None:
@@ -514,13 +507,13 @@ def test_finish_run_appends_events_to_unfinished_runs(sandbox: Sandbox, status: 
     unfinished = [one for one in sandbox.outcomes if one["status"] in ("running", "waiting")]
     assert len(unfinished) > 12
     for one in unfinished:
-        before, session = sandbox.events(one["session_id"]), get(sandbox, f"/sessions/{one['session_id']}")
+        before, session = sandbox.events(one["session_id"]), get(sandbox, f"/sessions/{one['session_id']}").json
         record = next(run for run in sandbox.runs if run["id"] == one["id"])
         assert sandbox.finish_run(one["id"], status=status) == record, "a record of edition D never changes"
         after = sandbox.events(one["session_id"])
         assert after[: len(before)] == before
         assert len(after) > len(before)
-        moved = get(sandbox, f"/sessions/{one['session_id']}")
+        moved = get(sandbox, f"/sessions/{one['session_id']}").json
         assert nanoseconds(moved["updated_at"]) > nanoseconds(session["updated_at"])
         assert outcome_of(sandbox, record)["status"] == status
     check_outcomes(sandbox)
@@ -537,7 +530,7 @@ def test_continued_and_archived_session_keeps_the_outcome_of_its_run(sandbox: Sa
     assert (grown[: len(before)], after[: len(grown)]) == (before, grown)
     assert (after[-1]["type"], archived["status"]) == ("session.status_terminated", "terminated")
     assert outcome_of(sandbox, run) == expected | {"session_status": "terminated", "session_archived": True}
-    assert run["session_id"] not in [one["id"] for one in get(sandbox, "/sessions", {"limit": 9})["data"]]
+    assert run["session_id"] not in [one["id"] for one in get(sandbox, "/sessions", {"limit": 9}).json["data"]]
     with pytest.raises(ValueError, match="archived already"):
         sandbox.archive_session(run["session_id"])
     with pytest.raises(ValueError, match="is archived"):
@@ -549,7 +542,7 @@ def test_deleted_session_is_not_found_and_its_run_stays(sandbox: Sandbox) -> Non
     (run,) = sandbox.create_runs(1)
     sandbox.delete_session(run["session_id"])
     for path in (f"/sessions/{run['session_id']}", f"/sessions/{run['session_id']}/events"):
-        assert get(sandbox, path)["error"]["type"] == "not_found_error"
+        assert get(sandbox, path).json["error"]["type"] == "not_found_error"
     assert run["session_id"] not in [session["id"] for session in sandbox.sessions]
     assert sandbox.runs[0] == run
     assert outcome_of(sandbox, run)["status"] is None
@@ -569,15 +562,15 @@ def test_events_of_an_unknown_session_raise_key_error(sandbox: Sandbox) -> None:
 def test_rewrite_of_sessions_and_events_accepts_any_values(sandbox: Sandbox) -> None:
     session = sandbox.sessions[3] | {"status": "hibernating", "usage": None, "new": [1]}
     sandbox.rewrite(session)
-    assert sandbox.sessions[3] == session == get(sandbox, f"/sessions/{session['id']}")
+    assert sandbox.sessions[3] == session == get(sandbox, f"/sessions/{session['id']}").json
     events = [{"id": f"evt_{number}", "type": "session.odd", "x": {"y": None}} for number in range(120)]
     sandbox.rewrite_events(session["id"], events)
-    page = get(sandbox, f"/sessions/{session['id']}/events", {"limit": 100})
-    rest = get(sandbox, f"/sessions/{session['id']}/events", {"limit": 100, "page": page["next_page"]})
+    page = get(sandbox, f"/sessions/{session['id']}/events", {"limit": 100}).json
+    rest = get(sandbox, f"/sessions/{session['id']}/events", {"limit": 100, "page": page["next_page"]}).json
     assert page["data"] + rest["data"] == events
     agent = sandbox.agents[0] | {"name": None}
     sandbox.rewrite(agent)
-    assert get(sandbox, "/agents")["data"][0] == agent
+    assert get(sandbox, "/agents").json["data"][0] == agent
 
 
 def test_account_does_not_depend_on_the_order_of_reading() -> None:

@@ -6,6 +6,7 @@ import threading
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
+from unittest.mock import Mock
 
 import pandas as pd
 import pyarrow.compute as pc
@@ -308,12 +309,8 @@ def test_files_of_an_interrupted_commit_are_removed(store: TableStore, tmp_path:
     """The interrupted commit only compacts files, so the journal is empty."""
     for number in (1, 2):
         commit_entries(store, page(run(number), more=True), compact=False)
-
-    def interrupt(*_: object) -> None:
-        raise KeyboardInterrupt
-
     with pytest.MonkeyPatch.context() as patch, store.writer_lock():
-        patch.setattr("qoderdata.store.manifest.write_manifest", interrupt)
+        patch.setattr("qoderdata.store.manifest.write_manifest", Mock(side_effect=KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             store.commit(compact=True)
     (data,) = tmp_path.glob("runs/*/data/*")
@@ -324,9 +321,7 @@ def test_files_of_an_interrupted_commit_are_removed(store: TableStore, tmp_path:
     assert file_names(tmp_path, "**/*.tmp") == []
 
 
-def test_new_file_outside_the_manifest_is_kept_on_an_object_store(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_new_file_outside_the_manifest_is_kept_on_an_object_store(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("fsspec")
     folder = Folder("memory://store-leftovers")
     store = make_store(folder)

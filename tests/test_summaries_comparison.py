@@ -257,20 +257,6 @@ def test_by_a_column_of_the_result_is_refused() -> None:
         qd.error_budget(runs, by="budget")
 
 
-def test_empty_frames_give_the_same_columns_and_dtypes() -> None:
-    some, none = runs_at([(DAY, "failed")]), runs_at([])
-    missed = missed_at([])
-    summaries: list[Any] = [
-        qd.compare_periods,
-        lambda runs: qd.error_budget(runs, by="deployment_id"),
-        lambda runs: qd.error_budget(runs, missed),
-    ]
-    for summarise in summaries:
-        full, empty = summarise(some), summarise(none)
-        assert empty.empty
-        pd.testing.assert_frame_equal(full.iloc[:0], empty, check_index_type=False)
-
-
 def missed_at(ago: list[timedelta], *, certain: Any = True, deployment_id: Any = "dep_1") -> pd.DataFrame:  # noqa: ANN401
     return pd.DataFrame({
         "scheduled_at": pd.Series([END - one for one in ago], dtype="datetime64[us, UTC]"),

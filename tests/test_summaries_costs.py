@@ -234,13 +234,6 @@ def test_names_and_times_of_other_dtypes_are_accepted(column: dict[str, Any]) ->
     assert qd.session_costs(sessions.assign(**column), "agent_id")["sessions"].tolist() == [2]
 
 
-def test_empty_frames_give_the_same_columns_and_dtypes(account: pd.DataFrame) -> None:
-    for summarise in (qd.session_costs, *SUMMARIES.values()):
-        full, empty = summarise(account), summarise(account.iloc[:0])
-        assert empty.empty
-        pd.testing.assert_frame_equal(full.iloc[:0], empty, check_index_type=False)
-
-
 def test_dask_warns_that_percentiles_are_missing() -> None:
     sessions = sessions_of(random_rows("dask", sessions=20, deployments=3))
     with pytest.warns(DataQualityWarning, match=r"credits_p50 and credits_p95 .*scan_sessions"):

@@ -18,7 +18,7 @@ from qoderdata import decode, frames, schema
 from qoderdata.errors import DataQualityWarning, MissingColumnError
 from qoderdata.sandbox import Sandbox
 from qoderdata.summaries import failure_rates
-from tests.summary_frames import records
+from tests.summary_frames import WILSON_SQL, Z_SQL, records
 
 COUNTERS = ["stats_total_runs", "stats_total_failures", "stats_consecutive_failures"]
 
@@ -149,16 +149,6 @@ def test_rows_are_sorted_worst_first_missing_last_then_by_key() -> None:
     assert failure_rates(df).index.tolist() == ["d2", "d3", "d1", "d0", "d4", "d5"]
 
 
-@pytest.mark.parametrize("by", ["id", "agent_id", ["agent_id", "status"], None])
-def test_empty_frames_give_the_same_columns_and_dtypes(by: str | list[str] | None) -> None:
-    full = failure_rates(deployments(("d1", "a", 2, 1, 1)), by=by)
-    empty = failure_rates(deployments(), by=by)
-    assert len(empty) == 0
-    pd.testing.assert_series_equal(empty.dtypes, full.dtypes)
-    assert empty.index.names == full.index.names
-    assert empty.reset_index().dtypes.tolist()[1:] == full.reset_index().dtypes.tolist()[1:]
-
-
 def test_dtypes_of_counts_and_rates() -> None:
     counts = ["deployments", "total_runs", "total_failures", "consecutive_failures", "failing", "never_run"]
     rates = failure_rates(deployments(("d1", "a", 2, 1, 1)))
@@ -271,31 +261,32 @@ def deployments_of_a_sandbox() -> pa.Table:
         return decode.from_records(sandbox.deployments, schema.DEPLOYMENTS)
 
 
-@pytest.mark.parametrize("by", ["id", "agent_id", "status"])
+@pytest.mark.parametrize("by", ["id", "agent_id", "environment_id", "status"])
 def test_all_figures_equal_those_of_sql(by: str) -> None:
     """Use a sandbox account, as the Arrow table that is written to Parquet."""
     deployed = deployments_of_a_sandbox()
+    counts = ["deployments", "total_runs", "total_failures", "consecutive_failures", "failing", "never_run"]
     expected = duckdb.execute(
         f"""
-        WITH pooled AS (
-            SELECT {by} AS key, count(*) AS deployments, sum(stats_total_runs)::BIGINT AS n,
-                sum(stats_total_failures)::BIGINT AS k, max(stats_consecutive_failures) AS streak,
+        SELECT {by}, {", ".join(counts)}, p, {WILSON_SQL} FROM (
+            SELECT {by}, count(*) AS deployments, sum(stats_total_runs)::BIGINT AS total_runs,
+                sum(stats_total_failures)::BIGINT AS total_failures,
+                max(stats_consecutive_failures) AS consecutive_failures,
                 count(*) FILTER (stats_consecutive_failures > 0) AS failing,
-                count(*) FILTER (stats_total_runs = 0) AS never_run
-            FROM deployed GROUP BY 1)
-        SELECT key, deployments, n, k, streak, failing, never_run, CASE WHEN n > 0 THEN k / n END AS rate,
-            CASE WHEN n > 0 THEN (k + 1.920729 - 1.959964 * sqrt(k * (n - k) / n + 0.960365)) / (n + 3.841459) END,
-            CASE WHEN n > 0 THEN (k + 1.920729 + 1.959964 * sqrt(k * (n - k) / n + 0.960365)) / (n + 3.841459) END
-        FROM pooled ORDER BY rate DESC NULLS LAST, k DESC NULLS LAST, key NULLS LAST
+                count(*) FILTER (stats_total_runs = 0) AS never_run,
+                nullif(total_runs, 0) AS n, total_failures / n AS p, {Z_SQL}
+            FROM deployed GROUP BY ALL)
+        ORDER BY p DESC NULLS LAST, total_failures DESC NULLS LAST, {by} NULLS LAST
         """  # noqa: S608 a column name of this test
     ).fetchall()
     got = records(failure_rates(frames.to_pandas(deployed, schema.DEPLOYMENTS), by=by))
     assert len(got) == len(expected)
     for row, expected_row in zip(got, expected, strict=True):
-        counts = ["deployments", "total_runs", "total_failures", "consecutive_failures", "failing", "never_run"]
         assert [row[by], *(row[name] for name in counts)] == list(expected_row[:7])
         figures = [row["failure_rate"], row["ci_low"], row["ci_high"]]
-        assert figures == [None if value is None else pytest.approx(value, abs=1e-6) for value in expected_row[7:]]
+        assert figures == [
+            None if value is None else pytest.approx(value, rel=1e-12, abs=1e-15) for value in expected_row[7:]
+        ]
 
 
 @pytest.mark.parametrize("counters", [[2**63 - 1, 1], [2**62, 2**62], [2**63 - 1] * 5])

@@ -14,7 +14,7 @@ import polars as pl
 import pytest
 
 from qoderdata import decode, frames, schema
-from qoderdata.errors import MissingColumnError, UnknownOutcomesWarning
+from qoderdata.errors import UnknownOutcomesWarning
 from qoderdata.sandbox import Sandbox
 from qoderdata.summaries import (
     consistency,
@@ -27,8 +27,6 @@ from qoderdata.summaries import (
 from tests.summary_frames import records, runs_frame
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     import pyarrow as pa
 
 START = datetime(2026, 6, 1, tzinfo=UTC)
@@ -393,35 +391,6 @@ def test_consistency_compares_a_deployment_without_runs_with_0() -> None:
     assert list(consistency(df.iloc[:0].assign(stats_consecutive_failures=0), hourly_runs("f")).columns) == list(
         differences.columns
     )
-
-
-ALL: list[Callable[[pd.DataFrame], pd.DataFrame]] = [
-    failure_streaks, error_breakdown, lambda runs: error_breakdown(runs, ["deployment_id", "status"]),
-    lambda runs: duration_regressions(runs, min_runs=1, min_change_ms=0), start_delays,
-]  # fmt: skip
-
-
-@pytest.mark.parametrize("summarise", ALL)
-def test_empty_frames_give_the_same_columns_and_dtypes(summarise: Callable[[pd.DataFrame], pd.DataFrame]) -> None:
-    runs = runs_before_and_after(before=1, after=2)
-    runs = pd.concat(
-        [runs, runs.assign(id="x", status="failed", error_type="timeout", started_at=runs["triggered_at"])]
-    )
-    runs["id"] = [f"drun_{number}" for number in range(len(runs))]
-    runs = runs.astype(hourly_runs("").dtypes.to_dict())
-    before = runs.copy(deep=True)
-    full, empty = summarise(runs), summarise(hourly_runs(""))
-    pd.testing.assert_frame_equal(runs, before)
-    assert len(empty) == 0 < len(full)
-    pd.testing.assert_series_equal(empty.dtypes, full.dtypes)
-    assert empty.reset_index().dtypes.tolist() == full.reset_index().dtypes.tolist()
-    assert empty.index.names == full.index.names
-
-
-@pytest.mark.parametrize("summarise", ALL)
-def test_a_missing_column_is_named(summarise: Callable[[pd.DataFrame], pd.DataFrame]) -> None:
-    with pytest.raises(MissingColumnError, match="runs frame has no column 'triggered_at'; it has: id, "):
-        summarise(hourly_runs("f").drop(columns="triggered_at"))
 
 
 def test_streaks_rates_and_delays_have_the_same_groups(account: tuple[pa.Table, pa.Table]) -> None:

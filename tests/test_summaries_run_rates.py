@@ -20,7 +20,7 @@ from qoderdata import decode, frames, schema
 from qoderdata.errors import DataQualityWarning, MissingColumnError
 from qoderdata.sandbox import Sandbox
 from qoderdata.summaries import run_failure_rates
-from tests.summary_frames import records, runs_frame
+from tests.summary_frames import WILSON_SQL, Z_SQL, records, runs_frame
 
 START = datetime(2026, 3, 27, 12, tzinfo=UTC)
 
@@ -141,29 +141,9 @@ def test_a_run_without_a_time_has_a_missing_window() -> None:
     assert [row["window"] for row in records(timeless)] == [None]
 
 
-@pytest.mark.parametrize(
-    ("by", "freq"),
-    [
-        ("deployment_id", None), ("deployment_id", "1D"), ("deployment_id", "6h"),
-        (["deployment_id", "trigger_type"], None), (None, None), (None, "1D"),
-    ],
-)  # fmt: skip
-def test_empty_frames_give_the_same_columns_and_dtypes(by: str | list[str] | None, freq: str | None) -> None:
-    full = run_failure_rates(runs_frame([run("failed")]), by=by, freq=freq, tz="Asia/Kolkata")
-    for per in ("attempt", "occurrence"):
-        empty = run_failure_rates(runs_frame([]), by=by, freq=freq, tz="Asia/Kolkata", per=per)
-        assert len(empty) == 0
-        pd.testing.assert_series_equal(empty.dtypes, full.dtypes)
-        assert empty.index.names == full.index.names
-        if by or freq:
-            assert empty.reset_index().dtypes.tolist() == full.reset_index().dtypes.tolist()
-
-
-def test_dtypes_and_unchanged_argument() -> None:
+def test_dtypes_of_counts_and_rates() -> None:
     df = runs_frame([run("completed", duration_ms=5), run("failed", 3)])
-    before = df.copy(deep=True)
     rates = run_failure_rates(df, freq="1h", per="occurrence")
-    pd.testing.assert_frame_equal(df, before)
     assert {name: str(dtype) for name, dtype in rates.dtypes.items()} == {
         **dict.fromkeys(["runs", "completed", "assumed", "failed", "skipped", "unfinished", "unknown"], "Int64"),
         **dict.fromkeys(["failure_rate", "ci_low", "ci_high", "duration_p50_ms", "duration_p95_ms"], "float64"),
@@ -447,16 +427,19 @@ def test_all_figures_equal_those_of_sql_and_counters() -> None:
             for deployment in sandbox.deployments
         }
     expected = duckdb.execute(
-        """
-        SELECT deployment_id, date_trunc('day', timezone('Asia/Shanghai', triggered_at)) AS day, count(*) AS runs,
-            count(*) FILTER (status = 'completed') AS completed, count(*) FILTER (status = 'failed') AS failed,
-            count(*) FILTER (status IN ('skipped', 'cancelled')) AS skipped,
-            count(*) FILTER (status IN ('pending', 'running', 'waiting')),
-            CASE WHEN completed + failed > 0 THEN failed / (completed + failed) END,
-            quantile_cont(duration_ms, 0.5) FILTER (status = 'completed'),
-            quantile_cont(duration_ms, 0.95) FILTER (status = 'completed')
-        FROM listed GROUP BY ALL ORDER BY ALL
-        """
+        f"""
+        SELECT deployment_id, day, runs, completed, failed, skipped, unfinished, p, {WILSON_SQL}, p50, p95 FROM (
+            SELECT deployment_id, date_trunc('day', timezone('Asia/Shanghai', triggered_at)) AS day,
+                count(*) AS runs, count(*) FILTER (status = 'completed') AS completed,
+                count(*) FILTER (status = 'failed') AS failed,
+                count(*) FILTER (status IN ('skipped', 'cancelled')) AS skipped,
+                count(*) FILTER (status IN ('pending', 'running', 'waiting')) AS unfinished,
+                nullif(completed + failed, 0) AS n, failed / n AS p, {Z_SQL},
+                quantile_cont(duration_ms, 0.5) FILTER (status = 'completed') AS p50,
+                quantile_cont(duration_ms, 0.95) FILTER (status = 'completed') AS p95
+            FROM listed GROUP BY ALL)
+        ORDER BY ALL
+        """  # noqa: S608 constants of the tests
     ).fetchall()
     runs = frames.to_pandas(listed, schema.RUNS)
     rates = run_failure_rates(runs, freq="1D", tz="Asia/Shanghai")
@@ -467,9 +450,13 @@ def test_all_figures_equal_those_of_sql_and_counters() -> None:
         assert [row["deployment_id"], row["window"].tz_localize(None).to_pydatetime(), *counts] == list(
             expected_row[:7]
         )
-        assert [row["failure_rate"], row["duration_p50_ms"], row["duration_p95_ms"]] == [
-            None if value is None else pytest.approx(value) for value in expected_row[7:]
+        figures = ["failure_rate", "ci_low", "ci_high", "duration_p50_ms", "duration_p95_ms"]
+        assert [row[name] for name in figures] == [
+            None if value is None else pytest.approx(value, rel=1e-12, abs=1e-15) for value in expected_row[7:]
         ]
+    days = [row[1] for row in expected]
+    assert len(rates) == len({row[0] for row in expected}) * ((max(days) - min(days)).days + 1)
+    assert rates.loc[rates["runs"] == 0, "failure_rate"].isna().all()
     for row in records(run_failure_rates(runs)):
         if counters[row["deployment_id"]]:
             stats = counters[row["deployment_id"]]

@@ -14,7 +14,7 @@ from scipy.sparse import csr_array
 from scipy.sparse.csgraph import maximum_bipartite_matching
 
 from qoderdata import cron
-from qoderdata.errors import DataQualityWarning, MissingColumnError
+from qoderdata.errors import DataQualityWarning
 from qoderdata.frames import flatten_deployments, flatten_runs
 from qoderdata.sandbox import Sandbox
 from qoderdata.timelines import missed, missed_triggers
@@ -355,14 +355,6 @@ def test_a_duplicate_id_is_refused() -> None:
     df = pd.concat([flatten_deployments([deployment()])] * 2)
     with pytest.raises(ValueError, match="twice"):
         missed_triggers(df, flatten_runs([]), since=SINCE, until=UNTIL)
-
-
-@pytest.mark.parametrize(("frame", "column"), [("deployments", "created_at"), ("runs", "trigger_type")])
-def test_a_missing_column_is_named(frame: str, column: str) -> None:
-    df, runs = flatten_deployments([]), flatten_runs([])
-    df, runs = (df.drop(columns=column), runs) if frame == "deployments" else (df, runs.drop(columns=column))
-    with pytest.raises(MissingColumnError, match=f"{frame} frame has no column '{column}'"):
-        missed_triggers(df, runs, since=SINCE, until=UNTIL)
 
 
 @pytest.mark.parametrize(

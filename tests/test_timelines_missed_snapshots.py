@@ -15,8 +15,8 @@ from cronsim import CronSim
 from qoderdata import Client, cron, load_deployments, load_snapshots, missed_triggers
 from qoderdata.errors import FrameTypeError
 from qoderdata.frames import flatten_deployments, flatten_runs
-from qoderdata.load import lists
 from qoderdata.sandbox import Sandbox
+from tests.wall_clock import WallClock, set_wall_clock
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -205,16 +205,6 @@ def test_invalid_snapshots_are_refused() -> None:
         find(df, [], old)  # type: ignore[arg-type] # what is tested
 
 
-class FakeDatetime(datetime):
-    """Replace `datetime` in `load.lists`, so that `now` returns a chosen time."""
-
-    moment = BEGIN
-
-    @classmethod
-    def now(cls, tz: Any = None) -> datetime:  # type: ignore[override] # noqa: ANN401
-        return cls.moment.astimezone(tz)
-
-
 FLEET_CRONS = ["*/30 * * * *", "15 */2 * * *", "5 1-23/3 * * *"]
 FLEET_GRACE = timedelta(minutes=3)
 Histories = dict[str, list[tuple[datetime, tuple[str, bool]]]]
@@ -263,7 +253,7 @@ def due_times(
 def test_saved_snapshots_make_all_missed_triggers_of_a_day_certain(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(lists, "datetime", FakeDatetime)
+    set_wall_clock(monkeypatch, BEGIN, "load.lists")
     random = Random(11)  # noqa: S311 - the same each time
     with Sandbox(deployments=20, seed=7, runs=20) as sandbox:
         loading: dict[str, Any] = {"client": Client(sandbox.pat, sandbox.base_url), "cache_dir": tmp_path}
@@ -272,7 +262,7 @@ def test_saved_snapshots_make_all_missed_triggers_of_a_day_certain(
         since = until - timedelta(hours=23)
 
         def pull(at: datetime) -> pd.DataFrame:
-            monkeypatch.setattr(FakeDatetime, "moment", at)
+            WallClock.moment = at
             return load_deployments(**loading, refresh=True)
 
         histories = change_deployments(sandbox, random, since, pull)

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from qoderdata.errors import DataQualityWarning, MissingColumnError
+from qoderdata.errors import DataQualityWarning
 from qoderdata.frames import flatten_deployments, with_names
 from qoderdata.sandbox import Sandbox
 from qoderdata.timelines import next_triggers
@@ -294,20 +294,6 @@ def test_start_defaults_to_now() -> None:
 def test_invalid_parameters_are_refused(arguments: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         next_triggers(flatten_deployments([]), **{"start": START, **arguments})
-
-
-def test_a_missing_column_is_named() -> None:
-    with pytest.raises(MissingColumnError, match="schedule_timezone"):
-        next_triggers(flatten_deployments([]).drop(columns="schedule_timezone"), start=START)
-
-
-def test_the_argument_is_not_changed() -> None:
-    df = flatten_deployments([deployment(listed=at("16 09:00", "15 09:00")), deployment("dep_2", status="paused")])
-    copy = df.copy(deep=True)
-    triggers = next_triggers(df, "3D", start=START, include_paused=True)
-    triggers.loc[:, "local_time"] = pd.NaT
-    pd.testing.assert_frame_equal(df, copy)
-    assert df["schedule_upcoming_runs_at"][0].tolist() == copy["schedule_upcoming_runs_at"][0].tolist()
 
 
 def test_any_index_and_any_type_of_list_are_accepted() -> None:

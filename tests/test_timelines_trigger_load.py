@@ -11,7 +11,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from qoderdata.errors import MissingColumnError
 from qoderdata.frames import flatten_deployments
 from qoderdata.timelines import next_triggers, trigger_load
 
@@ -178,11 +177,6 @@ def test_times_without_a_zone_are_refused() -> None:
     frame = pd.DataFrame({"trigger_at": pd.to_datetime(["2026-06-15"]), "deployment_id": ["dep_1"]})
     with pytest.raises(ValueError, match="no time zone"):
         trigger_load(frame)
-
-
-def test_a_missing_column_is_named() -> None:
-    with pytest.raises(MissingColumnError, match="deployment_id"):
-        trigger_load(triggers("UTC")[["trigger_at"]])
 
 
 @settings(max_examples=150, deadline=None)

@@ -13,7 +13,8 @@ import os
 import pickle
 import warnings
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+from unittest.mock import Mock
 
 import matplotlib.pyplot as plt
 import pandas as pd
@@ -202,10 +203,10 @@ def cause_all_failures(outputs: Outputs, sandbox: Sandbox, monkeypatch: pytest.M
     for raised in (KeyboardInterrupt, MemoryError, RuntimeError):
         for name in ("read_page", "to_table", "finish"):
             with monkeypatch.context() as patch:
-                patch.setattr(Decoder, name, raise_error(raised()))
+                patch.setattr(Decoder, name, Mock(side_effect=raised()))
                 outputs.must_raise(lambda: qd.load_deployments(client=client_with_one_retry, refresh=True), raised)
     with monkeypatch.context() as patch:
-        patch.setattr(os, "fsync", raise_error(OSError(errno.ENOSPC, "No space left on device")))
+        patch.setattr(os, "fsync", Mock(side_effect=OSError(errno.ENOSPC, "No space left on device")))
         outputs.frames.append(qd.load_deployments(refresh=True))
     for path in (outputs.folder / "cache" / "queries").iterdir():
         path.write_bytes(path.read_bytes()[:-100])
@@ -218,13 +219,6 @@ def cause_all_failures(outputs: Outputs, sandbox: Sandbox, monkeypatch: pytest.M
         lambda: qd.load_deployments(client=client_with_one_retry, refresh=True), errors.APIConnectionError
     )
     outputs.must_raise(lambda: qd.load_runs(client=client_with_one_retry, refresh=True), errors.APIConnectionError)
-
-
-def raise_error(error: BaseException) -> Callable[..., Any]:
-    def fail(*_: object, **__: object) -> None:
-        raise error
-
-    return fail
 
 
 def file_contents(folder: Path) -> Iterator[tuple[str, bytes]]:
