@@ -109,9 +109,7 @@ def _schedule_history(
 ) -> tuple[list[Schedule | CronError], pd.DataFrame]:
     """Return the distinct schedules of some frames, and the periods in which each deployment could fire by each.
 
-    The periods lie in ``[since, until)`` and are in order of `row` and `begin`. `row` is the deployment's in `df`,
-    `schedule` the index of its schedule. Where either of two schedules may have been active, each has a period.
-    `kind` says why it is not certain, and `reason_at` is the time of that reason.
+    `_periods` says what the columns are. Where either of two schedules may have been active, each has a period.
     """
     frames = [require_frame(one, _STATE_COLUMNS, what="deployments") for one in (df, *snapshots)]
     for frame in frames:
@@ -206,6 +204,8 @@ def _periods(
     reason_at: NDArray[np.int64] | int = 0,
 ) -> pd.DataFrame:
     """Return the periods that are not empty and have a schedule."""
+    # `row` is the deployment's in `df`, `schedule` an index of the distinct schedules; `kind` says why the period is
+    # not certain, and `reason_at` is the time of that reason.
     columns = {"begin": begin, "end": end, "schedule": schedule, "kind": kind, "reason_at": reason_at}
     periods = pd.DataFrame({"row": row, **columns})
     return periods[(periods["begin"] < periods["end"]) & (periods["schedule"] != _NO_SCHEDULE)]

@@ -283,13 +283,13 @@ def _in_order(
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int32]]:
     """Sort the triggers of all deployments.
 
-    Return the distinct moments, and for each trigger the index of its moment and that of its deployment. Both
-    indices are packed into one integer and sorted in place, which takes a third of the memory of sorting by two.
+    Return the distinct moments, and for each trigger the index of its moment and that of its deployment.
     """
     deployments = upcoming_of.size
     used = np.unique(upcoming_of).tolist()
     moments = np.unique(np.concatenate([np.empty(0, np.int64), *(instants[index] for index in used)]))
     members = np.split(np.argsort(upcoming_of, kind="stable"), np.cumsum(np.bincount(upcoming_of))[:-1])
+    # Both indices in one integer, sorted in place, take a third of the memory of sorting by two.
     packed = np.empty(sum(instants[index].size * members[index].size for index in used), np.int64)
     filled = 0
     for index in used:
