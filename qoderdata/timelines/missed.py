@@ -204,8 +204,8 @@ def _periods(
     reason_at: NDArray[np.int64] | int = 0,
 ) -> pd.DataFrame:
     """Return the periods that are not empty and have a schedule."""
-    # `row` is the deployment's in `df`, `schedule` an index of the distinct schedules; `kind` says why the period is
-    # not certain, and `reason_at` is the time of that reason.
+    # `row` is the deployment's in `df`, `schedule` an index of the distinct schedules. `kind` says why the period
+    # is not certain, and `reason_at` is the time of that reason.
     columns = {"begin": begin, "end": end, "schedule": schedule, "kind": kind, "reason_at": reason_at}
     periods = pd.DataFrame({"row": row, **columns})
     return periods[(periods["begin"] < periods["end"]) & (periods["schedule"] != _NO_SCHEDULE)]
