@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 
 import qoderdata as qd
+from qoderdata.columns import TEXT
 from qoderdata.sandbox import Sandbox
 
 if TYPE_CHECKING:
@@ -61,6 +62,7 @@ def test_compare_periods_by_team(account: Account) -> None:
         FROM (SELECT *, triggered_at >= :now - INTERVAL 7 DAY AS is_recent FROM '$runs.parquet'
             WHERE triggered_at >= :now - INTERVAL 14 DAY AND triggered_at < :now)
         GROUP BY ALL""").set_index("metadata_team")
+    expected.index = expected.index.astype(TEXT)
     assert len(teams) == len(expected) > 2
     for name in expected:
         assert teams[name].tolist() == expected[name].reindex(teams.index).tolist()
