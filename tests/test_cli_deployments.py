@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+from collections import Counter
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -145,3 +146,10 @@ def test_an_empty_table_says_why(invoke: Invoke) -> None:
     shown = invoke("deployments --created-until 2001-01-01T00:00Z --by team")
     assert shown.out == ""
     assert "no deployment passes the filters: --created-until 2001-01-01T00:00Z" in shown.err
+
+
+@pytest.mark.filterwarnings("ignore::qoderdata.errors.DataQualityWarning")
+def test_a_line_counts_the_states_of_all_rows(sandbox: Sandbox, invoke: Invoke) -> None:
+    states = Counter(map(state_of, sandbox.deployments))
+    text = invoke("deployments --include-archived --top 3").out.splitlines()
+    assert sorted(f"{count} {state}" for state, count in states.items()) == sorted(text[-2].split(", "))

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import qoderdata as qd
 from qoderdata.cli import grouping, options
 from qoderdata.cli.output import MINOR, Output, TableColumn
 from qoderdata.cli.service import Service, service_options
-from qoderdata.formatting import MISSING
+from qoderdata.formatting import MISSING, one_line
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -47,7 +48,9 @@ def deployments(by: tuple[str, ...], *, filters: dict[str, Any], service: Servic
         TableColumn("fires", _schedule, "prose", optional=2 if by else 0, readable=15),
         TableColumn("next", "next_trigger_at", "time"),
     ]
-    result.print_frame(listed, columns, empty=options.empty_table_text("there are no deployments", found, filters))
+    counts = [f"{count:,} {one_line(state)}" for state, count in Counter(listed["state"]).most_common()]
+    empty = options.empty_table_text("there are no deployments", found, filters)
+    result.print_frame(listed, columns, empty=empty, notes=[", ".join(counts)])
 
 
 def _name_of(key: str, frame: pd.DataFrame) -> str:
