@@ -232,6 +232,9 @@ def _events(text: str | None) -> list[str]:
 
 def _differing(old: pd.Series[Any], new: pd.Series[Any]) -> Iterator[tuple[str, str | None, str | None]]:
     """Yield the id and both values, as text, of each deployment whose values differ."""
+    if old.dtype == new.dtype and old.dtype != object:
+        is_same = old.eq(new).fillna(value=False) | (old.isna() & new.isna())
+        old, new = old[~is_same], new[~is_same]
     for id_, before, after in zip(new.index, map(_text, old.tolist()), map(_text, new.tolist()), strict=True):
         if before != after:
             yield id_, before, after
