@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from qoderdata.columns import TEXT, require_frame, require_unique_deployments
 from qoderdata.errors import UnknownOutcomesWarning
 from qoderdata.formatting import (
     format_credits,
@@ -19,6 +18,7 @@ from qoderdata.formatting import (
     one_line,
     tell_apart,
 )
+from qoderdata.frame_checks import TEXT, require_frame, require_unique_deployments
 from qoderdata.frames import fetched_at, flatten_runs, rows_before
 from qoderdata.outcomes import STATUSES, is_assumed, is_unknown
 from qoderdata.parsing import Instant, Span, check_count, check_number, parse_instant, parse_span, parse_zone

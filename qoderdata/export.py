@@ -34,8 +34,8 @@ import pyarrow.parquet as pq
 from pyarrow import csv
 
 from qoderdata import files
-from qoderdata.columns import not_a_frame
 from qoderdata.decode import jsontext
+from qoderdata.frame_checks import not_a_frame
 from qoderdata.frames import SECRET_PATTERN, is_secret, mask_text, mask_value
 from qoderdata.schema import AGENTS, DEPLOYMENTS, ENVIRONMENTS, EVENTS, RUNS, SESSIONS
 

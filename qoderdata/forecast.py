@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from qoderdata.columns import TEXT, require_frame, require_unique_deployments
+from qoderdata.frame_checks import TEXT, require_frame, require_unique_deployments
 from qoderdata.summaries.wilson import check_confidence
 from qoderdata.timelines.upcoming_triggers import trigger_counts
 

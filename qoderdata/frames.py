@@ -25,7 +25,6 @@ import pyarrow.compute as pc
 from narwhals.dependencies import is_dask_dataframe
 
 from qoderdata.background import gc_paused
-from qoderdata.columns import TEXT, not_a_frame, require_dtypes, require_frame
 from qoderdata.decode import Records, from_records
 from qoderdata.decode.jsontext import NotJSONError, is_utf8, parse, write
 from qoderdata.errors import (
@@ -37,6 +36,7 @@ from qoderdata.errors import (
     warn,
 )
 from qoderdata.formatting import counted, first_few
+from qoderdata.frame_checks import TEXT, not_a_frame, require_dtypes, require_frame
 from qoderdata.parsing import parse_instant
 from qoderdata.schema import DEPLOYMENTS, EVENTS, EXTRA, RUNS, SESSIONS, Schema, resolve_record
 

@@ -10,8 +10,8 @@ import numpy as np
 import pandas as pd
 
 from qoderdata.check import check, failing_now
-from qoderdata.columns import TEXT, require_frame
 from qoderdata.errors import UnknownOutcomesWarning
+from qoderdata.frame_checks import TEXT, require_frame
 from qoderdata.frames import expand_metadata, flatten_sessions, with_names
 from qoderdata.outcomes import STATUSES
 from qoderdata.summaries import run_failure_rates, session_costs

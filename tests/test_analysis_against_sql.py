@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 import qoderdata as qd
-from qoderdata.columns import TEXT
+from qoderdata.frame_checks import TEXT
 from qoderdata.sandbox import Sandbox
 
 if TYPE_CHECKING:

@@ -16,8 +16,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from qoderdata import export
-from qoderdata.columns import TEXT
 from qoderdata.export import export_csv, export_parquet
+from qoderdata.frame_checks import TEXT
 from qoderdata.frames import flatten_deployments, flatten_events, flatten_runs, flatten_sessions, to_pandas
 from qoderdata.schema import AGENTS, DEPLOYMENTS, ENVIRONMENTS, RUNS
 

@@ -12,9 +12,9 @@ import pyarrow as pa
 import pytest
 from qca.managed import Managed
 
-from qoderdata.columns import TEXT
 from qoderdata.decode import decoder, from_records
 from qoderdata.errors import APIResponseValidationError, DataQualityWarning
+from qoderdata.frame_checks import TEXT
 from qoderdata.frames import flatten_deployments, flatten_runs
 from qoderdata.sandbox import Sandbox
 from qoderdata.schema import DEPLOYMENTS, RUNS

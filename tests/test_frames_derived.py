@@ -8,8 +8,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from qoderdata.columns import TEXT
 from qoderdata.errors import MissingColumnError
+from qoderdata.frame_checks import TEXT
 from qoderdata.frames import expand_metadata, flatten_deployments, upcoming_runs
 
 

@@ -10,8 +10,8 @@ import pandas as pd
 import pytest
 
 import qoderdata as qd
-from qoderdata.columns import TEXT
 from qoderdata.errors import MissingColumnError
+from qoderdata.frame_checks import TEXT
 from qoderdata.overview import _today, overview
 from qoderdata.sandbox import Sandbox
 from qoderdata.summaries.time_windows import local_midnight

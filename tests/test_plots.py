@@ -18,8 +18,8 @@ from matplotlib import pyplot as plt
 from matplotlib.text import Text
 
 from qoderdata import plots
-from qoderdata.columns import TEXT
 from qoderdata.errors import DataQualityWarning, MissingColumnError
+from qoderdata.frame_checks import TEXT
 from qoderdata.plots.axes import PALE_IN_DARK, VERMILLION, write_title
 from qoderdata.summaries import failure_rates, run_failure_rates, session_costs
 from tests.test_plots_timeline_costs import lanes_of

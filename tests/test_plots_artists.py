@@ -20,7 +20,7 @@ from matplotlib.patches import Rectangle, StepPatch
 from matplotlib.text import Annotation
 
 from qoderdata import plots
-from qoderdata.columns import TEXT
+from qoderdata.frame_checks import TEXT
 from qoderdata.frames import with_names
 from qoderdata.summaries import failure_rates, run_failure_rates
 from tests.test_plots_timeline_costs import lanes_of, legend_of

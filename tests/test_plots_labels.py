@@ -20,7 +20,7 @@ from matplotlib.figure import Figure
 from matplotlib.font_manager import FontEntry, fontManager
 
 from qoderdata import plots
-from qoderdata.columns import TEXT
+from qoderdata.frame_checks import TEXT
 from qoderdata.plots import labels as plot_labels
 from qoderdata.summaries import failure_rates
 from tests.test_plots_artists import counters, triggers_of

@@ -15,8 +15,8 @@ from matplotlib.dates import num2date
 from matplotlib.patches import Rectangle
 
 import qoderdata as qd
-from qoderdata.columns import TEXT
 from qoderdata.errors import FrameTypeError
+from qoderdata.frame_checks import TEXT
 from qoderdata.plots import axes as palette
 
 if TYPE_CHECKING:

@@ -18,8 +18,8 @@ import pytest
 from scipy import stats
 
 import qoderdata as qd
-from qoderdata.columns import TEXT
 from qoderdata.errors import DataQualityWarning, FrameTypeError, MissingColumnError, UnknownOutcomesWarning
+from qoderdata.frame_checks import TEXT
 from qoderdata.summaries import wilson
 from tests.engine_frames import collected, opened
 

@@ -14,8 +14,8 @@ import pyarrow as pa
 import pytest
 
 import qoderdata as qd
-from qoderdata.columns import TEXT
 from qoderdata.errors import DataQualityWarning, FrameTypeError
+from qoderdata.frame_checks import TEXT
 from qoderdata.sandbox import Sandbox
 from tests.engine_frames import ENGINES, computed, opened, quietly, rows_of
 

@@ -14,8 +14,8 @@ import pyarrow as pa
 import pytest
 
 import qoderdata as qd
-from qoderdata.columns import TEXT
-from qoderdata.summaries import incidents
+from qoderdata.frame_checks import TEXT
+from qoderdata.summaries import run_errors
 from tests.engine_frames import opened, rows_of
 
 END = datetime(2026, 6, 15, tzinfo=UTC)
@@ -53,7 +53,7 @@ TEMPLATES = {
 
 @pytest.mark.parametrize(("message", "template"), TEMPLATES.items())
 def test_variable_parts_of_messages_are_replaced(message: str, template: str) -> None:
-    assert incidents._template(message) == template
+    assert run_errors._template(message) == template
 
 
 def random_text(draw: Random) -> str:
@@ -67,8 +67,8 @@ def random_text(draw: Random) -> str:
 def test_all_engines_give_the_same_templates() -> None:
     draw = Random(7)  # noqa: S311 nothing secret
     messages = [*TEMPLATES, None, *(random_text(draw) for _ in range(3000))]
-    expected = [None if message is None else incidents._template(message) for message in messages]
-    template = incidents._TEMPLATE
+    expected = [None if message is None else run_errors._template(message) for message in messages]
+    template = run_errors._TEMPLATE
     column = pl.Series("message", messages, dtype=pl.String)
     assert pl.select(template.polars(pl.lit(column))).to_series().to_list() == expected
     with duckdb.connect() as connection:
@@ -116,7 +116,7 @@ def test_error_groups_equal_brute_force(engine: str, by: str | None, days: int) 
     of_group: dict[Any, int] = defaultdict(int)
     for number, (ago, status, type_, message, deployment) in enumerate(rows):
         if status == "failed":
-            template = None if message is None else incidents._template(message)
+            template = None if message is None else run_errors._template(message)
             key = (deployment,) if by else ()
             groups[(*key, type_, template)].append((ago, f"r{number:03}", message, deployment))
             of_group[key] += 1

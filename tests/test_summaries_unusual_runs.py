@@ -14,7 +14,7 @@ import pytest
 from scipy import stats
 
 import qoderdata as qd
-from qoderdata.columns import TEXT
+from qoderdata.frame_checks import TEXT
 from tests.engine_frames import collected, opened
 
 if TYPE_CHECKING:

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from qoderdata.columns import TEXT, require_frame
 from qoderdata.errors import UnknownOutcomesWarning
 from qoderdata.formatting import (
     counted,
@@ -25,6 +24,7 @@ from qoderdata.formatting import (
     one_line,
     truncate,
 )
+from qoderdata.frame_checks import TEXT, require_frame
 from qoderdata.frames import with_names
 from qoderdata.parsing import window_origin
 from qoderdata.plots.axes import check_times, describe_zone

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from qoderdata.columns import require_frame
 from qoderdata.formatting import format_percent
+from qoderdata.frame_checks import require_frame
 from qoderdata.plots import axes
 
 if TYPE_CHECKING:

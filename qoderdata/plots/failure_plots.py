@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from qoderdata.columns import require_frame
+from qoderdata.frame_checks import require_frame
 from qoderdata.plots import axes
 
 if TYPE_CHECKING:

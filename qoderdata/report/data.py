@@ -11,10 +11,10 @@ import pandas as pd
 
 from qoderdata import summaries
 from qoderdata.check import check, failing_now
-from qoderdata.columns import TEXT, require_frame
 from qoderdata.cron import CronError, parse
 from qoderdata.forecast import cost_forecast
 from qoderdata.formatting import format_duration, format_time, one_line, truncate
+from qoderdata.frame_checks import TEXT, require_frame
 from qoderdata.frames import expand_metadata, fetched_at, rows_before
 from qoderdata.outcomes import is_assumed
 from qoderdata.timelines import missed_triggers, next_triggers

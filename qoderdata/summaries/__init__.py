@@ -2,8 +2,8 @@
 
 ==================== ======================================================================================
 `counters`           which rates follow from lifetime counters, and do the counters agree with the runs?
-`run_rates`          how often do runs fail, in total and over time?
-`incidents`          who is failing now, since when, and with which errors and groups of messages?
+`run_rates`          how often do runs fail, in total, over time, and in a row?
+`run_errors`         which errors make runs fail, by type, or by message without its variable parts?
 `comparison`         what changed from one period to another, and how much of an error budget is used?
 `deployment_changes` what changed between two deployments frames?
 `costs`              what do sessions cost?
@@ -22,9 +22,9 @@ from qoderdata.summaries.comparison import compare_periods, error_budget
 from qoderdata.summaries.costs import session_costs
 from qoderdata.summaries.counters import consistency, failure_rates, fill_counters
 from qoderdata.summaries.deployment_changes import changes
-from qoderdata.summaries.incidents import error_breakdown, error_groups, failure_streaks
 from qoderdata.summaries.run_durations import duration_regressions, start_delays, unusual_runs
-from qoderdata.summaries.run_rates import run_failure_rates
+from qoderdata.summaries.run_errors import error_breakdown, error_groups
+from qoderdata.summaries.run_rates import failure_streaks, run_failure_rates
 
 __all__ = [
     "changes",

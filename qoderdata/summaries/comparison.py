@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import narwhals as nw
 
 from qoderdata import errors
-from qoderdata.columns import TEXT
+from qoderdata.frame_checks import TEXT
 from qoderdata.parsing import DAY_MICROS, check_number
 from qoderdata.summaries import wilson
 from qoderdata.summaries.dataframe_engines import (

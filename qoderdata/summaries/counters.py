@@ -9,12 +9,11 @@ import narwhals as nw
 import pandas as pd
 
 from qoderdata import errors
-from qoderdata.columns import TEXT, require_frame
 from qoderdata.formatting import MISSING, first_few
+from qoderdata.frame_checks import TEXT, require_frame
 from qoderdata.summaries import dataframe_engines as engines
 from qoderdata.summaries import wilson
-from qoderdata.summaries.incidents import failure_streaks
-from qoderdata.summaries.run_rates import outcomes_of, run_failure_rates, warn_of_unknown
+from qoderdata.summaries.run_rates import failure_streaks, outcomes_of, run_failure_rates, warn_of_unknown
 from qoderdata.translation import gettext as _
 from qoderdata.translation import ngettext
 

@@ -20,7 +20,7 @@ import pandas as pd
 import pyarrow as pa
 from narwhals.typing import IntoFrameT
 
-from qoderdata import columns, errors
+from qoderdata import errors, frame_checks
 from qoderdata.frames import KINDS, NAMES
 from qoderdata.outcomes import open_frame
 from qoderdata.parsing import DAY_MICROS, pandas_zone
@@ -125,7 +125,7 @@ class Source(Generic[IntoFrameT]):
             return cut
         if not other.engine.is_pandas() and (self.engine.is_pandas() or not other.engine.is_pyarrow()):
             own = "" if self.engine.is_pandas() else f" or one of {self.engine.name.lower()}"
-            raise columns.not_a_frame(frame, what=what, kinds=f"a pandas frame{own}")
+            raise frame_checks.not_a_frame(frame, what=what, kinds=f"a pandas frame{own}")
         native, given = self.frame.to_native(), cut.collect("pyarrow").to_native()
         if self.engine.is_polars():
             import polars as pl  # noqa: PLC0415 needed for Polars frames only
@@ -169,7 +169,7 @@ class Source(Generic[IntoFrameT]):
         `dtypes` are those of the other columns on pandas.
         """
         keys = [*self.keys, *within]
-        dtypes = {**dict.fromkeys(self.names, columns.TEXT), **dtypes}
+        dtypes = {**dict.fromkeys(self.names, frame_checks.TEXT), **dtypes}
         by = {**order, **dict.fromkeys(keys, False)}
 
         def complete(frame: nw.LazyFrame[Any]) -> nw.LazyFrame[Any]:
@@ -218,17 +218,17 @@ def open_source(
     if isinstance(frame, pd.DataFrame):
         _require_keys(frame.columns, keys, what=what, shared=shared, levels=frame.index.names)
         texts = [*keys, *_name_columns(keys, frame.columns, what=what).values()]
-        native = columns.require_frame(frame, wanted, what=what, optional=optional, keys=texts)
+        native = frame_checks.require_frame(frame, wanted, what=what, optional=optional, keys=texts)
     try:
         opened = open_frame(native)
     except TypeError:
-        raise columns.not_a_frame(frame, what=what, kinds=KINDS) from None
+        raise frame_checks.not_a_frame(frame, what=what, kinds=KINDS) from None
     schema = opened.collect_schema()
     _require_keys(schema.names(), keys, what=what, shared=shared)
     errors.require_columns(schema.names(), [*keys, *wanted], what=what)
     taken = [*wanted, *(name for name in optional if name in schema)]
     if not opened.implementation.is_pandas():
-        columns.require_dtypes(schema, taken, what=what)
+        frame_checks.require_dtypes(schema, taken, what=what)
     names = _name_columns(keys, schema.names(), what=what)
     if opened.implementation.is_polars() or opened.implementation.is_pyarrow():
         others = (*names.values(), *taken)
@@ -260,7 +260,7 @@ def _require_keys(
         "with_names adds the names of ids, and the keys of the deployments' metadata: metadata=['team'] gives the "
         "column 'metadata_team'"
     )
-    added = [key for key in keys if key not in columns.DTYPES or key in NAMES.values()]
+    added = [key for key in keys if key not in frame_checks.DTYPES or key in NAMES.values()]
     errors.require_columns(present, added, what=what, advice=advice, levels=levels)
     advice = (
         f"the columns to group by are needed in both frames: with_names({what}, df, metadata=['team']) adds "
@@ -273,12 +273,12 @@ def _require_keys(
 def _type_of(name: str) -> nw.dtypes.DType:
     """Return the type for a column that has none because PyArrow or Polars only read missing values."""
     types = {
-        columns.Dtype.INTEGER: nw.Int64(),
-        columns.Dtype.NUMBER: nw.Float64(),
-        columns.Dtype.TIME: nw.Datetime("us", "UTC"),
-        columns.Dtype.FLAG: nw.Boolean(),
+        frame_checks.Dtype.INTEGER: nw.Int64(),
+        frame_checks.Dtype.NUMBER: nw.Float64(),
+        frame_checks.Dtype.TIME: nw.Datetime("us", "UTC"),
+        frame_checks.Dtype.FLAG: nw.Boolean(),
     }
-    return types.get(columns.DTYPES.get(name, columns.Dtype.TEXT), nw.String())
+    return types.get(frame_checks.DTYPES.get(name, frame_checks.Dtype.TEXT), nw.String())
 
 
 def _warn_of_repeats(ids: pd.Series[Any]) -> None:

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from qoderdata.columns import TEXT, require_frame, require_unique_deployments
 from qoderdata.formatting import MISSING, one_line, truncate_middle
+from qoderdata.frame_checks import TEXT, require_frame, require_unique_deployments
 from qoderdata.frames import MASK, is_secret, mask_text
 from qoderdata.schema import DEPLOYMENTS
 from qoderdata.translation import gettext as _

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import narwhals as nw
 
-from qoderdata.columns import TEXT
+from qoderdata.frame_checks import TEXT
 from qoderdata.frames import NAMES
 from qoderdata.outcomes import STATUSES
 from qoderdata.parsing import Instant, check_count, check_number, parse_instant, to_micros

@@ -1,4 +1,4 @@
-"""How often do runs fail, in total and over time, counted by attempt or by scheduled occurrence?"""
+"""How often do runs fail, in total, over time, and in a row?"""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ import narwhals as nw
 
 from qoderdata import errors
 from qoderdata.outcomes import STATUSES
-from qoderdata.summaries import dataframe_engines, wilson
+from qoderdata.summaries import wilson
+from qoderdata.summaries.dataframe_engines import EPOCH, add_column, flag, instant, open_source, with_missing
 from qoderdata.summaries.time_windows import Windows
 
 if TYPE_CHECKING:
@@ -21,6 +22,14 @@ _DURATIONS = {"duration_p50_ms": 0.5, "duration_p95_ms": 0.95}
 _RATES = {
     **dict.fromkeys(_COUNTS, "Int64"),
     **dict.fromkeys(("failure_rate", "ci_low", "ci_high", *_DURATIONS), "float64"),
+}
+_STREAKS = {
+    "current_streak": "Int64",
+    "current_streak_since": "datetime64[us, UTC]",
+    "longest_streak": "Int64",
+    "incidents": "Int64",
+    "mttr_ms": "float64",
+    "open_incidents": "Int64",
 }
 #: The columns that determine which attempt of an occurrence is the last one.
 _ATTEMPT_COLUMNS = ["id", "deployment_id", "status", "trigger_type", "attempt", "triggered_at"]
@@ -137,9 +146,7 @@ def run_failure_rates(
     wanted += _ATTEMPT_COLUMNS if per == "occurrence" else []
     optional = ["status_from", *(("trigger_scheduled_at", "created_at") if per == "occurrence" else ())]
     results = [*_RATES, "window"]
-    source = dataframe_engines.open_source(
-        runs, by, results=results, wanted=wanted, what="runs", optional=optional
-    )
+    source = open_source(runs, by, results=results, wanted=wanted, what="runs", optional=optional)
 
     rows = labelled = windows.label(source.frame) if windows else source.frame
     if per == "occurrence":
@@ -155,7 +162,7 @@ def run_failure_rates(
         grouped = windows.with_empty(grouped, labelled, source, sums=_COUNTS)
 
     def finish(frame: nw.LazyFrame[Any]) -> nw.LazyFrame[Any]:
-        frame = dataframe_engines.with_missing(frame, _DURATIONS)
+        frame = with_missing(frame, _DURATIONS)
         frame = frame.with_columns((nw.col("completed") + nw.col("failed")).alias("_decided"))
         frame = wilson.add_rate(frame, "failed", "_decided", confidence=confidence)
         return windows.begin(frame) if windows else frame
@@ -166,6 +173,119 @@ def run_failure_rates(
         counts: Any = nw.from_native(rates)
         warn_of_unknown({name: int(counts[name].sum()) for name in _COUNTS}, outcomes_of(runs))
     return rates
+
+
+def failure_streaks(runs: IntoFrameT, by: str | Sequence[str] | None = "deployment_id") -> IntoFrameT:
+    """Compute current and longest streaks of failures, and how long recoveries took.
+
+    Runs are ordered by ``triggered_at``, then ``created_at`` if the frame has it, then ``id``. Only ``completed``
+    and ``failed`` runs count, ``completed`` ones even if that is assumed. All others (skipped, cancelled,
+    unfinished, of unknown status, or without a time) neither end nor extend a streak. An incident is a streak of
+    one or more failures. The next success closes it; until then it is open.
+
+    Parameters
+    ----------
+    runs
+        A runs frame, of pandas or any engine that narwhals knows, except Dask, which cannot sort within a group.
+    by
+        A column, a list of columns (the streak is then that of their runs together), or ``None`` for all runs.
+        A missing key is a group of its own.
+
+    Returns
+    -------
+    frame
+        One row per group, the longest current streak first, then the longest ever, then by key. On pandas the
+        keys are the index; on other engines they are the first columns, and lazy frames stay lazy. Names of
+        the ids in `by` come first, as in `run_failure_rates`. An empty frame gives no rows.
+
+        ======================== ==================== =====================================================
+        ``current_streak``       Int64                failures since the last success; 0 after a success
+        ``current_streak_since`` datetime64[us, UTC]  ``triggered_at`` of its first failure; NaT without one
+        ``longest_streak``       Int64                the longest ever, the current one included
+        ``incidents``            Int64                closed incidents
+        ``mttr_ms``              float64              mean time to recovery of the closed incidents, from the
+                                                      ``triggered_at`` of the first failure to that of the
+                                                      next success (0 if that is another run of the same
+                                                      scheduled time); NaN (null) if none is closed
+        ``open_incidents``       Int64                1 if an incident is open, else 0; not in ``mttr_ms``
+        ======================== ==================== =====================================================
+
+    Raises
+    ------
+    NotImplementedError
+        The frame is Dask's.
+    ValueError
+        ``by`` is not valid.
+    FrameTypeError
+        Not a frame, or a column that has lost its dtype; the message says how to convert it.
+    MissingColumnError
+        A column is not there; the message lists those that are.
+
+    Warns
+    -----
+    DataQualityWarning
+        A run's ``id`` is in a pandas frame more than once: each row counts.
+    UnknownOutcomesWarning
+        The outcome of more than 5 % of the runs is not known. Lazy frames are not read for this warning.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> import qoderdata as qd
+    >>> runs = pd.DataFrame({
+    ...     "id": ["r1", "r2", "r3", "r4"], "deployment_id": ["dep_1"] * 4,
+    ...     "status": ["failed", "completed", "failed", "failed"],
+    ...     "triggered_at": pd.to_datetime([f"2026-06-15T0{hour}:00Z" for hour in range(4)]),
+    ... })
+    >>> qd.failure_streaks(runs)[["current_streak", "incidents", "mttr_ms", "open_incidents"]]
+                   current_streak  incidents    mttr_ms  open_incidents
+    deployment_id
+    dep_1                       2          1  3600000.0               1
+    """
+    wanted, optional = ["id", "status", "triggered_at"], ["created_at", "status_from"]
+    source = open_source(runs, by, results=_STREAKS, wanted=wanted, what="runs", optional=optional)
+    source.refuse_dask("failure_streaks", "runs in order of time within a group")
+    if source.eager:
+        so = "a streak may be longer than this says, or have ended"
+        warn_of_unknown(count_outcomes(source.frame), outcomes_of(runs), so=so)
+
+    rows = add_column(source.frame, "_at", EPOCH, "triggered_at")
+    at = nw.col("_at")
+    rows = rows.with_columns(
+        flag((nw.col("status") == "failed") & ~at.is_null()).alias("_failure"),
+        flag((nw.col("status") == "completed") & ~at.is_null()).alias("_success"),
+    )
+    # An interval has the failures after a success, and the next success.
+    order_by = [name for name in ("triggered_at", "created_at", "id") if name in rows.collect_schema()]
+    successes = nw.col("_success").cum_sum().over(*source.grouping, order_by=order_by)
+    rows = rows.with_columns(successes.alias("_successes"))
+    rows = rows.with_columns(
+        (nw.col("_successes") - nw.col("_success")).alias("_interval"),
+        nw.when(nw.col("_failure") == 1).then(at).alias("_failed_at"),
+        nw.when(nw.col("_success") == 1).then(at).alias("_recovered_at"),
+    )
+    began, ended = nw.col("_failed_at").min(), nw.col("_recovered_at").max()
+    intervals = source.group(rows, began, ended, sums=["_failure"], within=["_interval"])
+    failures = nw.col("_failure")
+    closed = ~nw.col("_recovered_at").is_null() & (failures > 0)
+    open_ = nw.col("_recovered_at").is_null() & (failures > 0)
+    intervals = intervals.with_columns(
+        failures.alias("longest_streak"),
+        nw.when(open_).then(failures).otherwise(nw.lit(0)).alias("current_streak"),
+        nw.when(open_).then(nw.col("_failed_at")).alias("_since"),
+        flag(closed).alias("incidents"),
+        flag(open_).alias("open_incidents"),
+        nw.when(closed).then(nw.col("_recovered_at") - nw.col("_failed_at")).alias("_took"),
+    )
+    largest, mean = nw.col("longest_streak", "_since").max(), nw.col("_took").mean()
+    grouped = source.group(intervals, largest, mean, sums=["current_streak", "incidents", "open_incidents"])
+
+    def finish(frame: nw.LazyFrame[Any]) -> nw.LazyFrame[Any]:
+        frame = frame.with_columns((nw.col("_took").cast(nw.Float64) / 1000).alias("mttr_ms"))
+        return add_column(frame, "current_streak_since", instant("UTC"), "_since")
+
+    order = {"current_streak": True, "longest_streak": True}
+    return source.finalize(grouped, finish, dtypes=_STREAKS, order=order)
 
 
 def count_outcomes(runs: nw.LazyFrame[Any]) -> dict[str, int]:
@@ -201,11 +321,11 @@ def advice(outcomes: str | None) -> str:
 
 def _with_flags(runs: nw.LazyFrame[Any]) -> nw.LazyFrame[Any]:
     """Add a 0/1 column for each count."""
-    flags = {name: dataframe_engines.flag(nw.col("status").is_in(words)) for name, words in STATUSES.items()}
+    flags = {name: flag(nw.col("status").is_in(words)) for name, words in STATUSES.items()}
     runs = runs.with_columns(runs=nw.lit(1), **flags)
     assumed = nw.lit(0)
     if "status_from" in runs.collect_schema():
-        assumed = nw.col("completed") * dataframe_engines.flag(nw.col("status_from") == "session")
+        assumed = nw.col("completed") * flag(nw.col("status_from") == "session")
     unknown = 1 - nw.col("completed") - nw.col("failed") - nw.col("skipped") - nw.col("unfinished")
     return runs.with_columns(assumed=assumed, unknown=unknown)
 
@@ -227,7 +347,7 @@ def _last_attempts(runs: nw.LazyFrame[Any]) -> nw.LazyFrame[Any]:
 
     A retry has the trigger ``retry`` or an attempt above 1; a missing attempt counts as 1, that of a retry as 2.
     """
-    attempt, flag = nw.col("attempt").cast(nw.Int64), dataframe_engines.flag
+    attempt = nw.col("attempt").cast(nw.Int64)
     columns = runs.collect_schema().names()
     retry = (nw.col("trigger_type") == "retry") | (attempt > 1)
     runs = runs.with_columns(_retry=flag(retry), _failed=flag(nw.col("status") == "failed"))

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import pandas as pd
 
-from qoderdata.columns import TEXT, require_frame
 from qoderdata.cron import (
     DAY,
     EPOCH,
@@ -32,6 +31,7 @@ from qoderdata.cron import (
     split_fields,
     whole_seconds,
 )
+from qoderdata.frame_checks import TEXT, require_frame
 from qoderdata.parsing import Instant, parse_instant
 from qoderdata.timelines.distinct_schedules import DistinctSchedules
 from qoderdata.translation import gettext as _

@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from qoderdata.columns import TEXT, require_frame, require_unique_deployments
 from qoderdata.cron import CronError, Schedule
 from qoderdata.errors import FrameTypeError
+from qoderdata.frame_checks import TEXT, require_frame, require_unique_deployments
 from qoderdata.frames import fetched_at
 from qoderdata.parsing import (
     MICROSECOND,

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from qoderdata.columns import TEXT, require_frame
 from qoderdata.cron import offset_segments
+from qoderdata.frame_checks import TEXT, require_frame
 from qoderdata.frames import NAMES
 from qoderdata.parsing import (
     DAY_MICROS,

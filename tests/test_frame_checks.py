@@ -1,4 +1,4 @@
-"""Tests of `qoderdata.columns`: lost dtypes are converted where that is unambiguous, else an error says how."""
+"""Tests of `frame_checks`: lost dtypes are converted where that is unambiguous, else an error says how."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ import pyarrow as pa
 import pytest
 
 import qoderdata as qd
-from qoderdata import columns, schema
-from qoderdata.columns import TEXT
+from qoderdata import frame_checks, schema
 from qoderdata.errors import FRAME_SOURCES, DataQualityWarning, FrameTypeError, MissingColumnError, QoderdataError
+from qoderdata.frame_checks import TEXT
 from tests.analysis_calls import (
     CALLS,
     DEPLOYMENT_FUNCTIONS,
@@ -505,7 +505,7 @@ def test_lost_dtypes_on_other_engines_raise_frame_type_error(
 
 def test_missing_column_error_names_the_loader_to_use() -> None:
     with pytest.raises(MissingColumnError, match=r"no column 'status'; .*; pass the frame that load_runs gives$"):
-        columns.require_frame(RUNS.drop(columns="status"), ["status"], what="runs")
+        frame_checks.require_frame(RUNS.drop(columns="status"), ["status"], what="runs")
 
 
 @pytest.mark.parametrize(
@@ -532,18 +532,18 @@ def test_missing_column_that_is_in_the_index_is_told_as_such(call: Callable[[], 
 
 def test_dtypes_match_the_schemas() -> None:
     kinds = {
-        schema.Kind.TEXT: columns.Dtype.TEXT,
-        schema.Kind.INTEGER: columns.Dtype.INTEGER,
-        schema.Kind.NUMBER: columns.Dtype.NUMBER,
-        schema.Kind.TIME: columns.Dtype.TIME,
-        schema.Kind.TIMES: columns.Dtype.TIMES,
+        schema.Kind.TEXT: frame_checks.Dtype.TEXT,
+        schema.Kind.INTEGER: frame_checks.Dtype.INTEGER,
+        schema.Kind.NUMBER: frame_checks.Dtype.NUMBER,
+        schema.Kind.TIME: frame_checks.Dtype.TIME,
+        schema.Kind.TIMES: frame_checks.Dtype.TIMES,
     }
     tables = (schema.DEPLOYMENTS, schema.RUNS, schema.SESSIONS, schema.EVENTS)
     known = {
         (column.name, kinds[column.kind])
         for table in tables
         for column in table.columns
-        if column.name in columns.DTYPES and column.kind in kinds
+        if column.name in frame_checks.DTYPES and column.kind in kinds
     }
-    assert known <= set(columns.DTYPES.items())
+    assert known <= set(frame_checks.DTYPES.items())
     assert len(known) > 30

@@ -1,4 +1,4 @@
-"""Who is failing now, since when, and with which errors, by type or by message without its variable parts?"""
+"""Which errors make runs fail, by type, or by message without its variable parts?"""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import narwhals as nw
 import numpy as np
 import pandas as pd
 
-from qoderdata.columns import TEXT
+from qoderdata.frame_checks import TEXT
 from qoderdata.parsing import DAY_MICROS
 from qoderdata.summaries.dataframe_engines import (
     ALL,
@@ -21,7 +21,6 @@ from qoderdata.summaries.dataframe_engines import (
     instant,
     open_source,
 )
-from qoderdata.summaries.run_rates import count_outcomes, outcomes_of, warn_of_unknown
 from qoderdata.summaries.time_windows import with_age
 
 if TYPE_CHECKING:
@@ -29,14 +28,6 @@ if TYPE_CHECKING:
 
     from narwhals.typing import IntoFrameT
 
-_STREAKS = {
-    "current_streak": "Int64",
-    "current_streak_since": "datetime64[us, UTC]",
-    "longest_streak": "Int64",
-    "incidents": "Int64",
-    "mttr_ms": "float64",
-    "open_incidents": "Int64",
-}
 _SEEN = dict.fromkeys(("first_seen", "last_seen"), "datetime64[us, UTC]")
 _ERRORS = {"count": "Int64", "share": "float64", **_SEEN}
 _NEW, _REACH = 7 * DAY_MICROS, 14 * DAY_MICROS
@@ -72,119 +63,6 @@ _VARIABLE_PARTS = (
     (r"\b[A-Za-z0-9]*[0-9][A-Za-z]+[0-9][A-Za-z0-9]*\b", "<id>"),
     (r"\b[0-9]+([.,:][0-9]+)*", "<number>"),
 )
-
-
-def failure_streaks(runs: IntoFrameT, by: str | Sequence[str] | None = "deployment_id") -> IntoFrameT:
-    """Compute current and longest streaks of failures, and how long recoveries took.
-
-    Runs are ordered by ``triggered_at``, then ``created_at`` if the frame has it, then ``id``. Only ``completed``
-    and ``failed`` runs count, ``completed`` ones even if that is assumed. All others (skipped, cancelled,
-    unfinished, of unknown status, or without a time) neither end nor extend a streak. An incident is a streak of
-    one or more failures. The next success closes it; until then it is open.
-
-    Parameters
-    ----------
-    runs
-        A runs frame, of pandas or any engine that narwhals knows, except Dask, which cannot sort within a group.
-    by
-        A column, a list of columns (the streak is then that of their runs together), or ``None`` for all runs.
-        A missing key is a group of its own.
-
-    Returns
-    -------
-    frame
-        One row per group, the longest current streak first, then the longest ever, then by key. On pandas the
-        keys are the index; on other engines they are the first columns, and lazy frames stay lazy. Names of
-        the ids in `by` come first, as in `run_failure_rates`. An empty frame gives no rows.
-
-        ======================== ==================== =====================================================
-        ``current_streak``       Int64                failures since the last success; 0 after a success
-        ``current_streak_since`` datetime64[us, UTC]  ``triggered_at`` of its first failure; NaT without one
-        ``longest_streak``       Int64                the longest ever, the current one included
-        ``incidents``            Int64                closed incidents
-        ``mttr_ms``              float64              mean time to recovery of the closed incidents, from the
-                                                      ``triggered_at`` of the first failure to that of the
-                                                      next success (0 if that is another run of the same
-                                                      scheduled time); NaN (null) if none is closed
-        ``open_incidents``       Int64                1 if an incident is open, else 0; not in ``mttr_ms``
-        ======================== ==================== =====================================================
-
-    Raises
-    ------
-    NotImplementedError
-        The frame is Dask's.
-    ValueError
-        ``by`` is not valid.
-    FrameTypeError
-        Not a frame, or a column that has lost its dtype; the message says how to convert it.
-    MissingColumnError
-        A column is not there; the message lists those that are.
-
-    Warns
-    -----
-    DataQualityWarning
-        A run's ``id`` is in a pandas frame more than once: each row counts.
-    UnknownOutcomesWarning
-        The outcome of more than 5 % of the runs is not known. Lazy frames are not read for this warning.
-
-    Examples
-    --------
-    >>> import pandas as pd
-    >>> import qoderdata as qd
-    >>> runs = pd.DataFrame({
-    ...     "id": ["r1", "r2", "r3", "r4"], "deployment_id": ["dep_1"] * 4,
-    ...     "status": ["failed", "completed", "failed", "failed"],
-    ...     "triggered_at": pd.to_datetime([f"2026-06-15T0{hour}:00Z" for hour in range(4)]),
-    ... })
-    >>> qd.failure_streaks(runs)[["current_streak", "incidents", "mttr_ms", "open_incidents"]]
-                   current_streak  incidents    mttr_ms  open_incidents
-    deployment_id
-    dep_1                       2          1  3600000.0               1
-    """
-    wanted, optional = ["id", "status", "triggered_at"], ["created_at", "status_from"]
-    source = open_source(runs, by, results=_STREAKS, wanted=wanted, what="runs", optional=optional)
-    source.refuse_dask("failure_streaks", "runs in order of time within a group")
-    if source.eager:
-        so = "a streak may be longer than this says, or have ended"
-        warn_of_unknown(count_outcomes(source.frame), outcomes_of(runs), so=so)
-
-    rows = add_column(source.frame, "_at", EPOCH, "triggered_at")
-    at = nw.col("_at")
-    rows = rows.with_columns(
-        flag((nw.col("status") == "failed") & ~at.is_null()).alias("_failure"),
-        flag((nw.col("status") == "completed") & ~at.is_null()).alias("_success"),
-    )
-    # An interval has the failures after a success, and the next success.
-    order_by = [name for name in ("triggered_at", "created_at", "id") if name in rows.collect_schema()]
-    successes = nw.col("_success").cum_sum().over(*source.grouping, order_by=order_by)
-    rows = rows.with_columns(successes.alias("_successes"))
-    rows = rows.with_columns(
-        (nw.col("_successes") - nw.col("_success")).alias("_interval"),
-        nw.when(nw.col("_failure") == 1).then(at).alias("_failed_at"),
-        nw.when(nw.col("_success") == 1).then(at).alias("_recovered_at"),
-    )
-    began, ended = nw.col("_failed_at").min(), nw.col("_recovered_at").max()
-    intervals = source.group(rows, began, ended, sums=["_failure"], within=["_interval"])
-    failures = nw.col("_failure")
-    closed = ~nw.col("_recovered_at").is_null() & (failures > 0)
-    open_ = nw.col("_recovered_at").is_null() & (failures > 0)
-    intervals = intervals.with_columns(
-        failures.alias("longest_streak"),
-        nw.when(open_).then(failures).otherwise(nw.lit(0)).alias("current_streak"),
-        nw.when(open_).then(nw.col("_failed_at")).alias("_since"),
-        flag(closed).alias("incidents"),
-        flag(open_).alias("open_incidents"),
-        nw.when(closed).then(nw.col("_recovered_at") - nw.col("_failed_at")).alias("_took"),
-    )
-    largest, mean = nw.col("longest_streak", "_since").max(), nw.col("_took").mean()
-    grouped = source.group(intervals, largest, mean, sums=["current_streak", "incidents", "open_incidents"])
-
-    def finish(frame: nw.LazyFrame[Any]) -> nw.LazyFrame[Any]:
-        frame = frame.with_columns((nw.col("_took").cast(nw.Float64) / 1000).alias("mttr_ms"))
-        return add_column(frame, "current_streak_since", instant("UTC"), "_since")
-
-    order = {"current_streak": True, "longest_streak": True}
-    return source.finalize(grouped, finish, dtypes=_STREAKS, order=order)
 
 
 def error_breakdown(runs: IntoFrameT, by: str | Sequence[str] | None = None) -> IntoFrameT:
