@@ -262,6 +262,30 @@ def test_killed_rewriting_is_repeated(
     assert data_files(store) == sorted(store.files())
 
 
+def test_two_writers_without_locks_rewrite_files_at_once(
+    clean_memory: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An object store has no locks; the second writer finds that the files of its manifest are gone."""
+    del clean_memory
+    folder = Folder("memory://at-once")
+    commit_entries(make_store(folder), entry())
+    monkeypatch.setattr(dataset, "_is_old", lambda _: True)
+    rebuild = dataset.Dataset.rebuild
+
+    def rebuild_second(*arguments: Any) -> Any:  # noqa: ANN401
+        monkeypatch.setattr(dataset.Dataset, "rebuild", rebuild)
+        make_store(folder, WIDER_TABLE).recover()
+        return rebuild(*arguments)
+
+    monkeypatch.setattr(dataset.Dataset, "rebuild", rebuild_second)
+    store = make_store(folder, WIDER_TABLE)
+    store.recover()
+    for one in (store, make_store(folder, WIDER_TABLE)):
+        one.load()
+        assert rows(one.read()) == expected()
+        assert one.coverage.covers(None)
+
+
 def test_row_moves_to_its_day_if_a_new_column_changes_its_time(tmp_path: Path) -> None:
     """The scheduled time is the trigger time of a record without a status."""
     record = {"id": "drun_1", "created_at": "2026-06-14T00:00:01Z", "session_id": "s",

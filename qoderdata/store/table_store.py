@@ -341,6 +341,10 @@ class TableStore:
             return
         old = self._manifest if self._has_manifest else None if unusable is None else unusable.old
         files, useless = self._dataset.rebuild(self._dataset.names() if old is None else old.files)
+        if self._has_manifest and self._newest_manifest() != old:
+            # An object store has no lock: another process has rewritten the files meanwhile.
+            self._load()
+            return
         self._journal.mark_commit()
         # Set files aside before the manifest is written: a file that no manifest names may be removed.
         in_the_way = [manifests.NAME] if unusable is not None and unusable.is_folder else []
