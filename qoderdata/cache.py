@@ -17,9 +17,10 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from qoderdata.decode import with_all_columns
 from qoderdata.errors import CacheWarning, warn
 from qoderdata.files import digest
-from qoderdata.schema import has_columns
+from qoderdata.schema import Schema, is_readable
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -80,8 +81,8 @@ def write(folder: Folder, name: str, answer: CachedTable) -> bool:
     return True
 
 
-def read(folder: Folder, name: str, schema: pa.Schema) -> CachedTable | None:
-    """Return a cached answer with these columns and types; ``None`` where there is none that can be used.
+def read(folder: Folder, name: str, schema: Schema) -> CachedTable | None:
+    """Return a cached answer with the columns of a schema; ``None`` where there is none that can be used.
 
     A `CacheWarning` says where there is a file, but it is damaged or of another format.
     """
@@ -91,8 +92,8 @@ def read(folder: Folder, name: str, schema: pa.Schema) -> CachedTable | None:
             return None
         _verify_checksum(memoryview(content))
         with pq.ParquetFile(pa.BufferReader(content)) as file:
-            facts = _facts(file.schema_arrow, name=name, expected=schema)
-            return CachedTable(file.read().cast(schema), datetime.fromisoformat(facts["fetched_at"]))
+            facts = _facts(file.schema_arrow, name=name, expected=schema.arrow)
+            return CachedTable(with_all_columns(file.read(), schema), datetime.fromisoformat(facts["fetched_at"]))
     except Exception as error:  # noqa: BLE001 - a damaged file can fail in any way, an object store in its own
         warn(
             f"the cached file {folder.path_of(name)} counts as absent: {error}",
@@ -103,7 +104,7 @@ def read(folder: Folder, name: str, schema: pa.Schema) -> CachedTable | None:
 
 def _facts(schema: pa.Schema, *, name: str, expected: pa.Schema) -> dict[str, Any]:
     facts = json.loads((schema.metadata or {}).get(_METADATA_KEY, b"{}"))
-    if not isinstance(facts, dict) or facts.get("format") != FORMAT or not has_columns(schema, expected):
+    if not isinstance(facts, dict) or facts.get("format") != FORMAT or not is_readable(schema, expected):
         raise ValueError("it is of another format")
     if facts.get("name") != name:
         raise ValueError("it was written for another query or account")

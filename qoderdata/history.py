@@ -24,8 +24,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from qoderdata.decode import with_all_columns
 from qoderdata.errors import CacheWarning, warn
 from qoderdata.files import digest
+from qoderdata.schema import EXTRA
 from qoderdata.settings import Account
 
 if TYPE_CHECKING:
@@ -34,6 +36,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from qoderdata.files import Folder
+    from qoderdata.schema import Schema
 
     _Values = pa.Array[Any] | pa.ChunkedArray[Any]
 
@@ -129,18 +132,18 @@ def files_of(series: Series) -> list[SnapshotFile]:
 
 
 def read(
-    series: Series, files: Iterable[SnapshotFile], schema: pa.Schema, columns: Sequence[str] | None = None
+    series: Series, files: Iterable[SnapshotFile], schema: Schema, columns: Sequence[str] | None = None
 ) -> list[Snapshot]:
     """Return snapshots in the order given; damaged ones are left out, with a warning.
 
-    A column of the schema that a file does not have is missing there; `columns`: read these alone.
+    A column of the schema that a file does not have is filled from its ``extra``; `columns`: read these alone.
     """
-    wanted = schema if columns is None else pa.schema([schema.field(name) for name in columns])
+    wanted = schema.names if columns is None else columns
     bases: dict[str, pa.Table | Exception] = {}
     found, refused = [], []
     for file in files:
         try:
-            found.append(Snapshot(_read_one(series, file.name, wanted, bases), file))
+            found.append(Snapshot(_read_one(series, file.name, schema, wanted, bases), file))
         except FileNotFoundError:
             continue  # thinned by another process meanwhile
         except Exception as error:  # noqa: BLE001 - a damaged file fails in any way, an object store in its own
@@ -249,21 +252,30 @@ def _open(series: Series, name: str) -> tuple[pq.ParquetFile, dict[str, Any]]:
     return file, facts
 
 
-def _read_one(series: Series, name: str, wanted: pa.Schema, bases: dict[str, pa.Table | Exception]) -> pa.Table:
+def _read_one(
+    series: Series, name: str, schema: Schema, wanted: Sequence[str], bases: dict[str, pa.Table | Exception]
+) -> pa.Table:
     """Read a snapshot; `bases` holds those that were read before, or why they could not be."""
     file, facts = _open(series, name)
+    present = set(file.schema_arrow.names)
+    stored = [column for column in schema.names if _SAME + column in present]
+    lacking = set(schema.names).difference(stored)
+    is_filled = bool(lacking) and not {EXTRA, *lacking}.isdisjoint(wanted)
+    columns = stored if is_filled else wanted
     base = str(facts["base"])
     if base not in bases:
         try:
             opened, _ = _open(series, base)
-            bases[base] = opened.read(columns=[field.name for field in wanted])
+            bases[base] = opened.read(columns=list(columns))
         except Exception as error:  # noqa: BLE001 - as in `read`
             bases[base] = error
     known = bases[base]
     if isinstance(known, Exception):
         raise ValueError(f"its base cannot be read: {known}")  # noqa: TRY004 - one error for all damage
-    names = [_BASE_ROW, *(part for field in wanted for part in (field.name, _SAME + field.name))]
-    return _restored(known, file.read(columns=names), wanted)
+    names = [_BASE_ROW, *(part for column in columns for part in (column, _SAME + column))]
+    fields = pa.schema([schema.arrow.field(column) for column in columns])
+    table = _restored(known, file.read(columns=names), fields)
+    return with_all_columns(table, schema).select(wanted) if is_filled else table
 
 
 def _usable_base(
@@ -352,13 +364,10 @@ def _differing(old: pa.Table, new: pa.Table) -> pa.Table:
 
 
 def _restored(base: pa.Table, difference: pa.Table, wanted: pa.Schema) -> pa.Table:
-    """Return a snapshot from its differences; a column that was not known then is missing."""
+    """Return a snapshot from its differences."""
     row = _array(difference[_BASE_ROW])
     arrays: list[pa.Array[Any]] = []
     for field in wanted:
-        if _SAME + field.name not in difference.schema.names:
-            arrays.append(pa.nulls(difference.num_rows, field.type))
-            continue
         value: Any = _array(base[field.name]).take(row)
         if field.name in difference.schema.names:
             same = _array(difference[_SAME + field.name])

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
 _TIME = pa.timestamp("us", tz="UTC")
 
@@ -79,6 +79,8 @@ class Schema:
     columns: tuple[Column, ...]
     #: Paths with their documented value, which is not kept; any other value goes to ``extra``.
     constants: tuple[tuple[tuple[str, ...], str], ...]
+    #: Fills the derived columns, as far as a record alone determines them; a second call changes nothing.
+    resolve: Callable[[pa.Table], pa.Table] = lambda table: table
 
     @property
     def singular(self) -> str:
@@ -114,14 +116,20 @@ class Schema:
         return self.arrow.names
 
 
-def has_columns(found: pa.Schema, expected: pa.Schema) -> bool:
-    """Return whether a Parquet file has the expected columns.
+def is_readable(found: pa.Schema, expected: pa.Schema) -> bool:
+    """Return whether a stored table has the expected columns, in their order; it may lack some, but not ``extra``.
 
     Two dictionary types are taken to be equal: Parquet does not keep whether the offsets of texts have 64 bits.
     """
-    return found.names == expected.names and all(
-        one.equals(other) or (pa.types.is_dictionary(one) and pa.types.is_dictionary(other))
-        for one, other in zip(found.types, expected.types, strict=True)
+    names = found.names
+    fields = list(expected) if names == expected.names else [field for field in expected if field.name in names]
+    return (
+        EXTRA in names
+        and names == [field.name for field in fields]
+        and all(
+            one.equals(field.type) or (pa.types.is_dictionary(one) and pa.types.is_dictionary(field.type))
+            for one, field in zip(found.types, fields, strict=True)
+        )
     )
 
 
@@ -148,6 +156,33 @@ def _cas(path: str, kind: Kind, meaning: str) -> Column:
 
 def _run_extra(key: str, kind: Kind, meaning: str) -> Column:
     return _column(f"cas_run_extras.{key}", kind, meaning, name=key)
+
+
+def resolve_record(runs: pa.Table) -> pa.Table:
+    """Fill the columns of runs that the record alone determines.
+
+    A record with a status keeps every field. Without one: it failed where it has an error, it is pending where it
+    has neither an error nor a session, else only its session tells.
+    """
+    has_status = runs["status"].is_valid()
+    failed = pc.or_(runs["error_type"].is_valid(), runs["error_message"].is_valid())
+    pending = pc.and_(pc.invert(failed), runs["session_id"].is_null())
+    known = pc.or_(failed, pending)
+    derived = pc.if_else(failed, _text("failed"), pc.if_else(pending, _text("pending"), _text(None)))
+    source = pc.if_else(known, _text("run"), _text(None))
+    triggered_at = pc.coalesce(runs["triggered_at"], runs["trigger_scheduled_at"], runs["created_at"])
+    columns = {
+        "status": pc.coalesce(runs["status"], derived),
+        "status_from": pc.coalesce(runs["status_from"], pc.if_else(has_status, _text("service"), source)),
+        "triggered_at": pc.if_else(has_status, runs["triggered_at"], triggered_at),
+    }
+    for name, column in columns.items():
+        runs = runs.set_column(runs.schema.get_field_index(name), runs.schema.field(name), column)
+    return runs
+
+
+def _text(value: str | None) -> pa.Scalar[Any]:
+    return pa.scalar(value, pa.large_string())
 
 
 DEPLOYMENTS = Schema(
@@ -224,6 +259,7 @@ RUNS = Schema(
         _column("error.message", Kind.TEXT, "that error in words"),
     ),
     constants=((("type",), "deployment_run"), (("agent", "type"), "agent")),
+    resolve=resolve_record,
 )
 
 SESSIONS = Schema(
@@ -329,30 +365,3 @@ OUTCOMES = Schema(
     ),
     constants=(),
 )
-
-
-def resolve_record(runs: pa.Table) -> pa.Table:
-    """Fill the columns of runs that the record alone determines.
-
-    A record with a status keeps every field. Without one: it failed where it has an error, it is pending where it
-    has neither an error nor a session, else only its session tells.
-    """
-    has_status = runs["status"].is_valid()
-    failed = pc.or_(runs["error_type"].is_valid(), runs["error_message"].is_valid())
-    pending = pc.and_(pc.invert(failed), runs["session_id"].is_null())
-    known = pc.or_(failed, pending)
-    derived = pc.if_else(failed, _text("failed"), pc.if_else(pending, _text("pending"), _text(None)))
-    source = pc.if_else(known, _text("run"), _text(None))
-    triggered_at = pc.coalesce(runs["triggered_at"], runs["trigger_scheduled_at"], runs["created_at"])
-    columns = {
-        "status": pc.coalesce(runs["status"], derived),
-        "status_from": pc.if_else(has_status, _text("service"), source),
-        "triggered_at": pc.if_else(has_status, runs["triggered_at"], triggered_at),
-    }
-    for name, column in columns.items():
-        runs = runs.set_column(runs.schema.get_field_index(name), runs.schema.field(name), column)
-    return runs
-
-
-def _text(value: str | None) -> pa.Scalar[Any]:
-    return pa.scalar(value, pa.large_string())

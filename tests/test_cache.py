@@ -65,7 +65,7 @@ def path_of(folder: Folder) -> Path:
 
 
 def read_cached(folder: Folder) -> cache.CachedTable | None:
-    return cache.read(folder, NAME, DEPLOYMENTS.arrow)
+    return cache.read(folder, NAME, DEPLOYMENTS)
 
 
 def is_same(one: cache.CachedTable | None, other: cache.CachedTable) -> bool:
@@ -126,7 +126,7 @@ def test_written_table_is_read(folder: Folder, answer: cache.CachedTable) -> Non
 def test_empty_table_is_cached(folder: Folder, schema: Any) -> None:  # noqa: ANN401 - either
     empty = cache.CachedTable(schema.arrow.empty_table(), FETCHED_AT)
     cache.write(folder, NAME, empty)
-    found = cache.read(folder, NAME, schema.arrow)
+    found = cache.read(folder, NAME, schema)
     assert is_same(found, empty)
 
 
@@ -283,13 +283,19 @@ def test_other_columns_or_types_count_as_absent(local_folder: Folder, answer: ca
             assert read_cached(local_folder) is None
 
 
+def test_columns_that_a_cached_answer_lacks_are_filled_from_extra(folder: Folder) -> None:
+    old = replace(DEPLOYMENTS, columns=tuple(one for one in DEPLOYMENTS.columns if one.name != "agent_version"))
+    cache.write(folder, NAME, cache.CachedTable(from_records(RECORDS, old), FETCHED_AT))
+    assert is_same(read_cached(folder), cache.CachedTable(from_records(RECORDS, DEPLOYMENTS), FETCHED_AT))
+
+
 def test_file_renamed_to_another_account_counts_as_absent(local_folder: Folder, answer: cache.CachedTable) -> None:
     """Otherwise one account could read the data of another."""
     cache.write(local_folder, NAME, answer)
     other = cache.file_name("deployments", QUERY | {"account": "another"})
     Path(local_folder.path_of(NAME)).rename(local_folder.path_of(other))
     with pytest.warns(CacheWarning, match="another query or account"):
-        assert cache.read(local_folder, other, DEPLOYMENTS.arrow) is None
+        assert cache.read(local_folder, other, DEPLOYMENTS) is None
 
 
 def test_parquet_file_without_cache_metadata_counts_as_absent(

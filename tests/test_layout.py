@@ -18,7 +18,6 @@ ADDED = {
         "cli/events.py", "load/run_outcomes.py", "load/sessions.py", "outcomes.py", "sandbox/scenarios.py",
         "sandbox/session_records.py",
     ],
-    "stores of version 0.1": ["store/upgrade.py"],
     "connect: a client or a sandbox in one line": ["connect.py"],
     "names instead of ids on the command line": ["cli/grouping.py"],
     "one service and one cache for all commands": ["cli/service.py"],
@@ -46,7 +45,6 @@ SMALL: dict[str, str] = {
     "explore/interactive.py": "the public functions; imported without Altair, which is an optional dependency",
     "client/retries.py": "only the rules for waits and retries",
     "connect.py": "the only module that imports both the client and the sandbox",
-    "store/upgrade.py": "only the upgrade of stores of version 0.1, to be deleted with it",
     "translation.py": "used for the sentences of all layers",
     "summaries/wilson.py": "only the formulas of the intervals",
 }

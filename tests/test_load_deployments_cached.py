@@ -76,7 +76,7 @@ def only_file(folder: Path) -> Path:
 def set_age(folder: Path, age: timedelta) -> None:
     """Change the fetch time of the one cached answer."""
     files, name = Folder(folder / "queries"), only_file(folder).name
-    answer = cache.read(files, name, DEPLOYMENTS.arrow)
+    answer = cache.read(files, name, DEPLOYMENTS)
     assert answer is not None
     cache.write(files, name, replace(answer, fetched_at=datetime.now(UTC) - age))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import sys
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import dask
@@ -17,17 +17,20 @@ import polars as pl
 import pyarrow as pa
 import pytest
 
-from qoderdata import schema
+from qoderdata import cache, schema
 from qoderdata.client import Client
+from qoderdata.decode import from_records
 from qoderdata.errors import CacheError, CredentialError, DataQualityWarning
 from qoderdata.files import Folder
-from qoderdata.frames import to_pandas
+from qoderdata.frames import flatten_deployments, flatten_runs, to_pandas
 from qoderdata.load.lists import load_deployments
 from qoderdata.load.runs import load_runs
 from qoderdata.load.scans import scan_deployments, scan_runs
 from qoderdata.sandbox import Sandbox
+from qoderdata.store import RUNS_TABLE, JournalEntry, Listing, TableStore, row_ids
 from qoderdata.summaries import error_breakdown, failure_rates, run_failure_rates
 from tests.engine_frames import computed, rows_of
+from tests.runs_store import NOW, commit_entries, run
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -210,6 +213,38 @@ def test_summaries_of_a_scan_equal_those_of_the_frame(on_disk: Stored, engine: s
     assert rows_of(computed(error_breakdown(scanned))) == rows_of(error_breakdown(runs))
     lifetime = computed(failure_rates(scan_deployments(on_disk.location, engine=engine)))
     assert rows_of(lifetime) == rows_of(failure_rates(on_disk.deployments[False]))
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_files_of_a_version_without_a_column_are_rewritten_before_a_scan(
+    location: str, engine: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another engine finds no value in ``extra``; where the files cannot be rewritten, an error says so."""
+    runs = [run(2, cas_run_extras={"turn_id": "t"}), run(1, cas_run_extras={"attempt": 1})]
+    deployments: list[dict[str, Any]] = [{"id": "dep_1", "agent": {"version": 3}}, {"id": "dep_2"}]
+    old_runs, old_deployments = (
+        replace(new, columns=tuple(one for one in new.columns if one.name not in {"turn_id", "agent_version"}))
+        for new in (schema.RUNS, schema.DEPLOYMENTS)
+    )
+    client = Client(pat="pt-test", base_url="http://127.0.0.1:9")
+    store = TableStore(Folder(location), replace(RUNS_TABLE, schema=old_runs), **client.identity)
+    table = old_runs.resolve(from_records(runs, old_runs))
+    commit_entries(store, JournalEntry(table, NOW, Listing(None, tuple(row_ids(table)), None)))
+    answer = cache.CachedTable(from_records(deployments, old_deployments), NOW)
+    name = cache.file_name("deployments", client.identity)
+    cache.write(Folder(location).folder(cache.FOLDER), name, answer)
+
+    def locked(*_: Any, **__: Any) -> Any:  # noqa: ANN401
+        raise CacheError("another process holds the lock")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Folder, "lock", locked)
+        with pytest.raises(CacheError, match="an earlier version wrote the store"):
+            scan_runs(location, engine=engine, client=client)
+    found = collected(scan_runs(location, engine=engine, client=client), schema.RUNS)
+    pd.testing.assert_frame_equal(found, by_id(flatten_runs(runs)), check_flags=False)
+    scanned = scan_deployments(location, engine=engine, client=client)
+    pd.testing.assert_frame_equal(collected(scanned, schema.DEPLOYMENTS), flatten_deployments(deployments))
 
 
 @pytest.mark.parametrize("scan", [scan_runs, scan_deployments])

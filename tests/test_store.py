@@ -202,7 +202,7 @@ def test_run_on_different_days_in_two_editions_is_stored_once(
     """Runs of the newest edition have no trigger time and no status."""
     commit_entries(store, page(run(1) | {"triggered_at": triggered}))
     record = {"id": "drun_001", "session_id": "sess_1", "created_at": "2026-06-14T00:00:02Z"}
-    commit_entries(store, JournalEntry(RUNS_TABLE.resolve(runs_table(record)), NOW))
+    commit_entries(store, JournalEntry(RUNS.resolve(runs_table(record)), NOW))
     assert stored(store) == {"drun_001": "completed"}
     assert sum(map(len, ids_by_partition(tmp_path).values())) == 1
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from decimal import Decimal
 from operator import itemgetter
@@ -30,7 +30,7 @@ from qoderdata.decode.jsontext import (
 )
 from qoderdata.errors import APIResponseValidationError
 from qoderdata.parsing import to_micros
-from qoderdata.schema import EXTRA, Branch, Column, Kind, Schema
+from qoderdata.schema import EXTRA, Branch, Column, Kind, Schema, is_readable
 
 if TYPE_CHECKING:
     import msgspec
@@ -43,6 +43,9 @@ _INT64_MIN, _INT64_MAX = -(2**63), 2**63 - 1
 _CLOCK = r"([01]\d|2[0-3]):[0-5]\d"
 _TIME = re.compile(rf"\d{{4}}-\d\d-\d\dT{_CLOCK}:[0-5]\d(\.\d+)?(Z|[+-]{_CLOCK})", re.ASCII)
 _DECIMAL = re.compile(r"-?[0-9]{1,15}(\.[0-9]{1,15})?")
+#: A key in a dotted path, and an escaped character in it.
+_KEY = re.compile(r"(?:^|\.)((?:\\.|[^.\\])*)")
+_ESCAPE = re.compile(r"\\(.)")
 
 FieldPath = tuple[str, ...]
 
@@ -78,13 +81,40 @@ def flatten(
             raise APIResponseValidationError(
                 f"record {index} of the answer has no id that is text. Look at what was sent: nothing was loaded"
             )
-        if row.extra:
-            row.columns[EXTRA] = write(dict(sorted(row.extra.items())))
+        row.columns[EXTRA] = row.extra_text()
         for name, values in rows.items():
             values.append(row.columns.get(name))
         misfits += [Misfit(row.columns["id"], path) for path in row.misfits]
     arrays = [to_array(rows[part.name], part.type) for part in schema.arrow]
     return pa.Table.from_arrays(arrays, schema=schema.arrow), misfits, unknown
+
+
+def with_all_columns(table: pa.Table, schema: Schema) -> pa.Table:
+    """Return a stored table with the columns of the schema; fill those that it lacks from its ``extra``.
+
+    A value that does not fit its column stays there. Raise `ValueError` if the table has other columns.
+    """
+    if table.schema.names == schema.names:
+        return table.cast(schema.arrow)
+    if not is_readable(table.schema, schema.arrow):
+        raise ValueError("it has columns that this version does not have, or other types")
+    lacking = [column for column in schema.columns if column.name not in table.schema.names]
+    tree = replace(schema, columns=tuple(lacking), constants=()).tree
+    keys = [write(dotted(column.path)).removesuffix('"') for column in lacking if column.path]
+    extra = table[EXTRA].to_pylist()
+    values: dict[str, list[object]] = {column.name: [None] * len(extra) for column in lacking}
+    for index, text in enumerate(extra):
+        if text is None or not any(key in text for key in keys):
+            continue
+        row = Row(set())
+        row.walk(_nested(parse(text.encode())), tree)
+        for name, column in values.items():
+            column[index] = row.columns.get(name)
+        extra[index] = row.extra_text()
+    columns: dict[str, Any] = {name: table[name] for name in table.schema.names}
+    columns |= {name: to_array(values[name], schema.arrow.field(name).type) for name in values}
+    columns[EXTRA] = to_array(extra, pa.large_string())
+    return schema.resolve(pa.table(columns).select(schema.names).cast(schema.arrow))
 
 
 def to_array(values: Sequence[object], kind: pa.DataType) -> Any:  # noqa: ANN401 - an Arrow array
@@ -124,6 +154,10 @@ class Row:
                 keep(rest, dotted((*above, key)), self.extra)
         if branch.rest is not None:
             self.columns[branch.rest.name] = write(own)
+
+    def extra_text(self) -> str | None:
+        """Return `extra` as JSON text."""
+        return write(dict(sorted(self.extra.items()))) if self.extra else None
 
     def _take(self, item: object, known: Branch | Column | str | None, path: FieldPath) -> object:
         """Put a value into its column or into `extra`; return what the column does not hold of an object."""
@@ -172,6 +206,18 @@ def keep(value: object, path: str, extra: dict[str, object], *, depth: int = 0) 
             keep(item, f"{path}.{_escaped(key)}", extra, depth=depth + 1)
     elif value is not None:
         extra[path] = value
+
+
+def _nested(extra: Mapping[str, object]) -> dict[str, Any]:
+    """Return the fields in ``extra`` as nested objects; it reverses `keep`."""
+    record: dict[str, Any] = {}
+    for path, value in extra.items():
+        *above, key = (_ESCAPE.sub(r"\1", part) for part in _KEY.findall(path))
+        inner = record
+        for name in above:
+            inner = inner.setdefault(name, {})
+        inner[key] = value
+    return record
 
 
 def _escaped(key: object) -> str:

@@ -78,7 +78,7 @@ def snapshots(client: Client | None = None, cache_dir: str | Path | None = None)
     rows = []
     for include_archived in (False, True):
         series, files = _listed(client, cache_dir, include_archived=include_archived)
-        whole = {found.file.name for found in history.read(series, files, DEPLOYMENTS.arrow, ["id"])}
+        whole = {found.file.name for found in history.read(series, files, DEPLOYMENTS, ["id"])}
         rows += [(file.fetched_at, file.rows, include_archived, file.size) for file in files if file.name in whole]
     dtypes = dict.fromkeys(["fetched_at", "deployments", "include_archived", "bytes"], "int64")
     dtypes |= {"fetched_at": "datetime64[us, UTC]", "include_archived": "bool"}
@@ -115,8 +115,8 @@ def load_snapshots(
     -------
     list of pandas.DataFrame
         The frames that `load_deployments` returned then, the oldest first; ``attrs["fetched_at"]`` says when.
-        A column that did not exist yet when a snapshot was written has missing values. No snapshots: an empty
-        list.
+        A column that did not exist yet when a snapshot was written has the values that were in ``extra`` then.
+        No snapshots: an empty list.
 
     Raises
     ------
@@ -157,7 +157,7 @@ def load_snapshots(
         for file in listed
         if (first is None or file.fetched_at >= first) and (last is None or file.fetched_at < last)
     ]
-    found = history.read(series, files, DEPLOYMENTS.arrow, columns)
+    found = history.read(series, files, DEPLOYMENTS, columns)
     source = f"{client.base_url}/{DEPLOYMENTS.name}"
     frames = [
         loaded_frame(snapshot.table, DEPLOYMENTS, source=source, fetched_at=snapshot.file.fetched_at, requests=0)
@@ -176,7 +176,7 @@ def read_as_of(
     series, files = _listed(client, cache_dir, include_archived=include_archived)
     candidates = [file for file in files if file.fetched_at <= time]
     for file in reversed(candidates):
-        for found in history.read(series, [file], DEPLOYMENTS.arrow):
+        for found in history.read(series, [file], DEPLOYMENTS):
             return found.table, file.fetched_at
     if candidates:
         raise CacheError(f"no snapshot at or before {format_time(time)} can be used; damaged: {len(candidates)}")

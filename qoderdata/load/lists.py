@@ -476,7 +476,7 @@ def _load(
     name = cache.file_name(schema.name, {**client.identity, **filters.params(), **filters.written})
 
     began, now = time.monotonic(), datetime.now(UTC)
-    kept = None if refresh else cache.read(folder, name, schema.arrow)
+    kept = None if refresh else cache.read(folder, name, schema)
     if kept is not None and (offline or timedelta(0) <= now - kept.fetched_at <= max_age):
         facts = (schema.name, len(kept.table), time.monotonic() - began, kept.fetched_at)
         _logger.info("%s: %d rows in %.1f s from the cache, fetched at %s", *facts)
@@ -489,7 +489,7 @@ def _load(
     try:
         answer, requests = _pull(schema, client, filters, progress=progress)
     except APIError as error:
-        kept = cache.read(folder, name, schema.arrow) if refresh else kept
+        kept = cache.read(folder, name, schema) if refresh else kept
         if kept is not None:
             age = format_duration(now - kept.fetched_at)
             error.add_note(f"An answer that is {age} old is cached: pass offline=True to use it.")

@@ -250,7 +250,7 @@ class ListReader:
 
     def _read(self, body: bytes) -> tuple[Page, pa.Table]:
         page = self.decoder.read_page(body)
-        return page, self.remote.table.resolve(self.decoder.to_table(page))
+        return page, self.remote.table.schema.resolve(self.decoder.to_table(page))
 
     def _is_doubtful(self, page: ListedPage, times: _RecentTimes, below: AbstractSet[str]) -> bool:
         """Return whether the list may continue after a page that was filtered by time and ends it."""

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import narwhals as nw
 import pyarrow as pa
 import pyarrow.dataset as ds
+import pyarrow.parquet as pq
 
 from qoderdata import cache, history
 from qoderdata.client import Client
@@ -180,12 +181,22 @@ def scan_deployments(
     client = _known_client(client)
     filters = {"include_archived": "true"} if include_archived else {}
     accounts = history.accounts(root) if client is None else [client.identity]
-    wanted = {folder.path_of(cache.file_name(DEPLOYMENTS.name, {**account, **filters})) for account in accounts}
+    names = {cache.file_name(DEPLOYMENTS.name, {**account, **filters}) for account in accounts}
+    wanted = {folder.path_of(name): name for name in names}
     with folder.raising_cache_error("cached answers"):
         paths = [info.path for info in folder.parquet_files() if info.path in wanted]
     if len(paths) != 1:
         raise CacheError(_wrong_count_message("answers of load_deployments", len(paths), folder))
+    if pq.read_schema(paths[0], filesystem=folder.filesystem).names != DEPLOYMENTS.names:
+        _rewrite_answer(folder, wanted[paths[0]])
     return _opener(engine)(folder, paths, DEPLOYMENTS)
+
+
+def _rewrite_answer(folder: Folder, name: str) -> None:
+    """Add the columns that a cached list of deployments lacks; raise `CacheError` if that is not possible."""
+    answer = cache.read(folder, name, DEPLOYMENTS)
+    if answer is None or not cache.write(folder, name, answer):
+        raise CacheError(_wrong_count_message("answers of load_deployments", 0, folder))
 
 
 def scan_runs(
@@ -226,7 +237,8 @@ def scan_runs(
     Raises
     ------
     CacheError
-        There is no such store; there are several and `client` is not given; or data files are gone.
+        There is no such store; there are several and `client` is not given; data files are gone; or an earlier
+        version wrote them, and they cannot be rewritten now.
     ImportError
         The engine is not installed; the message names the extra.
     ValueError
@@ -290,7 +302,8 @@ def scan_sessions(
     Raises
     ------
     CacheError
-        There is no such store; there are several and `client` is not given; or data files are gone.
+        There is no such store; there are several and `client` is not given; data files are gone; or an earlier
+        version wrote them, and they cannot be rewritten now.
     ImportError
         The engine is not installed; the message names the extra.
     ValueError
@@ -364,6 +377,12 @@ def _open(
         raise CacheError(
             f"{len(gone)} of {len(files)} data files of the store of {store.table.name} are gone (the first: "
             f"{gone[0]}). Call {loader}, which reads them again"
+        )
+    if store.lacks_columns:
+        raise CacheError(
+            f"an earlier version wrote the store of {store.table.name}, and its files in {store.folder.location} "
+            "cannot be rewritten now, to add the columns that they lack. Try again later, or where the folder can "
+            "be written"
         )
     frame = opener(store.folder, files, store.table.schema)
     time = nw.col(store.table.time_column)

@@ -139,7 +139,7 @@ class StoredLoading:
         """Return the cached answer to this query, unless the store is as recent."""
         kept = None
         if self.query.params:
-            kept = cache.read(self._answers, self._answer_name, self.remote.table.schema.arrow)
+            kept = cache.read(self._answers, self._answer_name, self.remote.table.schema)
         if kept is None or not unless_store_is_newer:
             return kept
         read_at = self.store.coverage.read_at
@@ -217,7 +217,7 @@ class StoredLoading:
 
         Return ``None`` if the service's filters do not have the meaning that is asked for.
         """
-        kept = cache.read(self._answers, self._answer_name, self.remote.table.schema.arrow)
+        kept = cache.read(self._answers, self._answer_name, self.remote.table.schema)
         if kept is None or not self.freshness.is_recent(kept.fetched_at):
             fetched_at = datetime.now(UTC)
             try:

@@ -9,7 +9,6 @@ file            question
 `dataset`       In which partition and file is a row, and is a data file unchanged since it was written?
 `manifest`      Which data files are valid, and to which account do they belong?
 `table_store`   How is a table read, extended and repaired?
-`upgrade`       How are the rows and the journal of version 0.1 converted to the present format?
 ==============  =================================================================================
 
 There is one store per table, base URL, workspace and account. It keeps the unfiltered list, below the cache
@@ -37,7 +36,11 @@ A row that the service no longer has stays.
 **Damage.** The manifest, each journal entry and each data file have a checksum, which every read compares; all of
 them name the account. Damaged data files are set aside, nothing counts as complete any more, and the list is read
 again. A manifest that is damaged or has another format is rebuilt from the data files that are not damaged. A
-store of another account is set aside completely. A store of version 0.1 is upgraded on first use.
+store of another account is set aside completely.
+
+**New columns.** Rows that an earlier version stored may lack columns. Every read fills these from ``extra``, by
+`qoderdata.decode.with_all_columns`, and the next writer rewrites the data files. A file with a column that this
+version does not have counts as damaged. A store of version 0.1 is rewritten by the first writer.
 
 **Several processes.** A writer holds the lock; other writers wait for it. Readers take no lock: they read the
 files that the manifest names, and start again when a commit removes one. An object store has no locks. There, file

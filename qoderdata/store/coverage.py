@@ -84,12 +84,6 @@ class Segment:
     #: When an empty page was read at `cursor`: the list ended there, as of that time.
     ended_at: datetime | None = None
 
-    def covers(self, since: datetime | None, *, is_recent: Callable[[datetime], bool] = lambda _: True) -> bool:
-        """Return whether it reaches from its newest record back to a time; ``None``: to the end of the list."""
-        if self.cursor is None or (self.ended_at is not None and is_recent(self.ended_at)):
-            return True
-        return since is not None and self.reaches is not None and self.reaches <= since
-
 
 @dataclass(frozen=True, slots=True)
 class Coverage:
@@ -133,7 +127,12 @@ class Coverage:
 
         `is_recent` says whether an end of the list that was read at a time is still valid.
         """
-        return bool(self.segments) and self.segments[0].covers(since, is_recent=is_recent)
+        if not self.segments:
+            return False
+        top = self.segments[0]
+        if top.cursor is None or (top.ended_at is not None and is_recent(top.ended_at)):
+            return True
+        return since is not None and top.reaches is not None and top.reaches <= since
 
     def lowest_ids(self, *, after: str | None) -> frozenset[str]:
         """Return the newest ids of the lowest segment that a walk from the first page or a cursor will reach."""

@@ -23,12 +23,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from qoderdata.decode import with_all_columns
 from qoderdata.errors import CacheError
 from qoderdata.parsing import earlier
-from qoderdata.schema import has_columns
+from qoderdata.schema import is_readable
 from qoderdata.store.manifest import DataFile, Identity, checksum
 from qoderdata.store.tables import row_ids, take_rows, with_ids, without_ids
-from qoderdata.store.upgrade import upgrade_rows
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -204,8 +204,8 @@ class Dataset:
     def rebuild(self, names: Iterable[str]) -> tuple[dict[str, DataFile], list[str]]:
         """Return the data files that can be used, without a manifest, and the names of the others; remove nothing.
 
-        Files of version 0.1 are rewritten. `names` are sorted oldest first. If a row is in several files, the one
-        that cannot change any more is kept, otherwise the newest.
+        Files that lack columns are rewritten. `names` are sorted oldest first. If a row is in several files, the
+        one that cannot change any more is kept, otherwise the newest.
         """
         files: dict[str, DataFile] = {}
         unusable = []
@@ -249,7 +249,7 @@ class Dataset:
         if checksum(memoryview(content)) != file.checksum:
             raise OSError(f"{self.path(name)} is not what was written")
         opened = pq.ParquetFile(pa.BufferReader(content))
-        if opened.metadata.num_rows != file.rows or not has_columns(opened.schema_arrow, self._table.schema.arrow):
+        if opened.metadata.num_rows != file.rows or not is_readable(opened.schema_arrow, self._table.schema.arrow):
             raise OSError(f"{self.path(name)} has other columns or rows than were written")
         return opened
 
@@ -267,8 +267,11 @@ class Dataset:
         arrow = self._table.schema.arrow
         columns = arrow.names if columns is None else columns
         names = list(dict.fromkeys([*columns, self._table.time_column]))
-        found = self._open(name, file).read(names).select(names)
-        found = found.cast(pa.schema([arrow.field(name) for name in names]))
+        opened = self._open(name, file)
+        if len(opened.schema_arrow) < len(arrow):
+            found = with_all_columns(opened.read(), self._table.schema).select(names)
+        else:
+            found = opened.read(names).select(names).cast(pa.schema([arrow.field(name) for name in names]))
         return (found if where is None else found.filter(where)).select(columns)
 
     def _days_searched(self, days: Iterable[str]) -> set[str]:
@@ -347,7 +350,7 @@ class Dataset:
         if not rows:
             return {}
         content = sink.getvalue()
-        file = DataFile(rows, checksum(memoryview(content)))
+        file = DataFile(rows, checksum(memoryview(content)), len(arrow))
         time = datetime.now(UTC).strftime(_TIME)
         name = f"{_KEY}{day}/{time}-{secrets.token_hex(4)}-{file.checksum}{_SUFFIX}"
         self._folder.replace(f"{FOLDER}/{name}", lambda sink: sink.write(content))
@@ -372,18 +375,23 @@ class Dataset:
             yield pa.Table.from_batches(waiting, schema=schema)
 
     def _adopt(self, name: str, content: pa.Buffer) -> dict[str, DataFile] | None:
-        """Return the manifest's entries for a data file, rewritten if of version 0.1; ``None`` if unusable."""
-        found = checksum(memoryview(content))
+        """Return the manifest's entries for a data file, rewritten if it lacks columns; ``None`` if unusable."""
+        found, arrow = checksum(memoryview(content)), self._table.schema.arrow
+        # The names of version 0.1 have no checksum, and its files name no account.
+        is_old = name.rpartition("/")[2].count("-") == 1
         try:
             with pq.ParquetFile(pa.BufferReader(content), page_checksum_verification=True) as file:
                 schema, rows = file.schema_arrow, file.metadata.num_rows
-                if name.endswith(f"-{found}{_SUFFIX}") and has_columns(schema, self._table.schema.arrow):
-                    is_ours = (schema.metadata or {}).get(_METADATA_KEY) == self._metadata[_METADATA_KEY]
-                    return {name: DataFile(rows, found)} if is_ours else None
-                table = upgrade_rows(file.read().replace_schema_metadata(None), self._table)
-        except (OSError, pa.ArrowException):
-            return None
-        if table is None:
+                account = None if is_old else self._metadata[_METADATA_KEY]
+                is_whole = is_old or name.endswith(f"-{found}{_SUFFIX}")
+                if not is_whole or (schema.metadata or {}).get(_METADATA_KEY) != account:
+                    return None
+                if not is_readable(schema, arrow):
+                    return None
+                if schema.names == arrow.names:
+                    return {name: DataFile(rows, found, len(arrow))}
+                table = with_all_columns(file.read(), self._table.schema)
+        except (OSError, ValueError, pa.ArrowException):
             return None
         files: dict[str, DataFile] = {}
         for day, some in self._indices_by_day(table).items():

@@ -18,6 +18,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from qoderdata.decode import with_all_columns
 from qoderdata.store.coverage import Listing  # noqa: TC001 - likewise
 from qoderdata.store.manifest import Identity, checksum
 from qoderdata.store.tables import take_rows
@@ -27,8 +28,8 @@ if TYPE_CHECKING:
     from qoderdata.store.tables import StoredTable
 
 FOLDER = "journal"
-#: The exceptions for an entry that cannot be read or decoded.
-UNREADABLE_ENTRY_ERRORS = (OSError, ValueError, msgspec.MsgspecError, pa.ArrowException)
+#: The folder of the journal of version 0.1, whose entries name no account and have no checksum.
+OLD_FOLDER = "inbox"
 
 _MARKER = f"{FOLDER}/committing"
 _SUFFIX = ".arrow"
@@ -89,10 +90,14 @@ class Journal:
 
     def load(self, *, after: int) -> None:
         """Read the entries after a number; ignore those that cannot be read."""
-        files = entry_files(self._folder, FOLDER)
-        self.number = max([after, *files.values()])
-        found = [self._read(name) for name, number in files.items() if number > after]
-        self.entries = [entry for entry in found if entry is not None]
+        self.number = max([after, *self._files(FOLDER).values()])
+        self.entries = self._entries(FOLDER, after=after)
+
+    def convert_old(self, *, after: int) -> None:
+        """Read the entries after a number, and write those of version 0.1 in the present format after them."""
+        self.load(after=after)
+        for entry in self._entries(OLD_FOLDER, after=after):
+            self.append(entry)
 
     def append(self, entry: JournalEntry, *, in_memory: bool = False) -> None:
         """Add an entry; if the folder cannot be written, raise `OSError` and do not add it."""
@@ -123,7 +128,7 @@ class Journal:
 
     def remove(self, *, upto: int) -> None:
         """Remove the files of the entries up to a number, which are committed or unusable, and the marker."""
-        for name, number in entry_files(self._folder, FOLDER).items():
+        for name, number in self._files(FOLDER).items():
             if number <= upto:
                 self._folder.remove(name)
         self._folder.remove(_MARKER)
@@ -139,29 +144,29 @@ class Journal:
             writer.write_table(table)
         return sink.getvalue()
 
+    def _files(self, below: str) -> dict[str, int]:
+        """Return the files of entries in a folder, in order, each with its number."""
+        names = sorted(info.base_name for info in self._folder.files(below) if info.base_name.endswith(_SUFFIX))
+        return {f"{below}/{name}": int(name[_NUMBER]) for name in names if name[_NUMBER].isdecimal()}
+
+    def _entries(self, below: str, *, after: int) -> list[JournalEntry]:
+        found = [self._read(name) for name, number in self._files(below).items() if number > after]
+        return [entry for entry in found if entry is not None]
+
     def _read(self, name: str) -> JournalEntry | None:
+        is_old = name.startswith(OLD_FOLDER)
         try:
             content = self._folder.read(name)
-            if content is None or not name.endswith(f"-{checksum(memoryview(content))}{_SUFFIX}"):
+            if content is None:
                 return None
-            table, facts = decode_entry(content)
-            if facts.identity != self._identity:
+            if not is_old and not name.endswith(f"-{checksum(memoryview(content))}{_SUFFIX}"):
                 return None
-            table = table.cast(self._table.schema.arrow)
-        except UNREADABLE_ENTRY_ERRORS:
+            table = pa.ipc.open_file(content).read_all()
+            table.validate(full=True)
+            facts = msgspec.json.decode((table.schema.metadata or {}).get(_METADATA_KEY, b""), type=_Facts)
+            if facts.identity != (None if is_old else self._identity):
+                return None
+            table = with_all_columns(table, self._table.schema)
+        except (OSError, ValueError, msgspec.MsgspecError, pa.ArrowException):
             return None
         return JournalEntry(table, facts.read_at, facts.listing, facts.gone, facts.unreadable)
-
-
-def entry_files(folder: Folder, below: str) -> dict[str, int]:
-    """Return the files of entries in a folder, in order, each with its number."""
-    names = sorted(info.base_name for info in folder.files(below) if info.base_name.endswith(_SUFFIX))
-    return {f"{below}/{name}": int(name[_NUMBER]) for name in names if name[_NUMBER].isdecimal()}
-
-
-def decode_entry(content: pa.Buffer) -> tuple[pa.Table, _Facts]:
-    """Return the rows of an entry's file, and the facts in its metadata."""
-    table = pa.ipc.open_file(content).read_all()
-    table.validate(full=True)
-    metadata = (table.schema.metadata or {}).get(_METADATA_KEY, b"")
-    return table.replace_schema_metadata(None), msgspec.json.decode(metadata, type=_Facts)

@@ -66,6 +66,8 @@ class DataFile:
     rows: int
     #: The CRC-32 of its bytes, in hexadecimal; empty in the format of version 0.1.
     checksum: str
+    #: How many columns it has.
+    columns: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,10 +17,9 @@ from qoderdata.store import dataset as data
 from qoderdata.store import manifest as manifests
 from qoderdata.store.coverage import LONG_AGO, Coverage
 from qoderdata.store.dataset import DamagedStoreError, Dataset
-from qoderdata.store.journal import Journal, JournalEntry
+from qoderdata.store.journal import OLD_FOLDER, Journal, JournalEntry
 from qoderdata.store.manifest import Identity, Manifest, OpenRow, UnusableManifestError
 from qoderdata.store.tables import row_ids, with_ids
-from qoderdata.store.upgrade import OLD_FOLDER, upgraded_entries
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -66,6 +65,12 @@ class TableStore:
         """Whether anything is stored."""
         return bool(self.coverage.segments or self._manifest.files or self._journal.entries)
 
+    @property
+    def lacks_columns(self) -> bool:
+        """Whether an earlier version wrote some data files, in which other engines do not find all columns."""
+        count = len(self.table.schema.arrow)
+        return any(file.columns < count for file in self._manifest.files.values())
+
     def open_before(
         self, time: datetime, *, since: datetime | None = None, until: datetime | None = None
     ) -> set[str]:
@@ -93,9 +98,14 @@ class TableStore:
             return False
 
     def load(self) -> None:
-        """Read the manifest; entries in the journal are not visible before a commit."""
+        """Read the manifest; entries in the journal are not visible before a commit.
+
+        If data files lack columns, also `recover`, which rewrites them.
+        """
         with self._opened():
             self._load()
+        if self.lacks_columns:
+            self.recover()
         if self._unusable is not None:
             warn(
                 f"the store of {self.table.name} in {self.folder.location} was ignored: {self._unusable}. The "
@@ -287,8 +297,10 @@ class TableStore:
             return False
 
     def _needs_rebuild(self) -> bool:
-        """Return whether there are files, but no usable manifest."""
-        return not self._has_manifest and (self._unusable is not None or bool(self._dataset.names()))
+        """Return whether there are files, but no usable manifest, or files lack columns."""
+        if self._has_manifest:
+            return self.lacks_columns
+        return self._unusable is not None or bool(self._dataset.names())
 
     def _repair(self) -> None:
         """Commit what an earlier pull left, rebuild a store without a manifest, and remove other files."""
@@ -327,8 +339,13 @@ class TableStore:
             note = self._set_aside(self._all_files())
             self._warn_repaired(f"{unusable}{note}")
             return
-        old = None if unusable is None else unusable.old
+        old = self._manifest if self._has_manifest else None if unusable is None else unusable.old
         files, useless = self._dataset.rebuild(self._dataset.names() if old is None else old.files)
+        if self._has_manifest and self._newest_manifest() != old:
+            # An object store has no lock: another process has rewritten the files meanwhile.
+            self._load()
+            return
+        self._journal.mark_commit()
         # Set files aside before the manifest is written: a file that no manifest names may be removed.
         in_the_way = [manifests.NAME] if unusable is not None and unusable.is_folder else []
         note = self._set_aside([f"{data.FOLDER}/{name}" for name in useless] + in_the_way)
@@ -340,14 +357,11 @@ class TableStore:
                 open_rows[id_] = OpenRow(day, LONG_AGO if known is None else known.read_at)
         manifest = Manifest(self._identity, before.sequence, files, coverage, open_rows)
         if old is not None:
-            self._journal.load(after=old.sequence)
-            for entry in upgraded_entries(self.folder, self.table, after=old.sequence):
-                self._journal.append(entry)
+            self._journal.convert_old(after=old.sequence)
         manifests.write_manifest(self.folder, manifest)
         self._has_manifest = True
         self._set_manifest(manifest)
         with contextlib.suppress(OSError):
-            self._dataset.remove_unlisted(self._manifest.files)
             self.folder.delete(info.path for info in self.folder.files(OLD_FOLDER))
         reason = "it has data files that cannot be used" if useless else None
         if unusable is not None and old is None:

@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from qoderdata.schema import OUTCOMES, RUNS, SESSIONS, Schema, resolve_record
+from qoderdata.schema import OUTCOMES, RUNS, SESSIONS, Schema
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -39,8 +39,6 @@ class StoredTable:
     state_columns: tuple[str, ...] = ()
     #: Whether the manifest lists the rows that may change, which are then read one by one.
     is_read_singly: bool = False
-    #: Fills the columns that a record alone determines.
-    resolve: Callable[[pa.Table], pa.Table] = lambda table: table
 
     @property
     def name(self) -> str:
@@ -103,7 +101,6 @@ RUNS_TABLE = StoredTable(
     _run_may_change,
     ("status", "session_id", "completed_at", "error_type", "error_message"),
     is_read_singly=True,
-    resolve=resolve_record,
 )
 #: Any session may be continued, so the latest reading counts.
 SESSIONS_TABLE = StoredTable(SESSIONS, "created_at", _always)
