@@ -10,6 +10,8 @@ OLDEST_PYTHON ?= python3.11
 OLDEST_VENV ?= .venv-oldest
 NEWEST_PYTHON ?= python3.13
 NEWEST_VENV ?= .venv-newest
+# Some containers forbid compiled files; without them, each process of a test run compiles all tests and the package.
+unexport PYTHONDONTWRITEBYTECODE
 BIN := $(VENV)/bin
 PIP_INSTALL := -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
