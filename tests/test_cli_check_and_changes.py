@@ -543,28 +543,6 @@ def crontab_environment(sandbox: Sandbox, home: Path) -> dict[str, str]:
     }
 
 
-def test_recipe_of_the_readme_runs_in_a_minimal_environment(sandbox: Sandbox, tmp_path: Path) -> None:
-    """As in a crontab: the token is read from a private file, and there is no terminal."""
-    token = tmp_path / "token"
-    token.write_text(f"export QODER_ACCESS_TOKEN={sandbox.pat}\n", encoding="utf-8")
-    token.chmod(0o600)
-    sandbox.create_runs(60, status="failed")
-    environment = crontab_environment(sandbox, tmp_path)
-    done = subprocess.run(
-        ["/bin/sh", "-c", f". {token}; {recipes()[0]}"],
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-        stdin=subprocess.DEVNULL,
-        cwd=tmp_path,
-    )
-    assert done.returncode == 1, done.stderr
-    assert done.stdout
-    assert "\x1b" not in done.stdout + done.stderr
-    assert sandbox.pat not in done.stdout + done.stderr
-
-
 # -- without a permission, and over which time ------------------------------------------------------------------
 
 
@@ -609,18 +587,33 @@ def test_changes_since_before_the_first_snapshot_say_what_is_not_known(sandbox: 
 
 
 def test_the_crontab_line_of_the_docs_mails_only_what_is_wrong(sandbox: Sandbox, tmp_path: Path) -> None:
-    """It prints nothing while nothing is wrong, and the findings, or why there are none, otherwise."""
+    """It prints nothing while nothing is wrong, and the findings, or why there are none, otherwise.
+
+    As cron runs it: with a minimal environment, without a terminal, and with the token from a private file.
+    """
     page = (ROOT / "docs" / "howto" / "cron-and-ci.md").read_text(encoding="utf-8")
     lines = re.findall(r"^5 \* \* \* \* +(.*)$", page, re.MULTILINE)
     assert len(lines) == 1
-    (tmp_path / ".qoder-token").write_text(f"export QODER_ACCESS_TOKEN={sandbox.pat}\n", encoding="utf-8")
+    token = tmp_path / ".qoder-token"
+    token.write_text(f"export QODER_ACCESS_TOKEN={sandbox.pat}\n", encoding="utf-8")
+    token.chmod(0o600)
     environment = crontab_environment(sandbox, tmp_path)
 
     def mailed() -> str:
         done = subprocess.run(
-            ["/bin/sh", "-c", lines[0]], env=environment, capture_output=True, text=True, check=False, timeout=60
+            ["/bin/sh", "-c", lines[0]],
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=60,
+            stdin=subprocess.DEVNULL,
+            cwd=tmp_path,
         )
-        return done.stdout + done.stderr
+        printed = done.stdout + done.stderr
+        assert "\x1b" not in printed
+        assert sandbox.pat not in printed
+        return printed
 
     assert "error " in mailed()
     archive_all(sandbox)

@@ -97,7 +97,7 @@ def test_sdk_deployments_flattened_equal_load_deployments(
 def test_sdk_filters_give_the_same_deployments(
     sandbox: Sandbox, official: OfficialClient, tmp_path: Path, filters: dict[str, Any]
 ) -> None:
-    records = dicts(official.deployments.list(**filters), "python")
+    records = dicts(official.deployments.list(limit=100, **filters), "python")
     client = Client(sandbox.pat, sandbox.base_url)
     loaded = load_deployments(client=client, cache_dir=tmp_path, **filters)
     assert 0 < len(loaded) < 205

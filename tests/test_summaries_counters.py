@@ -27,6 +27,7 @@ from qoderdata import (
 )
 from qoderdata.errors import DataQualityWarning, FrameTypeError, MissingColumnError
 from qoderdata.sandbox import Sandbox
+from tests.summary_frames import account_frames, hourly_runs
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -270,3 +271,40 @@ def test_counted_counters_equal_those_of_sql(count: int) -> None:
     times = [at for _, _, at in rows if at is not None]
     since = minute(min(times)).isoformat() if times else None
     assert counted.attrs["counted_since"] == since
+
+
+def test_consistency_of_a_consistent_account_is_empty() -> None:
+    """All statuses count; missing counters are not compared."""
+    df, runs = account_frames()
+    assert consistency(df, runs).empty
+    assert df["stats_total_runs"].isna().any()
+    assert (df["stats_consecutive_failures"] > 1).any()
+
+
+def test_consistency_lists_each_counter_that_differs_from_the_runs() -> None:
+    df, runs = account_frames()
+    id_ = failure_streaks(runs).index[0]
+    last = runs[runs["deployment_id"] == id_].sort_values(["triggered_at", "id"])
+    last_failure = last[last["status"] == "failed"].index[-1]
+    differences = consistency(df, runs.drop(index=last_failure))
+    counters = df.set_index("id").loc[
+        id_, ["stats_total_runs", "stats_total_failures", "stats_consecutive_failures"]
+    ]
+    assert differences["deployment_id"].tolist() == [id_] * 3
+    assert differences["figure"].tolist() == ["total_runs", "total_failures", "consecutive_failures"]
+    assert differences["counter"].tolist() == counters.tolist()
+    assert differences["difference"].tolist() == [1, 1, 1]
+    assert {str(dtype) for dtype in differences.dtypes[["counter", "listed", "difference"]]} == {"Int64"}
+
+
+def test_consistency_compares_a_deployment_without_runs_with_0() -> None:
+    df = pd.DataFrame(
+        {"id": ["d1", "d2"], "name": "n", "stats_total_runs": [0, 2], "stats_total_failures": [0, 0]}
+    )
+    differences = consistency(df.assign(stats_consecutive_failures=0), hourly_runs(""))
+    assert differences[["deployment_id", "figure", "counter", "listed"]].to_numpy().tolist() == [
+        ["d2", "total_runs", 2, 0]
+    ]
+    assert list(consistency(df.iloc[:0].assign(stats_consecutive_failures=0), hourly_runs("f")).columns) == list(
+        differences.columns
+    )

@@ -1,10 +1,11 @@
-"""Tests of `run_failure_rates`: decided runs, time windows and occurrences."""
+"""Tests of `run_failure_rates` (decided runs, time windows, occurrences) and of `failure_streaks`."""
 
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 from functools import cache
 from random import Random
+from statistics import mean
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -17,16 +18,23 @@ import pytest
 from scipy.stats import binomtest
 
 from qoderdata import decode, frames, schema
-from qoderdata.errors import DataQualityWarning, MissingColumnError
+from qoderdata.errors import DataQualityWarning, MissingColumnError, UnknownOutcomesWarning
 from qoderdata.sandbox import Sandbox
-from qoderdata.summaries import run_failure_rates
-from tests.summary_frames import WILSON_SQL, Z_SQL, records, runs_frame
-
-START = datetime(2026, 3, 27, 12, tzinfo=UTC)
-
-
-def at(hours: float) -> datetime:
-    return START + timedelta(hours=hours)
+from qoderdata.summaries import failure_streaks, run_failure_rates, start_delays
+from tests.summary_frames import (
+    HOUR_MS,
+    WILSON_SQL,
+    YEAR_1,
+    Z_SQL,
+    account_frames,
+    account_tables,
+    at,
+    grouped,
+    hourly_runs,
+    random_rows,
+    records,
+    runs_frame,
+)
 
 
 def run(status: str | None, hours: float = 0, **more: Any) -> dict[str, Any]:  # noqa: ANN401 any column
@@ -268,7 +276,6 @@ def last_attempts(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     Runs of one deployment with the same scheduled time are one occurrence. Of the others, a retry continues the
     latest earlier failed run with one attempt less.
     """
-    never = datetime(1, 1, 1, tzinfo=UTC)
     scheduled: dict[tuple[Any, ...], int] = {}
     for i, row in enumerate(rows):
         if row["trigger_scheduled_at"]:
@@ -276,14 +283,14 @@ def last_attempts(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
             scheduled[key] = max(
                 scheduled.get(key, i),
                 i,
-                key=lambda j: (rows[j]["created_at"] or never, rows[j]["triggered_at"] or never, j),
+                key=lambda j: (rows[j]["created_at"] or YEAR_1, rows[j]["triggered_at"] or YEAR_1, j),
             )
     last = [rows[i] for i in scheduled.values()]
     return last + last_retries([row for row in rows if not row["trigger_scheduled_at"]])
 
 
 def last_retries(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    order = sorted(range(len(rows)), key=lambda i: (rows[i]["triggered_at"] or datetime(1, 1, 1, tzinfo=UTC), i))
+    order = sorted(range(len(rows)), key=lambda i: (rows[i]["triggered_at"] or YEAR_1, i))
     attempts: dict[int, int] = {}
     continued = set()
     for position, i in enumerate(order):
@@ -461,3 +468,119 @@ def test_all_figures_equal_those_of_sql_and_counters() -> None:
         if counters[row["deployment_id"]]:
             stats = counters[row["deployment_id"]]
             assert (row["runs"], row["failed"]) == (stats["total_runs"], stats["total_failures"])
+
+
+@pytest.mark.filterwarnings("ignore::qoderdata.errors.UnknownOutcomesWarning")
+@pytest.mark.parametrize(
+    ("letters", "current", "since", "longest", "incidents", "mttr_hours", "open_"),
+    [
+        ("c", 0, None, 0, 0, None, 0), ("f", 1, 0, 1, 0, None, 1), ("fc", 0, None, 1, 1, 1, 0),
+        ("ffc", 0, None, 2, 1, 2, 0), ("cff", 2, 1, 2, 0, None, 1), ("fffcfcff", 2, 6, 3, 2, 2, 1),
+        ("fsf", 2, 0, 2, 0, None, 1), ("frsc", 0, None, 1, 1, 3, 0), ("fcs", 0, None, 1, 1, 1, 0),
+        ("sr", 0, None, 0, 0, None, 0), ("fx?wf", 2, 0, 2, 0, None, 1), ("f?xc", 0, None, 1, 1, 3, 0),
+    ],
+)  # fmt: skip
+def test_streaks_and_recoveries_of_hourly_runs(  # noqa: PLR0917 one column of the table each
+    letters: str, current: int, since: int | None, longest: int, incidents: int, mttr_hours: int | None, open_: int
+) -> None:
+    """Skipped and unfinished runs neither end nor extend a streak; an open incident has no recovery time."""
+    assert records(failure_streaks(hourly_runs(letters))) == [
+        {
+            "deployment_id": "dep_1",
+            "current_streak": current,
+            "current_streak_since": None if since is None else pd.Timestamp(at(since)),
+            "longest_streak": longest,
+            "incidents": incidents,
+            "mttr_ms": None if mttr_hours is None else mttr_hours * HOUR_MS,
+            "open_incidents": open_,
+        }
+    ]
+
+
+def test_streaks_warn_of_unknown_outcomes() -> None:
+    text = r"^the outcome of 1 of 3 counted runs is not known.* so a streak may be longer .*'events'\)"
+    with pytest.warns(UnknownOutcomesWarning, match=text):
+        failure_streaks(hourly_runs("f?f"))
+    failure_streaks(pl.from_pandas(hourly_runs("f?f")).lazy())  # lazy frames are not read to warn
+
+
+def test_streaks_do_not_depend_on_the_order_of_rows() -> None:
+    newest_first = hourly_runs("fffc").iloc[::-1]
+    pd.testing.assert_frame_equal(failure_streaks(newest_first), failure_streaks(hourly_runs("fffc")))
+
+
+def test_runs_at_the_same_time_are_ordered_by_id() -> None:
+    runs = runs_frame({"status": status, "triggered_at": at(0)} for status in ("completed", "failed"))
+    assert failure_streaks(runs)["current_streak"].tolist() == [1]
+    assert failure_streaks(runs.iloc[::-1])["current_streak"].tolist() == [1]
+
+
+def test_a_run_without_a_time_does_not_end_a_streak() -> None:
+    runs = runs_frame([{"status": "failed", "triggered_at": at(0)}, {"status": "completed"}])
+    assert failure_streaks(runs)["current_streak"].tolist() == [1]
+
+
+def test_streaks_are_sorted_by_current_then_longest_streak() -> None:
+    letters_of = {"d1": "c", "d2": "ff", "d3": "fffc", "d4": "ff", None: "f"}
+    runs = pd.concat([hourly_runs(letters).assign(deployment_id=key) for key, letters in letters_of.items()])
+    runs["id"] = [f"drun_{number}" for number in range(len(runs))]
+    assert [row["deployment_id"] for row in records(failure_streaks(runs))] == ["d2", "d4", None, "d3", "d1"]
+
+
+@pytest.mark.filterwarnings("ignore::qoderdata.errors.UnknownOutcomesWarning")
+@pytest.mark.parametrize(("by", "deployments"), [("deployment_id", 40), (None, 1), (None, 4)])
+def test_streaks_equal_brute_force(by: str | None, deployments: int) -> None:
+    rows = random_rows("streaks", deployments=deployments)
+    streaks = records(failure_streaks(runs_frame(rows), by=by))
+    groups = grouped(rows, by)
+    assert len(streaks) == len(groups)
+    for row in streaks:
+        decided = [
+            run for run in groups[row[by] if by else None]
+            if run["triggered_at"] and run["status"] in {"completed", "failed"}
+        ]  # fmt: skip
+        current, longest, since, recoveries = 0, 0, None, []
+        for run in sorted(
+            decided, key=lambda run: (run["triggered_at"], run["created_at"] or YEAR_1, run["position"])
+        ):
+            if run["status"] == "failed":
+                since = since or run["triggered_at"]
+                current += 1
+                longest = max(longest, current)
+            else:
+                if since:
+                    recoveries.append((run["triggered_at"] - since) / timedelta(milliseconds=1))
+                current, since = 0, None
+        assert row["current_streak"] == current
+        assert row["current_streak_since"] == since
+        assert row["longest_streak"] == longest
+        assert (row["incidents"], row["open_incidents"]) == (len(recoveries), int(current > 0))
+        assert row["mttr_ms"] == (pytest.approx(mean(recoveries)) if recoveries else None)
+
+
+def test_streaks_equal_those_of_sql() -> None:
+    listed = account_tables(80, 4000)[1]
+    expected = duckdb.execute(
+        """
+        WITH with_last_completed AS (
+            SELECT *, max(triggered_at) FILTER (status = 'completed') OVER own_runs AS last_completed_at
+            FROM listed WINDOW own_runs AS (PARTITION BY deployment_id))
+        SELECT deployment_id, count(*) AS streak, epoch_us(min(triggered_at))
+        FROM with_last_completed
+        WHERE status = 'failed' AND (last_completed_at IS NULL OR triggered_at > last_completed_at)
+        GROUP BY 1 ORDER BY streak DESC, deployment_id
+        """
+    ).fetchall()
+    streaks = failure_streaks(frames.to_pandas(listed, schema.RUNS))
+    failing = streaks[streaks["current_streak"] > 0].sort_values("current_streak", ascending=False, kind="stable")
+    got = [
+        (row["deployment_id"], row["current_streak"], row["current_streak_since"].value // 1000)
+        for row in records(failing)
+    ]
+    assert sorted(got) == sorted(expected)
+    assert [row[1] for row in got] == [row[1] for row in expected]
+
+
+def test_streaks_rates_and_delays_have_the_same_groups() -> None:
+    runs = account_frames()[1]
+    assert set(failure_streaks(runs).index) == set(run_failure_rates(runs).index) == set(start_delays(runs).index)

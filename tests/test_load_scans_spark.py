@@ -17,7 +17,7 @@ from qoderdata.load.scans import scan_deployments, scan_runs
 from qoderdata.sandbox import Sandbox
 from qoderdata.summaries import error_breakdown, failure_rates, failure_streaks, run_failure_rates
 from tests.engine_frames import plain
-from tests.test_scans import by_id
+from tests.test_load_scans_engines import by_id
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

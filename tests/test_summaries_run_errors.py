@@ -1,4 +1,4 @@
-"""Tests of `error_groups`: message templates on each dataframe engine, and all figures by brute force."""
+"""Tests of `error_groups` (message templates on each engine, figures by brute force) and `error_breakdown`."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ import qoderdata as qd
 from qoderdata.frame_checks import TEXT
 from qoderdata.summaries import run_errors
 from tests.engine_frames import opened, rows_of
+from tests.summary_frames import at, grouped, random_rows, records, runs_frame
 
 END = datetime(2026, 6, 15, tzinfo=UTC)
 DAY = timedelta(days=1)
@@ -185,3 +186,34 @@ def test_by_a_column_of_the_result_is_refused() -> None:
     runs = runs_of([(DAY, "failed", "a", "x 1", "dep_1")])
     with pytest.raises(ValueError, match="'message' is a column of the result"):
         qd.error_groups(runs.assign(message="x"), "message")
+
+
+def test_error_breakdown_counts_failed_runs_only() -> None:
+    statuses, kinds = ["failed"] * 3 + ["skipped", "completed"], ["timeout", None, "timeout", "busy", None]
+    runs = runs_frame(
+        {"status": status, "error_type": kind, "triggered_at": at(hour)}
+        for hour, (status, kind) in enumerate(zip(statuses, kinds, strict=True))
+    )
+    assert records(qd.error_breakdown(runs)) == [
+        {"error_type": "timeout", "count": 2, "share": 2 / 3, "first_seen": at(0), "last_seen": at(2)},
+        {"error_type": None, "count": 1, "share": 1 / 3, "first_seen": at(1), "last_seen": at(1)},
+    ]
+
+
+@pytest.mark.parametrize("by", ["deployment_id", None])
+def test_error_breakdown_equals_brute_force(by: str | None) -> None:
+    rows = random_rows("errors")
+    failed = grouped([row for row in rows if row["status"] == "failed"], by)
+    expected = []
+    for key, members in failed.items():
+        for kind, same in grouped(members, "error_type").items():
+            seen = [run["triggered_at"] for run in same if run["triggered_at"]]
+            first, last = min(seen, default=None), max(seen, default=None)
+            expected.append((key, kind, len(same), pytest.approx(len(same) / len(members)), first, last))
+    expected.sort(key=lambda row: (row[0] or "~", -row[2], row[1] or "~"))
+    names = ["error_type", "count", "share", "first_seen", "last_seen"]
+    got = [
+        (row[by] if by else None, *(row[name] for name in names))
+        for row in records(qd.error_breakdown(runs_frame(rows), by))
+    ]
+    assert got == expected

@@ -12,7 +12,7 @@ from qoderdata.errors import DataQualityWarning
 from qoderdata.sandbox import Sandbox
 from qoderdata.schema import RUNS, SESSIONS
 from tests.engine_frames import computed, rows_of
-from tests.test_scans import by_id, collected
+from tests.test_load_scans_engines import by_id, collected
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
