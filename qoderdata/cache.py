@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from qoderdata.decode import with_all_columns
 from qoderdata.errors import CacheWarning, warn
 from qoderdata.files import digest
 from qoderdata.schema import Schema, is_readable
+from qoderdata.stored_columns import with_all_columns
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -24,11 +24,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from qoderdata.decode import with_all_columns
 from qoderdata.errors import CacheWarning, warn
 from qoderdata.files import digest
 from qoderdata.schema import EXTRA
 from qoderdata.settings import Account
+from qoderdata.stored_columns import with_all_columns
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

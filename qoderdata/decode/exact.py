@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
 from operator import itemgetter
@@ -30,7 +30,7 @@ from qoderdata.decode.jsontext import (
 )
 from qoderdata.errors import APIResponseValidationError
 from qoderdata.parsing import to_micros
-from qoderdata.schema import EXTRA, Branch, Column, Kind, Schema, is_readable
+from qoderdata.schema import EXTRA, Branch, Column, Kind, Schema
 
 if TYPE_CHECKING:
     import msgspec
@@ -87,34 +87,6 @@ def flatten(
         misfits += [Misfit(row.columns["id"], path) for path in row.misfits]
     arrays = [to_array(rows[part.name], part.type) for part in schema.arrow]
     return pa.Table.from_arrays(arrays, schema=schema.arrow), misfits, unknown
-
-
-def with_all_columns(table: pa.Table, schema: Schema) -> pa.Table:
-    """Return a stored table with the columns of the schema; fill those that it lacks from its ``extra``.
-
-    A value that does not fit its column stays there. Raise `ValueError` if the table has other columns.
-    """
-    if table.schema.names == schema.names:
-        return table.cast(schema.arrow)
-    if not is_readable(table.schema, schema.arrow):
-        raise ValueError("it has columns that this version does not have, or other types")
-    lacking = [column for column in schema.columns if column.name not in table.schema.names]
-    tree = replace(schema, columns=tuple(lacking), constants=()).tree
-    keys = [write(dotted(column.path)).removesuffix('"') for column in lacking if column.path]
-    extra = table[EXTRA].to_pylist()
-    values: dict[str, list[object]] = {column.name: [None] * len(extra) for column in lacking}
-    for index, text in enumerate(extra):
-        if text is None or not any(key in text for key in keys):
-            continue
-        row = Row(set())
-        row.walk(_nested(parse(text.encode())), tree)
-        for name, column in values.items():
-            column[index] = row.columns.get(name)
-        extra[index] = row.extra_text()
-    columns: dict[str, Any] = {name: table[name] for name in table.schema.names}
-    columns |= {name: to_array(values[name], schema.arrow.field(name).type) for name in values}
-    columns[EXTRA] = to_array(extra, pa.large_string())
-    return schema.resolve(pa.table(columns).select(schema.names).cast(schema.arrow))
 
 
 def to_array(values: Sequence[object], kind: pa.DataType) -> Any:  # noqa: ANN401 - an Arrow array
@@ -208,7 +180,7 @@ def keep(value: object, path: str, extra: dict[str, object], *, depth: int = 0) 
         extra[path] = value
 
 
-def _nested(extra: Mapping[str, object]) -> dict[str, Any]:
+def nested(extra: Mapping[str, object]) -> dict[str, Any]:
     """Return the fields in ``extra`` as nested objects; it reverses `keep`."""
     record: dict[str, Any] = {}
     for path, value in extra.items():

@@ -39,7 +39,7 @@ again. A manifest that is damaged or has another format is rebuilt from the data
 store of another account is set aside completely.
 
 **New columns.** Rows that an earlier version stored may lack columns. Every read fills these from ``extra``, by
-`qoderdata.decode.with_all_columns`, and the next writer rewrites the data files. A file with a column that this
+`qoderdata.stored_columns`, and the next writer rewrites the data files. A file with a column that this
 version does not have counts as damaged. A store of version 0.1 is rewritten by the first writer.
 
 **Several processes.** A writer holds the lock; other writers wait for it. Readers take no lock: they read the

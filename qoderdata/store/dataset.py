@@ -23,12 +23,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from qoderdata.decode import with_all_columns
 from qoderdata.errors import CacheError
 from qoderdata.parsing import earlier
 from qoderdata.schema import is_readable
 from qoderdata.store.manifest import DataFile, Identity, checksum
 from qoderdata.store.tables import row_ids, take_rows, with_ids, without_ids
+from qoderdata.stored_columns import with_all_columns
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping

@@ -18,10 +18,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from qoderdata.decode import with_all_columns
 from qoderdata.store.coverage import Listing  # noqa: TC001 - likewise
 from qoderdata.store.manifest import Identity, checksum
 from qoderdata.store.tables import take_rows
+from qoderdata.stored_columns import with_all_columns
 
 if TYPE_CHECKING:
     from qoderdata.files import Folder

@@ -12,10 +12,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from qoderdata.decode import from_records, with_all_columns
+from qoderdata.decode import from_records
 from qoderdata.errors import DataQualityWarning
 from qoderdata.frames import flatten_runs, to_pandas
 from qoderdata.schema import AGENTS, DEPLOYMENTS, ENVIRONMENTS, EVENTS, RUNS, SESSIONS, Column, Kind, Schema
+from qoderdata.stored_columns import with_all_columns
 from tests.hostile_pages import lost, parse
 from tests.test_decode_properties import SOME, records, rows
 
