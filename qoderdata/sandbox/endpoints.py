@@ -144,11 +144,16 @@ class Router:
     #: ``last_id`` may be the id of a record that is not shown.
     short_pages: bool
 
-    def respond(self) -> bytes:
-        """Return the page of a list, or an object; refuse requests without the token, and those that write."""
+    def respond(self, refused: int) -> bytes:
+        """Return the page of a list, or an object; refuse requests without the token, and those that write.
+
+        `refused` is the status with which to refuse any request, or 0.
+        """
         tables, method = self.database.tables, self.request.method
         parts = self.request.path.split("/")[1:]
-        if self.request.headers.get("authorization") != f"Bearer {self.pat}":
+        if refused not in (0, 401):
+            raise RefusedError(refused, f"Sandbox was told to answer {refused}.")
+        if refused or self.request.headers.get("authorization") != f"Bearer {self.pat}":
             raise RefusedError(401, "Invalid API key or token.")
         if method != "GET" and parts and parts[0] in tables:
             raise RefusedError(501, f"{method} is not available in the sandbox, which only reads.")
