@@ -12,7 +12,7 @@ from qoderdata.sandbox.account import Pair, upcoming
 from qoderdata.sandbox.json_records import UPCOMING
 from qoderdata.sandbox.run_history import ERRORS
 from qoderdata.sandbox.sample_values import SECOND, as_datetime, nanoseconds, stamp, uuid7
-from qoderdata.sandbox.scenarios import FINAL, IDLE, SESSION_RUNNING, TERMINATED, End, Later, Refusal
+from qoderdata.sandbox.scenarios import FINAL, IDLE, OPEN, SESSION_RUNNING, TERMINATED, End, Later, Refusal
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -115,7 +115,7 @@ class ChangingAccount:
         with self._database as database:
             created = []
             for _ in range(count):
-                now, identity = database.tick("dep")
+                now, identity = database.tick(), database.new_id("dep")
                 created.append(database.deployments.add(identity, _daily(database, identity, now)))
             return [database.deployments.record(index, self.edition) for index in created]
 
@@ -126,7 +126,7 @@ class ChangingAccount:
             record = database.deployments.record(index)
             if record["archived_at"] is not None:
                 raise ValueError(f"{deployment_id} is archived already")
-            now, _ = database.tick("dep")
+            now = database.tick()
             record["archived_at"] = record["updated_at"] = stamp(now)
             record["name"] += f"_archived_{now // SECOND}"
             if record["schedule"] is not None:
@@ -154,7 +154,7 @@ class ChangingAccount:
             created = []
             for number in range(count):
                 index = indices[number % len(indices)]
-                now, identity = database.tick("drun")
+                now, identity = database.tick(), database.new_id("drun")
                 record: Record = {
                     "agent": database.deployments.record(index)["agent"],
                     "cas_run_extras": {"attempt": 1},
@@ -188,7 +188,7 @@ class ChangingAccount:
             record = database.runs.record(index)
             if record["status"] not in ("pending", "running"):
                 raise ValueError(f"{run_id} is {record['status']} already, and such runs never change")
-            now, _ = database.tick("drun")
+            now = database.tick()
             session = int(database.runs.columns["session"][index])
             extras = record.setdefault("cas_run_extras", {"attempt": 1})
             change: dict[str, Any] = {"end": end, "ended": now, "updated": now, "status": IDLE}
@@ -213,7 +213,7 @@ class ChangingAccount:
                 raise ValueError(f"{session_id} is archived already")
             if columns["end"][index] not in (*FINAL, End.SILENT, End.FATAL):
                 raise ValueError(f"{session_id} has not ended")
-            now, _ = database.tick("sess")
+            now = database.tick()
             _change_session(database, index, {"archived": now, "updated": now, "status": TERMINATED})
             return database.sessions.record(index, self.edition)
 
@@ -224,7 +224,7 @@ class ChangingAccount:
             columns = database.sessions.columns
             if columns["end"][index] not in FINAL or columns["archived"][index] or columns["later"][index]:
                 raise ValueError(f"{session_id} has not ended, is archived, or was continued already")
-            now, _ = database.tick("sess")
+            now = database.tick()
             turn = {"later": Later.DONE, "continued": now, "continued_end": now}
             _change_session(database, index, turn | {"updated": now, "status": IDLE})
             return database.sessions.record(index, self.edition)
@@ -233,7 +233,7 @@ class ChangingAccount:
         """Delete a session: it is no longer listed, and a request for it is a 404."""
         with self._database as database:
             index = database.sessions.find(session_id)
-            database.tick("sess")
+            database.tick()
             database.sessions.forget(np.arange(len(database.sessions)) == index)
 
     def forget_runs(self, before: datetime) -> int:
@@ -295,7 +295,6 @@ def _daily(database: Database, identity: str, now: int) -> Record:
 def _create_session(database: Database, deployment: int, end: End, now: int) -> int:
     """Add the session of the next run, which starts now, and return its index."""
     agent = int(database.deployments.columns["agent"][deployment])
-    over = end not in (End.FRESH, End.RUNNING, End.WAITING)
     columns = {
         "run": len(database.runs),
         "deployment": deployment,
@@ -303,7 +302,7 @@ def _create_session(database: Database, deployment: int, end: End, now: int) -> 
         "version": agent % 7 + 1,
         "tail": 2,
         **dict.fromkeys(("created", "started", "updated"), now),
-        "ended": now if over else 0,
+        "ended": 0 if end in OPEN else now,
         "asked": now if end == End.WAITING else 0,
         "end": end,
         "error": _API_ERROR if end == End.EXHAUSTED else -1,

@@ -225,11 +225,15 @@ class Database:
     def __exit__(self, *_: object) -> None:
         self._lock.release()
 
-    def tick(self, prefix: str) -> tuple[int, str]:
-        """Advance the clock; return its time, and the id of a record that is created then."""
+    def tick(self) -> int:
+        """Advance the clock, and return its time."""
         self.now += _TICK
-        tail = self.fleet.draws.tails("tick", np.array([self.now]))[0]
-        return self.now, f"{prefix}_{uuid7(self.now, int(tail))}"
+        return self.now
+
+    def new_id(self, prefix: str) -> str:
+        """Return the id of a record that is created now."""
+        now = np.array([self.now])
+        return make_ids(prefix, now, self.fleet.draws.tails("tick", now))[0]
 
     def _deployment_columns(self, record: Mapping[str, Any]) -> dict[str, Any]:
         """Return the values of the columns for filters; a value that does not fit counts as missing."""

@@ -42,13 +42,12 @@ _OUTCOMES = {
     End.CANCELLED: "cancelled",
     End.UNKNOWN: None,
 }
-#: The error in run records for failures without an error of the session.
-_ERRORS_IN_RECORDS = {
-    End.CANCELLED: ("cancelled", "The session was cancelled."),
-    End.BARE: ("retries_exhausted", "The session gave up after several retries."),
-    End.BUDGET: ("budget_reached", "The session reached its budget."),
-    End.TERMINATED: ("session_terminated", "The session was terminated."),
-    End.SILENT_TERMINATED: ("session_terminated", "The session was terminated."),
+#: The message in run records for failures without an error of the session.
+_MESSAGES = {
+    "cancelled": "The session was cancelled.",
+    "retries_exhausted": "The session gave up after several retries.",
+    "budget_reached": "The session reached its budget.",
+    "session_terminated": "The session was terminated.",
 }
 
 
@@ -59,16 +58,18 @@ class Session(SimpleNamespace):
     """
 
     @property
-    def failure(self) -> tuple[str, str]:
-        """The type and message of the session's error."""
+    def failure(self) -> tuple[str, str | None]:
+        """The type and message of the session's error; the reason why it stopped if it has no error."""
+        if self.error < 0:
+            return _STOP_REASONS.get(self.end, "session_terminated"), None
         message = Dice(f"{self.id}/error").pick(sample_values.MESSAGES[self.error])
         return ERRORS[self.error], message.replace("{timeout}", str(self.timeout))
 
 
 def error_in_record(session: Session) -> Record:
     """Return the error in the record of a failed run, up to edition C."""
-    kind, message = _ERRORS_IN_RECORDS.get(End(session.end)) or session.failure
-    return {"message": message, "type": kind}
+    kind, message = session.failure
+    return {"message": message or _MESSAGES[kind], "type": kind}
 
 
 def outcome_from_events(session: Session) -> Record:
@@ -76,11 +77,7 @@ def outcome_from_events(session: Session) -> Record:
     end = End(session.end)
     silent = end in (End.FRESH, End.RUNNING, End.SILENT, End.SILENT_TERMINATED)
     status = _OUTCOMES.get(end, "failed")
-    error_type = error_message = None
-    if status == "failed" and session.error >= 0:
-        error_type, error_message = session.failure
-    elif status == "failed":
-        error_type = _STOP_REASONS.get(end, "session_terminated")
+    error_type, error_message = session.failure if status == "failed" else (None, None)
     is_start_known = session.has_start and end not in (End.FRESH, End.SILENT, End.SILENT_TERMINATED)
     is_end_known = session.has_end and not silent and status in ("completed", "failed", "cancelled")
     return {
