@@ -22,9 +22,7 @@ from qoderdata.sandbox.session_records import (
     SessionRecords,
     agent_record,
     environment_record,
-    error_in_record,
     leaders,
-    outcome_from_events,
 )
 
 if TYPE_CHECKING:
@@ -268,7 +266,7 @@ class Database:
 
     def session_error(self, index: int) -> Record:
         """Return the error of a failed run with this session, up to edition C."""
-        return error_in_record(self.session_writer.session(index))
+        return self.session_writer.session(index).error_in_record()
 
     def shared_id(self, index: int) -> str:
         """Return the id of the session that is served in place of one up to edition C."""
@@ -316,7 +314,7 @@ class Database:
         record = self.sessions.record(of_run, "D")
         outcome["session_status"] = record["status"]
         outcome["session_archived"] = record["archived_at"] is not None
-        return outcome | outcome_from_events(self.session_writer.session(of_run))
+        return outcome | self.session_writer.session(of_run).outcome()
 
     def _deployment(self, index: int, edition: str, changed: Record | None) -> Record:
         record = changed or self._deployment_writer.write(index)
