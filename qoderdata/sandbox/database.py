@@ -6,6 +6,7 @@ kept as bytes. `Database` has all tables of an account.
 
 from __future__ import annotations
 
+from functools import lru_cache
 from operator import eq, ne
 from threading import RLock
 from typing import TYPE_CHECKING, Any
@@ -14,7 +15,7 @@ import numpy as np
 import orjson
 
 from qoderdata.sandbox.account import ARCHIVED, PAUSED, PAUSED_BY_ERROR, Fleet
-from qoderdata.sandbox.json_records import DeploymentRecords, deployment_of_d, refusal_error, run_of_d, run_record
+from qoderdata.sandbox.json_records import DeploymentRecords, refusal_error, run_of_d, run_record
 from qoderdata.sandbox.run_history import COMPLETED, FAILED, MANUAL, STATUSES, TRIGGERS, make_runs
 from qoderdata.sandbox.sample_values import DAY, make_ids, nanoseconds, stamp, uuid7, uuid7_time
 from qoderdata.sandbox.scenarios import End, decide
@@ -72,7 +73,8 @@ class Table:
         self._changed: dict[int, bytes] = {}
         self._rewritten: set[int] = set()
         self._indices = {identity: index for index, identity in enumerate(ids)}
-        self._selected: dict[Hashable, NDArray[np.int64]] = {}
+        #: Returns the ascending indices of served records that meet all conditions; cached until a change.
+        self.select = lru_cache(_REMEMBERED)(self._select)
         self.columns.setdefault("kept", np.ones(len(ids), dtype=np.bool_))
 
     def __len__(self) -> int:
@@ -104,17 +106,11 @@ class Table:
         record: Record = orjson.loads(self.body(index, edition))
         return record
 
-    def select(self, *conditions: Condition) -> NDArray[np.int64]:
-        """Return the ascending indices of served records that meet all conditions; cached until a change."""
-        found = self._selected.get(conditions)
-        if found is None:
-            while len(self._selected) >= _REMEMBERED:
-                self._selected.pop(next(iter(self._selected)))
-            chosen = self.columns["kept"].copy()
-            for column, compare, value in conditions:
-                chosen &= compare(self.columns[column], value)
-            found = self._selected[conditions] = np.flatnonzero(chosen)
-        return found
+    def _select(self, *conditions: Condition) -> NDArray[np.int64]:
+        chosen = self.columns["kept"].copy()
+        for column, compare, value in conditions:
+            chosen &= compare(self.columns[column], value)
+        return np.flatnonzero(chosen)
 
     def change(self, index: int, record: Mapping[str, Any] | None, columns: Mapping[str, Any] = {}) -> None:
         """Replace the record of edition C, if `record` is given, and values in the columns."""
@@ -125,7 +121,7 @@ class Table:
             bodies.pop(index, None)
         for name, value in columns.items():
             self.columns[name][index] = value
-        self._selected.clear()
+        self.select.cache_clear()
 
     def replace(self, record: Mapping[str, Any]) -> None:
         """Serve this record in every edition, in place of the one with its id."""
@@ -148,7 +144,7 @@ class Table:
     def forget(self, which: NDArray[np.bool_]) -> None:
         """Stop serving these records."""
         self.columns["kept"] = self.columns["kept"] & ~which
-        self._selected.clear()
+        self.select.cache_clear()
 
 
 class Database:
@@ -318,7 +314,7 @@ class Database:
 
     def _deployment(self, index: int, edition: str, changed: Record | None) -> Record:
         record = changed or self._deployment_writer.write(index)
-        return deployment_of_d(record, self._deployment_writer.newer(index)) if edition == "D" else record
+        return self._deployment_writer.as_d(index, record) if edition == "D" else record
 
     def _template(self, index: int) -> Record:
         """Write a deployment of edition D as it was created."""
@@ -326,7 +322,7 @@ class Database:
         record = self._deployment_writer.write(index) if known else self.deployments.record(index)
         if record["archived_at"] is not None and "_archived_" in record["name"]:
             record["name"] = record["name"].rpartition("_archived_")[0]
-        return deployment_of_d(record, self._deployment_writer.newer(index))
+        return self._deployment_writer.as_d(index, record)
 
     def _run(self, index: int, edition: str, changed: Record | None) -> Record:
         run: Record = {name: int(column[index]) for name, column in self.runs.columns.items()}
