@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from qoderdata.cron import EPOCH
-from qoderdata.sandbox.account import Pair, upcoming
+from qoderdata.sandbox.account import upcoming
 from qoderdata.sandbox.json_records import UPCOMING
 from qoderdata.sandbox.run_history import ERRORS
 from qoderdata.sandbox.sample_values import SECOND, as_datetime, nanoseconds, stamp, uuid7
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from qoderdata.sandbox.json_records import Record
 
 EDITIONS = ("A", "B", "C", "D")
-_DAILY = Pair("0 9 * * *", "Asia/Shanghai", 24)
 #: The status of runs that a test creates or ends, and the end of their session.
 _KINDS = {
     "pending": ("pending", End.FRESH),
@@ -171,7 +170,7 @@ class ChangingAccount:
                 if run_status not in ("pending", "skipped"):
                     _start(database, record, session, now)
                 if run_status in ("completed", "failed"):
-                    _end(database, record, session, status=run_status, now=now)
+                    _end(database, record, session, now)
                 refusal = Refusal.REJECTED if end is None else Refusal.NONE
                 columns = {"refusal": refusal, "refused": end is None, "session": session}
                 created.append(database.runs.add(identity, record, columns))
@@ -191,15 +190,15 @@ class ChangingAccount:
             now = database.tick()
             session = int(database.runs.columns["session"][index])
             extras = record.setdefault("cas_run_extras", {"attempt": 1})
-            change: dict[str, Any] = {"end": end, "ended": now, "updated": now, "status": IDLE}
+            error = _API_ERROR if status == "failed" else -1
+            change = {"end": end, "ended": now, "updated": now, "status": IDLE, "error": error}
             if database.sessions.columns["end"][session] == End.FRESH:
                 change["started"] = now
-            if status == "failed":
-                change["error"] = _API_ERROR
             _change_session(database, session, change)
             if "started_at" not in extras:
                 _start(database, record, session, int(database.sessions.columns["started"][session]))
-            _end(database, record, session, status=run_status, now=now)
+            record["status"] = run_status
+            _end(database, record, session, now)
             database.runs.change(index, record)
             _count(database, record, is_new=False)
             return database.runs.record(index, self.edition)
@@ -264,7 +263,8 @@ class ChangingAccount:
 
 def _daily(database: Database, identity: str, now: int) -> Record:
     """Return the record of an active, daily deployment that never ran."""
-    times = [stamp(at) for at in upcoming(_DAILY, now, UPCOMING)]
+    pair = database.fleet.pairs[0]
+    times = [stamp(at) for at in upcoming(pair, now, UPCOMING)]
     stats = {"consecutive_failures": 0, "next_trigger_at": times[0], "total_failures": 0, "total_runs": 0}
     config = {"max_concurrent": 1, "max_retries": 0, "timeout_ms": 300_000}
     return {
@@ -280,8 +280,8 @@ def _daily(database: Database, identity: str, now: int) -> Record:
         "paused_reason": None,
         "resources": [],
         "schedule": {
-            "expression": _DAILY.expression,
-            "timezone": _DAILY.timezone,
+            "expression": pair.expression,
+            "timezone": pair.timezone,
             "type": "cron",
             "upcoming_runs_at": times,
         },
@@ -326,13 +326,12 @@ def _start(database: Database, record: Record, session: int, now: int) -> None:
     record["session_id"] = database.shared_id(session)
 
 
-def _end(database: Database, record: Record, session: int, *, status: str, now: int) -> None:
+def _end(database: Database, record: Record, session: int, now: int) -> None:
     """Add the end to a run."""
     started = nanoseconds(record["cas_run_extras"]["started_at"])
     record["completed_at"] = stamp(now)
     record["duration_ms"] = (now - started) // 1_000_000
-    record["status"] = status
-    if status == "failed":
+    if record["status"] == "failed":
         record["error"] = database.session_error(session)
 
 

@@ -106,6 +106,10 @@ class Table:
         record: Record = orjson.loads(self.body(index, edition))
         return record
 
+    def row(self, index: int) -> dict[str, Any]:
+        """Return the id of a record, and its values in the columns."""
+        return {"id": self.ids[index], **{name: column.item(index) for name, column in self.columns.items()}}
+
     def _select(self, *conditions: Condition) -> NDArray[np.int64]:
         chosen = self.columns["kept"].copy()
         for column, compare, value in conditions:
@@ -175,7 +179,6 @@ class Database:
             self._deployment,
             read=self._deployment_columns,
         )
-        session_ids = make_ids("sess", scenarios.created, scenarios.tail)
         leader = leaders(fleet, scenarios)
         columns = scenarios.by_name() | {
             "leader": leader,
@@ -184,8 +187,8 @@ class Database:
             "version": scenarios.agent % 7 + 1,
         }
         columns["last_status"][leader] = scenarios.status
-        self.sessions = Table(session_ids, columns, self._session)
-        self.session_writer = SessionRecords(fleet, columns, session_ids, self._template)
+        self.sessions = Table(make_ids("sess", scenarios.created, scenarios.tail), columns, self._session)
+        self.session_writer = SessionRecords(fleet, self.sessions.row, self._template)
         of_run = np.full(len(table), -1)
         of_run[scenarios.run[scenarios.run >= 0]] = np.flatnonzero(scenarios.run >= 0)
         columns = table.by_name() | {"refusal": refusal, "refused": refusal > 0, "session": of_run}
@@ -290,18 +293,16 @@ class Database:
 
     def outcome(self, index: int) -> Record:
         """Return the outcome of a run that is known in edition D."""
-        columns = self.runs.columns
-        refusal, of_run = int(columns["refusal"][index]), int(columns["session"][index])
-        deployment = self.deployments.ids[columns["deployment"][index]]
-        created, scheduled = int(columns["created"][index]), int(columns["scheduled"][index])
+        run = self.runs.row(index)
+        deployment, of_run = self.deployments.ids[run["deployment"]], run["session"]
         outcome: Record = {
-            "id": self.runs.ids[index], "deployment_id": deployment, "session_id": None,
-            "triggered_at": stamp(scheduled or created),
+            "id": run["id"], "deployment_id": deployment, "session_id": None,
+            "triggered_at": stamp(run["scheduled"] or run["created"]),
             "status": None, "status_from": None, "error_type": None, "error_message": None, "started_at": None,
             "completed_at": None, "session_status": None, "session_archived": False, "session_deleted": False,
         }  # fmt: skip
-        if refusal:
-            error = refusal_error(refusal, deployment)
+        if run["refusal"]:
+            error = refusal_error(run["refusal"], deployment)
             failed = {"status": "failed", "status_from": "run"}
             return outcome | failed | {"error_type": error["type"], "error_message": error["message"]}
         outcome["session_id"] = self.sessions.ids[of_run]
@@ -325,8 +326,7 @@ class Database:
         return self._deployment_writer.as_d(index, record)
 
     def _run(self, index: int, edition: str, changed: Record | None) -> Record:
-        run: Record = {name: int(column[index]) for name, column in self.runs.columns.items()}
-        run["id"] = self.runs.ids[index]
+        run = self.runs.row(index)
         deployment, session = self.deployments.ids[run["deployment"]], run["session"]
         refusal = refusal_error(run["refusal"], deployment) if run["refusal"] else None
         own, shared = (None, None) if refusal else (self.sessions.ids[session], self.shared_id(session))

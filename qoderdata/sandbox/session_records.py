@@ -236,14 +236,14 @@ class _Writer:
 class SessionRecords:
     """Write the sessions of an account, and their events.
 
-    The caller may extend and change the scenarios. `template` returns a deployment as it was created, in the form
-    of edition D.
+    `row` returns one row of the scenarios with its `id`. `template` returns a deployment as it was created, in the
+    form of edition D.
     """
 
     def __init__(
-        self, fleet: Fleet, scenarios: dict[str, Any], ids: list[str], template: Callable[[int], Record]
+        self, fleet: Fleet, row: Callable[[int], dict[str, Any]], template: Callable[[int], Record]
     ) -> None:
-        self._fleet, self._columns, self._ids = fleet, scenarios, ids
+        self._fleet, self._row = fleet, row
         self._template, self._snapshots = cache(template), cache(self._snapshot)
 
     def _deployment(self, session: Session) -> Record:
@@ -252,12 +252,12 @@ class SessionRecords:
 
     def session(self, index: int) -> Session:
         """Return one row of the scenarios."""
-        row = {name: column[index].item() for name, column in self._columns.items()}
+        row = self._row(index)
         fleet, deployment = self._fleet, row["deployment"]
         timeout, duration = 300_000, 20_000.0
         if 0 <= deployment < len(fleet):
             timeout, duration = int(fleet.timeout[deployment]), float(fleet.duration[deployment])
-        return Session(id=self._ids[index], timeout=timeout, duration=duration, **row)
+        return Session(timeout=timeout, duration=duration, **row)
 
     def write(self, indices: list[int], edition: str) -> Record:
         """Write a session in the form of an edition.
@@ -398,11 +398,10 @@ def environment_record(identity: str, number: int, now: int) -> Record:
     name, description, packages = _entry(sample_values.ENVIRONMENTS, number)
     created = uuid7_time(identity)
     archived = _archived(created, number, now)
-    kinds = ("apt", "cargo", "gem", "go", "npm", "pip")
-    listed = {kind: list(packages) if kind == "apt" else [] for kind in kinds}
+    others: Record = {kind: [] for kind in ("cargo", "gem", "go", "npm", "pip")}
     return {
         "archived_at": archived,
-        "config": {"packages": listed | {"type": "packages"}, "type": "cloud"},
+        "config": {"packages": {"apt": list(packages), **others, "type": "packages"}, "type": "cloud"},
         "created_at": stamp(created),
         "description": description,
         "id": identity,
