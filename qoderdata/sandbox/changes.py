@@ -172,8 +172,7 @@ class ChangingAccount:
                 if run_status in ("completed", "failed"):
                     _end(database, record, session, now)
                 refusal = Refusal.REJECTED if end is None else Refusal.NONE
-                columns = {"refusal": refusal, "refused": end is None, "session": session}
-                created.append(database.runs.add(identity, record, columns))
+                created.append(database.runs.add(identity, record, {"refusal": refusal, "session": session}))
                 _count(database, record, is_new=True)
             return [database.runs.record(index, self.edition) for index in created]
 
@@ -246,8 +245,8 @@ class ChangingAccount:
     def rewrite(self, record: Mapping[str, Any]) -> None:
         """Serve this record in every edition from now on, in place of the one with its id; it is not checked."""
         with self._database as database:
-            tables = [table for table in database.tables.values() if table.index(record["id"]) is not None]
-            (tables or [database.deployments])[0].replace(record)
+            tables = (table for table in database.tables.values() if table.index(record["id"]) is not None)
+            next(tables, database.deployments).replace(record)
 
     def rewrite_events(self, session_id: str, events: Sequence[Mapping[str, Any]]) -> None:
         """Serve these events of a session from now on, oldest first; only their ids are checked."""

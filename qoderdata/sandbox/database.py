@@ -16,15 +16,10 @@ import orjson
 
 from qoderdata.sandbox.account import ARCHIVED, PAUSED, PAUSED_BY_ERROR, Fleet
 from qoderdata.sandbox.json_records import DeploymentRecords, refusal_error, run_of_d, run_record
-from qoderdata.sandbox.run_history import COMPLETED, FAILED, MANUAL, STATUSES, TRIGGERS, make_runs
+from qoderdata.sandbox.run_history import COMPLETED, FAILED, STATUSES, TRIGGERS, make_runs
 from qoderdata.sandbox.sample_values import DAY, make_ids, nanoseconds, stamp, uuid7, uuid7_time
 from qoderdata.sandbox.scenarios import End, decide
-from qoderdata.sandbox.session_records import (
-    SessionRecords,
-    agent_record,
-    environment_record,
-    leaders,
-)
+from qoderdata.sandbox.session_records import SessionRecords, agent_record, environment_record, leaders
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Mapping
@@ -191,8 +186,7 @@ class Database:
         self.session_writer = SessionRecords(fleet, self.sessions.row, self._template)
         of_run = np.full(len(table), -1)
         of_run[scenarios.run[scenarios.run >= 0]] = np.flatnonzero(scenarios.run >= 0)
-        columns = table.by_name() | {"refusal": refusal, "refused": refusal > 0, "session": of_run}
-        columns |= {"by_hand": table.trigger == MANUAL, "error": table.status == FAILED}
+        columns = table.by_name() | {"refusal": refusal, "session": of_run, "error": table.status == FAILED}
         self.runs = Table(
             make_ids("drun", table.created, table.tail),
             columns,
@@ -245,15 +239,13 @@ class Database:
     def _run_columns(self, record: Mapping[str, Any]) -> dict[str, Any]:
         """Return the values of the columns for filters; a value that does not fit counts as missing."""
         context = record.get("trigger_context")
-        trigger = _code(TRIGGERS, context.get("type")) if isinstance(context, dict) else -1
         index = self.deployments.index(str(record.get("deployment_id")))
         return {
-            "by_hand": trigger == MANUAL,
             "created": _time(record.get("created_at")),
             "deployment": -1 if index is None else index,
             "error": record.get("error") is not None,
             "status": _code(STATUSES, record.get("status")),
-            "trigger": trigger,
+            "trigger": _code(TRIGGERS, context.get("type")) if isinstance(context, dict) else -1,
             "triggered": _time(record.get("triggered_at")),
         }
 
