@@ -355,10 +355,9 @@ class Folder:
     @contextlib.contextmanager
     def raising_cache_error(self, what: str, *, is_deleted: bool = False) -> Iterator[None]:
         """Turn an `OSError` into a `CacheError` that says what cannot be read now, or cannot be deleted."""
-        fault = "deleted" if is_deleted else "read now"
-        advice = "Try again later, or use another cache_dir"
+        fault, advice = "read now", "Try again later, or use another cache_dir"
         if is_deleted:
-            advice = "Make the folder writable, or clear the cache as the user who owns it"
+            fault, advice = "deleted", "Make the folder writable, or clear the cache as the user who owns it"
         try:
             yield
         except OSError as error:

@@ -103,17 +103,22 @@ def resolve_token(pat: str | Secret | None = None) -> Secret:
 
 def has_token() -> bool:
     """Return whether the environment has an access token that is more than white space."""
-    return any(os.environ.get(variable, "").strip() for variable in (ACCESS_TOKEN_VARIABLE, PAT_VARIABLE))
+    return _first_set(ACCESS_TOKEN_VARIABLE, PAT_VARIABLE) is not None
+
+
+def _first_set(*variables: str) -> str | None:
+    """Return the name of the first environment variable with more than white space, if there is one."""
+    return next((variable for variable in variables if os.environ.get(variable, "").strip()), None)
 
 
 def _find_token(given: Secret | None) -> tuple[str, Secret]:
     """Return the name of the token's source, and the token without white space around it."""
     if given is not None:
         return "the argument pat", Secret(given.reveal().strip())
-    for variable in (ACCESS_TOKEN_VARIABLE, PAT_VARIABLE):
-        if os.environ.get(variable, "").strip():
-            return variable, Secret(os.environ[variable].strip())
-    return f"neither {ACCESS_TOKEN_VARIABLE} nor {PAT_VARIABLE}", Secret("")
+    variable = _first_set(ACCESS_TOKEN_VARIABLE, PAT_VARIABLE)
+    if variable is None:
+        return f"neither {ACCESS_TOKEN_VARIABLE} nor {PAT_VARIABLE}", Secret("")
+    return variable, Secret(os.environ[variable].strip())
 
 
 def resolve_base_url(base_url: str | None = None) -> str:
@@ -152,10 +157,10 @@ def _find_base_url(base_url: str | None) -> tuple[str, str]:
     """Return the name of the base URL's source, and the text without white space around it."""
     if base_url:
         return "the argument base_url", base_url.strip()
-    for variable in (BASE_URL_VARIABLE, OTHER_BASE_URL_VARIABLE):
-        if os.environ.get(variable, "").strip():
-            return variable, os.environ[variable].strip()
-    return "the package", DEFAULT_BASE_URL
+    variable = _first_set(BASE_URL_VARIABLE, OTHER_BASE_URL_VARIABLE)
+    if variable is None:
+        return "the package", DEFAULT_BASE_URL
+    return variable, os.environ[variable].strip()
 
 
 def resolve_workspace_id(workspace_id: str | None = None) -> str | None:

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from qoderdata.cron import EPOCH
-from qoderdata.sandbox.account import Pair, upcoming
+from qoderdata.sandbox.account import upcoming
 from qoderdata.sandbox.json_records import UPCOMING
 from qoderdata.sandbox.run_history import ERRORS
 from qoderdata.sandbox.sample_values import SECOND, as_datetime, nanoseconds, stamp, uuid7
-from qoderdata.sandbox.scenarios import FINAL, IDLE, SESSION_RUNNING, TERMINATED, End, Later, Refusal
+from qoderdata.sandbox.scenarios import FINAL, IDLE, OPEN, SESSION_RUNNING, TERMINATED, End, Later, Refusal
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from qoderdata.sandbox.json_records import Record
 
 EDITIONS = ("A", "B", "C", "D")
-_DAILY = Pair("0 9 * * *", "Asia/Shanghai", 24)
 #: The status of runs that a test creates or ends, and the end of their session.
 _KINDS = {
     "pending": ("pending", End.FRESH),
@@ -115,7 +114,7 @@ class ChangingAccount:
         with self._database as database:
             created = []
             for _ in range(count):
-                now, identity = database.tick("dep")
+                now, identity = database.tick(), database.new_id("dep")
                 created.append(database.deployments.add(identity, _daily(database, identity, now)))
             return [database.deployments.record(index, self.edition) for index in created]
 
@@ -126,7 +125,7 @@ class ChangingAccount:
             record = database.deployments.record(index)
             if record["archived_at"] is not None:
                 raise ValueError(f"{deployment_id} is archived already")
-            now, _ = database.tick("dep")
+            now = database.tick()
             record["archived_at"] = record["updated_at"] = stamp(now)
             record["name"] += f"_archived_{now // SECOND}"
             if record["schedule"] is not None:
@@ -154,7 +153,7 @@ class ChangingAccount:
             created = []
             for number in range(count):
                 index = indices[number % len(indices)]
-                now, identity = database.tick("drun")
+                now, identity = database.tick(), database.new_id("drun")
                 record: Record = {
                     "agent": database.deployments.record(index)["agent"],
                     "cas_run_extras": {"attempt": 1},
@@ -171,10 +170,9 @@ class ChangingAccount:
                 if run_status not in ("pending", "skipped"):
                     _start(database, record, session, now)
                 if run_status in ("completed", "failed"):
-                    _end(database, record, session, status=run_status, now=now)
+                    _end(database, record, session, now)
                 refusal = Refusal.REJECTED if end is None else Refusal.NONE
-                columns = {"refusal": refusal, "refused": end is None, "session": session}
-                created.append(database.runs.add(identity, record, columns))
+                created.append(database.runs.add(identity, record, {"refusal": refusal, "session": session}))
                 _count(database, record, is_new=True)
             return [database.runs.record(index, self.edition) for index in created]
 
@@ -188,18 +186,18 @@ class ChangingAccount:
             record = database.runs.record(index)
             if record["status"] not in ("pending", "running"):
                 raise ValueError(f"{run_id} is {record['status']} already, and such runs never change")
-            now, _ = database.tick("drun")
+            now = database.tick()
             session = int(database.runs.columns["session"][index])
             extras = record.setdefault("cas_run_extras", {"attempt": 1})
-            change: dict[str, Any] = {"end": end, "ended": now, "updated": now, "status": IDLE}
+            error = _API_ERROR if status == "failed" else -1
+            change = {"end": end, "ended": now, "updated": now, "status": IDLE, "error": error}
             if database.sessions.columns["end"][session] == End.FRESH:
                 change["started"] = now
-            if status == "failed":
-                change["error"] = _API_ERROR
             _change_session(database, session, change)
             if "started_at" not in extras:
                 _start(database, record, session, int(database.sessions.columns["started"][session]))
-            _end(database, record, session, status=run_status, now=now)
+            record["status"] = run_status
+            _end(database, record, session, now)
             database.runs.change(index, record)
             _count(database, record, is_new=False)
             return database.runs.record(index, self.edition)
@@ -213,7 +211,7 @@ class ChangingAccount:
                 raise ValueError(f"{session_id} is archived already")
             if columns["end"][index] not in (*FINAL, End.SILENT, End.FATAL):
                 raise ValueError(f"{session_id} has not ended")
-            now, _ = database.tick("sess")
+            now = database.tick()
             _change_session(database, index, {"archived": now, "updated": now, "status": TERMINATED})
             return database.sessions.record(index, self.edition)
 
@@ -224,7 +222,7 @@ class ChangingAccount:
             columns = database.sessions.columns
             if columns["end"][index] not in FINAL or columns["archived"][index] or columns["later"][index]:
                 raise ValueError(f"{session_id} has not ended, is archived, or was continued already")
-            now, _ = database.tick("sess")
+            now = database.tick()
             turn = {"later": Later.DONE, "continued": now, "continued_end": now}
             _change_session(database, index, turn | {"updated": now, "status": IDLE})
             return database.sessions.record(index, self.edition)
@@ -233,7 +231,7 @@ class ChangingAccount:
         """Delete a session: it is no longer listed, and a request for it is a 404."""
         with self._database as database:
             index = database.sessions.find(session_id)
-            database.tick("sess")
+            database.tick()
             database.sessions.forget(np.arange(len(database.sessions)) == index)
 
     def forget_runs(self, before: datetime) -> int:
@@ -247,8 +245,8 @@ class ChangingAccount:
     def rewrite(self, record: Mapping[str, Any]) -> None:
         """Serve this record in every edition from now on, in place of the one with its id; it is not checked."""
         with self._database as database:
-            tables = [table for table in database.tables.values() if table.index(record["id"]) is not None]
-            (tables or [database.deployments])[0].replace(record)
+            tables = (table for table in database.tables.values() if table.index(record["id"]) is not None)
+            next(tables, database.deployments).replace(record)
 
     def rewrite_events(self, session_id: str, events: Sequence[Mapping[str, Any]]) -> None:
         """Serve these events of a session from now on, oldest first; only their ids are checked."""
@@ -264,7 +262,8 @@ class ChangingAccount:
 
 def _daily(database: Database, identity: str, now: int) -> Record:
     """Return the record of an active, daily deployment that never ran."""
-    times = [stamp(at) for at in upcoming(_DAILY, now, UPCOMING)]
+    pair = database.fleet.pairs[0]
+    times = [stamp(at) for at in upcoming(pair, now, UPCOMING)]
     stats = {"consecutive_failures": 0, "next_trigger_at": times[0], "total_failures": 0, "total_runs": 0}
     config = {"max_concurrent": 1, "max_retries": 0, "timeout_ms": 300_000}
     return {
@@ -280,8 +279,8 @@ def _daily(database: Database, identity: str, now: int) -> Record:
         "paused_reason": None,
         "resources": [],
         "schedule": {
-            "expression": _DAILY.expression,
-            "timezone": _DAILY.timezone,
+            "expression": pair.expression,
+            "timezone": pair.timezone,
             "type": "cron",
             "upcoming_runs_at": times,
         },
@@ -295,7 +294,6 @@ def _daily(database: Database, identity: str, now: int) -> Record:
 def _create_session(database: Database, deployment: int, end: End, now: int) -> int:
     """Add the session of the next run, which starts now, and return its index."""
     agent = int(database.deployments.columns["agent"][deployment])
-    over = end not in (End.FRESH, End.RUNNING, End.WAITING)
     columns = {
         "run": len(database.runs),
         "deployment": deployment,
@@ -303,7 +301,7 @@ def _create_session(database: Database, deployment: int, end: End, now: int) -> 
         "version": agent % 7 + 1,
         "tail": 2,
         **dict.fromkeys(("created", "started", "updated"), now),
-        "ended": now if over else 0,
+        "ended": 0 if end in OPEN else now,
         "asked": now if end == End.WAITING else 0,
         "end": end,
         "error": _API_ERROR if end == End.EXHAUSTED else -1,
@@ -327,13 +325,12 @@ def _start(database: Database, record: Record, session: int, now: int) -> None:
     record["session_id"] = database.shared_id(session)
 
 
-def _end(database: Database, record: Record, session: int, *, status: str, now: int) -> None:
+def _end(database: Database, record: Record, session: int, now: int) -> None:
     """Add the end to a run."""
     started = nanoseconds(record["cas_run_extras"]["started_at"])
     record["completed_at"] = stamp(now)
     record["duration_ms"] = (now - started) // 1_000_000
-    record["status"] = status
-    if status == "failed":
+    if record["status"] == "failed":
         record["error"] = database.session_error(session)
 
 

@@ -6,6 +6,7 @@ kept as bytes. `Database` has all tables of an account.
 
 from __future__ import annotations
 
+from functools import lru_cache
 from operator import eq, ne
 from threading import RLock
 from typing import TYPE_CHECKING, Any
@@ -14,18 +15,11 @@ import numpy as np
 import orjson
 
 from qoderdata.sandbox.account import ARCHIVED, PAUSED, PAUSED_BY_ERROR, Fleet
-from qoderdata.sandbox.json_records import DeploymentRecords, deployment_of_d, refusal_error, run_of_d, run_record
-from qoderdata.sandbox.run_history import COMPLETED, FAILED, MANUAL, STATUSES, TRIGGERS, make_runs
+from qoderdata.sandbox.json_records import DeploymentRecords, refusal_error, run_of_d, run_record
+from qoderdata.sandbox.run_history import COMPLETED, FAILED, STATUSES, TRIGGERS, make_runs
 from qoderdata.sandbox.sample_values import DAY, make_ids, nanoseconds, stamp, uuid7, uuid7_time
 from qoderdata.sandbox.scenarios import End, decide
-from qoderdata.sandbox.session_records import (
-    SessionRecords,
-    agent_record,
-    environment_record,
-    error_in_record,
-    leaders,
-    outcome_from_events,
-)
+from qoderdata.sandbox.session_records import SessionRecords, agent_record, environment_record, leaders
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Mapping
@@ -74,7 +68,8 @@ class Table:
         self._changed: dict[int, bytes] = {}
         self._rewritten: set[int] = set()
         self._indices = {identity: index for index, identity in enumerate(ids)}
-        self._selected: dict[Hashable, NDArray[np.int64]] = {}
+        #: Returns the ascending indices of served records that meet all conditions; cached until a change.
+        self.select = lru_cache(_REMEMBERED)(self._select)
         self.columns.setdefault("kept", np.ones(len(ids), dtype=np.bool_))
 
     def __len__(self) -> int:
@@ -106,17 +101,15 @@ class Table:
         record: Record = orjson.loads(self.body(index, edition))
         return record
 
-    def select(self, *conditions: Condition) -> NDArray[np.int64]:
-        """Return the ascending indices of served records that meet all conditions; cached until a change."""
-        found = self._selected.get(conditions)
-        if found is None:
-            while len(self._selected) >= _REMEMBERED:
-                self._selected.pop(next(iter(self._selected)))
-            chosen = self.columns["kept"].copy()
-            for column, compare, value in conditions:
-                chosen &= compare(self.columns[column], value)
-            found = self._selected[conditions] = np.flatnonzero(chosen)
-        return found
+    def row(self, index: int) -> dict[str, Any]:
+        """Return the id of a record, and its values in the columns."""
+        return {"id": self.ids[index], **{name: column.item(index) for name, column in self.columns.items()}}
+
+    def _select(self, *conditions: Condition) -> NDArray[np.int64]:
+        chosen = self.columns["kept"].copy()
+        for column, compare, value in conditions:
+            chosen &= compare(self.columns[column], value)
+        return np.flatnonzero(chosen)
 
     def change(self, index: int, record: Mapping[str, Any] | None, columns: Mapping[str, Any] = {}) -> None:
         """Replace the record of edition C, if `record` is given, and values in the columns."""
@@ -127,7 +120,7 @@ class Table:
             bodies.pop(index, None)
         for name, value in columns.items():
             self.columns[name][index] = value
-        self._selected.clear()
+        self.select.cache_clear()
 
     def replace(self, record: Mapping[str, Any]) -> None:
         """Serve this record in every edition, in place of the one with its id."""
@@ -150,7 +143,7 @@ class Table:
     def forget(self, which: NDArray[np.bool_]) -> None:
         """Stop serving these records."""
         self.columns["kept"] = self.columns["kept"] & ~which
-        self._selected.clear()
+        self.select.cache_clear()
 
 
 class Database:
@@ -181,7 +174,6 @@ class Database:
             self._deployment,
             read=self._deployment_columns,
         )
-        session_ids = make_ids("sess", scenarios.created, scenarios.tail)
         leader = leaders(fleet, scenarios)
         columns = scenarios.by_name() | {
             "leader": leader,
@@ -190,12 +182,11 @@ class Database:
             "version": scenarios.agent % 7 + 1,
         }
         columns["last_status"][leader] = scenarios.status
-        self.sessions = Table(session_ids, columns, self._session)
-        self.session_writer = SessionRecords(fleet, columns, session_ids, self._template)
+        self.sessions = Table(make_ids("sess", scenarios.created, scenarios.tail), columns, self._session)
+        self.session_writer = SessionRecords(fleet, self.sessions.row, self._template)
         of_run = np.full(len(table), -1)
         of_run[scenarios.run[scenarios.run >= 0]] = np.flatnonzero(scenarios.run >= 0)
-        columns = table.by_name() | {"refusal": refusal, "refused": refusal > 0, "session": of_run}
-        columns |= {"by_hand": table.trigger == MANUAL, "error": table.status == FAILED}
+        columns = table.by_name() | {"refusal": refusal, "session": of_run, "error": table.status == FAILED}
         self.runs = Table(
             make_ids("drun", table.created, table.tail),
             columns,
@@ -225,11 +216,15 @@ class Database:
     def __exit__(self, *_: object) -> None:
         self._lock.release()
 
-    def tick(self, prefix: str) -> tuple[int, str]:
-        """Advance the clock; return its time, and the id of a record that is created then."""
+    def tick(self) -> int:
+        """Advance the clock, and return its time."""
         self.now += _TICK
-        tail = self.fleet.draws.tails("tick", np.array([self.now]))[0]
-        return self.now, f"{prefix}_{uuid7(self.now, int(tail))}"
+        return self.now
+
+    def new_id(self, prefix: str) -> str:
+        """Return the id of a record that is created now."""
+        now = np.array([self.now])
+        return make_ids(prefix, now, self.fleet.draws.tails("tick", now))[0]
 
     def _deployment_columns(self, record: Mapping[str, Any]) -> dict[str, Any]:
         """Return the values of the columns for filters; a value that does not fit counts as missing."""
@@ -244,15 +239,13 @@ class Database:
     def _run_columns(self, record: Mapping[str, Any]) -> dict[str, Any]:
         """Return the values of the columns for filters; a value that does not fit counts as missing."""
         context = record.get("trigger_context")
-        trigger = _code(TRIGGERS, context.get("type")) if isinstance(context, dict) else -1
         index = self.deployments.index(str(record.get("deployment_id")))
         return {
-            "by_hand": trigger == MANUAL,
             "created": _time(record.get("created_at")),
             "deployment": -1 if index is None else index,
             "error": record.get("error") is not None,
             "status": _code(STATUSES, record.get("status")),
-            "trigger": trigger,
+            "trigger": _code(TRIGGERS, context.get("type")) if isinstance(context, dict) else -1,
             "triggered": _time(record.get("triggered_at")),
         }
 
@@ -264,7 +257,7 @@ class Database:
 
     def session_error(self, index: int) -> Record:
         """Return the error of a failed run with this session, up to edition C."""
-        return error_in_record(self.session_writer.session(index))
+        return self.session_writer.session(index).error_in_record()
 
     def shared_id(self, index: int) -> str:
         """Return the id of the session that is served in place of one up to edition C."""
@@ -292,18 +285,16 @@ class Database:
 
     def outcome(self, index: int) -> Record:
         """Return the outcome of a run that is known in edition D."""
-        columns = self.runs.columns
-        refusal, of_run = int(columns["refusal"][index]), int(columns["session"][index])
-        deployment = self.deployments.ids[columns["deployment"][index]]
-        created, scheduled = int(columns["created"][index]), int(columns["scheduled"][index])
+        run = self.runs.row(index)
+        deployment, of_run = self.deployments.ids[run["deployment"]], run["session"]
         outcome: Record = {
-            "id": self.runs.ids[index], "deployment_id": deployment, "session_id": None,
-            "triggered_at": stamp(scheduled or created),
+            "id": run["id"], "deployment_id": deployment, "session_id": None,
+            "triggered_at": stamp(run["scheduled"] or run["created"]),
             "status": None, "status_from": None, "error_type": None, "error_message": None, "started_at": None,
             "completed_at": None, "session_status": None, "session_archived": False, "session_deleted": False,
         }  # fmt: skip
-        if refusal:
-            error = refusal_error(refusal, deployment)
+        if run["refusal"]:
+            error = refusal_error(run["refusal"], deployment)
             failed = {"status": "failed", "status_from": "run"}
             return outcome | failed | {"error_type": error["type"], "error_message": error["message"]}
         outcome["session_id"] = self.sessions.ids[of_run]
@@ -312,11 +303,11 @@ class Database:
         record = self.sessions.record(of_run, "D")
         outcome["session_status"] = record["status"]
         outcome["session_archived"] = record["archived_at"] is not None
-        return outcome | outcome_from_events(self.session_writer.session(of_run))
+        return outcome | self.session_writer.session(of_run).outcome()
 
     def _deployment(self, index: int, edition: str, changed: Record | None) -> Record:
         record = changed or self._deployment_writer.write(index)
-        return deployment_of_d(record, self._deployment_writer.newer(index)) if edition == "D" else record
+        return self._deployment_writer.as_d(index, record) if edition == "D" else record
 
     def _template(self, index: int) -> Record:
         """Write a deployment of edition D as it was created."""
@@ -324,11 +315,10 @@ class Database:
         record = self._deployment_writer.write(index) if known else self.deployments.record(index)
         if record["archived_at"] is not None and "_archived_" in record["name"]:
             record["name"] = record["name"].rpartition("_archived_")[0]
-        return deployment_of_d(record, self._deployment_writer.newer(index))
+        return self._deployment_writer.as_d(index, record)
 
     def _run(self, index: int, edition: str, changed: Record | None) -> Record:
-        run: Record = {name: int(column[index]) for name, column in self.runs.columns.items()}
-        run["id"] = self.runs.ids[index]
+        run = self.runs.row(index)
         deployment, session = self.deployments.ids[run["deployment"]], run["session"]
         refusal = refusal_error(run["refusal"], deployment) if run["refusal"] else None
         own, shared = (None, None) if refusal else (self.sessions.ids[session], self.shared_id(session))

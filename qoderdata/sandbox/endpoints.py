@@ -16,9 +16,9 @@ import numpy as np
 import orjson
 
 from qoderdata.sandbox.database import DEPLOYMENT_STATUSES, Table
-from qoderdata.sandbox.run_history import STATUSES, TRIGGERS
+from qoderdata.sandbox.run_history import MANUAL, STATUSES, TRIGGERS
 from qoderdata.sandbox.sample_values import nanoseconds
-from qoderdata.sandbox.scenarios import SESSION_STATUSES
+from qoderdata.sandbox.scenarios import SESSION_STATUSES, Refusal
 from qoderdata.sandbox.session_records import OLD_STATUSES
 
 if TYPE_CHECKING:
@@ -52,6 +52,14 @@ def _is_shown(archived: Any, word: int) -> Any:  # noqa: ANN401 - times, or trut
     return (archived == 0) | (word == 0)
 
 
+def _is_triggered_by(trigger: Any, word: int) -> Any:  # noqa: ANN401 - a column
+    return (trigger == MANUAL) == word
+
+
+def _is_refused(refusal: Any, word: int) -> Any:  # noqa: ANN401 - a column
+    return (refusal != Refusal.NONE) == word
+
+
 class _Filter(NamedTuple):
     """A query parameter of some lists in some editions, which selects values of a column."""
 
@@ -73,9 +81,9 @@ _FILTERS = (
     _Filter(("deployment_runs", "sessions"), "deployment_id", "ABCD", "deployment", "deployment"),
     _Filter(("deployment_runs",), "trigger_type", "ABC", "trigger", TRIGGERS),
     # The newest edition calls a retry scheduled.
-    _Filter(("deployment_runs",), "trigger_type", "D", "by_hand", ("schedule", "manual")),
+    _Filter(("deployment_runs",), "trigger_type", "D", "trigger", ("schedule", "manual"), _is_triggered_by),
     _Filter(("deployment_runs",), "has_error", "ABC", "error", ("false", "true")),
-    _Filter(("deployment_runs",), "has_error", "D", "refused", ("false", "true")),
+    _Filter(("deployment_runs",), "has_error", "D", "refusal", ("false", "true"), _is_refused),
     # Both bounds are assumed to be exclusive, as their names say; the documentation does not say it.
     _Filter(("runs",), "triggered_after", "ABCD", "triggered", "time", gt),
     _Filter(("runs",), "triggered_before", "ABCD", "triggered", "time", lt),
@@ -144,11 +152,16 @@ class Router:
     #: ``last_id`` may be the id of a record that is not shown.
     short_pages: bool
 
-    def respond(self) -> bytes:
-        """Return the page of a list, or an object; refuse requests without the token, and those that write."""
+    def respond(self, refused: int) -> bytes:
+        """Return the page of a list, or an object; refuse requests without the token, and those that write.
+
+        `refused` is the status with which to refuse any request, or 0.
+        """
         tables, method = self.database.tables, self.request.method
         parts = self.request.path.split("/")[1:]
-        if self.request.headers.get("authorization") != f"Bearer {self.pat}":
+        if refused not in (0, 401):
+            raise RefusedError(refused, f"Sandbox was told to answer {refused}.")
+        if refused or self.request.headers.get("authorization") != f"Bearer {self.pat}":
             raise RefusedError(401, "Invalid API key or token.")
         if method != "GET" and parts and parts[0] in tables:
             raise RefusedError(501, f"{method} is not available in the sandbox, which only reads.")

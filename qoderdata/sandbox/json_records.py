@@ -1,6 +1,7 @@
 """Write deployments and runs as JSON objects, with the keys in the service's order.
 
-The writers give the records of edition C. `deployment_of_d` and `run_of_d` convert such a record to edition D.
+The writers give the records of edition C. `DeploymentRecords.as_d` and `run_of_d` convert such a record to
+edition D.
 Small choices, such as a description, only depend on the record's id.
 """
 
@@ -90,11 +91,20 @@ class DeploymentRecords:
             ],
         }
         if self._new_fields:
-            record |= self.newer(index)
+            record |= self._newer(index)
         return record
 
-    def newer(self, index: int) -> Record:
-        """Return the fields of one deployment that newer editions added."""
+    def as_d(self, index: int, record: Record) -> Record:
+        """Convert the record of one deployment from edition C to edition D."""
+        record["metadata"].pop("cas_config", None)
+        record |= {"environment_variables": ""} | self._newer(index)
+        for event in record["initial_events"]:
+            if isinstance(event.get("content"), str):
+                event["content"] = [{"text": event["content"], "type": "text"}]
+        return dict(sorted(record.items()))
+
+    def _newer(self, index: int) -> Record:
+        """Return the budget and environment variables of one deployment, if it has any."""
         if index >= len(self._fleet):
             return {}
         identity, number = self._ids[index], int(self._fleet.number[index])
@@ -227,16 +237,6 @@ def refusal_error(refusal: int, deployment_id: str) -> Record:
     else:
         kind, message = sample_values.REJECTED if refusal == Refusal.REJECTED else sample_values.RATE_LIMITED
     return {"message": message, "type": kind}
-
-
-def deployment_of_d(record: Record, newer: Record) -> Record:
-    """Convert a deployment of edition C to edition D, with its budget and environment variables, if any."""
-    record["metadata"].pop("cas_config", None)
-    record |= {"environment_variables": ""} | newer
-    for event in record["initial_events"]:
-        if isinstance(event.get("content"), str):
-            event["content"] = [{"text": event["content"], "type": "text"}]
-    return dict(sorted(record.items()))
 
 
 def run_of_d(record: Record, scheduled: int, session_id: str | None, error: Record | None) -> Record:

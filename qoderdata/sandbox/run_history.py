@@ -112,22 +112,22 @@ class Runs(Columns):
         self.tail = draws.tails(name, key)
         #: The number on which its random draws depend.
         self.key = key
+        self.must_fail = np.full(len(at), must_fail)
 
 
-def _retries(fleet: Fleet, runs: Runs, must_fail: NDArray[np.bool_]) -> tuple[Runs, NDArray[np.bool_]]:
-    """Generate retries of some failed runs, soon after they failed; return also which of them must fail too."""
-    attempt = int(runs.attempt[0]) + 1 if len(runs) else 2
+def _retries(fleet: Fleet, runs: Runs, most: int) -> Runs:
+    """Generate at most `most` retries of failed runs of one attempt, soon after they failed."""
+    attempt = int(runs.attempt[0]) + 1
     draws = fleet.draws
-    chosen = runs.status == FAILED
-    chosen &= fleet.retries[runs.deployment] >= attempt - 1
-    chosen &= draws.uniform(f"retry {attempt}", runs.key) < 0.6  # not all failed runs are retried
     at = runs.completed + 30 * SECOND + draws.below(f"retry wait {attempt}", runs.key, 30_000) * 1_000_000
-    chosen &= at <= fleet.now
-    again = Runs(
-        fleet, runs.deployment[chosen], at[chosen], key=runs.key[chosen], trigger=RETRY, attempt=attempt,
-        scheduled=runs.scheduled[chosen], must_fail=must_fail[chosen],
+    chosen = (runs.status == FAILED) & (fleet.retries[runs.deployment] >= attempt - 1) & (at <= fleet.now)
+    chosen &= draws.uniform(f"retry {attempt}", runs.key) < 0.6  # not all failed runs are retried
+    which = np.flatnonzero(chosen)[:most]
+    failed = runs.take(which)
+    return Runs(
+        fleet, failed.deployment, at[which], key=failed.key, trigger=RETRY, attempt=attempt,
+        scheduled=failed.scheduled, must_fail=failed.must_fail,
     )  # fmt: skip
-    return again, must_fail[chosen]
 
 
 def streaks(runs: Runs, deployments: int) -> NDArray[np.int64]:
@@ -307,21 +307,18 @@ def _attempts(fleet: Fleet, planned: Planned, kept: NDArray[np.bool_], most: int
     must_fail = planned.from_last[kept] < fleet.streak[deployment]
     parts = [Runs(fleet, deployment, planned.at[kept], key=key, trigger=SCHEDULE, must_fail=must_fail)]
     while len(parts[-1]) and most > 0:
-        again, must_fail = _retries(fleet, parts[-1], must_fail)
-        parts.append(again.take(np.arange(len(again)) < most))
-        must_fail = must_fail[:most]
+        parts.append(_retries(fleet, parts[-1], most))
         most -= len(parts[-1])
     return parts
 
 
 def _unfinished(fleet: Fleet, parts: list[Runs], most: int) -> Runs:
     """Generate manual runs of the last minutes that are unfinished."""
-    last = np.full(len(fleet), fleet.now)
-    for part in parts:
-        last[part.deployment] = fleet.now - 26 * MINUTE
+    last = np.zeros(len(fleet), dtype=np.int64)
     for part in parts:
         np.maximum.at(last, part.deployment, part.triggered)
-    free = np.flatnonzero(fleet.has_role(ORDINARY, UNSCHEDULED) & (last <= fleet.now - 26 * MINUTE))
+    ran = (last > 0) & (last <= fleet.now - 26 * MINUTE)
+    free = np.flatnonzero(ran & fleet.has_role(ORDINARY, UNSCHEDULED))
     chosen = free[np.argsort(fleet.draws.uniform("fresh", fleet.number[free]), kind="stable")]
     chosen = chosen[: min(most, max(2, len(fleet) // 50))]
     key = _key(fleet, chosen, np.full(len(chosen), (1 << 24) - 1))

@@ -18,7 +18,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from itertools import count
 from threading import Event, Thread
 from time import monotonic
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import parse_qs, urlsplit
 
 import orjson
@@ -37,7 +37,7 @@ NOW = datetime(2026, 6, 15, 1, 30, 20, tzinfo=UTC)
 
 _PREFIX = "/api/v1/cloud"
 _RUNS_A_DEPLOYMENT = 10
-#: Faults with a response in place of that of the service.
+#: Faults with a response in place of that of the service: its status, and the title of its page, if it has one.
 _GATEWAY_FAULTS = {
     "408": (408, ""),
     "429": (429, ""),
@@ -64,32 +64,16 @@ class WireResponse:
 
     status: int
     body: bytes
-    headers: dict[str, str] = field(default_factory=lambda: {"Content-Type": "application/json"})
-    #: Whether the request did not reach the service, so that there is no request id.
-    from_gateway: bool = False
+    headers: dict[str, str]
     #: The name of the fault; the server itself makes those of the connection.
     fault: str = ""
 
 
-@dataclass(frozen=True)
-class Fault:
+class Fault(NamedTuple):
     """One fault for one request; no fault if it has no name. `headers` are those of its response."""
 
     name: str = ""
-    headers: dict[str, str] = field(default_factory=dict)
-
-    def response(self, *, is_newest: bool) -> WireResponse | None:
-        """Return the gateway's response, or raise the service's error; ``None`` for other faults or no fault."""
-        status, title = _GATEWAY_FAULTS.get(self.name, (0, ""))
-        if self.name in _SERVICE_FAULTS or (is_newest and status == 429):
-            status = _SERVICE_FAULTS.get(self.name, status)
-            message = "Invalid API key or token." if status == 401 else f"Sandbox was told to answer {status}."
-            raise RefusedError(status, message)
-        if not status:
-            return None
-        body = f"<html><head><title>{title}</title></head><body><h1>{title}</h1></body></html>" if title else ""
-        headers = {"Content-Type": "text/html"} if title else {}
-        return WireResponse(status, body.encode(), headers, from_gateway=True)
+    headers: Mapping[str, str] = {}
 
 
 @dataclass
@@ -390,22 +374,31 @@ class Sandbox(ChangingAccount):
     def _respond(self, request: Request) -> WireResponse:
         """Answer one request, and add it to `requests`."""
         with self._database:
-            is_newest = self.edition == "D"
             fault = self._faults.meet(has_cursor=bool(request.query.get("after_id") or request.query.get("page")))
-            request_id = f"req_{uuid7(self._database.now, len(self.requests))}"
-            router = Router(
-                self._database, request, self.edition, self.pat, fault.name, self.send_next_page, self.short_pages
-            )
-            try:
-                response = fault.response(is_newest=is_newest) or WireResponse(200, router.respond())
-            except RefusedError as refusal:
-                envelope = refusal.envelope() | ({"request_id": request_id} if is_newest else {})
-                response = WireResponse(refusal.status, orjson.dumps(envelope))
-            if not response.from_gateway:
-                request.request_id = response.headers["x-request-id"] = request_id
+            status, title = _GATEWAY_FAULTS.get(fault.name, (0, ""))
+            if not status or (status == 429 and self.edition == "D"):
+                response = self._service_response(request, fault.name, _SERVICE_FAULTS.get(fault.name, status))
+            elif title:
+                page = f"<html><head><title>{title}</title></head><body><h1>{title}</h1></body></html>"
+                response = WireResponse(status, page.encode(), {"Content-Type": "text/html"})
+            else:
+                response = WireResponse(status, b"", {})
             response.headers |= fault.headers
             response.fault = fault.name
             if fault.name not in ("hang", "reset"):
                 request.status = response.status
             self.requests.append(request)
         return response
+
+    def _service_response(self, request: Request, fault: str, refused: int) -> WireResponse:
+        """Return the service's own response; `refused` is the status of an error that it is told to send, or 0."""
+        request.request_id = f"req_{uuid7(self._database.now, len(self.requests))}"
+        router = Router(
+            self._database, request, self.edition, self.pat, fault, self.send_next_page, self.short_pages
+        )
+        try:
+            status, body = 200, router.respond(refused)
+        except RefusedError as refusal:
+            envelope = refusal.envelope() | ({"request_id": request.request_id} if self.edition == "D" else {})
+            status, body = refusal.status, orjson.dumps(envelope)
+        return WireResponse(status, body, {"Content-Type": "application/json", "x-request-id": request.request_id})

@@ -87,6 +87,8 @@ class Refusal(IntEnum):
 
 #: The share of the runs of the last two days that wait for a person.
 _WAITING = 0.03
+#: States of a first turn that has not ended.
+OPEN = (End.FRESH, End.RUNNING, End.WAITING)
 #: Ends that an event proves, so that later events do not change them.
 FINAL = tuple(end for end in End if end >= End.DONE)
 SESSION_STATUSES = ("running", "rescheduling", "canceling", "idle", "terminated")
@@ -172,8 +174,6 @@ def decide(fleet: Fleet, runs: Runs) -> tuple[Scenarios, NDArray[np.int64]]:
     answered = np.isin(end, (End.DONE, End.QUIET, End.TERMINAL, End.CANCELLED)) & (draw > 0.5) & (draw < 0.53)
     asked = np.where(waits, np.minimum(some.completed, (some.started + now) // 2), 0)
     asked = np.where(answered, some.started + (some.completed - some.started) // 2, asked)
-    open_ = np.isin(end, (End.FRESH, End.RUNNING, End.WAITING))
-
     scenarios = Scenarios(
         run=index,
         deployment=some.deployment,
@@ -181,7 +181,7 @@ def decide(fleet: Fleet, runs: Runs) -> tuple[Scenarios, NDArray[np.int64]]:
         tail=draws.tails("session", some.tail),
         created=np.minimum(some.created + (some.started - some.created) // 2, now),
         started=some.started,
-        ended=np.where(open_, 0, some.completed),
+        ended=np.where(np.isin(end, OPEN), 0, some.completed),
         asked=asked,
         before=before,
         end=end,

@@ -42,13 +42,12 @@ _OUTCOMES = {
     End.CANCELLED: "cancelled",
     End.UNKNOWN: None,
 }
-#: The error in run records for failures without an error of the session.
-_ERRORS_IN_RECORDS = {
-    End.CANCELLED: ("cancelled", "The session was cancelled."),
-    End.BARE: ("retries_exhausted", "The session gave up after several retries."),
-    End.BUDGET: ("budget_reached", "The session reached its budget."),
-    End.TERMINATED: ("session_terminated", "The session was terminated."),
-    End.SILENT_TERMINATED: ("session_terminated", "The session was terminated."),
+#: The message in run records for failures without an error of the session.
+_MESSAGES = {
+    "cancelled": "The session was cancelled.",
+    "retries_exhausted": "The session gave up after several retries.",
+    "budget_reached": "The session reached its budget.",
+    "session_terminated": "The session was terminated.",
 }
 
 
@@ -59,38 +58,33 @@ class Session(SimpleNamespace):
     """
 
     @property
-    def failure(self) -> tuple[str, str]:
-        """The type and message of the session's error."""
+    def failure(self) -> tuple[str, str | None]:
+        """The type and message of the session's error; the reason why it stopped if it has no error."""
+        if self.error < 0:
+            return _STOP_REASONS.get(self.end, "session_terminated"), None
         message = Dice(f"{self.id}/error").pick(sample_values.MESSAGES[self.error])
         return ERRORS[self.error], message.replace("{timeout}", str(self.timeout))
 
+    def error_in_record(self) -> Record:
+        """Return the error in the record of a failed run, up to edition C."""
+        kind, message = self.failure
+        return {"message": message or _MESSAGES[kind], "type": kind}
 
-def error_in_record(session: Session) -> Record:
-    """Return the error in the record of a failed run, up to edition C."""
-    kind, message = _ERRORS_IN_RECORDS.get(End(session.end)) or session.failure
-    return {"message": message, "type": kind}
-
-
-def outcome_from_events(session: Session) -> Record:
-    """Return the outcome of a run in edition D according to its session and events; unknown values are None."""
-    end = End(session.end)
-    silent = end in (End.FRESH, End.RUNNING, End.SILENT, End.SILENT_TERMINATED)
-    status = _OUTCOMES.get(end, "failed")
-    error_type = error_message = None
-    if status == "failed" and session.error >= 0:
-        error_type, error_message = session.failure
-    elif status == "failed":
-        error_type = _STOP_REASONS.get(end, "session_terminated")
-    is_start_known = session.has_start and end not in (End.FRESH, End.SILENT, End.SILENT_TERMINATED)
-    is_end_known = session.has_end and not silent and status in ("completed", "failed", "cancelled")
-    return {
-        "status": status,
-        "status_from": "session" if silent else "events",
-        "error_type": error_type,
-        "error_message": error_message,
-        "started_at": stamp(session.started if is_start_known else session.created),
-        "completed_at": stamp(session.ended) if is_end_known else None,
-    }
+    def outcome(self) -> Record:
+        """Return the outcome of a run in edition D; unknown values are None."""
+        silent = self.end in (End.FRESH, End.RUNNING, End.SILENT, End.SILENT_TERMINATED)
+        status = _OUTCOMES.get(self.end, "failed")
+        error_type, error_message = self.failure if status == "failed" else (None, None)
+        is_start_known = self.has_start and self.end not in (End.FRESH, End.SILENT, End.SILENT_TERMINATED)
+        is_end_known = self.has_end and not silent and status in ("completed", "failed", "cancelled")
+        return {
+            "status": status,
+            "status_from": "session" if silent else "events",
+            "error_type": error_type,
+            "error_message": error_message,
+            "started_at": stamp(self.started if is_start_known else self.created),
+            "completed_at": stamp(self.ended) if is_end_known else None,
+        }
 
 
 class _Writer:
@@ -98,9 +92,119 @@ class _Writer:
 
     def __init__(self, session: Session) -> None:
         self._session = session
+        self._dice = Dice(f"{session.id}/events")
         self.events: list[Record] = []
 
-    def add(self, kind: str, at: int, *, timed: bool | None = None, **content: Any) -> str:  # noqa: ANN401 - JSON
+    def write(self, prompt: str, *, credits_used: float, now: int) -> None:
+        """Write all events up to `now`, oldest first; the model calls together cost `credits_used`."""
+        session, end = self._session, self._session.end
+        self._message("user.message", session.created, prompt)
+        if end == End.FRESH:
+            return
+        if end in (End.SILENT, End.SILENT_TERMINATED):
+            self._message("agent.message", session.started, self._dice.pick(sample_values.REPLIES))
+            return
+        self._add("session.status_running", session.started, timed=session.has_start)
+        self._recover()
+        if end == End.RUNNING and session.before == Before.RESCHEDULED:
+            return
+        self._work(credits_used, now)
+        if session.asked:
+            self._ask()
+        if end in (End.WAITING, End.RUNNING):
+            return
+        self._finish()
+        if session.later:
+            self._continue()
+        if session.archived and session.status == TERMINATED and end in FINAL:
+            self._add("session.status_terminated", session.archived)
+
+    def _recover(self) -> None:
+        """Write the errors after which the turn continued, or will continue."""
+        session, dice = self._session, self._dice
+        at, before = session.started, session.before
+        rounds = 45 if dice.percent(5) else dice.pick((1, 1, 2, 3))
+        if before == Before.PLAIN:
+            return
+        is_voided = before == Before.VOIDED
+        for _ in range(rounds if before == Before.RECOVERED else 1):
+            self._error(at, "exhausted" if is_voided else "retrying", message=dice.pick(sample_values.PASSING))
+            if not is_voided or dice.percent(40):
+                self._add("session.status_rescheduled", at)
+            if before != Before.RESCHEDULED or session.end != End.RUNNING:
+                self._add("session.status_running", at)
+
+    def _ask(self) -> None:
+        """Write that the session asked a person, and the answer if there was one."""
+        session, command = self._session, {"command": "git push"}
+        tool = self._add("agent.tool_use", session.asked, input=command, name="Bash", evaluated_permission="ask")
+        self._idle(session.asked, "requires_action", event_ids=[tool])
+        if session.end != End.WAITING:
+            self._add("user.tool_confirmation", session.ended, result="allow", tool_use_id=tool)
+            self._add("session.status_running", session.ended)
+
+    def _work(self, credits_used: float, now: int) -> None:
+        """Write model calls and tool calls; for a turn that still runs, those up to `now`."""
+        session, dice = self._session, self._dice
+        calls = 40 + dice.below(41) if dice.percent(3) else dice.pick((1, 2, 2, 3, 5, 8))
+        pace = int(session.duration * 1_000_000 / (calls + 1))
+        for number in range(calls):
+            at = session.started + pace * number
+            if session.end == End.RUNNING and at > now:
+                return
+            stop = session.asked or session.ended
+            at = min(at, stop) if stop else at
+            usage = {
+                "credits": round(credits_used / calls, 4),
+                "input_tokens": 900 + 37 * number,
+                "output_tokens": 120,
+            }
+            self._add("span.model_request_end", at, is_error=dice.percent(2), model_usage=usage)
+            name = dice.pick(("Bash", "Read", "Grep", "Write"))
+            tool = self._add("agent.tool_use", at, input={"path": f"/workspace/{number}"}, name=name)
+            content = [{"text": "ok", "type": "text"}]
+            self._add("agent.tool_result", at, content=content, is_error=False, tool_use_id=tool)
+
+    def _finish(self) -> None:
+        """Write the end of the first turn."""
+        session, dice = self._session, self._dice
+        at, timed, end = session.ended, session.has_end, session.end
+        if end in (End.DONE, End.QUIET, End.UNKNOWN):
+            # Sometimes a message is processed after the end of the turn.
+            late = SECOND if dice.percent(5) else 0
+            self._message("agent.message", at + late, dice.pick(sample_values.REPLIES))
+        if end == End.CANCELLED:
+            self._add("user.interrupt", at)
+        if end == End.FATAL:
+            self._error(at, dice.pick(("exhausted", "terminal")), timed=timed)
+            return
+        if end in (End.EXHAUSTED, End.FATAL_IDLE, End.SOFT):
+            self._error(at, None if end == End.SOFT else "exhausted")
+        elif end == End.TERMINAL:
+            self._error(at, "terminal")
+        if end in (End.TERMINAL, End.TERMINATED):
+            self._add("session.status_terminated", at, timed=timed)
+        else:
+            self._idle(at, _STOP_REASONS.get(end), timed=timed)
+
+    def _continue(self) -> None:
+        """Write the turn that a person started a day later."""
+        session, dice = self._session, self._dice
+        at, over, later = session.continued, session.continued_end, session.later
+        self._message("user.message", at, dice.pick(sample_values.FOLLOW_UPS))
+        self._add("session.status_running", at)
+        self._message("agent.message", (at + over) // 2, dice.pick(sample_values.REPLIES))
+        if later in (Later.TERMINATED, Later.EXHAUSTED):
+            retry = "terminal" if later == Later.TERMINATED else "exhausted"
+            self._error(over, retry, message=dice.pick(sample_values.PASSING))
+        if later == Later.TERMINATED:
+            self._add("session.status_terminated", over)
+        elif later == Later.WAITING:
+            self._idle(over, "requires_action", event_ids=[self.events[-1]["id"]])
+        elif later != Later.RUNNING:
+            self._idle(over, _LATER_STOP_REASONS[later])
+
+    def _add(self, kind: str, at: int, *, timed: bool | None = None, **content: Any) -> str:  # noqa: ANN401 - JSON
         """Write an event, and return its id; `timed`: whether it has a time; ``None``: one in twenty has none."""
         index = len(self.events)
         dice = Dice(f"{self._session.id}/{index}")
@@ -111,149 +215,35 @@ class _Writer:
         self.events.append(event)
         return identity
 
-    def error(self, at: int, retry: str | None, *, timed: bool | None = None, message: str | None = None) -> None:
+    def _error(self, at: int, retry: str | None, *, timed: bool | None = None, message: str | None = None) -> None:
         """Write the session's error, or a temporary one with `message`."""
-        kind, text = self._session.failure if message is None else ("api_error", message)
-        error: dict[str, Any] = {"message": text, "type": kind}
+        kind, text = ("api_error", message) if message else self._session.failure
+        error: Record = {"message": text, "type": kind}
         if retry is not None:
             error["retry_status"] = {"type": retry}
-        self.add("session.error", at, timed=timed, error=error)
+        self._add("session.error", at, timed=timed, error=error)
 
-    def idle(self, at: int, reason: str | None, *, timed: bool | None = None, **details: Any) -> None:  # noqa: ANN401
+    def _idle(self, at: int, reason: str | None, *, timed: bool | None = None, **details: Any) -> None:  # noqa: ANN401
         """Write the end of a turn."""
         stop = {} if reason is None else {"stop_reason": {"type": reason} | details}
-        self.add("session.status_idle", at, timed=timed, **stop)
+        self._add("session.status_idle", at, timed=timed, **stop)
 
-    def message(self, kind: str, at: int, text: str) -> None:
+    def _message(self, kind: str, at: int, text: str) -> None:
         """Write what a person or the agent said."""
-        self.add(kind, at, content=[{"text": text, "type": "text"}])
-
-
-def _event_list(session: Session, *, prompt: str, credits_used: float, now: int) -> list[Record]:
-    """Write the events of a session up to `now`, oldest first; its model calls together cost `credits_used`."""
-    writer, dice, end = _Writer(session), Dice(f"{session.id}/events"), End(session.end)
-    writer.message("user.message", session.created, prompt)
-    if end == End.FRESH:
-        return writer.events
-    if end in (End.SILENT, End.SILENT_TERMINATED):
-        writer.message("agent.message", session.started, dice.pick(sample_values.REPLIES))
-        return writer.events
-    writer.add("session.status_running", session.started, timed=session.has_start)
-    _recover(writer, session, dice)
-    if end == End.RUNNING and session.before == Before.RESCHEDULED:
-        return writer.events
-    _work(writer, session, dice, credits_used, now)
-    if session.asked:
-        _ask(writer, session)
-    if end in (End.WAITING, End.RUNNING):
-        return writer.events
-    _finish(writer, session, end, dice)
-    if session.later:
-        _continue(writer, session, Later(session.later), dice)
-    if session.archived and session.status == TERMINATED and end in FINAL:
-        writer.add("session.status_terminated", session.archived)
-    return writer.events
-
-
-def _recover(writer: _Writer, session: Session, dice: Dice) -> None:
-    """Write the errors after which the turn continued, or will continue."""
-    at, before = session.started, session.before
-    rounds = 45 if dice.percent(5) else dice.pick((1, 1, 2, 3))
-    if before == Before.PLAIN:
-        return
-    is_voided = before == Before.VOIDED
-    for _ in range(rounds if before == Before.RECOVERED else 1):
-        writer.error(at, "exhausted" if is_voided else "retrying", message=dice.pick(sample_values.PASSING))
-        if not is_voided or dice.percent(40):
-            writer.add("session.status_rescheduled", at)
-        if before != Before.RESCHEDULED or session.end != End.RUNNING:
-            writer.add("session.status_running", at)
-
-
-def _ask(writer: _Writer, session: Session) -> None:
-    """Write that the session asked a person, and the answer if there was one."""
-    at, command = session.asked, {"command": "git push"}
-    tool = writer.add("agent.tool_use", at, input=command, name="Bash", evaluated_permission="ask")
-    writer.idle(at, "requires_action", event_ids=[tool])
-    if session.end != End.WAITING:
-        writer.add("user.tool_confirmation", session.ended, result="allow", tool_use_id=tool)
-        writer.add("session.status_running", session.ended)
-
-
-def _work(writer: _Writer, session: Session, dice: Dice, credits_used: float, now: int) -> None:
-    """Write model calls and tool calls; for a turn that still runs, those up to `now`."""
-    calls = 40 + dice.below(41) if dice.percent(3) else dice.pick((1, 2, 2, 3, 5, 8))
-    pace = int(session.duration * 1_000_000 / (calls + 1))
-    for number in range(calls):
-        at = session.started + pace * number
-        if session.end == End.RUNNING and at > now:
-            return
-        stop = session.asked or session.ended
-        at = min(at, stop) if stop else at
-        failed = dice.percent(2)
-        usage = {
-            "credits": round(credits_used / calls, 4),
-            "input_tokens": 900 + 37 * number,
-            "output_tokens": 120,
-        }
-        writer.add("span.model_request_end", at, is_error=failed, model_usage=usage)
-        name = dice.pick(("Bash", "Read", "Grep", "Write"))
-        tool = writer.add("agent.tool_use", at, input={"path": f"/workspace/{number}"}, name=name)
-        writer.add(
-            "agent.tool_result", at, content=[{"text": "ok", "type": "text"}], is_error=False, tool_use_id=tool
-        )
-
-
-def _finish(writer: _Writer, session: Session, end: End, dice: Dice) -> None:
-    """Write the end of the first turn."""
-    at, timed = session.ended, session.has_end
-    if end in (End.DONE, End.QUIET, End.UNKNOWN):
-        # Sometimes a message is processed after the end of the turn.
-        late = SECOND if dice.percent(5) else 0
-        writer.message("agent.message", at + late, dice.pick(sample_values.REPLIES))
-    if end == End.CANCELLED:
-        writer.add("user.interrupt", at)
-    if end == End.FATAL:
-        writer.error(at, dice.pick(("exhausted", "terminal")), timed=timed)
-        return
-    if end in (End.EXHAUSTED, End.FATAL_IDLE, End.SOFT):
-        writer.error(at, None if end == End.SOFT else "exhausted")
-    elif end == End.TERMINAL:
-        writer.error(at, "terminal")
-    if end in (End.TERMINAL, End.TERMINATED):
-        writer.add("session.status_terminated", at, timed=timed)
-    else:
-        writer.idle(at, _STOP_REASONS.get(end), timed=timed)
-
-
-def _continue(writer: _Writer, session: Session, later: Later, dice: Dice) -> None:
-    """Write the turn that a person started a day later."""
-    at, over = session.continued, session.continued_end
-    writer.message("user.message", at, dice.pick(sample_values.FOLLOW_UPS))
-    writer.add("session.status_running", at)
-    writer.message("agent.message", (at + over) // 2, dice.pick(sample_values.REPLIES))
-    if later in (Later.TERMINATED, Later.EXHAUSTED):
-        retry = "terminal" if later == Later.TERMINATED else "exhausted"
-        writer.error(over, retry, message=dice.pick(sample_values.PASSING))
-    if later == Later.TERMINATED:
-        writer.add("session.status_terminated", over)
-    elif later == Later.WAITING:
-        writer.idle(over, "requires_action", event_ids=[writer.events[-1]["id"]])
-    elif later != Later.RUNNING:
-        writer.idle(over, _LATER_STOP_REASONS[later])
+        self._add(kind, at, content=[{"text": text, "type": "text"}])
 
 
 class SessionRecords:
     """Write the sessions of an account, and their events.
 
-    The caller may extend and change the scenarios. `template` returns a deployment as it was created, in the form
-    of edition D.
+    `row` returns one row of the scenarios with its `id`. `template` returns a deployment as it was created, in the
+    form of edition D.
     """
 
     def __init__(
-        self, fleet: Fleet, scenarios: dict[str, Any], ids: list[str], template: Callable[[int], Record]
+        self, fleet: Fleet, row: Callable[[int], dict[str, Any]], template: Callable[[int], Record]
     ) -> None:
-        self._fleet, self._columns, self._ids = fleet, scenarios, ids
+        self._fleet, self._row = fleet, row
         self._template, self._snapshots = cache(template), cache(self._snapshot)
 
     def _deployment(self, session: Session) -> Record:
@@ -262,12 +252,12 @@ class SessionRecords:
 
     def session(self, index: int) -> Session:
         """Return one row of the scenarios."""
-        row = {name: column[index].item() for name, column in self._columns.items()}
+        row = self._row(index)
         fleet, deployment = self._fleet, row["deployment"]
         timeout, duration = 300_000, 20_000.0
         if 0 <= deployment < len(fleet):
             timeout, duration = int(fleet.timeout[deployment]), float(fleet.duration[deployment])
-        return Session(id=self._ids[index], timeout=timeout, duration=duration, **row)
+        return Session(timeout=timeout, duration=duration, **row)
 
     def write(self, indices: list[int], edition: str) -> Record:
         """Write a session in the form of an edition.
@@ -319,7 +309,9 @@ class SessionRecords:
             )
             prompt = next(prompts, None) or Dice(session.id).pick(sample_values.PROMPTS)
             models, _ = self._credits(session)
-            events += _event_list(session, prompt=prompt, credits_used=models, now=now)
+            writer = _Writer(session)
+            writer.write(prompt, credits_used=models, now=now)
+            events += writer.events
         return events
 
     def _credits(self, session: Session) -> tuple[float, float]:
@@ -406,11 +398,10 @@ def environment_record(identity: str, number: int, now: int) -> Record:
     name, description, packages = _entry(sample_values.ENVIRONMENTS, number)
     created = uuid7_time(identity)
     archived = _archived(created, number, now)
-    kinds = ("apt", "cargo", "gem", "go", "npm", "pip")
-    listed = {kind: list(packages) if kind == "apt" else [] for kind in kinds}
+    others: Record = {kind: [] for kind in ("cargo", "gem", "go", "npm", "pip")}
     return {
         "archived_at": archived,
-        "config": {"packages": listed | {"type": "packages"}, "type": "cloud"},
+        "config": {"packages": {"apt": list(packages), **others, "type": "packages"}, "type": "cloud"},
         "created_at": stamp(created),
         "description": description,
         "id": identity,
