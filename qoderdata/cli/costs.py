@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import qoderdata as qd
 from qoderdata.cli import grouping, options
-from qoderdata.cli.output import WINDOW, Output, TableColumn, columns_where_any
+from qoderdata.cli.output import Output, TableColumn, columns_where_any
 from qoderdata.cli.service import Service, service_options
 from qoderdata.formatting import MISSING, counted, format_credits
 
@@ -39,7 +39,7 @@ def costs(
     sessions = groups.add_names(service.load(qd.load_sessions, **window))
     found = qd.session_costs(sessions, by=groups.keys or None, freq=freq, tz=result.tz)
     unknown = columns_where_any(found, "unknown", "usage unknown")
-    columns = [*groups.columns(found), *([WINDOW] if freq is not None else []), *_COLUMNS, *unknown]
+    columns = [*groups.columns(found), *_COLUMNS, *unknown]
     notes = [*_notes(sessions, groups.keys), *period]
     result.print_frame(
         found, columns, empty=options.nothing_in(period, "sessions"), notes=notes, newest=freq is not None

@@ -12,7 +12,7 @@ import click
 
 import qoderdata as qd
 from qoderdata.cli.options import spelled
-from qoderdata.cli.output import MINOR, TableColumn, note
+from qoderdata.cli.output import MINOR, WINDOW, TableColumn, note
 from qoderdata.cli.service import NO_NAMES
 
 if TYPE_CHECKING:
@@ -87,7 +87,7 @@ class Groups:
         return named
 
     def columns(self, result: pd.DataFrame) -> list[TableColumn]:
-        """Return the columns of the groups for people: names, and ids where there is room."""
+        """Return the columns of the groups for people: names, ids where there is room, and windows of time."""
         present = {*result.index.names, *result.columns}
         ids = [key for key in self.keys if key in _NAMES or key == "id"]
         shown = []
@@ -99,6 +99,8 @@ class Groups:
                 shown.append(TableColumn(key, key, "id", optional=MINOR, follows_name=True))
             else:
                 shown.append(TableColumn(word, key, "id" if word.endswith("id") else "text"))
+        if "window" in result.index.names:
+            shown.append(WINDOW)
         return shown
 
 

@@ -8,7 +8,7 @@ import click
 
 import qoderdata as qd
 from qoderdata.cli import grouping, options
-from qoderdata.cli.output import MINOR, RATE_INTERVAL, WINDOW, Output, TableColumn, columns_where_any
+from qoderdata.cli.output import MINOR, RATE_INTERVAL, Output, TableColumn, columns_where_any
 from qoderdata.cli.service import Service, run_service_options
 
 if TYPE_CHECKING:
@@ -96,7 +96,7 @@ def runs(
         notes = period if window["since"] is None else [*period, _STREAKS_OF_A_PERIOD]
     else:
         found = qd.run_failure_rates(frame, by=keys, freq=freq, tz=result.tz)
-        labels = [*groups.columns(found), *([WINDOW] if freq is not None else [])]
+        labels = groups.columns(found)
         columns = [*labels, *_rate_columns(found)]
         enough = found["completed"] + found["failed"] >= min_runs
         above = result.name_above(found[enough], fail_over, figure="ci_low", groups=labels)

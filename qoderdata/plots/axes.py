@@ -185,9 +185,10 @@ def pale_color() -> str:
     return PALE_IN_DARK if is_dark() else PALE
 
 
-def hatched() -> dict[str, Any]:
+def hatched(pattern: str) -> dict[str, Any]:
     """Return the look of a square or bar that is hatched, on a grid or in its legend."""
-    return {"facecolor": "none", "edgecolor": "#777777" if is_dark() else "#BBBBBB", "linewidth": 0.0}
+    color = "#777777" if is_dark() else "#BBBBBB"
+    return {"hatch": pattern, "facecolor": "none", "edgecolor": color, "linewidth": 0.0}
 
 
 def is_dark() -> bool:
@@ -455,7 +456,7 @@ def hatch_cells(ax: Axes, where: NDArray[np.bool_], pattern: str) -> None:
     """Hatch squares of a grid that have no value."""
     if where.any():
         marked = np.ma.masked_where(~where, np.zeros(where.shape))
-        ax.pcolor(*_edges(marked), marked, hatch=pattern, **hatched())
+        ax.pcolor(*_edges(marked), marked, **hatched(pattern))
 
 
 def _edges(values: NDArray[Any]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -554,21 +555,21 @@ def label_x(ax: Axes, *lines: str) -> None:
     ax.set_xlabel(_break_lines(filter(None, lines), _letters(ax, ax.xaxis.label)))
 
 
-def _room(axis: Axis, letters: int) -> int:
-    """Return how many labels of so many letters an x axis has room for, as wide as it is when it is drawn."""
-    return int(3 * axis.get_tick_space() / (0.62 * letters + 1))  # a tick space is 3 em wide
+def _room(ax: Axes, letters: int) -> int:
+    """Return how many labels of so many letters the x axis has room for, as wide as it is when it is drawn."""
+    return int(3 * ax.xaxis.get_tick_space() / (0.62 * letters + 1))  # a tick space is 3 em wide
 
 
-def label_ticks(axis: Axis, labels: Mapping[float, str], *, most: int) -> None:
-    """Mark an x axis, and label as many of its marks as there is room for; `most` is how many it would have."""
+def label_ticks(ax: Axes, labels: Mapping[float, str], *, most: int) -> None:
+    """Mark the x axis, and label as many of its marks as there is room for; `most` is how many it would have."""
     longest = max(map(len, labels.values()))
 
     def text(value: float, number: float | None) -> str:
-        step = ceil(most / max(1, _room(axis, longest)))
+        step = ceil(most / max(1, _room(ax, longest)))
         return labels[value] if (number or 0) % step == 0 else ""
 
-    axis.set_ticks(list(labels))
-    axis.set_major_formatter(text)
+    ax.set_xticks(list(labels))
+    ax.xaxis.set_major_formatter(text)
 
 
 def time_axis(ax: Axes, times: pd.DatetimeIndex, *, most_ticks: int = 9) -> None:
@@ -579,7 +580,7 @@ def time_axis(ax: Axes, times: pd.DatetimeIndex, *, most_ticks: int = 9) -> None
         """Marks as many times as there is room for when the picture is drawn."""
 
         def get_locator(self, dmin: Any, dmax: Any) -> Any:  # noqa: ANN401 - datetimes, a locator
-            most = max(_FEWEST_TIMES, min(most_ticks, _room(ax.xaxis, _TIME_LETTERS)))
+            most = max(_FEWEST_TIMES, min(most_ticks, _room(ax, _TIME_LETTERS)))
             self.minticks, self.maxticks = max(2, (most - 1) // 2), dict.fromkeys(self.intervald, most)
             return super().get_locator(dmin, dmax)  # type: ignore[no-untyped-call]  # matplotlib has no types for it
 

@@ -321,7 +321,7 @@ def _count_bars(ax: Axes, counts: pd.DataFrame) -> dict[str, BarContainer]:
     parts = {
         "failed runs": (counts["failed"].to_numpy(np.float64), {"facecolor": axes.VERMILLION}),
         "completed": (counts["completed"].to_numpy(np.float64), {"facecolor": axes.pale_color()}),
-        f"skipped or unfinished{or_unknown}": (others.to_numpy(np.float64), {"hatch": "////", **axes.hatched()}),
+        f"skipped or unfinished{or_unknown}": (others.to_numpy(np.float64), axes.hatched("////")),
     }
     bars = axes.stack_bars(below.bar, axes.day_numbers(counts.index), parts, width)
     below.set_ylim(0, max(1.0, float((_decided(counts) + others).max())))

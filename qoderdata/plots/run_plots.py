@@ -114,7 +114,7 @@ def plot_run_calendar(runs: pd.DataFrame, *, ax: Axes | None = None, tz: str = "
     axes.hatch_cells(ax, _on_grid(silent, fill=False), _SILENT)
     axes.hatch_cells(ax, _on_grid(undecided, fill=False), _UNDECIDED)
     form = "%d %b" if len(weeks) <= _WEEKS_OF_YEAR else "%b %Y"
-    axes.label_ticks(ax.xaxis, dict(enumerate(weeks.start_time.strftime(form))), most=columns)
+    axes.label_ticks(ax, dict(enumerate(weeks.start_time.strftime(form))), most=columns)
     note = axes.assumed_note(counts["assumed"].sum(), counts["completed"].sum())
     axes.label_x(ax, f"week from Monday, days in {tz}", axes.describe_days(days), note)
     _severity_legend(ax, silent=bool(silent.any()), undecided=counts[undecided])
@@ -158,9 +158,9 @@ def _severity_legend(ax: Axes, *, silent: bool, undecided: pd.DataFrame) -> None
     samples = {words: Patch(facecolor=color) for words, color in colors}
     if len(undecided):
         or_unknown = " or unknown" if undecided["unknown"].any() else ""
-        samples[f"only skipped or unfinished{or_unknown}"] = Patch(hatch=_UNDECIDED, **axes.hatched())
+        samples[f"only skipped or unfinished{or_unknown}"] = Patch(**axes.hatched(_UNDECIDED))
     if silent:
-        samples["no runs"] = Patch(hatch=_SILENT, **axes.hatched())
+        samples["no runs"] = Patch(**axes.hatched(_SILENT))
     axes.legend_beside(ax, samples, title="failed, of decided runs")
 
 
@@ -263,6 +263,6 @@ def _duration_axis(ax: Axes, edges: NDArray[np.float64]) -> None:
     if len(ticks) < 2:  # noqa: PLR2004 - one mark gives no scale
         ticks = [round(float(length)) for length in np.geomspace(edges[0], edges[-1], 4)]
     ax.set_xlim(low, high)
-    axes.label_ticks(ax.xaxis, {length: _duration_label(length) for length in ticks}, most=len(ticks))
+    axes.label_ticks(ax, {length: _duration_label(length) for length in ticks}, most=len(ticks))
     ax.xaxis.set_minor_locator(NullLocator())
     ax.set_xlabel("duration (logarithmic)")

@@ -165,9 +165,7 @@ def plot_run_timeline(
     ax.grid(visible=True, axis="y", alpha=0.25, linewidth=0.6)
     spans, missed_times, next_times = (_in_lanes(frame, shown) for frame in (spans, missed_times, next_times))
     parts = [spans["start"], spans["end"], missed_times["time"], next_times["time"], pd.Series(past).nlargest(1)]
-    times = pd.DatetimeIndex(pd.concat([pd.to_datetime(part, utc=True) for part in parts]).dropna()).tz_convert(
-        zone
-    )
+    times = pd.DatetimeIndex(pd.concat([part.dt.tz_convert(zone) for part in parts]).dropna())
     days = axes.set_time_limits(ax, times)
     narrowest = days * _NARROWEST_POINTS / axes.width_points(ax)
     axes.time_axis(ax, times)
@@ -525,7 +523,7 @@ def plot_trigger_load(triggers: pd.DataFrame, *, ax: Axes | None = None) -> Axes
     colors, norm = colormaps[axes.HEAT_COLORS], Normalize(0, max(1.0, float(mean[known].max())))
     axes.draw_grid(ax, mean, colors=colors, norm=norm, texts=texts)
     axes.hatch_cells(ax, ~known, "////")
-    axes.label_ticks(ax.xaxis, {hour: f"{hour:02d}" for hour in range(0, _HOURS, 2)}, most=_HOURS // 2)
+    axes.label_ticks(ax, {hour: f"{hour:02d}" for hour in range(0, _HOURS, 2)}, most=_HOURS // 2)
     hatched = "" if known.all() else "; hatched: no data"
     axes.label_x(ax, f"hour of day, {axes.describe_times(times)}{hatched}")
     _color_bar(ax, "triggers per hour")

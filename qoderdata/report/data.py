@@ -171,13 +171,12 @@ class ReportData:
         """All runs of the last week against those of the week before; ``None`` without any."""
         if self.runs is None:
             return None
-        rows = summaries.compare_periods(self.runs, by=None, recent=WEEK, until=self.start)
-        return next(rows.itertuples(index=False), None)
+        return first_row(summaries.compare_periods(self.runs, by=None, recent=WEEK, until=self.start))
 
     @cached_property
     def rates(self) -> Any:  # noqa: ANN401 - a row as a named tuple
         """The failure rate of all runs of the last week; ``None`` without any."""
-        return next(summaries.run_failure_rates(self.runs_within(WEEK), by=None).itertuples(index=False), None)
+        return first_row(summaries.run_failure_rates(self.runs_within(WEEK), by=None))
 
     def rates_by(self, key: str, length: timedelta) -> pd.DataFrame:
         """Return failure rates of the runs of such a period; without runs those of live deployments' counters."""
@@ -365,6 +364,11 @@ class ReportData:
         if at > self.start:
             return _("fetched on {time}", time=self.time_text(at))
         return _("fetched {length} before", length=format_duration(self.start - at))
+
+
+def first_row(frame: pd.DataFrame) -> Any:  # noqa: ANN401 - a row as a named tuple
+    """Return the first row of a frame; ``None`` without rows."""
+    return next(frame.itertuples(index=False), None)
 
 
 def span_text(span: timedelta) -> str:

@@ -164,7 +164,7 @@ def errors(data: ReportData) -> Section:
     columns = [
         PageColumn(_("Error"), "error", lambda row: error_cell(row.error_type, row.message)),
         PageColumn(_("Failed runs"), "text", lambda row: f"{row.count:,}", "number"),
-        share_column(found["share"]),
+        share_column(found),
         PageColumn(_("Deployments"), "text", lambda row: f"{row.deployments:,}", "number"),
         PageColumn(_("Last seen"), "time", lambda row: row.last_seen),
     ]

@@ -15,13 +15,15 @@ from qoderdata.formatting import (
     format_milliseconds,
     format_percent,
 )
-from qoderdata.report.data import LEAST_DECIDED, WEEK, span_text
-from qoderdata.report.layout import Tile, join_facts, join_sentences, rows_of, unknown_note
+from qoderdata.report.data import LEAST_DECIDED, WEEK, first_row, span_text
+from qoderdata.report.layout import Tile, join_facts, join_sentences, unknown_note
 from qoderdata.summaries import failure_rates, session_costs
 from qoderdata.translation import gettext as _
 from qoderdata.translation import ngettext
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from qoderdata.report.data import ReportData
 
 
@@ -223,12 +225,8 @@ def _missed_tile(data: ReportData) -> Tile:
 def _duration_tile(week: pd.DataFrame, week_before: pd.DataFrame | None) -> Tile:
     now = _durations(week)
     after = now.median()
-    before = np.nan if week_before is None else _durations(week_before).median()
-    change = None
-    if pd.notna(after) and pd.isna(before):
-        change = _no_week_before()
-    elif pd.notna(after):
-        change = _changed(after - before, format_milliseconds(abs(after - before)), format_milliseconds(before))
+    before = None if week_before is None else _durations(week_before).median()
+    change = None if pd.isna(after) else _change(after, before, format_milliseconds)
     if now.empty and week["status"].eq("completed").any():
         note = _("not known of any completed run")
     else:
@@ -243,26 +241,19 @@ def _durations(runs: pd.DataFrame) -> pd.Series[Any]:
 
 
 def _credits_tile(data: ReportData, sessions: pd.DataFrame) -> Tile:
-    now = _all_costs(data.within(sessions, "created_at", WEEK))
-    then = _all_costs(data.within(sessions, "created_at", WEEK, ago=WEEK))
+    now = first_row(session_costs(data.within(sessions, "created_at", WEEK), by=None))
+    then = first_row(session_costs(data.within(sessions, "created_at", WEEK, ago=WEEK), by=None))
     total, before = (0.0 if costs is None else costs.credits for costs in (now, then))
-    if data.reaches_back(sessions["created_at"]) and pd.notna(total) and pd.notna(before):
-        change = _changed(total - before, format_credits(abs(total - before)), format_credits(before))
-    else:
-        change = _no_week_before()
+    has_before = data.reaches_back(sessions["created_at"])
+    change = _change(total, before if has_before else None, format_credits)
     known = 0 if now is None else int(now.sessions - now.unknown)
     note = ngettext("of {count} session", "of {count} sessions", known)
     return Tile(_("Credits"), format_credits(total), change, note, anchor="costs")
 
 
-def _all_costs(sessions: pd.DataFrame) -> Any:  # noqa: ANN401 - a row as a named tuple
-    """Return the costs of all sessions together; ``None`` without sessions."""
-    return next(iter(rows_of(session_costs(sessions, by=None))), None)
-
-
 def _tiles_of_counters(data: ReportData) -> list[Tile]:
     failing, by_error = data.failing_by_counters, len(data.paused_by_error)
-    total = next(iter(rows_of(failure_rates(data.deployments, by=None))), None)
+    total = first_row(failure_rates(data.deployments, by=None))
     rate, never = (None, 0) if total is None else (total.failure_rate, total.never_run)
     streaks = lifetime = _("not known without runs")
     if failing is None:
@@ -293,16 +284,13 @@ def _no_week_before() -> str:
     return _("the week before is not known")
 
 
-def _change(now: int, before: int | None) -> str:
-    """Return how a number changed, in words."""
-    if before is None:
+def _change(now: float, before: float | None, write: Callable[[float], str] = "{:,}".format) -> str:
+    """Return how a figure changed, in words; `write` formats it."""
+    if before is None or pd.isna(now - before):
         return _no_week_before()
-    return _changed(now - before, f"{abs(now - before):,}", f"{before:,}")
-
-
-def _changed(difference: float, change: str, before: str) -> str:
-    if not difference:
+    if now == before:
         return _("unchanged")
-    if difference > 0:
-        return _("up {change} from {before}", change=change, before=before)
-    return _("down {change} from {before}", change=change, before=before)
+    change = write(abs(now - before))
+    if now > before:
+        return _("up {change} from {before}", change=change, before=write(before))
+    return _("down {change} from {before}", change=change, before=write(before))

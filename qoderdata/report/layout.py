@@ -270,9 +270,9 @@ def rate_columns(rates: pd.DataFrame) -> tuple[PageColumn, PageColumn, PageColum
     )
 
 
-def share_column(shares: pd.Series[Any]) -> PageColumn:
-    """Return the column of shares as bars; `shares` are those of all rows."""
-    scale = round_scale(shares)
+def share_column(found: pd.DataFrame) -> PageColumn:
+    """Return the column of shares as bars."""
+    scale = round_scale(found["share"])
 
     def cell(row: Any) -> Bar | None:  # noqa: ANN401 - a row as a named tuple
         if pd.isna(row.share):

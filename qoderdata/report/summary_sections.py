@@ -16,7 +16,7 @@ import pandas as pd
 
 from qoderdata.formatting import format_count, format_credits, format_interval, format_percent, truncate
 from qoderdata.frames import fetched_at
-from qoderdata.report.data import MONTH, WEEK
+from qoderdata.report.data import MONTH, WEEK, first_row
 from qoderdata.report.figures import nothing_decided, points_text
 from qoderdata.report.layout import (
     MOST_AT_FIRST,
@@ -78,7 +78,7 @@ def trend(data: ReportData) -> Section:
     recent = data.runs_within(MONTH)
     if recent.empty:
         return Section("trend", title, nothing=_("There are no runs of the last 30 days."))
-    (total,) = rows_of(run_failure_rates(recent, by=None))
+    total = first_row(run_failure_rates(recent, by=None))
     notes = [
         _(
             "The last 7 days are shaded. Skipped or cancelled: {skipped}; not ended: {unfinished}.",
@@ -180,7 +180,8 @@ def _picture_words(data: ReportData, days: pd.DataFrame, total: Any) -> str:  # 
         rate=format_percent(total.failure_rate),
     )  # fmt: skip
     known = days.dropna(subset=["failure_rate"]).sort_values(["failure_rate", "window"], ascending=[False, True])
-    for row in rows_of(known.head(1)):
+    row = first_row(known)
+    if row is not None:
         worst = _(
             "The worst day is {day} with {rate}; the newest one, {newest}, has {newest_rate}.",
             day=f"{row.window.tz_convert(data.tz):%Y-%m-%d}",
@@ -269,7 +270,7 @@ def costs(data: ReportData, sessions: pd.DataFrame) -> Section:
     title = _("Costs and forecast")
     if sessions.empty:
         return Section("costs", title, nothing=_("There are no sessions."))
-    (total,) = rows_of(session_costs(sessions, by=None))
+    total = first_row(session_costs(sessions, by=None))
     if total.unknown == total.sessions:
         nothing = ngettext(
             "What {count} session used is not known: the service gives no usage of it.",
@@ -286,7 +287,7 @@ def costs(data: ReportData, sessions: pd.DataFrame) -> Section:
     all_columns = [
         deployment_column(data),
         used,
-        share_column(found["share"]),
+        share_column(found),
         PageColumn(_("Sessions"), "text", lambda row: f"{row.sessions:,}", "number"),
         ahead,
         PageColumn(_("95 % interval"), "text", _credits_interval, "number", _("they do not add up")),
