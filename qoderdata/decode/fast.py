@@ -27,6 +27,7 @@ NULL = msgspec.Raw(b"null")
 MAX_LEARNED = 64
 
 _UTC = pa.timestamp("us", tz="UTC")
+_LISTS = pa.list_(pa.large_string())
 _MICROSECOND = 26
 _TIME_PATTERN = r"^\d{4}-\d\d-\d\dT([01]\d|2[0-3]):[0-5]\d:[0-5]\d(\.\d+)?Z$"
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9_]+")
@@ -223,11 +224,12 @@ def _json_column(texts: Sequence[bytes | msgspec.Raw], *, first: bytes) -> Any: 
 
 def _time_columns(columns: Mapping[Column, Sequence[Any]]) -> dict[str, Any]:
     """Return times and lists of times: digits after the microsecond are cut, the zero time is missing."""
-    flat = {
-        column: [text for texts in values if texts for text in texts] if column.kind is Kind.TIMES else values
+    arrays: dict[Column, Any] = {
+        column: pa.array(values, _LISTS if column.kind is Kind.TIMES else pa.large_string())
         for column, values in columns.items()
     }
-    texts = pa.array([text for values in flat.values() for text in values], pa.large_string())
+    flat = [array.flatten() if column.kind is Kind.TIMES else array for column, array in arrays.items()]
+    texts = pa.concat_arrays(flat)
     if not pc.all(pc.match_substring_regex(texts, _TIME_PATTERN), min_count=0).as_py():
         raise NeedsExactPath("a time is not as the service writes it")
     cut = pc.binary_slice(pc.ascii_rtrim(texts, "Z").view(pa.large_binary()), 0, _MICROSECOND)
@@ -239,16 +241,16 @@ def _time_columns(columns: Mapping[Column, Sequence[Any]]) -> dict[str, Any]:
     if earliest == ZERO_TIME:
         times = pc.if_else(pc.equal(micros, pa.scalar(ZERO_TIME)), pa.scalar(None, _UTC), times)
     found, start = {}, 0
-    for column, values in flat.items():
-        part = times.slice(start, len(values))
-        found[column.name] = _lists(columns[column], part) if column.kind is Kind.TIMES else part
-        start += len(values)
+    for (column, array), part in zip(arrays.items(), flat, strict=True):
+        found[column.name] = times.slice(start, len(part))
+        if column.kind is Kind.TIMES:
+            found[column.name] = _lists(array, found[column.name])
+        start += len(part)
     return found
 
 
-def _lists(lists: Sequence[list[str] | None], times: Any) -> Any:  # noqa: ANN401 - Arrow arrays
-    """Return lists of times, whose items follow one another in one array."""
+def _lists(texts: Any, times: Any) -> Any:  # noqa: ANN401 - Arrow arrays
+    """Return lists of texts as lists of times, whose items are in one array."""
     if times.null_count:
         raise NeedsExactPath("a list holds the zero time")
-    offsets: Any = pa.array(np.cumsum([0, *(len(texts or ()) for texts in lists)], dtype=np.int32))
-    return pa.ListArray.from_arrays(offsets, times, mask=pa.array([texts is None for texts in lists], pa.bool_()))
+    return pa.ListArray.from_arrays(texts.offsets, times, mask=texts.is_null())
