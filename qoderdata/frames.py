@@ -362,6 +362,12 @@ def rows_before(frame: pd.DataFrame, column: str, moment: pd.Timestamp) -> pd.Da
     return frame[~(frame[column] >= moment).fillna(value=False)]
 
 
+def is_paused_by_error(deployments: pd.DataFrame) -> pd.Series[bool]:
+    """Return which deployments the service has paused because of an error."""
+    paused = deployments["status"].eq("paused") & deployments["paused_reason_type"].eq("error")
+    return paused.fillna(value=False).astype(bool)
+
+
 def upcoming_runs(df: pd.DataFrame) -> pd.DataFrame:
     """Return the next triggers that the service lists, one per row.
 
