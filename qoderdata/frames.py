@@ -78,7 +78,7 @@ class ExtraArray(TEXT.construct_array_type()):  # type: ignore[misc] # its name 
 
     def _formatter(self, boxed: bool = False) -> Callable[[Any], str]:  # noqa: FBT001, FBT002 - pandas' signature
         show = str if boxed else repr
-        return lambda value: show(mask_text(value) if isinstance(value, str) else value)
+        return lambda value: show(mask_value(value))
 
 
 def is_secret(name: object) -> bool:
@@ -93,7 +93,7 @@ def is_secret(name: object) -> bool:
 
 
 def mask_value(value: object, *, hide: bool = False) -> object:
-    """Mask the secret values inside a list or object, in a copy.
+    """Mask the secret values in a cell: in JSON text as `mask_text` does, or inside a list or object, in a copy.
 
     `hide`: the value itself is secret, so that everything in it but keys and missing values is masked.
 
@@ -102,10 +102,14 @@ def mask_value(value: object, *, hide: bool = False) -> object:
     >>> mask_value({"environment_variables": {"KEY": "s3cret", "OFF": None}, "environment_variables.A": 1, "b": 2})
     {'environment_variables': {'KEY': '***', 'OFF': None}, 'environment_variables.A': '***', 'b': 2}
     """
+    return mask_text(value, hide=hide) if isinstance(value, str) else _masked(value, hide=hide)
+
+
+def _masked(value: object, *, hide: bool) -> object:
     if isinstance(value, Mapping):
-        return {key: mask_value(item, hide=hide or is_secret(key)) for key, item in value.items()}
+        return {key: _masked(item, hide=hide or is_secret(key)) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [mask_value(item, hide=hide) for item in value]
+        return [_masked(item, hide=hide) for item in value]
     return MASK if hide and value is not None else value
 
 
@@ -129,7 +133,7 @@ def mask_text(text: str, *, hide: bool = False) -> str:
         value = parse(text.encode())
     except (NotJSONError, APIResponseValidationError):
         return MASK if hide or text.lstrip().startswith("{") else text
-    masked = mask_value(value, hide=hide)
+    masked = _masked(value, hide=hide)
     return text if masked == value else write(masked)
 
 
