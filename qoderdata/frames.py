@@ -32,11 +32,12 @@ from qoderdata.errors import (
     DataQualityWarning,
     MissingColumnError,
     frame_hint,
+    not_a_frame,
     require_columns,
     warn,
 )
 from qoderdata.formatting import counted, first_few
-from qoderdata.frame_checks import TEXT, not_a_frame, require_dtypes, require_frame
+from qoderdata.frame_checks import TEXT, require_dtypes, require_frame
 from qoderdata.parsing import parse_instant
 from qoderdata.schema import DEPLOYMENTS, EVENTS, EXTRA, RUNS, SESSIONS, Schema, resolve_record
 

@@ -473,9 +473,7 @@ def open_frame(native: Any) -> nw.DataFrame[Any] | nw.LazyFrame[Any]:  # noqa: A
 
 def _require_frame(frame: object, wanted: Iterable[str], *, what: str) -> None:
     if not isinstance(frame, pd.DataFrame):
-        raise errors.FrameTypeError(
-            f"{what} must be a pandas frame, not {type(frame).__name__}{errors.frame_hint(what)}"
-        )
+        raise errors.not_a_frame(frame, what=what, kinds="a pandas frame")
     errors.require_columns(frame.columns, wanted, what=what, levels=frame.index.names)
 
 
