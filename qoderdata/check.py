@@ -19,7 +19,7 @@ from qoderdata.formatting import (
     tell_apart,
 )
 from qoderdata.frame_checks import TEXT, require_frame, require_unique_deployments
-from qoderdata.frames import fetched_at, flatten_runs, rows_before
+from qoderdata.frames import fetched_at, flatten_runs, is_paused_by_error, rows_before
 from qoderdata.outcomes import STATUSES, is_assumed, is_unknown
 from qoderdata.parsing import Instant, Span, check_count, check_number, parse_instant, parse_span, parse_zone
 from qoderdata.summaries import compare_periods, failure_streaks, session_costs, unusual_runs
@@ -310,8 +310,7 @@ def _without_counters(active: pd.DataFrame) -> Iterator[_Finding]:
 
 
 def _paused(live: pd.DataFrame, names: dict[str, str], tz: str) -> Iterator[_Finding]:
-    paused = live["status"].eq("paused") & live["paused_reason_type"].eq("error")
-    for row in _rows(live[paused]):
+    for row in _rows(live[is_paused_by_error(live)]):
         facts = {
             "name": names[row.id],
             "time": format_time(row.updated_at, tz),

@@ -217,6 +217,17 @@ def frame_hint(what: str, start: str = ";") -> str:
     return f"{start} pass the frame that {FRAME_SOURCES[what]} gives" if what in FRAME_SOURCES else ""
 
 
+def not_a_frame(value: object, *, what: str, kinds: str) -> FrameTypeError:
+    """Return the error for an argument that is no frame, which names the kinds that are accepted.
+
+    Examples
+    --------
+    >>> print(not_a_frame([], what="runs", kinds="a pandas frame"))
+    runs must be a pandas frame, not list; pass the frame that load_runs gives
+    """
+    return FrameTypeError(f"{what} must be {kinds}, not {type(value).__name__}{frame_hint(what)}")
+
+
 def require_columns(
     present: Iterable[object],
     wanted: Iterable[str],

@@ -35,7 +35,7 @@ from pyarrow import csv
 
 from qoderdata import files
 from qoderdata.decode import jsontext
-from qoderdata.frame_checks import not_a_frame
+from qoderdata.errors import not_a_frame
 from qoderdata.frames import SECRET_PATTERN, is_secret, mask_text, mask_value
 from qoderdata.schema import AGENTS, DEPLOYMENTS, ENVIRONMENTS, EVENTS, RUNS, SESSIONS
 
@@ -388,14 +388,11 @@ def _times(times: pa.Array[Any]) -> pa.Array[Any]:
 
 
 def _text(value: object, *, hide: bool, safe: bool) -> str | None:
-    plain = _json(value)
-    if plain is None:
+    masked = mask_value(_json(value), hide=hide)
+    if masked is None:
         return None
-    if isinstance(plain, str):
-        text = mask_text(plain, hide=hide).encode(errors="backslashreplace").decode()
-    else:
-        masked = mask_value(plain, hide=hide)
-        text = masked if isinstance(masked, str) else jsontext.write(masked)
+    text = masked if isinstance(masked, str) else jsontext.write(masked)
+    text = text.encode(errors="backslashreplace").decode()
     is_number = isinstance(value, Number) and not hide
     return escape(text) if safe and not is_number else text
 

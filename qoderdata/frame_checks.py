@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from qoderdata.errors import FrameTypeError, frame_hint, require_columns
+from qoderdata.errors import FrameTypeError, frame_hint, not_a_frame, require_columns
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
@@ -148,17 +148,6 @@ def require_dtypes(schema: Mapping[str, nw.dtypes.DType], wanted: Collection[str
             raise _error(_no_zone(name, what), name, what)
         if not _fits(dtype, kind):
             raise _error(f"{_holds(name, what)} {dtype}, not {kind.description}; convert it", name, what)
-
-
-def not_a_frame(value: object, *, what: str, kinds: str) -> FrameTypeError:
-    """Return the error for an argument that is no frame, which names the kinds that are accepted.
-
-    Examples
-    --------
-    >>> print(not_a_frame([], what="runs", kinds="a pandas frame"))
-    runs must be a pandas frame, not list; pass the frame that load_runs gives
-    """
-    return FrameTypeError(f"{what} must be {kinds}, not {type(value).__name__}{frame_hint(what)}")
 
 
 def _fits(dtype: nw.dtypes.DType, kind: Dtype) -> bool:

@@ -32,11 +32,12 @@ from qoderdata.errors import (
     DataQualityWarning,
     MissingColumnError,
     frame_hint,
+    not_a_frame,
     require_columns,
     warn,
 )
 from qoderdata.formatting import counted, first_few
-from qoderdata.frame_checks import TEXT, not_a_frame, require_dtypes, require_frame
+from qoderdata.frame_checks import TEXT, require_dtypes, require_frame
 from qoderdata.parsing import parse_instant
 from qoderdata.schema import DEPLOYMENTS, EVENTS, EXTRA, RUNS, SESSIONS, Schema, resolve_record
 
@@ -78,7 +79,7 @@ class ExtraArray(TEXT.construct_array_type()):  # type: ignore[misc] # its name 
 
     def _formatter(self, boxed: bool = False) -> Callable[[Any], str]:  # noqa: FBT001, FBT002 - pandas' signature
         show = str if boxed else repr
-        return lambda value: show(mask_text(value) if isinstance(value, str) else value)
+        return lambda value: show(mask_value(value))
 
 
 def is_secret(name: object) -> bool:
@@ -93,7 +94,7 @@ def is_secret(name: object) -> bool:
 
 
 def mask_value(value: object, *, hide: bool = False) -> object:
-    """Mask the secret values inside a list or object, in a copy.
+    """Mask the secret values in a cell: in JSON text as `mask_text` does, or inside a list or object, in a copy.
 
     `hide`: the value itself is secret, so that everything in it but keys and missing values is masked.
 
@@ -102,10 +103,14 @@ def mask_value(value: object, *, hide: bool = False) -> object:
     >>> mask_value({"environment_variables": {"KEY": "s3cret", "OFF": None}, "environment_variables.A": 1, "b": 2})
     {'environment_variables': {'KEY': '***', 'OFF': None}, 'environment_variables.A': '***', 'b': 2}
     """
+    return mask_text(value, hide=hide) if isinstance(value, str) else _masked(value, hide=hide)
+
+
+def _masked(value: object, *, hide: bool) -> object:
     if isinstance(value, Mapping):
-        return {key: mask_value(item, hide=hide or is_secret(key)) for key, item in value.items()}
+        return {key: _masked(item, hide=hide or is_secret(key)) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [mask_value(item, hide=hide) for item in value]
+        return [_masked(item, hide=hide) for item in value]
     return MASK if hide and value is not None else value
 
 
@@ -129,7 +134,7 @@ def mask_text(text: str, *, hide: bool = False) -> str:
         value = parse(text.encode())
     except (NotJSONError, APIResponseValidationError):
         return MASK if hide or text.lstrip().startswith("{") else text
-    masked = mask_value(value, hide=hide)
+    masked = _masked(value, hide=hide)
     return text if masked == value else write(masked)
 
 
@@ -360,6 +365,12 @@ def fetched_at(frame: pd.DataFrame) -> pd.Timestamp | None:
 def rows_before(frame: pd.DataFrame, column: str, moment: pd.Timestamp) -> pd.DataFrame:
     """Return the rows whose time is before a moment, and those without a time."""
     return frame[~(frame[column] >= moment).fillna(value=False)]
+
+
+def is_paused_by_error(deployments: pd.DataFrame) -> pd.Series[bool]:
+    """Return which deployments the service has paused because of an error."""
+    paused = deployments["status"].eq("paused") & deployments["paused_reason_type"].eq("error")
+    return paused.fillna(value=False).astype(bool)
 
 
 def upcoming_runs(df: pd.DataFrame) -> pd.DataFrame:

@@ -8,7 +8,7 @@ to one row, and `apply_ends` (pandas) or `apply_ends_lazy` (other engines) fill 
 from __future__ import annotations
 
 import warnings
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import narwhals as nw
 import numpy as np
@@ -59,46 +59,29 @@ _EVENTS: dict[str, Any] = dict.fromkeys(
 ) | {"processed_at": _TIME}
 
 
-class _Lookup(NamedTuple):
-    """A frame that is joined to runs by session: its name, the column of the session, and its columns' types."""
-
-    what: str
-    key: str
-    kinds: dict[str, Any]
-
-    @property
-    def columns(self) -> dict[str, Any]:
-        """The columns by the names that they have beside those of runs."""
-        return {f"_{self.what}_{name}": kind for name, kind in self.kinds.items()}
-
-    @property
-    def required(self) -> list[str]:
-        return [*dict.fromkeys([self.key, *self.kinds])]
-
-
-_SESSIONS = _Lookup(
-    "sessions",
-    "id",
-    {
-        "id": _TEXT,
-        "status": _TEXT,
-        "archived_at": _TIME,
-        "created_at": _TIME,
-        "stats_duration_seconds": _NUMBER,
-    },
-)
-_ENDS = _Lookup(
-    "ends",
-    "session_id",
-    {
-        "end": _TEXT,
-        "status": _TEXT,
-        "started_at": _TIME,
-        "completed_at": _TIME,
-        "error_type": _TEXT,
-        "error_message": _TEXT,
-    },
-)
+#: Columns of the frames that are joined to runs by session.
+_SESSIONS: dict[str, Any] = {
+    "id": _TEXT,
+    "status": _TEXT,
+    "archived_at": _TIME,
+    "created_at": _TIME,
+    "stats_duration_seconds": _NUMBER,
+}
+_ENDS: dict[str, Any] = {
+    "session_id": _TEXT,
+    "end": _TEXT,
+    "status": _TEXT,
+    "started_at": _TIME,
+    "completed_at": _TIME,
+    "error_type": _TEXT,
+    "error_message": _TEXT,
+}
+#: All columns that the rules read; joined ones have the name of their frame before their own.
+_JOINED = {
+    **_RUNS,
+    **{f"_sessions_{name}": kind for name, kind in _SESSIONS.items()},
+    **{f"_ends_{name}": kind for name, kind in _ENDS.items()},
+}
 
 #: The statuses of runs that are documented, by how they are counted.
 STATUSES = {
@@ -266,15 +249,15 @@ def ends_from_table(events: pa.Table) -> pa.Table:
     """Return what `ends_from_events` returns, for a table that has each session's events together and in order."""
     listed = _Events(events)
     final = listed.first(listed.ends)
-    before = listed.rows < final[listed.codes]
+    by_final = final >= 0
+    before = (listed.rows < final[listed.codes]) | ~by_final[listed.codes]
     voided = listed.last(before & (listed.running | listed.rescheduled))
     fatal = before & listed.fatal & (listed.rows > voided[listed.codes])
     first_fatal, last_fatal = listed.first(fatal), listed.last(fatal)
-    by_final = final < listed.none
     by_error = ~by_final & (last_fatal >= 0)
     waits = ~by_final & ~by_error & listed.at(listed.waits, listed.last(before & listed.any_status))
 
-    end = np.select([by_final, by_error], [final, first_fatal], -1)
+    end = np.where(by_final, final, first_fatal)
     by_idle = listed.at(listed.idle, end)
     stop_reason = listed.take("stop_reason", np.where(by_idle, end, -1))
     has_no_reason = by_idle & _mask(pc.is_null(stop_reason))
@@ -292,13 +275,12 @@ def ends_from_table(events: pa.Table) -> pa.Table:
     cause = np.select([~failed, by_error, last_fatal >= 0], [-1, first_fatal, last_fatal], last_error)
     type_without_error = pc.coalesce(stop_reason, pa.scalar(_SESSION_TERMINATED, _TEXT))
     type_without_error = pc.if_else(pa.array(failed), type_without_error, None)
-    started = listed.first(before & listed.running)
     kind = np.select([by_final, by_error, waits], [0, 1, 2], -1)
     columns = {
         "session_id": listed.sessions,
         "end": _take(pa.array(["final", "error", "waiting"], _TEXT), kind),
         "status": status,
-        "started_at": listed.take("processed_at", np.where(started < listed.none, started, -1)),
+        "started_at": listed.take("processed_at", listed.first(before & listed.running)),
         "completed_at": listed.take("processed_at", np.where(decided, end, -1)),
         "error_type": pc.if_else(pa.array(cause >= 0), listed.take("error_type", cause), type_without_error),
         "error_message": listed.take("error_message", cause),
@@ -320,12 +302,12 @@ def apply_ends(
     for name in set(names).difference(runs.columns):
         runs[name] = pd.Series(pd.NA, index=runs.index, dtype=_DTYPES[_RUNS[name]])
     columns = {name: _arrow(runs[name], kind) for name, kind in _RUNS.items()}
-    for lookup, frame in ((_SESSIONS, sessions), (_ENDS, ends)):
+    for what, key, kinds, frame in (("sessions", "id", _SESSIONS, sessions), ("ends", "session_id", _ENDS, ends)):
         if frame is not None:
-            _require_frame(frame, lookup.required, what=lookup.what)
-            rows = _last_rows(_arrow(frame[lookup.key], _TEXT), columns["session_id"])
-            for (column, kind), name in zip(lookup.columns.items(), lookup.kinds, strict=True):
-                columns[column] = _take(_arrow(frame[name], kind), rows)
+            _require_frame(frame, kinds, what=what)
+            found = {name: _arrow(frame[name], kind) for name, kind in kinds.items()}
+            rows = _last_rows(found[key], columns["session_id"])
+            columns |= {f"_{what}_{name}": _take(column, rows) for name, column in found.items()}
     return _with_filled(runs[names], columns)
 
 
@@ -339,13 +321,12 @@ def apply_ends_lazy(runs: Any, sessions: Any = None, ends: Any = None) -> Any:  
     present = frame.collect_schema().names()
     errors.require_columns(present, _REQUIRED, what="runs")
     names = _result_names(present)
-    for lookup, native in ((_SESSIONS, sessions), (_ENDS, ends)):
+    for what, key, kinds, native in (("sessions", "id", _SESSIONS, sessions), ("ends", "session_id", _ENDS, ends)):
         if native is not None:
             other: Any = open_frame(native)
-            errors.require_columns(other.collect_schema().names(), lookup.required, what=lookup.what)
-            columns = zip(lookup.kinds, lookup.columns, strict=True)
-            renamed = (nw.col(name).alias(column) for name, column in columns)
-            keyed = other.select(nw.col(lookup.key).alias("_key"), *renamed)
+            errors.require_columns(other.collect_schema().names(), kinds, what=what)
+            renamed = (nw.col(name).alias(f"_{what}_{name}") for name in kinds)
+            keyed = other.select(nw.col(key).alias("_key"), *renamed)
             frame = frame.join(keyed, how="left", left_on="session_id", right_on="_key")
     if frame.implementation.is_dask():
         return frame.to_native().map_partitions(_resolve_partition, names)
@@ -370,16 +351,12 @@ def current_ends_lazy(sessions: Any, ends: Any) -> Any:  # noqa: ANN401 frames o
         *(nw.col(name).alias(f"_{name}") for name in ("id", "status", "updated_at"))
     )
     stored: Any = open_frame(ends)
-    joined = stored.join(known, how="left", left_on="id", right_on="_id")
+    joined = stored.rename({"id": "session_id"}).join(known, how="left", left_on="session_id", right_on="_id")
     unchanged = _flag(nw.col("session_updated_at") == nw.col("_updated_at"))
     unread = nw.col("session_updated_at").is_null() & ~nw.col("end").is_null()
     kept = unread & ~_flag(nw.col("_status").is_in(RUNNING_SESSIONS))
     counted = joined.filter(_flag(nw.col("end").is_in(["final", "gone"])) | unchanged | kept)
-    return counted.select(nw.col("id").alias("session_id"), *(nw.col(name) for name in _ENDS.kinds)).to_native()
-
-
-#: All columns that the rules read.
-_JOINED = {**_RUNS, **_SESSIONS.columns, **_ENDS.columns}
+    return counted.select(*_ENDS).to_native()
 
 
 def _fill(frame: Any) -> Any:  # noqa: ANN401 a narwhals frame of any engine
@@ -496,9 +473,7 @@ def open_frame(native: Any) -> nw.DataFrame[Any] | nw.LazyFrame[Any]:  # noqa: A
 
 def _require_frame(frame: object, wanted: Iterable[str], *, what: str) -> None:
     if not isinstance(frame, pd.DataFrame):
-        raise errors.FrameTypeError(
-            f"{what} must be a pandas frame, not {type(frame).__name__}{errors.frame_hint(what)}"
-        )
+        raise errors.not_a_frame(frame, what=what, kinds="a pandas frame")
     errors.require_columns(frame.columns, wanted, what=what, levels=frame.index.names)
 
 
@@ -606,20 +581,17 @@ class _Events:
         self.ends = (self.idle & ~self.waits) | _one_of(types, ["session.status_terminated"])
         self.fatal = self.error & _one_of(self.columns["retry_status"], ["exhausted", "terminal"])
 
-    @property
-    def none(self) -> int:
-        """The number that `first` returns for a session without such an event: more than any row."""
-        return len(self.codes)
-
     def first(self, mask: NDArray[np.bool_]) -> NDArray[np.int64]:
-        """Return each session's first row in `mask`, else `none`."""
-        rows, found = np.flatnonzero(mask)[::-1], np.full(len(self.sessions), self.none)
-        found[self.codes[rows]] = rows
-        return found
+        """Return each session's first row in `mask`; -1 for none."""
+        return self._row_of_session(np.flatnonzero(mask)[::-1])
 
     def last(self, mask: NDArray[np.bool_]) -> NDArray[np.int64]:
-        """Return each session's last row in `mask`, else -1."""
-        rows, found = np.flatnonzero(mask), np.full(len(self.sessions), -1)
+        """Return each session's last row in `mask`; -1 for none."""
+        return self._row_of_session(np.flatnonzero(mask))
+
+    def _row_of_session(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return for each session the last one of some rows."""
+        found = np.full(len(self.sessions), -1)
         found[self.codes[rows]] = rows
         return found
 

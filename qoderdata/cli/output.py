@@ -346,9 +346,9 @@ def _json_text(frame: pd.DataFrame) -> str:
 
 
 def _with_index_as_columns(frame: pd.DataFrame) -> pd.DataFrame:
-    import pandas as pd  # noqa: PLC0415 - slow to import
+    from qoderdata.export import is_meaningful  # noqa: PLC0415 - slow to import
 
-    return frame if isinstance(frame.index, pd.RangeIndex) else frame.reset_index()
+    return frame.reset_index() if is_meaningful(frame.index) else frame
 
 
 def _markdown_table(cells: list[list[Text]], columns: Sequence[TableColumn]) -> str:

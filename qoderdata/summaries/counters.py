@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
     from narwhals.typing import IntoFrameT
 
-_RUNS, _FAILURES, _STREAK = "stats_total_runs", "stats_total_failures", "stats_consecutive_failures"
 _TOTALS = ("total_runs", "total_failures")
 #: Counters are summed in two parts, so that no sum leaves 64 bits: engines wrap below zero, or fail.
 _PART = 2**31
@@ -35,7 +34,11 @@ _LIFETIME = {
 }
 
 #: Each counter, with the figure of the runs that it should equal.
-_COUNTERS = {_RUNS: "runs", _FAILURES: "failed", _STREAK: "current_streak"}
+_COUNTERS = {
+    "stats_total_runs": "runs",
+    "stats_total_failures": "failed",
+    "stats_consecutive_failures": "current_streak",
+}
 _LAST = "stats_last_triggered_at"
 _COMPARED: dict[str, Any] = {
     **dict.fromkeys(("deployment_id", "name", "figure"), TEXT),

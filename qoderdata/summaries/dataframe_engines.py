@@ -125,7 +125,7 @@ class Source(Generic[IntoFrameT]):
             return cut
         if not other.engine.is_pandas() and (self.engine.is_pandas() or not other.engine.is_pyarrow()):
             own = "" if self.engine.is_pandas() else f" or one of {self.engine.name.lower()}"
-            raise frame_checks.not_a_frame(frame, what=what, kinds=f"a pandas frame{own}")
+            raise errors.not_a_frame(frame, what=what, kinds=f"a pandas frame{own}")
         native, given = self.frame.to_native(), cut.collect("pyarrow").to_native()
         if self.engine.is_polars():
             import polars as pl  # noqa: PLC0415 needed for Polars frames only
@@ -222,7 +222,7 @@ def open_source(
     try:
         opened = open_frame(native)
     except TypeError:
-        raise frame_checks.not_a_frame(frame, what=what, kinds=KINDS) from None
+        raise errors.not_a_frame(frame, what=what, kinds=KINDS) from None
     schema = opened.collect_schema()
     _require_keys(schema.names(), keys, what=what, shared=shared)
     errors.require_columns(schema.names(), [*keys, *wanted], what=what)
