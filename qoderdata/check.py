@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
@@ -23,6 +24,7 @@ from qoderdata.frames import fetched_at, flatten_runs, is_paused_by_error, rows_
 from qoderdata.outcomes import STATUSES, is_assumed, is_unknown
 from qoderdata.parsing import Instant, Span, check_count, check_number, parse_instant, parse_span, parse_zone
 from qoderdata.summaries import compare_periods, failure_streaks, session_costs, unusual_runs
+from qoderdata.summaries.time_windows import parse_micros
 from qoderdata.timelines import missed_triggers, schedule_lints
 from qoderdata.translation import gettext as _
 from qoderdata.translation import ngettext
@@ -92,7 +94,7 @@ def check(
     snapshots
         Earlier deployments frames, for `missed_triggers`.
     now
-        The zone-aware present; ``None`` is the time of the call. Later runs and sessions do not count.
+        The zone-aware present; ``None`` is the time of the call. Runs and sessions from then on do not count.
     since
         Triggers missed in this time before `now` count.
     streak
@@ -128,10 +130,10 @@ def check(
         ``paused_by_error``     error   the service paused it
         ``missed``              error   scheduled times of the last `since` that certainly had no run
         ``stuck``               error   a run is unfinished for too long; see `unusual_runs`
-        ``unreadable_schedule`` error   its cron text or zone cannot be read
+        ``unreadable_schedule`` error   its cron text or zone cannot be read, and it is not paused
         ``worse``               warning it fails more than in the period before; see `compare_periods`
         ``over_budget``         warning the 95th percentile of its credits is above `budget_share` of its budget
-        ``never_fires``         warning its schedule has no time to come
+        ``never_fires``         warning its schedule has no time to come, and it is not paused
         ``incomplete_data``     warning a frame is not complete or older than a day, too many outcomes are
                                         doubtful, or there are neither runs nor counters
         ======================= ======= =====================================================================
@@ -163,6 +165,7 @@ def check(
     check_count(streak, name="streak")
     for name, share in (("budget_share", budget_share), ("doubtful", doubtful)):
         check_number(share, lambda number: number >= 0, name=name, must="be a share, 0 or more, such as 0.05")
+    cut = timedelta(microseconds=parse_micros(since, name="since"))
     tz = parse_zone(tz).key
     df = require_frame(df, _COLUMNS, what="deployments", optional=_OPTIONAL)
     require_unique_deployments(df)
@@ -188,7 +191,6 @@ def check(
     if runs is None:
         found += _without_counters(active)
     else:
-        cut = parse_span(since, name="since")
         readable = live[~live["id"].isin(unreadable["deployment_id"])]
         read_at = min(end, fetched_at(runs) or end)
         if end - cut < read_at:

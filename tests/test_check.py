@@ -422,7 +422,7 @@ def test_empty_frames_give_no_findings() -> None:
     "options",
     [
         {"streak": 0}, {"streak": "3"}, {"streak": 2.5}, {"budget_share": -1}, {"budget_share": "0.9"},
-        {"doubtful": float("nan")}, {"since": 1}, {"recent": "7"},
+        {"doubtful": float("nan")}, {"since": 1}, {"since": "0D"}, {"recent": "7"},
     ],
     ids=str,
 )  # fmt: skip

@@ -61,8 +61,9 @@ def _name_of(key: str, frame: pd.DataFrame) -> str:
 
 def _states(deployments: pd.DataFrame) -> pd.Series[str]:
     """Return the status of each deployment, which also tells that the service paused it or that it is archived."""
-    is_by_error = deployments["status"].eq("paused") & deployments["paused_reason_type"].eq("error")
-    states = deployments["status"].mask(is_by_error.fillna(value=False), _PAUSED_BY_ERROR)
+    from qoderdata.frames import is_paused_by_error  # noqa: PLC0415 - slow to import
+
+    states = deployments["status"].mask(is_paused_by_error(deployments), _PAUSED_BY_ERROR)
     return states.mask(deployments["archived_at"].notna(), "archived")
 
 

@@ -325,7 +325,7 @@ def _json_text(frame: pd.DataFrame) -> str:
     """Write a JSON list of objects, one a row; times in ISO 8601, missing values as ``null``, secrets masked."""
     import pandas as pd  # noqa: PLC0415 - slow to import
 
-    from qoderdata.frames import is_secret, mask_text, mask_value  # noqa: PLC0415 - as above
+    from qoderdata.frames import is_secret, mask_value  # noqa: PLC0415 - as above
 
     frame = _with_index_as_columns(frame)
     for name, times in frame.select_dtypes("datetimetz").items():
@@ -334,13 +334,7 @@ def _json_text(frame: pd.DataFrame) -> str:
             frame = frame.assign(**{str(name): texts})
     text = frame.to_json(orient="records", date_format="iso", date_unit="us", double_precision=15)
     rows = [
-        {
-            name: mask_text(value, hide=is_secret(name))
-            if isinstance(value, str)
-            else mask_value(value, hide=is_secret(name))
-            for name, value in row.items()
-        }
-        for row in json.loads(text)
+        {name: mask_value(value, hide=is_secret(name)) for name, value in row.items()} for row in json.loads(text)
     ]
     return json.dumps(rows, ensure_ascii=False, indent=2)
 

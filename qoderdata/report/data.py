@@ -15,7 +15,7 @@ from qoderdata.cron import CronError, parse
 from qoderdata.forecast import cost_forecast
 from qoderdata.formatting import format_duration, format_time, one_line, truncate
 from qoderdata.frame_checks import TEXT, require_frame
-from qoderdata.frames import expand_metadata, fetched_at, rows_before
+from qoderdata.frames import expand_metadata, fetched_at, is_paused_by_error, rows_before
 from qoderdata.outcomes import is_assumed
 from qoderdata.timelines import missed_triggers, next_triggers
 from qoderdata.translation import gettext as _
@@ -164,7 +164,7 @@ class ReportData:
     @cached_property
     def paused_by_error(self) -> pd.DataFrame:
         """The live deployments that the service has paused."""
-        return self.live[self.live["paused_reason_type"].eq("error").fillna(value=False)]
+        return self.live[is_paused_by_error(self.live)]
 
     @cached_property
     def compared(self) -> Any:  # noqa: ANN401 - a row as a named tuple

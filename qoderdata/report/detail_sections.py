@@ -103,7 +103,7 @@ def _since(data: ReportData, runs: pd.DataFrame, row: Any) -> Since | None:  # n
 
 
 def _state(row: Any) -> Badge | None:  # noqa: ANN401 - a row as a named tuple
-    if row.paused_reason_type == "error":
+    if row.status == "paused" and row.paused_reason_type == "error":
         return Badge(_("paused by error"), is_bad=True)
     if pd.isna(row.status):
         return None
