@@ -20,7 +20,7 @@ import pytest
 from qoderdata import cache, schema
 from qoderdata.client import Client
 from qoderdata.decode import from_records
-from qoderdata.errors import CacheError, CredentialError, DataQualityWarning
+from qoderdata.errors import CacheError, CacheWarning, CredentialError, DataQualityWarning
 from qoderdata.files import Folder
 from qoderdata.frames import flatten_deployments, flatten_runs, to_pandas
 from qoderdata.load.lists import load_deployments
@@ -245,6 +245,17 @@ def test_files_of_a_version_without_a_column_are_rewritten_before_a_scan(
     pd.testing.assert_frame_equal(found, by_id(flatten_runs(runs)), check_flags=False)
     scanned = scan_deployments(location, engine=engine, client=client)
     pd.testing.assert_frame_equal(collected(scanned, schema.DEPLOYMENTS), flatten_deployments(deployments))
+
+
+def test_scan_of_a_damaged_answer_raises_cache_error(location: str) -> None:
+    client = Client(pat="pt-test", base_url="http://127.0.0.1:9")
+    folder, name = Folder(location).folder(cache.FOLDER), cache.file_name("deployments", client.identity)
+    cache.write(folder, name, cache.CachedTable(from_records([{"id": "dep_1"}], schema.DEPLOYMENTS), NOW))
+    content = folder.read(name)
+    assert content is not None
+    folder.replace(name, lambda sink: sink.write(content[:500]))
+    with pytest.warns(CacheWarning, match="damaged"), pytest.raises(CacheError, match="call the loader first"):
+        scan_deployments(location, engine="polars", client=client)
 
 
 @pytest.mark.parametrize("scan", [scan_runs, scan_deployments])

@@ -6,6 +6,7 @@ they need no extension. Only Spark reads URLs itself.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import importlib
 import re
@@ -157,7 +158,7 @@ def scan_deployments(
     Raises
     ------
     CacheError
-        There is no such answer, or there are several and `client` is not given.
+        There is no such answer, it is damaged, or there are several and `client` is not given.
     ImportError
         The engine is not installed; the message names the extra.
     ValueError
@@ -187,13 +188,15 @@ def scan_deployments(
         paths = [info.path for info in folder.parquet_files() if info.path in wanted]
     if len(paths) != 1:
         raise CacheError(_wrong_count_message("answers of load_deployments", len(paths), folder))
-    if pq.read_schema(paths[0], filesystem=folder.filesystem).names != DEPLOYMENTS.names:
-        _rewrite_answer(folder, wanted[paths[0]])
+    _add_lacking_columns(folder, wanted[paths[0]])
     return _opener(engine)(folder, paths, DEPLOYMENTS)
 
 
-def _rewrite_answer(folder: Folder, name: str) -> None:
-    """Add the columns that a cached list of deployments lacks; raise `CacheError` if that is not possible."""
+def _add_lacking_columns(folder: Folder, name: str) -> None:
+    """Rewrite a cached list of deployments that lacks columns; raise `CacheError` if it cannot be used."""
+    with contextlib.suppress(OSError, pa.ArrowException):
+        if pq.read_schema(folder.path_of(name), filesystem=folder.filesystem).names == DEPLOYMENTS.names:
+            return
     answer = cache.read(folder, name, DEPLOYMENTS)
     if answer is None or not cache.write(folder, name, answer):
         raise CacheError(_wrong_count_message("answers of load_deployments", 0, folder))
