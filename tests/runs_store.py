@@ -61,12 +61,12 @@ def page(*runs: dict[str, Any], after: str | None = None, more: bool = False) ->
     return JournalEntry(runs_table(*runs), NOW, Listing(after, ids, ids[-1] if more else None))
 
 
-def commit_entries(store: TableStore, *entries: JournalEntry, compact: bool = True) -> None:
-    """Add entries and commit them."""
+def commit_entries(store: TableStore, *entries: JournalEntry) -> None:
+    """Add entries and commit them, as a whole pull does."""
     with store.writer_lock():
         for entry in entries:
             store.add(entry)
-        store.commit(compact=compact)
+        store.commit(compact=True)
 
 
 def stored(store: TableStore, column: str = "status", **bounds: Any) -> dict[str, Any]:  # noqa: ANN401

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from qoderdata import pages
@@ -319,6 +319,7 @@ def requests_without_a_kill(page: int) -> int:
 
 
 @settings(bounded, max_examples=12)
+@example(page=2, kills=[13, 21, 13, 28])  # the last kill is between a commit and the joining of small files
 @given(page=st.integers(1, 3), kills=st.lists(st.integers(0, 40), min_size=1, max_size=4))
 def test_each_kill_adds_at_most_four_requests(page: int, kills: list[int]) -> None:
     """The requests are: the page size, the first page, the page being stored, and the page being loaded."""

@@ -249,13 +249,30 @@ def test_files_with_bounds_are_those_of_the_days_within(store: TableStore) -> No
     assert stored(store, since=datetime(2026, 6, 14, tzinfo=UTC)) == {"drun_003": "completed"}
 
 
+def commit_separately(store: TableStore, *, count: int) -> None:
+    """Commit pages of one run each, as a long pull does."""
+    for number in range(count):
+        store.add(page(run(number), more=True))
+        store.commit()
+
+
 def test_day_has_one_file_after_compaction(store: TableStore, tmp_path: Path) -> None:
-    for number in range(5):
-        commit_entries(store, page(run(number)), compact=False)
-    assert len(file_names(tmp_path, "data/*/*")) == 5
-    commit_entries(store)
+    with store.writer_lock():
+        commit_separately(store, count=5)
+        assert len(file_names(tmp_path, "data/*/*")) == 5
+        store.commit(compact=True)
     assert len(file_names(tmp_path, "data/*/*")) == 1
     assert len(stored(store)) == 5
+
+
+def test_files_of_a_pull_that_was_killed_before_compaction_are_joined(store: TableStore, tmp_path: Path) -> None:
+    with store.writer_lock():
+        commit_separately(store, count=5)
+    other = make_store(Folder(tmp_path))
+    other.recover()
+    assert len(file_names(tmp_path, "data/*/*")) == 1
+    assert len(stored(other)) == 5
+    assert file_names(tmp_path, "journal/*") == []
 
 
 def test_day_with_many_runs_keeps_a_few_files(
@@ -276,7 +293,7 @@ def test_full_journal_is_committed_during_a_pull(
         store.add(page(run(5), run(4), more=True))
         assert len(file_names(tmp_path, "journal/*.arrow")) == 1
         store.add(page(run(3), run(2), after="drun_004", more=True))
-        assert file_names(tmp_path, "journal/*") == []
+        assert file_names(tmp_path, "journal/*.arrow") == []
         assert len(ids_by_partition(tmp_path)["day=2026-06-14"]) == 4
 
 
@@ -307,9 +324,8 @@ def test_damaged_journal_entry_is_ignored(store: TableStore, tmp_path: Path) -> 
 
 def test_files_of_an_interrupted_commit_are_removed(store: TableStore, tmp_path: Path) -> None:
     """The interrupted commit only compacts files, so the journal is empty."""
-    for number in (1, 2):
-        commit_entries(store, page(run(number), more=True), compact=False)
     with pytest.MonkeyPatch.context() as patch, store.writer_lock():
+        commit_separately(store, count=2)
         patch.setattr("qoderdata.store.manifest.write_manifest", Mock(side_effect=KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             store.commit(compact=True)
@@ -317,7 +333,7 @@ def test_files_of_an_interrupted_commit_are_removed(store: TableStore, tmp_path:
     (data / ".half.parquet.1-ab.tmp").write_bytes(b"PAR1")
     assert len(ids_by_partition(tmp_path)["day=2026-06-14"]) == 4
     make_store(Folder(tmp_path)).recover()
-    assert sorted(ids_by_partition(tmp_path)["day=2026-06-14"]) == ["drun_001", "drun_002"]
+    assert sorted(ids_by_partition(tmp_path)["day=2026-06-14"]) == ["drun_000", "drun_001"]
     assert file_names(tmp_path, "**/*.tmp") == []
 
 

@@ -2,8 +2,9 @@
 
 Each response is one Arrow file, numbered in the order of arrival. A file is written completely or not at all, and
 its name has a checksum of its bytes, so that a process that is killed loses none. Writes are not flushed to the
-disk: an entry that a power failure damaged is ignored, and its response is requested again. During a commit, the
-folder also has a marker, so that an empty journal means that the last commit was completed.
+disk: an entry that a power failure damaged is ignored, and its response is requested again. From the first commit
+of a pull until its last one, which joins small data files, the folder also has a marker. So an empty journal means
+that nothing is left to do.
 """
 
 from __future__ import annotations
@@ -85,7 +86,7 @@ class Journal:
 
     @property
     def is_empty_on_disk(self) -> bool:
-        """Whether there is nothing to commit, and the last commit was completed."""
+        """Whether there is nothing to commit, and the last pull was completed."""
         return not self._folder.files(FOLDER)
 
     def load(self, *, after: int) -> None:
@@ -122,16 +123,19 @@ class Journal:
         np.maximum.at(best, pc.index_in(rows["id"], value_set=ids).to_numpy(), rank)
         return take_rows(rows, np.sort(best % len(rows)))
 
-    def mark_commit(self) -> None:
-        """Write the marker of a commit; it comes before all other writes of the commit."""
+    def set_marker(self) -> None:
+        """Write the marker; it comes before all other writes of a commit."""
         self._folder.replace(_MARKER, lambda _: None)
 
+    def remove_marker(self) -> None:
+        """Remove the marker, after the last commit of a pull."""
+        self._folder.remove(_MARKER)
+
     def remove(self, *, upto: int) -> None:
-        """Remove the files of the entries up to a number, which are committed or unusable, and the marker."""
+        """Remove the files of the entries up to a number, which are committed or unusable."""
         for name, number in self._files(FOLDER).items():
             if number <= upto:
                 self._folder.remove(name)
-        self._folder.remove(_MARKER)
 
     def _encode(self, entry: JournalEntry) -> pa.Buffer:
         facts = _Facts(entry.read_at, self._identity, entry.listing, entry.gone, entry.unreadable)

@@ -345,7 +345,7 @@ class TableStore:
             # An object store has no lock: another process has rewritten the files meanwhile.
             self._load()
             return
-        self._journal.mark_commit()
+        self._journal.set_marker()
         # Set files aside before the manifest is written: a file that no manifest names may be removed.
         in_the_way = [manifests.NAME] if unusable is not None and unusable.is_folder else []
         note = self._set_aside([f"{data.FOLDER}/{name}" for name in useless] + in_the_way)
@@ -403,9 +403,9 @@ class TableStore:
     def _commit(self, *, compact: bool) -> None:
         # An object store has no lock: another process may have written a manifest.
         before = self._manifest if self.folder.local else self._newest_manifest()
-        self._journal.mark_commit()
+        self._journal.set_marker()
         after = self._merged(before)
-        superseded = before.files.keys() | after.files.keys()
+        names = before.files.keys() | after.files.keys()
         if compact:
             after = replace(after, files=self._dataset.compact(after.files))
         if after != before or not self._has_manifest:
@@ -415,9 +415,11 @@ class TableStore:
         self._journal.entries = []
         with contextlib.suppress(OSError):
             # Files that cannot be removed now are removed by the next call.
-            for name in superseded - after.files.keys():
+            for name in names - after.files.keys():
                 self.folder.remove(f"{data.FOLDER}/{name}")
             self._journal.remove(upto=after.sequence)
+            if compact:
+                self._journal.remove_marker()
 
     def _newest_manifest(self) -> Manifest:
         try:
