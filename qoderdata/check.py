@@ -20,7 +20,7 @@ from qoderdata.formatting import (
     tell_apart,
 )
 from qoderdata.frame_checks import TEXT, require_frame, require_unique_deployments
-from qoderdata.frames import fetched_at, flatten_runs, is_paused_by_error, rows_before
+from qoderdata.frames import fetched_at, flatten_runs, rows_before
 from qoderdata.outcomes import STATUSES, is_assumed, is_unknown
 from qoderdata.parsing import Instant, Span, check_count, check_number, parse_instant, parse_span, parse_zone
 from qoderdata.summaries import compare_periods, failure_streaks, session_costs, unusual_runs
@@ -60,6 +60,12 @@ class _Finding:
     detail: str
     since: pd.Timestamp | None = None
     weight: float = 0.0
+
+
+def is_paused_by_error(deployments: pd.DataFrame) -> pd.Series[bool]:
+    """Return which deployments the service has paused because of an error."""
+    paused = deployments["status"].eq("paused") & deployments["paused_reason_type"].eq("error")
+    return paused.fillna(value=False).astype(bool)
 
 
 def check(
@@ -165,7 +171,7 @@ def check(
     check_count(streak, name="streak")
     for name, share in (("budget_share", budget_share), ("doubtful", doubtful)):
         check_number(share, lambda number: number >= 0, name=name, must="be a share, 0 or more, such as 0.05")
-    cut = timedelta(microseconds=parse_micros(since, name="since"))
+    since_length = timedelta(microseconds=parse_micros(since, name="since"))
     tz = parse_zone(tz).key
     df = require_frame(df, _COLUMNS, what="deployments", optional=_OPTIONAL)
     require_unique_deployments(df)
@@ -180,21 +186,21 @@ def check(
     active = live[live["status"] != "paused"]
     ids = df["id"].to_list()
     names = dict(zip(ids, tell_apart(df["name"].fillna(df["id"]).map(one_line).to_list(), ids), strict=True))
-    unreadable = schedule_lints(live, start=end)
-    unreadable = unreadable[unreadable["lint"].isin({"unreadable", "never_fires"})]
+    bad_schedules = schedule_lints(live, start=end)
+    bad_schedules = bad_schedules[bad_schedules["lint"].isin({"unreadable", "never_fires"})]
     found = [
         *_paused(live, names, tz),
-        *_schedules(unreadable, active, names),
+        *_schedules(bad_schedules, active, names),
         *_incomplete(df, runs, sessions, end, tz, doubtful=doubtful),
     ]
     found += _failing(flatten_runs([]) if runs is None else runs, active, names, tz, streak=streak)
     if runs is None:
         found += _without_counters(active)
     else:
-        readable = live[~live["id"].isin(unreadable["deployment_id"])]
+        usable = live[~live["id"].isin(bad_schedules["deployment_id"])]
         read_at = min(end, fetched_at(runs) or end)
-        if end - cut < read_at:
-            found += _missed(readable, runs, names, tz, snapshots=snapshots, since=end - cut, until=read_at)
+        if end - since_length < read_at:
+            found += _missed(usable, runs, names, tz, snapshots=snapshots, since=end - since_length, until=read_at)
         found += _stuck(runs, live, names, now=read_at)
         found += _worse(runs, active, names, recent=recent, until=end)
     if sessions is not None:

@@ -36,7 +36,7 @@ from pyarrow import csv
 from qoderdata import files
 from qoderdata.decode import jsontext
 from qoderdata.errors import not_a_frame
-from qoderdata.frames import SECRET_PATTERN, is_secret, mask_text, mask_value
+from qoderdata.masking import SECRET_PATTERN, is_secret, mask_text, mask_value
 from qoderdata.schema import AGENTS, DEPLOYMENTS, ENVIRONMENTS, EVENTS, RUNS, SESSIONS
 
 if TYPE_CHECKING:

@@ -1,18 +1,11 @@
 """Arrow to pandas: tables to frames, records from elsewhere to rows, and names to ids.
 
 The dtypes follow from the schema alone, never from the data.
-
-The values of ``environment_variables`` may be secrets. Deployments have one text there (``KEY=VALUE`` lines),
-sessions an object. Where a frame is shown or exported as text, both are masked wherever they can stand: under that
-key in JSON text (``extra``, as a whole or as a dotted path), at any depth of a list or object, and in a column of
-that name. The keys of an object stay; a text becomes `MASK` as a whole, since a value may hold what looks like the
-next line.
 """
 
 from __future__ import annotations
 
 import contextlib
-import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -26,7 +19,7 @@ from narwhals.dependencies import is_dask_dataframe
 
 from qoderdata.background import gc_paused
 from qoderdata.decode import Records, from_records
-from qoderdata.decode.jsontext import NotJSONError, is_utf8, parse, write
+from qoderdata.decode.jsontext import is_utf8, parse, write
 from qoderdata.errors import (
     APIResponseValidationError,
     DataQualityWarning,
@@ -38,6 +31,7 @@ from qoderdata.errors import (
 )
 from qoderdata.formatting import counted, first_few
 from qoderdata.frame_checks import TEXT, require_dtypes, require_frame
+from qoderdata.masking import mask_value
 from qoderdata.parsing import parse_instant
 from qoderdata.schema import DEPLOYMENTS, EVENTS, EXTRA, RUNS, SESSIONS, Schema, resolve_record
 
@@ -55,14 +49,9 @@ NAMES = {
     "environment_id": "environment_name",
 }
 #: Columns that agents, environments and events have, whose ``id`` is not a deployment's.
-_OTHER_IDS = {"model", "config_type", "session_id"}
+_COLUMNS_OF_OTHERS = {"model", "config_type", "session_id"}
 #: The accepted kinds of frames, for messages.
 KINDS = "a frame (pandas, Polars, PyArrow, DuckDB, Dask, PySpark)"
-#: Replaces a secret value.
-MASK = "***"
-SECRET = "environment_variables"  # noqa: S105 - the name of the field, not a secret
-#: Texts that may hold the key; an escape such as ``\\u0065`` could spell it.
-SECRET_PATTERN = rf"{SECRET}|\\u"
 _OBJECT_OF_TEXTS = msgspec.json.Decoder(dict[str, str])
 _DTYPES: dict[pa.DataType, pd.api.extensions.ExtensionDtype] = {
     pa.large_string(): TEXT,
@@ -80,62 +69,6 @@ class ExtraArray(TEXT.construct_array_type()):  # type: ignore[misc] # its name 
     def _formatter(self, boxed: bool = False) -> Callable[[Any], str]:  # noqa: FBT001, FBT002 - pandas' signature
         show = str if boxed else repr
         return lambda value: show(mask_value(value))
-
-
-def is_secret(name: object) -> bool:
-    """Return whether everything in a column or key of this name is to be masked; the name may be a dotted path.
-
-    Examples
-    --------
-    >>> is_secret("environment_variables"), is_secret("environment_variables_API_KEY"), is_secret("environment_id")
-    (True, True, False)
-    """
-    return SECRET in str(name)
-
-
-def mask_value(value: object, *, hide: bool = False) -> object:
-    """Mask the secret values in a cell: in JSON text as `mask_text` does, or inside a list or object, in a copy.
-
-    `hide`: the value itself is secret, so that everything in it but keys and missing values is masked.
-
-    Examples
-    --------
-    >>> mask_value({"environment_variables": {"KEY": "s3cret", "OFF": None}, "environment_variables.A": 1, "b": 2})
-    {'environment_variables': {'KEY': '***', 'OFF': None}, 'environment_variables.A': '***', 'b': 2}
-    """
-    return mask_text(value, hide=hide) if isinstance(value, str) else _masked(value, hide=hide)
-
-
-def _masked(value: object, *, hide: bool) -> object:
-    if isinstance(value, Mapping):
-        return {key: _masked(item, hide=hide or is_secret(key)) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_masked(item, hide=hide) for item in value]
-    return MASK if hide and value is not None else value
-
-
-def mask_text(text: str, *, hide: bool = False) -> str:
-    """Mask the secret values in JSON text; other text is left alone, unless it looks like an object cut short.
-
-    `hide`: the whole text is secret; text that is not a JSON list or object becomes `MASK`.
-
-    Examples
-    --------
-    >>> mask_text('{"environment_variables":{"KEY":"s3cret"}}')
-    '{"environment_variables":{"KEY":"***"}}'
-    >>> mask_text('{"environment_variables":"KEY=s3cret"}')
-    '{"environment_variables":"***"}'
-    >>> mask_text('{"environment_variables":"KEY=s3'), mask_text("about environment_variables")
-    ('***', 'about environment_variables')
-    """
-    if not hide and not re.search(SECRET_PATTERN, text):
-        return text
-    try:
-        value = parse(text.encode())
-    except (NotJSONError, APIResponseValidationError):
-        return MASK if hide or text.lstrip().startswith("{") else text
-    masked = _masked(value, hide=hide)
-    return text if masked == value else write(masked)
 
 
 def to_pandas(table: pa.Table, schema: Schema) -> pd.DataFrame:
@@ -367,12 +300,6 @@ def rows_before(frame: pd.DataFrame, column: str, moment: pd.Timestamp) -> pd.Da
     return frame[~(frame[column] >= moment).fillna(value=False)]
 
 
-def is_paused_by_error(deployments: pd.DataFrame) -> pd.Series[bool]:
-    """Return which deployments the service has paused because of an error."""
-    paused = deployments["status"].eq("paused") & deployments["paused_reason_type"].eq("error")
-    return paused.fillna(value=False).astype(bool)
-
-
 def upcoming_runs(df: pd.DataFrame) -> pd.DataFrame:
     """Return the next triggers that the service lists, one per row.
 
@@ -591,7 +518,9 @@ def with_names(
     given = {"deployment_id": deployments, "agent_id": agents, "environment_id": environments}
     if all(source is None for source in given.values()):
         raise ValueError("give deployments, agents or environments, or keys of metadata")
-    is_other = deployments is not frame and "agent_id" not in present and not _OTHER_IDS.isdisjoint(present)
+    is_other = (
+        deployments is not frame and "agent_id" not in present and not _COLUMNS_OF_OTHERS.isdisjoint(present)
+    )
     tables = {}
     for key, source in given.items():
         at = "id" if key == "deployment_id" and key not in present and not is_other else key
@@ -739,7 +668,8 @@ def _looked_up(opened: Any, key: str, table: pd.DataFrame) -> Any:  # noqa: ANN4
             native = native.append_column(name, arrow[name].take(rows))
         return nw.from_native(native)
     if engine.is_duckdb():
-        # A relation can be joined with those of its own connection only, which `query` is the way to.
+        # A relation can only be joined with relations of its own connection; `query` uses it, and finds the local
+        # variable `arrow` by its name.
         other = native.query("_", "SELECT * FROM arrow")
     elif engine.is_spark_like():
         other = native.sparkSession.createDataFrame(arrow)

@@ -230,13 +230,16 @@ def ends_from_events(events: pd.DataFrame) -> pd.DataFrame:
         ``started_at``     datetime64[us, UTC] ``processed_at`` of the first ``session.status_running``
         ``completed_at``   datetime64[us, UTC] ``processed_at`` of the end of a completed, failed or
                                                cancelled one
-        ``error_type``     str                 of a failed one: that of the last fatal error, else of the last
+        ``error_type``     str                 of a failed one: that of the first fatal error if ``end`` is
+                                               ``error``; else that of the last fatal error, else of the last
                                                error, else the stop reason or ``session_terminated``
         ``error_message``  str                 that error's message
         ================== =================== =============================================================
 
     Raises
     ------
+    FrameTypeError
+        Not a pandas frame, or a column that has lost its dtype.
     MissingColumnError
         A column is absent.
     """
@@ -251,15 +254,15 @@ def ends_from_table(events: pa.Table) -> pa.Table:
     final = listed.first(listed.ends)
     by_final = final >= 0
     before = (listed.rows < final[listed.codes]) | ~by_final[listed.codes]
-    voided = listed.last(before & (listed.running | listed.rescheduled))
-    fatal = before & listed.fatal & (listed.rows > voided[listed.codes])
+    restarted = listed.last(before & (listed.running | listed.rescheduled))
+    fatal = before & listed.fatal & (listed.rows > restarted[listed.codes])
     first_fatal, last_fatal = listed.first(fatal), listed.last(fatal)
     by_error = ~by_final & (last_fatal >= 0)
     waits = ~by_final & ~by_error & listed.at(listed.waits, listed.last(before & listed.any_status))
 
-    end = np.where(by_final, final, first_fatal)
-    by_idle = listed.at(listed.idle, end)
-    stop_reason = listed.take("stop_reason", np.where(by_idle, end, -1))
+    end_row = np.where(by_final, final, first_fatal)
+    by_idle = listed.at(listed.idle, end_row)
+    stop_reason = listed.take("stop_reason", np.where(by_idle, end_row, -1))
     has_no_reason = by_idle & _mask(pc.is_null(stop_reason))
     statuses = pa.array(list(_STATUS_BY_STOP_REASON.values()), _TEXT)
     status = statuses.take(pc.index_in(stop_reason, value_set=pa.array(list(_STATUS_BY_STOP_REASON), _TEXT)))
@@ -275,13 +278,13 @@ def ends_from_table(events: pa.Table) -> pa.Table:
     cause = np.select([~failed, by_error, last_fatal >= 0], [-1, first_fatal, last_fatal], last_error)
     type_without_error = pc.coalesce(stop_reason, pa.scalar(_SESSION_TERMINATED, _TEXT))
     type_without_error = pc.if_else(pa.array(failed), type_without_error, None)
-    kind = np.select([by_final, by_error, waits], [0, 1, 2], -1)
+    end = np.select([by_final, by_error, waits], [0, 1, 2], -1)
     columns = {
         "session_id": listed.sessions,
-        "end": _take(pa.array(["final", "error", "waiting"], _TEXT), kind),
+        "end": _take(pa.array(["final", "error", "waiting"], _TEXT), end),
         "status": status,
         "started_at": listed.take("processed_at", listed.first(before & listed.running)),
-        "completed_at": listed.take("processed_at", np.where(decided, end, -1)),
+        "completed_at": listed.take("processed_at", np.where(decided, end_row, -1)),
         "error_type": pc.if_else(pa.array(cause >= 0), listed.take("error_type", cause), type_without_error),
         "error_message": listed.take("error_message", cause),
     }
@@ -352,10 +355,10 @@ def current_ends_lazy(sessions: Any, ends: Any) -> Any:  # noqa: ANN401 frames o
     )
     stored: Any = open_frame(ends)
     joined = stored.rename({"id": "session_id"}).join(known, how="left", left_on="session_id", right_on="_id")
-    unchanged = _flag(nw.col("session_updated_at") == nw.col("_updated_at"))
+    unchanged = _is_true(nw.col("session_updated_at") == nw.col("_updated_at"))
     unread = nw.col("session_updated_at").is_null() & ~nw.col("end").is_null()
-    kept = unread & ~_flag(nw.col("_status").is_in(RUNNING_SESSIONS))
-    counted = joined.filter(_flag(nw.col("end").is_in(["final", "gone"])) | unchanged | kept)
+    kept = unread & ~_is_true(nw.col("_status").is_in(RUNNING_SESSIONS))
+    counted = joined.filter(_is_true(nw.col("end").is_in(["final", "gone"])) | unchanged | kept)
     return counted.select(*_ENDS).to_native()
 
 
@@ -363,11 +366,11 @@ def _fill(frame: Any) -> Any:  # noqa: ANN401 a narwhals frame of any engine
     """Apply the rules, on every engine: add the filled columns, as ``_new_…``. Conditions are never null."""
     col = nw.col
     frame = _with_milliseconds(frame).with_columns(
-        _flag(col("status_from").is_in(["run", "session", "events"])).alias("_is_resolved"),
-        _flag(col("status_from").is_in(["session", "events"])).alias("_is_cleared"),
-        _flag(col("_ends_end") == "gone").alias("_is_gone"),
-        _flag(col("_ends_end").is_in(["final", "error", "waiting"])).alias("_has_end"),
-        _flag(col("_sessions_status").is_in(RUNNING_SESSIONS)).alias("_is_running"),
+        _is_true(col("status_from").is_in(["run", "session", "events"])).alias("_is_resolved"),
+        _is_true(col("status_from").is_in(["session", "events"])).alias("_is_cleared"),
+        _is_true(col("_ends_end") == "gone").alias("_is_gone"),
+        _is_true(col("_ends_end").is_in(["final", "error", "waiting"])).alias("_has_end"),
+        _is_true(col("_sessions_status").is_in(RUNNING_SESSIONS)).alias("_is_running"),
     )
     cleared, has_end = col("_is_cleared"), col("_has_end")
     own_status, own_error = col("_has_own_status"), col("_has_own_error")
@@ -386,8 +389,8 @@ def _fill(frame: Any) -> Any:  # noqa: ANN401 a narwhals frame of any engine
         (pending, nw.lit("pending")),
         (has_end, col("_ends_status")),
         (col("_is_running") & ~col("_is_gone"), nw.lit("running")),
-        (_flag(col("_sessions_status") == "terminated") & ~archived, nw.lit("failed")),
-        (_flag(col("_sessions_status") == "idle") | archived, nw.lit("completed")),
+        (_is_true(col("_sessions_status") == "terminated") & ~archived, nw.lit("failed")),
+        (_is_true(col("_sessions_status") == "idle") | archived, nw.lit("completed")),
     )
     status_from = _first_match(
         (own_status, nw.lit("service")),
@@ -397,11 +400,11 @@ def _fill(frame: Any) -> Any:  # noqa: ANN401 a narwhals frame of any engine
     )
     frame = frame.with_columns(status.alias("_new_status"), status_from.alias("_new_status_from"))
 
-    terminated = _flag(col("_new_status_from") == "session") & _flag(col("_new_status") == "failed")
+    terminated = _is_true(col("_new_status_from") == "session") & _is_true(col("_new_status") == "failed")
     seconds = col("_sessions_stats_duration_seconds")
-    measured = nw.when(_flag((seconds > 0) & (seconds < _MAX_SECONDS)) & ~col("_is_running")).then(seconds)
+    measured = nw.when(_is_true((seconds > 0) & (seconds < _MAX_SECONDS)) & ~col("_is_running")).then(seconds)
     uses_session, uses_events = col("_uses_session"), col("_uses_events")
-    in_order = _flag(col("_ends_completed_at") >= col("_ends_started_at"))
+    in_order = _is_true(col("_ends_completed_at") >= col("_ends_started_at"))
     sources = {
         "started_at": (
             nw.when(uses_events).then(col("_ends_started_at")),
@@ -448,7 +451,7 @@ def _with_milliseconds(frame: Any) -> Any:  # noqa: ANN401 likewise
     return frame.with_columns(took.dt.total_milliseconds().cast(nw.Int64).alias("_ends_ms"))
 
 
-def _flag(condition: nw.Expr) -> nw.Expr:
+def _is_true(condition: nw.Expr) -> nw.Expr:
     return condition.fill_null(value=False)
 
 

@@ -97,7 +97,7 @@ class PageSize:
         return True
 
 
-class Progress:
+class ReadCounts:
     """Count requests (a retried one once), and the pages and records that the caller has handled."""
 
     def __init__(self) -> None:
@@ -165,7 +165,7 @@ def walk(
     cursor repeats, or the list has more than `max_pages` pages, and what `fetch` raised; `pages` and `records` of
     an `APIError` say how far the walk got. `mask` masks the access token in a cursor that a message quotes.
     """
-    size, handled = PageSize() if limit is None else limit, Progress()
+    size, handled = PageSize() if limit is None else limit, ReadCounts()
     fetched = fetch_pages(fetch, start=start, limit=size, max_pages=max_pages, mask=mask)
     with closing(prefetch(fetched, name="qoderdata-fetch")) as pages:
         try:

@@ -54,7 +54,7 @@ _CALENDAR_UNIT = re.compile(
     r"\s*[0-9.]*\s*(B?[MQYA][SE]?(-[A-Z]{3})?|(?i:mo|y|yr|month|quarter|year)s?|(?i:month|quarter|year)ly)\s*"
 )
 #: How to count by month, for callers in Python; the command leaves it out.
-MONTH_COLUMN = """, or group by a column, as frame["month"] = frame["created_at"].dt.strftime("%Y-%m") makes it"""
+MONTH_ADVICE = """, or group by a column, as frame["month"] = frame["created_at"].dt.strftime("%Y-%m") makes it"""
 MICROSECOND = timedelta(microseconds=1)
 #: Lengths of time as whole microseconds, and the first Monday after 1970 began, on a Thursday.
 MINUTE_MICROS, HOUR_MICROS, DAY_MICROS = 60_000_000, 3_600_000_000, 86_400_000_000
@@ -320,7 +320,9 @@ def list_windows(first: int, last: int, length: int, zone: tzinfo, *, column: st
             # A day that a zone skipped begins when the next one does, and is no window.
             return {_first_instant(label, zone): label for label in labels}
         from_, to = (to_micros(from_micros(at).astimezone(zone).replace(tzinfo=UTC)) for at in (first, last))
-        midnights = {_first_instant(day, zone): 0 for day in range(from_ - from_ % DAY_MICROS, to + 1, DAY_MICROS)}
+        midnights = dict.fromkeys(
+            _first_instant(day, zone) for day in range(from_ - from_ % DAY_MICROS, to + 1, DAY_MICROS)
+        )
     except OverflowError:
         raise no_windows_error(column, str(zone)) from None
     begins = [at for start, end in pairwise([*midnights, last + 1]) for at in range(start, end, length)]
@@ -460,7 +462,7 @@ def _no_fixed_length(value: str, name: str) -> ValueError:
     """Return the error for a month, quarter or year in the place of a length of time."""
     return ValueError(
         f"{name}={value!r} is not a length of time, as months, quarters and years have no fixed length; "
-        f"write days, like '30D'{MONTH_COLUMN if name == 'freq' else ''}"
+        f"write days, like '30D'{MONTH_ADVICE if name == 'freq' else ''}"
     )
 
 

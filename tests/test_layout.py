@@ -36,6 +36,7 @@ ADDED = {
         "explore/__init__.py", "explore/chart_tables.py", "explore/interactive.py", "explore/linked_views.py",
     ],
     "a report in another language": ["translation.py"],
+    "secrets that are masked": ["masking.py"],
     "columns that were added after a table was stored": ["stored_columns.py"],
 }  # fmt: skip
 MAX_LINES, MIN_LINES = 400, 80
@@ -45,6 +46,7 @@ SMALL: dict[str, str] = {
     "background.py": "shared by the page walk, the loaders and frames",
     "explore/interactive.py": "the public functions; imported without Altair, which is an optional dependency",
     "client/retries.py": "only the rules for waits and retries",
+    "masking.py": "the rule for secrets: used by frames, exports, changes and the command",
     "connect.py": "the only module that imports both the client and the sandbox",
     "stored_columns.py": "used by the cache, the store and the snapshots",
     "translation.py": "used for the sentences of all layers",

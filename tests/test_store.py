@@ -344,7 +344,7 @@ def test_new_file_outside_the_manifest_is_kept_on_an_object_store(monkeypatch: p
     commit_entries(store, page(run(1)))
     for name in ("20260615T000000-ab.parquet", "20260615T020000-cd.parquet"):
         store.folder.replace(f"data/day=2026-06-14/{name}", lambda sink: sink.write(b"PAR1"))
-    monkeypatch.setattr(dataset, "_is_old", lambda name: name < "20260615T010000")
+    monkeypatch.setattr(dataset, "_is_leftover", lambda name: name < "20260615T010000")
     store._dataset.remove_unlisted(store._manifest.files)
     left = [info.base_name for info in store.folder.files("data")]
     assert len(left) == 2
@@ -426,6 +426,7 @@ def test_store_in_an_unwritable_folder_keeps_rows_in_memory(store: TableStore, t
         "drun_002": "completed",
         "drun_001": "completed",
     }
+    assert stored(other, where=pc.field("status") == "running") == {}
     assert ids_by_partition(tmp_path) == {"day=2026-06-14": ["drun_002", "drun_001"]}
 
 

@@ -269,7 +269,7 @@ def test_two_writers_without_locks_rewrite_files_at_once(
     del clean_memory
     folder = Folder("memory://at-once")
     commit_entries(make_store(folder), entry())
-    monkeypatch.setattr(dataset, "_is_old", lambda _: True)
+    monkeypatch.setattr(dataset, "_is_leftover", lambda _: True)
     rebuild = dataset.Dataset.rebuild
 
     def rebuild_second(*arguments: Any) -> Any:  # noqa: ANN401

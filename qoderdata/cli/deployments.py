@@ -61,7 +61,7 @@ def _name_of(key: str, frame: pd.DataFrame) -> str:
 
 def _states(deployments: pd.DataFrame) -> pd.Series[str]:
     """Return the status of each deployment, which also tells that the service paused it or that it is archived."""
-    from qoderdata.frames import is_paused_by_error  # noqa: PLC0415 - slow to import
+    from qoderdata.check import is_paused_by_error  # noqa: PLC0415 - slow to import
 
     states = deployments["status"].mask(is_paused_by_error(deployments), _PAUSED_BY_ERROR)
     return states.mask(deployments["archived_at"].notna(), "archived")

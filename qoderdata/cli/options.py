@@ -53,7 +53,7 @@ _SPELLINGS = {
     "; rename the column to group by it": " and cannot be a group",
     ", or `from qoderdata.sandbox import Sandbox`": "",
     " and restart Python, or give other names by labels={id: name}": "",
-    parsing.MONTH_COLUMN: "",
+    parsing.MONTH_ADVICE: "",
 }
 #: What `spelled` looks for: quoted text, which stays as it is; the texts above; a call of `load_runs`; an exact
 #: time; and a parameter.

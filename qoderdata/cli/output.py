@@ -325,7 +325,7 @@ def _json_text(frame: pd.DataFrame) -> str:
     """Write a JSON list of objects, one a row; times in ISO 8601, missing values as ``null``, secrets masked."""
     import pandas as pd  # noqa: PLC0415 - slow to import
 
-    from qoderdata.frames import is_secret, mask_value  # noqa: PLC0415 - as above
+    from qoderdata.masking import is_secret, mask_value  # noqa: PLC0415 - as above
 
     frame = _with_index_as_columns(frame)
     for name, times in frame.select_dtypes("datetimetz").items():

@@ -28,7 +28,7 @@ from qoderdata.load.deployment_history import read_as_of
 from qoderdata.pages import (
     SAFE_PAGE,
     PageSize,
-    Progress,
+    ReadCounts,
     format_bound,
     has_small_pages,
     list_query,
@@ -430,7 +430,7 @@ def load_events(
     client = given_client(client)
     params = {"order": "asc"} if wanted is None else {"order": "asc", "types[]": wanted}
     try:
-        table, done = _read_list(client, EVENTS, path, params)
+        table, counts = _read_list(client, EVENTS, path, params)
     except NotFoundError as error:
         if session_id.startswith("drun_"):
             error.add_note("This is the id of a run: give its session_id.")
@@ -438,7 +438,7 @@ def load_events(
     if wanted is not None:  # an edition may ignore the parameter
         table = table.filter(pc.is_in(table["type"], value_set=pa.array(wanted, pa.large_string())))
     frame = events_to_pandas(table, session_id)
-    frame.attrs = {"source": f"{client.base_url}{path}", "complete": True, "requests": done.requests}
+    frame.attrs = {"source": f"{client.base_url}{path}", "complete": True, "requests": counts.requests}
     return frame
 
 
@@ -515,13 +515,15 @@ def _pull(
     began, fetched_at = time.monotonic(), datetime.now(UTC)
     # Importing pandas takes as long as reading a page, and pandas is needed only after the last page.
     threading.Thread(target=_import_pandas, name="qoderdata-import", daemon=True).start()
-    table, done = _read_list(
+    table, counts = _read_list(
         client, schema, f"/{schema.name}", filters.params(), is_past=filters.is_past, progress=progress
     )
     table = filters.apply(table)
     seconds = time.monotonic() - began
-    _logger.info("%s: %d pages, %d rows in %.1f s from the network", schema.name, done.pages, len(table), seconds)
-    return cache.CachedTable(table, fetched_at), done.requests
+    _logger.info(
+        "%s: %d pages, %d rows in %.1f s from the network", schema.name, counts.pages, len(table), seconds
+    )
+    return cache.CachedTable(table, fetched_at), counts.requests
 
 
 def _to_frame(
@@ -546,17 +548,17 @@ def _read_list(
     *,
     is_past: Callable[[pa.Table], bool] = lambda _: False,
     progress: bool | None = None,
-) -> tuple[pa.Table, Progress]:
+) -> tuple[pa.Table, ReadCounts]:
     """Return the table of a list, up to the first page for which `is_past` is true, and what was read.
 
     The client remembers the page size that the service grants, unless the list `has_small_pages`.
     """
-    decoder, done, tables = Decoder(schema), Progress(), []
+    decoder, counts, tables = Decoder(schema), ReadCounts(), []
     cursor_param = "after_id" if schema is DEPLOYMENTS else "page"
     is_small = has_small_pages(cursor_param)
 
     def fetch(cursor: str | None, limit: int) -> Page:
-        done.requests += 1
+        counts.requests += 1
         query = list_query(params, cursor, limit, cursor_param=cursor_param)
         page = client.get(path, query, decoder.read_page)
         if not is_small:
@@ -568,11 +570,11 @@ def _read_list(
     with gc_paused, closing(walked) as pages, progress_bar(schema.name, progress=progress) as shown:
         for page in pages:
             tables.append(decoder.to_table(page))
-            done.add(page)
+            counts.add(page)
             shown.update(page.count)
             if is_past(tables[-1]):
                 break
-    return decoder.finish(tables), done
+    return decoder.finish(tables), counts
 
 
 def _wire_time(time: pd.Timestamp | None) -> str | None:

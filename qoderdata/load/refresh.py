@@ -32,8 +32,8 @@ from qoderdata.formatting import counted
 from qoderdata.pages import (
     SAFE_PAGE,
     PageSize,
-    Progress,
     ProgressBar,
+    ReadCounts,
     format_bound,
     has_small_pages,
     list_query,
@@ -52,7 +52,7 @@ _logger = logging.getLogger("qoderdata")
 
 #: How many cursors the service may refuse before a refresh gives up; after each, a few more pages are read again.
 _REFUSALS = 100
-#: How often a refresh starts again because a commit found a damaged file.
+#: How many times a refresh is tried if commits find damaged files.
 _ATTEMPTS = 5
 #: After this many consecutive errors of the service, no more single records are read.
 MAX_FAILURES = 3
@@ -134,7 +134,7 @@ class ListedPage:
 
 @dataclass
 class ListReader:
-    """Read the pages of a list, and single records; `done` counts requests, pages and rows.
+    """Read the pages of a list, and single records; `counts` counts requests, pages and rows.
 
     Each page is decoded before the next one is requested: its content decides whether the next one is needed.
     """
@@ -142,7 +142,7 @@ class ListReader:
     client: Client
     remote: RemoteList
     store: TableStore
-    done: Progress
+    counts: ReadCounts
     #: Records before this time are not needed; ``None``: all are.
     oldest: datetime | None
     progress: bool | None
@@ -153,7 +153,8 @@ class ListReader:
         self._time_filter: dict[str, str] = {}
         if self.oldest is not None:
             self._time_filter["created_at[gte]"] = format_bound(earlier(self.oldest, CLOCK_SKEW))
-        #: Whether the next page may be filtered by time; ``None`` before the first page.
+        #: Whether the next page may be filtered by time: ``None`` before the first page, True while all pages were
+        #: full, False for good after one that was not, or after a filter that was refused.
         self._may_filter: bool | None = None
         # The page size of a list with small pages says nothing about other lists.
         self._remembers_size = not has_small_pages(self.remote.cursor_param)
@@ -198,6 +199,7 @@ class ListReader:
                 found = self._ask(params, cursor, limit, times)
             elif time_filter and found.listing is not None and not self._is_ignored(found):
                 # The list may continue with older rows: the page shows how far it reaches, and no end of the list.
+                # A walk that needs older rows requests this page again, without the filter.
                 found = replace(found, listing=replace(found.listing, cursor=cursor, reaches=self.oldest))
             below = below if below.isdisjoint(found.ids) else frozenset()
             times.add(found.table)
@@ -208,16 +210,16 @@ class ListReader:
             for page in pages:
                 if self._remembers_size:
                     self.client.page_limit = self._size.value
-                self.done.add(page)
+                self.counts.add(page)
                 self._show(page.table)
                 yield page
 
     def read_one(self, id_: str) -> tuple[datetime, pa.Table]:
         """Return when a record was requested, and its row, decoded like the records of a page."""
-        self.done.requests += 1
+        self.counts.requests += 1
         asked_at = datetime.now(UTC)
         path = f"{self.remote.path}/{quote(id_, safe='')}"
-        _, table = self.client.get(path, {}, lambda body: self._read(b'{"data":[%b],"has_more":false}' % body))
+        _, table = self.client.get(path, {}, lambda body: self._decode(b'{"data":[%b],"has_more":false}' % body))
         if row_ids(table) != [id_]:
             raise APIResponseValidationError(
                 f"the service was asked for {id_!r} of {self.remote.path} and answered with another one; try "
@@ -236,19 +238,19 @@ class ListReader:
             self._bar.advance(len(times), newest=pc.max(times).as_py(), oldest=pc.min(times).as_py())
 
     def _ask(self, params: Mapping[str, str], cursor: str | None, limit: int, times: _RecentTimes) -> ListedPage:
-        self.done.requests += 1
+        self.counts.requests += 1
         asked_at = datetime.now(UTC)
         query = list_query({**self.remote.params, **params}, cursor, limit, cursor_param=self.remote.cursor_param)
-        page, table = self.client.get(self.remote.path, query, self._read)
+        page, table = self.client.get(self.remote.path, query, self._decode)
         ids = tuple(row_ids(table))
-        after, cursor = cursor, (page.next_page or page.last_id) if page.has_more else None
+        following = (page.next_page or page.last_id) if page.has_more else None
         listing = None
-        if cursor or not page.has_more:
+        if following or not page.has_more:
             is_stored = bool(ids) and self.store.contains(ids[-1], table.slice(len(ids) - 1))
-            listing = Listing(after, ids, cursor, times.reached(table), is_stored)
+            listing = Listing(cursor, ids, following, times.reached(table), is_stored)
         return ListedPage(table, ids, listing, asked_at, page.has_more, page.last_id, page.next_page)
 
-    def _read(self, body: bytes) -> tuple[Page, pa.Table]:
+    def _decode(self, body: bytes) -> tuple[Page, pa.Table]:
         page = self.decoder.read_page(body)
         return page, self.remote.table.schema.resolve(self.decoder.to_table(page))
 
@@ -307,13 +309,13 @@ class SingleReads:
         After `MAX_FAILURES` consecutive errors of the service, no more are read.
         """
         failures = 0
-        names = []
+        usable = []
         for id_ in ids:
             if is_usable_id(id_):
-                names.append(id_)
+                usable.append(id_)
             else:
                 self._skip([id_], "no request can name this id")
-        for number, id_ in enumerate(names, start=1):
+        for number, id_ in enumerate(usable, start=1):
             try:
                 found = read(id_)
             except NotFoundError:
@@ -326,7 +328,7 @@ class SingleReads:
                     self.refused.append(id_)
                 failures = failures + 1 if _is_failure(error) else 0
                 if failures == MAX_FAILURES:
-                    self._skip(names[number:], str(error))
+                    self._skip(usable[number:], str(error))
                     return
             else:
                 failures = 0
@@ -417,7 +419,8 @@ class Refresh:
     def _walk_on(self) -> None:
         """Walk until enough is read, a segment that can be skipped is reached, or a cursor is refused.
 
-        It continues into the segment while each page has open rows: this saves more requests than it costs.
+        It continues into the segment while each page has stale rows, and others remain: this saves more requests
+        than it costs.
         """
         coverage = self.store.coverage
         goes_below = self._has_recent_head() and self.reread_since is None
@@ -456,8 +459,8 @@ class Refresh:
                 self.freshness.own_times.add(page.asked_at)
                 self.store.add(JournalEntry(page.table, page.asked_at, page.listing))
         except (BadRequestError, NotFoundError) as error:
-            is_new = cursor not in self._refused and len(self._refused) < _REFUSALS
-            if cursor is None or error.param == "limit" or not is_new:
+            may_go_back = cursor not in self._refused and len(self._refused) < _REFUSALS
+            if cursor is None or error.param == "limit" or not may_go_back:
                 raise
             _logger.info(
                 "%s: the service no longer knows where an earlier pull ended (%s); reading a part again",
@@ -465,6 +468,7 @@ class Refresh:
                 error,
             )
             self._refused.add(cursor)
+            # A page that joined a lower segment has moved the coverage's cursor on: the next walk starts there.
             if self.store.coverage.cursor == cursor:
                 self.store.drop_last_cursor()
 

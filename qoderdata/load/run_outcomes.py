@@ -215,7 +215,7 @@ class RunOutcomes:
         client = self.loading.client
 
         def fetch(cursor: str | None, limit: int) -> Page:
-            self.loading.done.requests += 1
+            self.loading.counts.requests += 1
             query = list_query(params, cursor, limit, cursor_param="page")
             return client.get(path, query, self._decoder.read_page)
 

@@ -189,7 +189,7 @@ def load_runs(
     except APIError as error:
         error.add_note("The runs are stored; load_runs(outcomes='runs') reads run records only.")
         raise
-    loading.done.requests += reader.loading.done.requests
+    loading.counts.requests += reader.loading.counts.requests
     runs = loading.frame(answer)
     runs.attrs["outcomes"] = reader.level
     if known is not None:

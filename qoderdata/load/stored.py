@@ -25,7 +25,7 @@ from qoderdata.load.refresh import (
     Reread,
     is_current,
 )
-from qoderdata.pages import Progress
+from qoderdata.pages import ReadCounts
 from qoderdata.store import DamagedStoreError, TableStore
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ class StoredLoading:
     freshness: Freshness
     progress: bool | None
     #: Counts what this call reads from the network.
-    done: Progress = field(default_factory=Progress)
+    counts: ReadCounts = field(default_factory=ReadCounts)
 
     def __post_init__(self) -> None:
         name, account = self.remote.table.name, self.client.identity
@@ -102,7 +102,7 @@ class StoredLoading:
             table = self.unless_damaged(self._read)
             if table is not None:
                 return LoadedTable(table, self.store.coverage.read_at)
-        if query.params and not freshness.everything and not (query.needs_status and self._knows_no_status()):
+        if query.params and not freshness.everything and not (query.needs_status and self._lacks_status()):
             try:
                 answer = self._filtered()
             except BadRequestError as error:
@@ -119,7 +119,7 @@ class StoredLoading:
         name = self.remote.table.name
         self.store.recover()
         complete = self.store.coverage.covers(self.query.since)
-        kept = self._cached_answer(unless_store_is_newer=complete)
+        kept = self._cached_answer(only_if_newer=complete)
         if kept is not None:
             return self._requested_rows(kept)
         if not self.store.exists:
@@ -135,12 +135,12 @@ class StoredLoading:
             )
         return LoadedTable(self._read(), self.store.coverage.read_at, complete=complete)
 
-    def _cached_answer(self, *, unless_store_is_newer: bool = True) -> cache.CachedTable | None:
-        """Return the cached answer to this query, unless the store is as recent."""
+    def _cached_answer(self, *, only_if_newer: bool = True) -> cache.CachedTable | None:
+        """Return the cached answer to this query; `only_if_newer`: only if it is newer than the store."""
         kept = None
         if self.query.params:
             kept = cache.read(self._answers, self._answer_name, self.remote.table.schema)
-        if kept is None or not unless_store_is_newer:
+        if kept is None or not only_if_newer:
             return kept
         read_at = self.store.coverage.read_at
         is_newer = (read_at is None or read_at < kept.fetched_at) and kept.fetched_at <= datetime.now(UTC)
@@ -152,20 +152,22 @@ class StoredLoading:
 
     def frame(self, answer: LoadedTable) -> pd.DataFrame:
         """Return an answer as a frame, and log one line."""
-        name, done = self.remote.table.name, self.done
+        name, counts = self.remote.table.name, self.counts
         _logger.info(
             "%s: %d rows in %.1f s, %s",
             name,
             answer.table.num_rows,
             time.monotonic() - self._began,
-            f"{done.pages} pages with {done.records} rows from the network" if done.requests else "from the cache",
+            f"{counts.pages} pages with {counts.records} rows from the network"
+            if counts.requests
+            else "from the cache",
         )
         return loaded_frame(
             answer.table,
             self.remote.table.schema,
             source=f"{self.client.base_url}{self.remote.path}",
             fetched_at=answer.fetched_at,
-            requests=done.requests,
+            requests=counts.requests,
             complete=answer.complete,
         )
 
@@ -183,7 +185,7 @@ class StoredLoading:
         reread = self.unless_damaged(self.reread) or self.reread()
         since = query.since
         oldest = since if since is None or reread.since is None else min(since, reread.since)
-        pages_before = self.done.pages
+        pages_before = self.counts.pages
         with self.reader(oldest) as reader:
             refresh = Refresh(
                 self.store, reader, self.freshness, since, query.until, reread.since, set(reread.ids)
@@ -191,7 +193,7 @@ class StoredLoading:
             try:
                 refresh.run()
             except APIError as error:
-                if self.done.pages > pages_before:
+                if self.counts.pages > pages_before:
                     error.add_note("The pages that came are kept: the next call goes on from there.")
                 if isinstance(error, APIConnectionError) and self.store.coverage.read_at is not None:
                     error.add_note(_offline_note(self.store.coverage.read_at))
@@ -217,7 +219,7 @@ class StoredLoading:
 
         Return ``None`` if the service's filters do not have the meaning that is asked for.
         """
-        kept = cache.read(self._answers, self._answer_name, self.remote.table.schema)
+        kept = self._cached_answer(only_if_newer=False)
         if kept is None or not self.freshness.is_recent(kept.fetched_at):
             fetched_at = datetime.now(UTC)
             try:
@@ -235,15 +237,15 @@ class StoredLoading:
             cache.write(self._answers, self._answer_name, kept)
         return self._requested_rows(kept)
 
-    def _knows_no_status(self) -> bool:
-        """Return whether the newest stored records have no status: the service's filters mean something else."""
+    def _lacks_status(self) -> bool:
+        """Return whether a record of the newest stored day has no status: the filters mean something else then."""
         newest = self.unless_damaged(lambda: self.store.newest_rows(["status_from"]))
         return newest is not None and newest.num_rows > 0 and not _all_from_service(newest)
 
     def _has_status(self, table: pa.Table) -> bool:
         """Return whether the service's records have a status; read one more page if `table` does not show it."""
         has_status = _all_from_service(table)
-        # All runs with an error may be from before the edition changed.
+        # All runs with an error may be from before the edition changed; a page without filters shows the present.
         if not has_status or (table.num_rows and "has_error" not in self.query.params):
             return has_status
         with self.reader(None) as reader:
@@ -252,13 +254,14 @@ class StoredLoading:
 
     def reader(self, oldest: datetime | None) -> closing[ListReader]:
         """Return a reader of the list and of single records; rows before `oldest` are not needed."""
-        return closing(ListReader(self.client, self.remote, self.store, self.done, oldest, self.progress))
+        return closing(ListReader(self.client, self.remote, self.store, self.counts, oldest, self.progress))
 
     def _until_past(self, page: ListedPage) -> ListedPage:
         """Return a page, marked as the last one if no later page has rows that are needed."""
         since, reaches = self.query.since, None if page.listing is None else page.listing.reaches
         is_past = since is not None and reaches is not None and reaches <= since
         if self.query.needs_status and page.table.num_rows:
+            # The filters mean something else, so that the rows are not used: more pages are not needed.
             is_past = is_past or not _all_from_service(page.table)
         return replace(page, has_more=page.has_more and not is_past)
 

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import pandas as pd
 
 from qoderdata import summaries
-from qoderdata.check import check, failing_now
+from qoderdata.check import check, failing_now, is_paused_by_error
 from qoderdata.cron import CronError, parse
 from qoderdata.forecast import cost_forecast
 from qoderdata.formatting import format_duration, format_time, one_line, truncate
 from qoderdata.frame_checks import TEXT, require_frame
-from qoderdata.frames import expand_metadata, fetched_at, is_paused_by_error, rows_before
+from qoderdata.frames import expand_metadata, fetched_at, rows_before
 from qoderdata.outcomes import is_assumed
 from qoderdata.timelines import missed_triggers, next_triggers
 from qoderdata.translation import gettext as _

@@ -142,8 +142,8 @@ class Dataset:
         stored = self._stored(files, days, rows["id"])
         changing = {id_: set(partitions) for id_, partitions in stored.items() if all(partitions.values())}
         unchanged = self._unchanged(files, rows, changing)
-        counted = without_ids(rows, stored.keys() - changing.keys())
-        new = without_ids(counted, unchanged)
+        accepted = without_ids(rows, stored.keys() - changing.keys())
+        new = without_ids(accepted, unchanged)
         indices = self._indices_by_day(new)
         replaced: dict[str, set[str]] = defaultdict(set)
         for id_ in changing.keys() - unchanged:
@@ -160,7 +160,7 @@ class Dataset:
         with ThreadPoolExecutor(_THREADS, thread_name_prefix="qoderdata-write") as pool:
             for written in pool.map(write, sorted({*indices, *replaced})):
                 after |= written
-        return after, counted
+        return after, accepted
 
     def compact(self, files: Mapping[str, DataFile]) -> dict[str, DataFile]:
         """Join the files of a day into one if that saves time later, and return the valid files."""
@@ -199,7 +199,7 @@ class Dataset:
     def _own_paths(self) -> list[str]:
         """Return the paths of the files in the folder, without those that another writer may be writing."""
         infos = self._folder.files(FOLDER)
-        return [info.path for info in infos if self._folder.local or _is_old(info.base_name)]
+        return [info.path for info in infos if self._folder.local or _is_leftover(info.base_name)]
 
     def rebuild(self, names: Iterable[str]) -> tuple[dict[str, DataFile], list[str]]:
         """Return the data files that can be used, without a manifest, and the names of the others; remove nothing.
@@ -292,7 +292,7 @@ class Dataset:
     def _stored(
         self, files: Mapping[str, DataFile], days: AbstractSet[str], ids: pa.ChunkedArray[Any]
     ) -> dict[str, dict[str, bool]]:
-        """Return by id the partitions of the rows in some partitions, and whether the row may change."""
+        """Return by id in which of some partitions each row is stored, and whether that row may change."""
         found: dict[str, dict[str, bool]] = defaultdict(dict)
         for name, file in files.items():
             if _day(name) not in days:
@@ -324,10 +324,8 @@ class Dataset:
             self._columns(name, file, None, where=wanted) for name, file in files.items() if _day(name) in searched
         ).unify_dictionaries()
         stored = stored.take(pc.index_in(found["id"], value_set=stored["id"].combine_chunks()))
-        is_same = pa.chunked_array([pa.repeat(pa.scalar(True), found.num_rows)])  # noqa: FBT003 - pyarrow has it so
-        for one, other in zip(found.columns, stored.columns, strict=True):
-            is_same = pc.and_(is_same, _are_equal(one, other))
-        return set(row_ids(found.filter(is_same)))
+        are_equal = (_are_equal(one, other) for one, other in zip(found.columns, stored.columns, strict=True))
+        return set(row_ids(found.filter(functools.reduce(pc.and_, are_equal))))
 
     def _write(
         self,
@@ -378,15 +376,14 @@ class Dataset:
         """Return the manifest's entries for a data file, rewritten if it lacks columns; ``None`` if unusable."""
         found, arrow = checksum(memoryview(content)), self._table.schema.arrow
         # The names of version 0.1 have no checksum, and its files name no account.
-        is_old = name.rpartition("/")[2].count("-") == 1
+        is_version_0_1 = name.rpartition("/")[2].count("-") == 1
         try:
             with pq.ParquetFile(pa.BufferReader(content), page_checksum_verification=True) as file:
                 schema, rows = file.schema_arrow, file.metadata.num_rows
-                account = None if is_old else self._metadata[_METADATA_KEY]
-                is_whole = is_old or name.endswith(f"-{found}{_SUFFIX}")
-                if not is_whole or (schema.metadata or {}).get(_METADATA_KEY) != account:
-                    return None
-                if not is_readable(schema, arrow):
+                identity = None if is_version_0_1 else self._metadata[_METADATA_KEY]
+                is_whole = is_version_0_1 or name.endswith(f"-{found}{_SUFFIX}")
+                is_own = (schema.metadata or {}).get(_METADATA_KEY) == identity
+                if not (is_whole and is_own and is_readable(schema, arrow)):
                     return None
                 if schema.names == arrow.names:
                     return {name: DataFile(rows, found, len(arrow))}
@@ -443,6 +440,6 @@ def _day(name: str) -> str:
     return name.partition("/")[0].removeprefix(_KEY)
 
 
-def _is_old(base_name: str) -> bool:
+def _is_leftover(base_name: str) -> bool:
     """Return whether a file is too old for a commit in progress, by its name: not every store has file times."""
     return base_name < (datetime.now(UTC) - _LEFTOVER_AGE).strftime(_TIME)

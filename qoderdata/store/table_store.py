@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 _logger = logging.getLogger("qoderdata")
 
-#: How often a read starts again because another process's commit replaced a file.
+#: How many times a read is tried if commits of other processes replace files.
 _READS = 5
 _SET_ASIDE = "set-aside-"
 
@@ -102,7 +102,7 @@ class TableStore:
 
         If data files lack columns, also `recover`, which rewrites them.
         """
-        with self._opened():
+        with self._raising_cache_error():
             self._load()
         if self.lacks_columns:
             self.recover()
@@ -115,7 +115,7 @@ class TableStore:
 
     def recover(self) -> None:
         """Load, and commit what an interrupted pull left, unless another process is writing now."""
-        self._load_or_ignore()
+        self._load_or_keep_in_memory()
         if not self._writable or self._is_in_order():
             return
         with contextlib.ExitStack() as stack:
@@ -125,7 +125,7 @@ class TableStore:
                 return
             except OSError as error:
                 self._keep_in_memory(error)
-            self._load_or_ignore()
+            self._load_or_keep_in_memory()
             self._repair()
 
     @contextlib.contextmanager
@@ -141,7 +141,7 @@ class TableStore:
                 self._keep_in_memory(error)
             is_in_memory_alone = not self._writable and self._journal.entries
             if not is_in_memory_alone:
-                self._load_or_ignore()
+                self._load_or_keep_in_memory()
                 self._repair()
             yield
 
@@ -188,7 +188,7 @@ class TableStore:
 
         Raise `CacheError`, and change nothing, if a file cannot be read now: it may be damaged or not.
         """
-        with self._opened():
+        with self._raising_cache_error():
             lost = self._dataset.damaged(self._manifest.files)
         if not lost:
             return
@@ -243,14 +243,14 @@ class TableStore:
         data file is gone or has changed.
         """
         condition = self.table.condition(since, until, where)
-        # `may_change`, which decides whether a row in memory replaces a stored one, needs further columns.
-        found_columns = None if self._journal.entries else columns
+        # Whether a row in memory replaces a stored one depends on all columns of both, and not on the condition.
+        found_columns, found_where = (None, None) if self._journal.entries else (columns, condition)
         tables: list[pa.Table] = []
         for reads_left in reversed(range(_READS)):
             files = self._manifest.files
             wanted = data.files_within(files, since=since, until=until)
             try:
-                tables = self._dataset.read(wanted, where=condition, columns=found_columns)
+                tables = self._dataset.read(wanted, where=found_where, columns=found_columns)
                 break
             except DamagedStoreError:
                 # A commit of another process may have replaced the file.
@@ -261,7 +261,8 @@ class TableStore:
                     raise
                 self._manifest = found
         if self._journal.entries:
-            tables = self._with_entries(tables, condition)
+            rows = self._with_entries(tables)
+            tables = [rows if condition is None else rows.filter(condition)]
         return self.table.newest_first(tables, columns)
 
     def _load(self) -> None:
@@ -273,16 +274,16 @@ class TableStore:
         self._has_manifest = found is not None
         self._set_manifest(found or Manifest(self._identity))
 
-    def _load_or_ignore(self) -> None:
+    def _load_or_keep_in_memory(self) -> None:
         try:
-            with self._opened():
+            with self._raising_cache_error():
                 self._load()
         except CacheError as error:
             if self._writable:
                 self._writable = False
                 warn(f"the {self.table.name} are not kept: {error}", CacheWarning)
 
-    def _opened(self) -> contextlib.AbstractContextManager[None]:
+    def _raising_cache_error(self) -> contextlib.AbstractContextManager[None]:
         return self.folder.raising_cache_error(f"store of {self.table.name}")
 
     def _set_manifest(self, manifest: Manifest) -> None:
@@ -404,7 +405,7 @@ class TableStore:
         # An object store has no lock: another process may have written a manifest.
         before = self._manifest if self.folder.local else self._newest_manifest()
         self._journal.set_marker()
-        after = self._merged(before)
+        after = self._write_entries(before)
         names = before.files.keys() | after.files.keys()
         if compact:
             after = replace(after, files=self._dataset.compact(after.files))
@@ -427,16 +428,16 @@ class TableStore:
         except UnusableManifestError:
             return self._manifest
 
-    def _merged(self, before: Manifest) -> Manifest:
+    def _write_entries(self, before: Manifest) -> Manifest:
         """Write the journal's rows to new data files, and return the manifest that names them."""
         entries = self._journal.entries
         days = {id_: known.day for id_, known in before.open_rows.items()}
-        files, changed = self._dataset.add(before.files, self._journal.rows(), open_days=days)
+        files, accepted = self._dataset.add(before.files, self._journal.rows(), open_days=days)
         open_rows = dict(before.open_rows)
         if self.table.is_read_singly:
-            for id_ in row_ids(with_ids(changed, open_rows)):
+            for id_ in row_ids(with_ids(accepted, open_rows)):
                 del open_rows[id_]
-            opened = changed.filter(self.table.may_change(changed))
+            opened = accepted.filter(self.table.may_change(accepted))
             ids = row_ids(opened)
             read_at = {id_: entry.read_at for entry in entries for id_ in row_ids(with_ids(entry.table, ids))}
             for id_, day in zip(ids, data.row_days(opened, self.table.time_column), strict=True):
@@ -451,15 +452,15 @@ class TableStore:
         sequence = max(before.sequence, self._journal.number)
         return replace(before, sequence=sequence, files=files, coverage=coverage, open_rows=open_rows)
 
-    def _with_entries(self, tables: list[pa.Table], condition: pc.Expression | None) -> list[pa.Table]:
-        """Add the rows that are only in memory; they replace stored rows that may change."""
+    def _with_entries(self, tables: list[pa.Table]) -> pa.Table:
+        """Join stored rows with those that are only in memory, which replace stored rows that may change."""
         rows = self._journal.rows()
         stored = pa.concat_tables([self.table.schema.arrow.empty_table(), *tables]).unify_dictionaries()
         again = stored.filter(pc.is_in(stored["id"], value_set=rows["id"]))
         final = again.filter(pc.invert(self.table.may_change(again)))
         rows = rows.filter(pc.invert(pc.is_in(rows["id"], value_set=final["id"])))
         stored = stored.filter(pc.invert(pc.is_in(stored["id"], value_set=rows["id"])))
-        return [stored, rows if condition is None else rows.filter(condition)]
+        return pa.concat_tables([stored, rows]).unify_dictionaries()
 
     def _keep_in_memory(self, error: OSError) -> None:
         if not self._writable:

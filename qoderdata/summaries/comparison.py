@@ -41,8 +41,8 @@ _COMPARED: dict[str, Any] = {
     "verdict": TEXT,
     **{f"{period}_p50_ms": "float64" for period in _PERIODS},
 }
-#: The columns of a run or a missed trigger that are counted.
-_COUNTED = ["_at", "_decided", "_failed", "_missed"]
+#: The columns that the rows of runs and of missed triggers share.
+_SHARED = ["_at", "_decided", "_failed", "_missed"]
 _BUDGET = {
     **dict.fromkeys(("decided", "failed", "missed"), "Int64"),
     **dict.fromkeys(("success_rate", "budget", "used", "burn_rate"), "float64"),
@@ -313,12 +313,13 @@ def error_budget(
         flag(status == "failed").alias("_failed"),
         nw.lit(0).cast(nw.Int64).alias("_missed"),
     )
-    rows = counted.select(*dict.fromkeys([*source.grouping, *source.names, *_COUNTED]))
+    rows = counted.select(*dict.fromkeys([*source.grouping, *source.names, *_SHARED]))
     if missed is not None:
         rows = nw.concat([rows, _missed_rows(missed, source, rows.collect_schema())])
     rows = with_age(rows, until)
     at, age = nw.col("_at"), nw.col("_age")
     if source.eager:
+        # The sum is the end of the window in every row.
         end = rows.select((at + age).max().alias("end")).collect()["end"].fill_null(0).item()
         in_time = counted.filter((at < end) & (at >= end - window_us))
         so = "more of the budget may be used than this says"

@@ -83,7 +83,7 @@ def failure_rates(
         ``ci_low``, ``ci_high``     float64   Wilson score interval of the rate
         ``consecutive_failures``    Int64     the longest current streak
         ``failing``                 Int64     the number of deployments with a current streak
-        ``never_run``               Int64     the number of deployments whose counter of runs is 0
+        ``never_run``               Int64     the number of deployments with both counters that never ran
         =========================== ========= ==========================================================
 
     Raises
@@ -219,10 +219,12 @@ def _warn_of_overflow(rows: nw.LazyFrame[Any], grouping: list[str]) -> None:
     too_large = totals.group_by(*grouping).agg(total.sum()).filter(total >= _INT64_END).collect()
     if not too_large.is_empty():
         errors.warn(
-            _(
+            ngettext(
+                "the counters of {count} group add up to more than 64 bits hold; its totals and rates are "
+                "missing. A counter is wrong: look for the largest stats_total_runs",
                 "the counters of {count} groups add up to more than 64 bits hold; their totals and rates are "
                 "missing. A counter is wrong: look for the largest stats_total_runs",
-                count=f"{len(too_large):,}",
+                len(too_large),
             ),
             errors.DataQualityWarning,
         )
@@ -395,6 +397,7 @@ def consistency(df: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
     given = df[["id", "name", *_COUNTERS]].reset_index(drop=True).rename(columns={"id": "deployment_id"})
     compared = given.melt(["deployment_id", "name"], var_name="figure", value_name="counter", ignore_index=False)
     compared["figure"] = compared["figure"].str.removeprefix("stats_")
+    # Both are in the order of `_COUNTERS` and of `df`.
     compared["listed"] = listed.melt()["value"].array
     compared = compared.astype(_COMPARED).sort_index(kind="stable")
     compared["difference"] = compared["counter"] - compared["listed"]

@@ -10,7 +10,7 @@ import pandas as pd
 
 from qoderdata.formatting import MISSING, one_line, truncate_middle
 from qoderdata.frame_checks import TEXT, require_frame, require_unique_deployments
-from qoderdata.frames import MASK, is_secret, mask_text
+from qoderdata.masking import MASK, is_secret, mask_text
 from qoderdata.schema import DEPLOYMENTS
 from qoderdata.translation import gettext as _
 
