@@ -80,7 +80,7 @@ def cost_forecast(
         ``high``
         ``sessions``   Int64   known sessions (n)
         ``budget_use`` float64 the 95th percentile of their credits over ``budget_max_credit_cost``; NaN without
-                               one
+                               one above 0
         ============== ======= ================================================================================
 
     Raises

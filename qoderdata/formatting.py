@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import unicodedata
-from collections import Counter
+from collections import defaultdict
 from typing import TYPE_CHECKING
 from zoneinfo import ZoneInfo
 
@@ -17,6 +17,7 @@ from qoderdata.translation import mark
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
+    from collections.abc import Set as AbstractSet
     from datetime import datetime, timedelta
 
 #: Stands where there is no value: missing is not zero.
@@ -60,18 +61,29 @@ def _printable(character: str) -> str:
 
 
 def tell_apart(names: Sequence[str], ids: Sequence[str]) -> list[str]:
-    """Return names, with the end of the id appended to each name that several ids share.
+    """Return names, with the end of the id appended to each name that several ids share: so much that they differ.
 
     Examples
     --------
     >>> tell_apart(["nightly", "hourly", "nightly"], ["dep_1a2b", "dep_1c2d", "dep_1e2f"])
     ['nightly ·1a2b', 'hourly', 'nightly ·1e2f']
     """
-    uses = Counter(names)
+    ids_of: dict[str, set[str]] = defaultdict(set)
+    for name, id_ in zip(names, ids, strict=True):
+        ids_of[name].add(id_)
+    lengths = {name: _distinct_tail(same) for name, same in ids_of.items() if len(same) > 1}
     return [
-        f"{name} ·{identifier[-_ID_TAIL:]}" if uses[name] > 1 else name
-        for name, identifier in zip(names, ids, strict=True)
+        f"{name} ·{id_[-lengths[name] :]}" if name in lengths else name
+        for name, id_ in zip(names, ids, strict=True)
     ]
+
+
+def _distinct_tail(ids: AbstractSet[str]) -> int:
+    """Return how many characters at the end of different ids make them differ, at least `_ID_TAIL`."""
+    length = _ID_TAIL
+    while len({id_[-length:] for id_ in ids}) < len(ids):
+        length += 1
+    return length
 
 
 def display_width(text: str) -> int:

@@ -162,7 +162,7 @@ def read(
 def accounts(cache_folder: Folder) -> list[Account]:
     """Return the account of each series below a cache folder, not checked.
 
-    It is read from the newest base of each series; a series without a base that can be read is left out. Raise
+    It is read from the newest base of each series; a series whose newest base cannot be read is left out. Raise
     `CacheError` where the folder cannot be read now.
     """
     folder = cache_folder.folder(FOLDER)
@@ -281,7 +281,7 @@ def _read_one(
 def _usable_base(
     series: Series, files: Sequence[SnapshotFile], table: pa.Table, fetched_at: datetime
 ) -> _Base | None:
-    """Return the newest base that is young enough, can be read, and has half of the deployments."""
+    """Return the newest young base that can be read; ``None`` if it has less than half of the deployments."""
     for file in reversed(files):
         if not file.is_base or not timedelta(0) <= fetched_at - file.fetched_at <= BASE_AGE:
             continue

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from qoderdata import errors
 from qoderdata.background import prefetch
+from qoderdata.formatting import counted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
@@ -200,7 +201,7 @@ def fetch_pages(
             raise _broken_list_error(f"sent the cursor {mask(cursor)[:_SHOWN]!r} again")
         seen.add(cursor)
     raise errors.PaginationError(
-        f"the list goes on after {max_pages} pages, the most that may be read. Ask for less, such as a "
+        f"the list goes on after {counted(max_pages, 'page')}, the most that may be read. Ask for less, such as a "
         "shorter time, or allow more: Client(max_pages=…)"
     )
 

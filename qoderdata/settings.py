@@ -139,8 +139,9 @@ def resolve_base_url(base_url: str | None = None) -> str:
     try:
         url = urlsplit(text)
         host, _ = (url.hostname or "").lower(), url.port
-    except ValueError as error:
-        raise ValueError(f"{what} is not a URL; write one like {DEFAULT_BASE_URL}") from error
+    except ValueError:
+        # Without its cause, which quotes a part of the URL.
+        raise ValueError(f"{what} is not a URL; write one like {DEFAULT_BASE_URL}") from None
     if "@" in url.netloc or url.query or url.fragment:
         raise ValueError(f"{what} may not carry a user, a query or a fragment; write one like {DEFAULT_BASE_URL}")
     if url.scheme not in {"http", "https"} or not host:
@@ -199,7 +200,10 @@ def resolve_cache_dir(cache_dir: str | Path | None = None) -> str:
         return text
     if _BROKEN_URL.match(text):
         raise ValueError(f"cache_dir={text!r} was a URL before a Path changed it; give a URL as text")
-    folder = Path(text).expanduser().absolute()
+    try:
+        folder = Path(text).expanduser().absolute()
+    except RuntimeError:
+        raise ValueError(f"cache_dir={text!r} is below the home folder of a user who is not known") from None
     if _is_open_to_others(folder):
         warn(
             f"the cache folder {folder} belongs to another user, and others may write into it: what is read from "

@@ -13,6 +13,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pytest
 
 from qoderdata import __version__, errors
@@ -228,6 +229,10 @@ class TestClientSettings:
             ({"timeout": None}, "timeout=None"),
             ({"timeout": (1, float("inf"))}, "timeout=inf"),
             ({"timeout": (1, 2, 3)}, r"timeout=\(1, 2, 3\)"),
+            ({"timeout": 1e10}, "timeout=10000000000.0 is not .* at most 1,000,000"),
+            ({"min_interval": 1e12}, "min_interval=1000000000000.0 is not .* at most 1,000,000"),
+            ({"base_url": "https://exa mple.com/x"}, "the base URL has a host that is not valid"),
+            ({"base_url": "https://*.example.com"}, "the base URL has a host that is not valid"),
             ({"max_pages": 0}, "max_pages=0"),
             ({"max_pages": 1e6}, "max_pages=1000000.0"),
             ({"max_response_bytes": 0}, "max_response_bytes=0"),
@@ -250,6 +255,8 @@ class TestClientSettings:
 
     def test_single_timeout_sets_connect_and_read_timeouts(self) -> None:
         assert Client("pt-secret", timeout=3)._transport._timeout == (3.0, 3.0)
+        assert Client("pt-secret", timeout=[1, 2.5])._transport._timeout == (1.0, 2.5)  # type: ignore[arg-type] # a list
+        assert Client("pt-secret", timeout=np.float64(3))._transport._timeout == (3.0, 3.0)
 
 
 @contextlib.contextmanager

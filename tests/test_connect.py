@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import subprocess
 import sys
@@ -61,7 +62,16 @@ def test_with_a_token_connect_uses_the_account_of_the_environment(
     assert abs(pd.Timestamp.now("UTC") - now) < pd.Timedelta("1min")
 
 
-@pytest.mark.parametrize(("arguments", "error"), [({"deploys": 3}, TypeError), ({"edition": "Z"}, ValueError)])
+@pytest.mark.parametrize(
+    ("arguments", "error"),
+    [
+        ({"deploys": 3}, TypeError),
+        ({"edition": "Z"}, ValueError),
+        ({"deployments": "60"}, ValueError),
+        ({"deployments": 2.0}, ValueError),
+        ({"now": "2026-06-15"}, ValueError),
+    ],
+)
 def test_invalid_arguments_raise_an_error(arguments: dict[str, Any], error: type[Exception]) -> None:
     with pytest.raises(error):
         qd.connect(**arguments)
@@ -90,6 +100,9 @@ def test_process_with_a_sandbox_ends_by_itself() -> None:
         lambda client: qd.load_events("sess_1", client=client),
         qd.snapshots,
         qd.load_snapshots,
+        functools.partial(qd.scan_deployments, engine="duckdb"),
+        functools.partial(qd.scan_runs, engine="duckdb"),
+        functools.partial(qd.scan_sessions, engine="duckdb"),
     ],
     ids=[
         "load_deployments",
@@ -101,9 +114,14 @@ def test_process_with_a_sandbox_ends_by_itself() -> None:
         "load_events",
         "snapshots",
         "load_snapshots",
+        "scan_deployments",
+        "scan_runs",
+        "scan_sessions",
     ],
 )
 def test_tuple_returned_by_connect_is_refused_as_client(call: Any) -> None:  # noqa: ANN401 - a function
     """Users who write `client = qd.connect()` get this error."""
     with pytest.raises(TypeError, match=r"^client is a tuple; give Client\(pat=…\), or the first of the two"):
         call(client=(object(), pd.Timestamp(NOW)))
+    with pytest.raises(TypeError, match=r"^client is a class; give Client"):
+        call(client=qd.Client)

@@ -1122,6 +1122,7 @@ def test_load_events_filters_types_if_the_service_does_not(
     [
         ("sess_1", [], r"types=\[\] names no type of events; .* None for all"),
         ("sess_1", "", "types='' names no type"),
+        ("sess_1", 5, "types=5 names no type"),
         ("sess_1", ["session.error", 5], "names no type"),
         (float("nan"), None, "session_id=nan is a missing value: this run has no session"),
         (None, None, "this run has no session"),

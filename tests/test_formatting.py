@@ -21,6 +21,7 @@ from qoderdata.formatting import (
     format_percent,
     format_time,
     one_line,
+    tell_apart,
     truncate,
     truncate_middle,
 )
@@ -223,3 +224,10 @@ def test_formatted_duration_is_close_to_the_duration(length: timedelta) -> None:
 )
 def test_format_time(time: datetime | None, tz: str, expected: str) -> None:
     assert format_time(time, tz) == expected
+
+
+def test_names_of_different_ids_differ_even_if_the_ends_of_the_ids_are_equal() -> None:
+    ids = ["dep_a0001", "dep_b0001", "dep_c0002", "dep_d0001", "d1"]
+    names = tell_apart(["nightly", "nightly", "hourly", "daily", "daily"], ids)
+    assert names == ["nightly ·a0001", "nightly ·b0001", "hourly", "daily ·0001", "daily ·d1"]
+    assert tell_apart(["nightly", "nightly"], ["dep_1", "dep_1"]) == ["nightly"] * 2

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import random
+import re
 import stat
 import subprocess
 import sys
@@ -108,6 +109,10 @@ def test_each_pull_of_all_deployments_writes_an_equal_snapshot(
     ]
     narrow = qd.load_snapshots(columns=["id", "status"], client=client, cache_dir=folder)
     pd.testing.assert_frame_equal(narrow[-1], pulled[at][0][["id", "status"]])
+    for columns in (iter(["id", "status"]), ["id", "status", "id"]):
+        again = qd.load_snapshots(columns=columns, client=client, cache_dir=folder)  # type: ignore[arg-type] # an iterator
+        pd.testing.assert_frame_equal(again[-1], narrow[-1])
+    assert list(qd.load_snapshots(columns="name", client=client, cache_dir=folder)[0].columns) == ["name"]
     assert qd.clear_cache(folder) == usage["files"] + 2
     assert qd.snapshots(client, folder).empty
 
@@ -146,8 +151,11 @@ def test_as_of_without_a_snapshot_or_with_invalid_arguments_raises(client: qd.Cl
         qd.load_deployments(as_of=START, refresh=True, client=client, cache_dir=tmp_path)
     with pytest.raises(ValueError, match="unit"):
         qd.load_deployments(as_of="7", client=client, cache_dir=tmp_path)
-    with pytest.raises(ValueError, match="columns"):
-        qd.load_snapshots(columns=["colour"], client=client, cache_dir=tmp_path)
+    for columns in (["colour"], []):
+        with pytest.raises(
+            ValueError, match=rf"{re.escape(f'columns={columns}')}: give columns that a deployments"
+        ):
+            qd.load_snapshots(columns=columns, client=client, cache_dir=tmp_path)
     with pytest.raises(ValueError, match="include_archived='false' is neither True nor False"):
         qd.load_snapshots(include_archived="false", client=client, cache_dir=tmp_path)  # type: ignore[arg-type]
 

@@ -8,7 +8,7 @@ import sys
 from dataclasses import dataclass
 from functools import cache, cached_property, partial
 from itertools import combinations, pairwise
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import matplotlib as mpl
 import numpy as np
@@ -502,6 +502,35 @@ def test_an_impossible_time_is_refused_by_name(
     frame.loc[0, column] = pd.Series([wrong]).astype("datetime64[us, UTC]")[0]
     with pytest.raises(ValueError, match=rf"{column} reaches from .*{wrong[:10]}.*leave out the rows"):
         plot(frame)
+
+
+def test_groups_with_the_same_text_are_drawn_apart() -> None:
+    """A missing team, and one whose name is the text for a missing one."""
+    days = pd.date_range("2026-06-01", periods=3, tz="UTC", unit="us")
+    runs = pd.DataFrame(
+        {
+            "status": ["failed", "completed"] * 3,
+            "duration_ms": 5,
+            "metadata_team": ["(none)", None] * 3,
+            "triggered_at": days.repeat(2),
+        }
+    )
+    rates = run_failure_rates(runs, by="metadata_team", freq="1D")
+    ax = plots.plot_run_failure_rates(rates)
+    drawn = [np.asarray(panel.lines[0].get_ydata()).tolist() for panel in ax.child_axes]
+    assert sorted(drawn) == [[0.0] * 3, [1.0] * 3]
+
+
+def test_windows_that_repeat_without_keys_are_refused() -> None:
+    two = pd.concat([run_rates()] * 2)
+    with pytest.raises(ValueError, match=r"a window is there more than once: .* set_index"):
+        plots.plot_run_failure_rates(two)
+
+
+@pytest.mark.parametrize("top", [None, "5", 2.5, 0, True])
+def test_top_must_be_a_whole_number(top: Any) -> None:  # noqa: ANN401 - wrong on purpose
+    with pytest.raises(ValueError, match=r"top=.* must be a whole number, 1 or more"):
+        plots.plot_run_failure_rates(run_rates(), top=top)
 
 
 def test_run_failure_rates_over_200_years_are_refused() -> None:

@@ -142,10 +142,10 @@ def test_upcoming_occurrences_begin_at_the_given_time_and_may_be_months_apart() 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"deployments": -1}, "deployments=-1 is negative"),
-        ({"runs": -1}, "runs=-1 is negative"),
+        ({"deployments": -1}, "deployments=-1 must be a whole number, 0 or more"),
+        ({"runs": -1}, "runs=-1 must be a whole number, 0 or more"),
         ({"edition": "E"}, "edition='E' is none of A, B, C, D"),
-        ({"now": datetime(2026, 6, 15)}, "no time zone"),  # noqa: DTZ001 - must be refused
+        ({"now": datetime(2026, 6, 15)}, "must be a datetime with a time zone"),  # noqa: DTZ001 - must be refused
         ({"deployments": 0, "runs": 5}, "no deployment of this account ever runs"),
         ({"deployments": 3, "left_out": 100}, "left_out=100: only"),
         ({"deployments": 1, "runs": 2_000_000}, "decades old"),

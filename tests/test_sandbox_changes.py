@@ -171,7 +171,7 @@ def test_forget_runs_removes_runs_and_keeps_counters_and_cursors(sandbox: Sandbo
         "the id of a removed run is a valid cursor"
     )
     assert sandbox.forget_runs(before) == 0
-    with pytest.raises(ValueError, match="no time zone"):
+    with pytest.raises(ValueError, match="must be a datetime with a time zone"):
         sandbox.forget_runs(datetime(2026, 6, 1))  # noqa: DTZ001 - must be refused
 
 
@@ -203,6 +203,7 @@ def test_rewrite_accepts_unknown_fields_and_invalid_values(sandbox: Sandbox) -> 
         (lambda sandbox: sandbox.create_runs(1, deployment_id="dep_0"), KeyError, "nothing has the id 'dep_0'"),
         (lambda sandbox: sandbox.finish_run("x", status="skipped"), ValueError, "is not how a run ends"),
         (lambda _: Sandbox(deployments=0).create_runs(1), ValueError, "no deployment is there to run"),
+        (lambda sandbox: sandbox.rewrite_events("sess_1", [{"type": "x"}]), ValueError, "an event has no id"),
         (lambda sandbox: setattr(sandbox, "edition", "d"), ValueError, "edition='d' is none of A, B, C"),
     ],
 )

@@ -260,6 +260,8 @@ def test_fault_also_applies_to_invalid_requests(sandbox: Sandbox) -> None:
 def test_unknown_fault_raises_value_error() -> None:
     with pytest.raises(ValueError, match=re.escape("fault='418' is none of 408, 429, 429-retry-after")):
         Sandbox(deployments=0).misbehave("418")
+    with pytest.raises(ValueError, match="at=-1 is negative"):
+        Sandbox(deployments=0).misbehave("500", at=-1)
 
 
 def test_sandbox_can_be_started_stopped_and_started_again() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import traceback
 from pathlib import Path
 
 import pytest
@@ -119,6 +120,8 @@ class TestBaseUrl:
             ("http://me:secret@localhost", "a user, a query or a fragment"),
             ("http://localhost@evil.example", "a user, a query or a fragment"),
             ("https://[bad", "not a URL"),
+            ("https://a.example:pt-secret/x", "not a URL"),
+            ("https://[pt-secret]/x", "not a URL"),
             ("https://a.example:port", "not a URL"),
             ("https://a.example:99999", "not a URL"),
         ],
@@ -126,7 +129,7 @@ class TestBaseUrl:
     def test_invalid_url_raises_value_error(self, text: str, message: str) -> None:
         with pytest.raises(ValueError, match=message) as caught:
             settings.resolve_base_url(text)
-        assert "secret" not in str(caught.value)
+        assert "secret" not in "".join(traceback.format_exception(caught.value))
         assert "the base URL in the argument base_url " in str(caught.value)
 
     @pytest.mark.parametrize("variable", ["QODER_MANAGED_BASE_URL", "QODER_BASE_URL"])
@@ -174,6 +177,10 @@ class TestCacheFolder:
     @pytest.mark.parametrize("url", ["s3://bucket/folder", "memory://folder", "gs://bucket"])
     def test_url_is_unchanged(self, url: str) -> None:
         assert settings.resolve_cache_dir(url) == url
+
+    def test_home_folder_of_an_unknown_user_is_refused(self) -> None:
+        with pytest.raises(ValueError, match="below the home folder of a user who is not known"):
+            settings.resolve_cache_dir("~no-such-user/cache")
 
     def test_url_damaged_by_path_is_refused(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """`pathlib.Path` removes a slash, so that the URL would become a local folder."""

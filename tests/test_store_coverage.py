@@ -238,7 +238,7 @@ def test_reread_since_is_set_from_each_page() -> None:
 
 def test_page_with_an_unknown_start_does_not_change_the_coverage() -> None:
     coverage = Coverage().add(Listing(None, ("d", "c"), "c"), read_at=NOW)
-    assert coverage.add(Listing("x", ("b", "a"), None), read_at=NOW) is coverage
+    assert coverage.add(Listing("x", ("b", "a"), None), read_at=NOW) == coverage
 
 
 @pytest.mark.parametrize("cursors", ["cb", "12"], ids=["ids", "opaque"])

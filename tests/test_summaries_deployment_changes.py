@@ -131,6 +131,27 @@ def test_missing_cas_config_of_the_newest_edition_is_no_change() -> None:
     assert qd.changes(qd.flatten_deployments([RECORD]), qd.flatten_deployments([plain])).empty
 
 
+def test_first_setting_of_a_kind_is_a_change() -> None:
+    """Settings are left out only if a frame has none at all."""
+    configured = copy.deepcopy(RECORD)
+    configured["metadata"]["cas_config"]["config"]["max_retries"] = 3
+    found = qd.changes(qd.flatten_deployments([RECORD]), qd.flatten_deployments([configured]))
+    assert found[["change", "field", "after"]].to_numpy().tolist() == [["config", "config_max_retries", "3"]]
+
+
+def test_a_status_that_was_missing_is_not_resumed() -> None:
+    found = qd.changes(qd.flatten_deployments([{**RECORD, "status": None}]), qd.flatten_deployments([RECORD]))
+    assert found[["change", "field", "after"]].to_numpy().tolist() == [["other", "status", "active"]]
+
+
+@pytest.mark.parametrize("text", ["not json", "{", "[1]", "null"])
+@pytest.mark.parametrize("column", ["metadata", "extra"])
+def test_text_that_is_no_json_object_is_refused_by_name(column: str, text: str) -> None:
+    some = qd.flatten_deployments([RECORD])
+    with pytest.raises(ValueError, match=rf"{column} of the deployment 'dep_1' is not a JSON object"):
+        qd.changes(some, some.assign(**{column: text}))
+
+
 def test_initial_events_as_text_equal_the_same_text_in_blocks() -> None:
     def frame_with_content(content: Any) -> pd.DataFrame:  # noqa: ANN401 JSON
         return qd.flatten_deployments(
@@ -194,7 +215,9 @@ def test_seven_changes_in_the_sandbox_give_seven_rows(edition: str) -> None:
 
 def test_a_frame_read_from_csv_equals_the_exported_frame(tmp_path: Path) -> None:
     """CSV masks environment variables, so their former values are not known and are not compared."""
-    records = [{**RECORD, "vault_ids": ["vault_1", "vault_2"]}, {**RECORD, "id": "dep_2"}]
+    resources = [{"type": "file", "environment_variables": {"KEY": "s3cret"}}]
+    nested = {"sidecar": {"environment_variables": "KEY=s3cret"}, "resources": resources}
+    records = [{**RECORD, "vault_ids": ["vault_1", "vault_2"]}, {**RECORD, **nested, "id": "dep_2"}]
     fresh = qd.flatten_deployments(records)
     qd.export_csv(fresh, tmp_path / "deployments.csv")
     old = pd.read_csv(tmp_path / "deployments.csv", parse_dates=["created_at", "updated_at"])

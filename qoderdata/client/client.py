@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-import math
+import numbers
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 from urllib.parse import quote
 
@@ -21,6 +21,8 @@ T = TypeVar("T")
 #: Logs a line before each retry, at INFO, and nothing else.
 _log = logging.getLogger("qoderdata.client")
 _SUCCESSES = range(200, 300)
+#: The longest time limit or interval; longer ones do not fit the clocks of all systems.
+_MOST_SECONDS = 1_000_000
 
 
 class Client:
@@ -65,9 +67,10 @@ class Client:
     workspace_id : str or None
         The workspace.
     account : str
-        A digest that identifies the account; the token cannot be computed from it.
+        A digest of the token, under which data is stored; the token cannot be computed from it. A new token of the
+        same account has another one, and so an empty cache.
     page_limit : int or None
-        The largest page that the service is known to grant; ``None`` until something was listed.
+        The page size that lists of deployments and runs last accepted; ``None`` until one was listed.
     max_pages : int
         The most pages to read of one list.
 
@@ -304,8 +307,8 @@ def given_client(client: Client | None) -> Client:
     """Return the given client, or one made from the environment; raise `TypeError` for any other object."""
     if client is None:
         return Client()
-    if not hasattr(client, "identity"):
-        kind = type(client).__name__
+    if isinstance(client, type) or not hasattr(client, "identity"):
+        kind = "class" if isinstance(client, type) else type(client).__name__
         raise TypeError(f"client is a {kind}; give Client(pat=…), or the first of the two that connect() returns")
     return client
 
@@ -320,14 +323,15 @@ def _read_object(body: bytes) -> dict[str, Any]:
 
 
 def _check_seconds(name: str, value: float, *, zero: bool) -> float:
-    is_number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-    if not is_number or value < 0 or (value == 0 and not zero):
-        raise ValueError(f"{name}={value!r} is not a number of seconds {'of at least' if zero else 'above'} 0")
+    is_number = isinstance(value, numbers.Real) and not isinstance(value, bool)
+    if not is_number or not 0 <= value <= _MOST_SECONDS or (value == 0 and not zero):
+        least = "of at least" if zero else "above"
+        raise ValueError(f"{name}={value!r} is not a number of seconds {least} 0, and at most {_MOST_SECONDS:,}")
     return float(value)
 
 
 def _check_timeout(value: float | tuple[float, float]) -> tuple[float, float]:
-    if not isinstance(value, tuple):
+    if not isinstance(value, tuple | list):
         value = (value, value)
     try:
         connect, read = value

@@ -95,7 +95,7 @@ class ErrorMapper:
             advice = _ADVICE.get(status, _ADVICE_SERVER if is_server_error else _ADVICE_OTHER)
         named = f"{status} {kind}" if kind else str(status)
         wait = retries.requested_wait(response.headers, now=self._now())
-        asked = f"The service asks to wait {wait:.0f} s. " if wait is not None else ""
+        asked = "" if wait is None else f"The service asks to wait {wait:.{0 if wait >= 1 else 1}f} s. "
         error = error_class(
             f"{self._request(path)}: the service answered {named}: {said.rstrip('.')}. {asked}{advice}."
         )

@@ -47,13 +47,16 @@ _OVERHEAD = 1 << 20
 class Token:
     """Add the access token to requests to one origin; a request to another scheme, host or port gets none.
 
-    `account` is a digest that identifies the account; the token cannot be computed from it.
+    `account` is a digest of the token, under which data is stored; the token cannot be computed from it.
     """
 
     def __init__(self, secret: Secret, *, base_url: str) -> None:
         self._secret = secret
         # Prepared like every request, so that a host name with non-ASCII letters compares equal.
-        self._origin = _origin(requests.Request("GET", base_url).prepare().url)
+        try:
+            self._origin = _origin(requests.Request("GET", base_url).prepare().url)
+        except requests.exceptions.RequestException:
+            raise ValueError("the base URL has a host that is not valid") from None
         self.account = hashlib.sha256(_SALT + secret.encode()).hexdigest()[:_DIGEST_LENGTH]
 
     def __repr__(self) -> str:

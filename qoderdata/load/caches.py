@@ -67,6 +67,11 @@ def cache_usage(cache_dir: str | Path | None = None) -> CacheUsage:
     CacheError
         A store, or the folder of answers or snapshots, cannot be read now.
 
+    Warns
+    -----
+    CacheWarning
+        A store has a damaged manifest; its files are not counted.
+
     Examples
     --------
     >>> import qoderdata as qd

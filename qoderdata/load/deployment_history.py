@@ -104,7 +104,7 @@ def load_snapshots(
     include_archived
         The series with archived deployments, instead of the one without; the two are never mixed.
     columns
-        Read these columns only, which takes less time and memory; ``None``: all.
+        Read this column, or these, only, which takes less time and memory; ``None``: all.
     client
         The account; ``None`` makes a `Client` from the environment. No request is sent.
     cache_dir
@@ -147,9 +147,7 @@ def load_snapshots(
 
     first, last = parse_period(since, until, now=datetime.now(UTC), what="snapshot")
     check_flag(include_archived, name="include_archived")
-    unknown = sorted(set(columns or ()) - set(DEPLOYMENTS.names))
-    if unknown:
-        raise ValueError(f"columns={unknown!r}: a deployments frame has no such column")
+    names = _checked_columns(columns)
     client = given_client(client)
     series, listed = _listed(client, cache_dir, include_archived=include_archived)
     files = [
@@ -157,13 +155,23 @@ def load_snapshots(
         for file in listed
         if (first is None or file.fetched_at >= first) and (last is None or file.fetched_at < last)
     ]
-    found = history.read(series, files, DEPLOYMENTS, columns)
+    found = history.read(series, files, DEPLOYMENTS, names)
     source = f"{client.base_url}/{DEPLOYMENTS.name}"
     frames = [
         loaded_frame(snapshot.table, DEPLOYMENTS, source=source, fetched_at=snapshot.file.fetched_at, requests=0)
         for snapshot in found
     ]
-    return frames if columns is None else [frame[list(columns)] for frame in frames]
+    return frames if names is None else [frame[names] for frame in frames]
+
+
+def _checked_columns(columns: str | Sequence[str] | None) -> list[str] | None:
+    """Return the columns to read, each once."""
+    if columns is None:
+        return None
+    names = [columns] if isinstance(columns, str) else list(dict.fromkeys(columns))
+    if not names or (unknown := [name for name in names if name not in DEPLOYMENTS.names]):
+        raise ValueError(f"columns={names if not names else unknown!r}: give columns that a deployments frame has")
+    return names
 
 
 def read_as_of(

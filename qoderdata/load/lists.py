@@ -7,6 +7,7 @@ import importlib
 import logging
 import threading
 import time
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -51,7 +52,7 @@ from qoderdata.schema import AGENTS, DEPLOYMENTS, ENVIRONMENTS, EVENTS, Schema
 from qoderdata.settings import resolve_cache_dir
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
     import pandas as pd
@@ -146,7 +147,7 @@ def load_deployments(
         Only those created at this time or later: ISO 8601 text with an offset, a zone-aware datetime, or an age
         such as ``"30D"``.
     created_until
-        Only those created before this time, or this long ago.
+        Only those created before this time, or this long ago. Ages count back from now, with `as_of` too.
     as_of
         Return what was pulled at or before this time, from the last snapshot: a zone-aware time, or an age such as
         ``"7D"``. Filters are applied to the snapshot, and no request is sent.
@@ -450,7 +451,7 @@ def events_path(session_id: str) -> str:
 def _event_types(types: str | Iterable[str] | None) -> list[str] | None:
     if types is None:
         return None
-    names = [types] if isinstance(types, str) else list(types)
+    names = [types] if isinstance(types, str) else list(types) if isinstance(types, Iterable) else []
     if not names or not all(isinstance(name, str) and name for name in names):
         raise ValueError(
             f"types={types!r} names no type of events; give some like 'session.error', or None for all"

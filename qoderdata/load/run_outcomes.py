@@ -11,7 +11,7 @@ from __future__ import annotations
 import functools
 from contextlib import closing
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal, cast, get_args
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 #: How much `load_runs` reads to resolve outcomes.
 Level = Literal["auto", "runs", "sessions", "events"]
-LEVELS: tuple[Level, ...] = ("auto", "runs", "sessions", "events")
+LEVELS: tuple[Level, ...] = get_args(Level)
 
 #: The types of events that determine the outcome of a run.
 _OUTCOME_TYPES = [

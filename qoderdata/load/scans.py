@@ -20,7 +20,7 @@ import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
 from qoderdata import cache, history
-from qoderdata.client import Client
+from qoderdata.client import Client, given_client
 from qoderdata.errors import CacheError, DataQualityWarning, warn
 from qoderdata.files import Folder
 from qoderdata.load.caches import store_files
@@ -146,7 +146,7 @@ def scan_deployments(
         Which of the two cached lists to open; the value that was given to `load_deployments`.
     client
         The account; ``None``: that of the token in the environment, or, without a token, the only account in the
-        cache that has such an answer.
+        cache that has snapshots and such an answer.
 
     Returns
     -------
@@ -179,7 +179,7 @@ def scan_deployments(
     check_flag(include_archived, name="include_archived")
     root = Folder(resolve_cache_dir(cache_dir))
     folder = root.folder(cache.FOLDER)
-    client = _known_client(client)
+    client = _client_or_none(client)
     filters = {"include_archived": "true"} if include_archived else {}
     accounts = history.accounts(root) if client is None else [client.identity]
     names = {cache.file_name(DEPLOYMENTS.name, {**account, **filters}) for account in accounts}
@@ -343,7 +343,7 @@ def _scan(
     check_choice(engine, ENGINES, name="engine")
     period = parse_period(since, until, now=datetime.now(UTC), what=table.schema.singular)
     first, last = (None if bound is None else bound.to_pydatetime() for bound in period)
-    folder, client = Folder(resolve_cache_dir(cache_dir)), _known_client(client)
+    folder, client = Folder(resolve_cache_dir(cache_dir)), _client_or_none(client)
     account = _only_account(table, folder) if client is None else client.identity
     store = TableStore(folder, table, **account)
     store.load()
@@ -401,8 +401,9 @@ def _only_account(table: StoredTable, folder: Folder) -> Account:
     return stores[0][0]
 
 
-def _known_client(client: Client | None) -> Client | None:
-    return Client() if client is None and has_token() else client
+def _client_or_none(client: Client | None) -> Client | None:
+    """Return the given client, else one of the token in the environment, else ``None``."""
+    return given_client(client) if client is not None or has_token() else None
 
 
 def _wrong_count_message(what: str, count: int, folder: Folder) -> str:

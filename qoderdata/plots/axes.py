@@ -17,7 +17,7 @@ import pandas as pd
 
 from qoderdata.errors import FrameTypeError
 from qoderdata.formatting import format_time
-from qoderdata.parsing import check_labels
+from qoderdata.parsing import check_count, check_labels
 from qoderdata.plots.labels import font_families, keep_direction, keys_and_names, make_labels
 
 if TYPE_CHECKING:
@@ -126,8 +126,7 @@ def plot_style() -> Iterator[None]:
 
 def check_top_and_labels(top: int, labels: Mapping[str, str] | None) -> None:
     """Raise where `top` leaves nothing to draw, or `labels` are no mapping."""
-    if top < 1:
-        raise ValueError(f"top={top} draws nothing; give 1 or more")
+    check_count(top, name="top")
     check_labels(labels)
 
 
@@ -282,7 +281,8 @@ class Group(NamedTuple):
 def split_windows(summary: pd.DataFrame) -> list[Group]:
     """Split a summary over time into its groups, in the order in which they are first seen.
 
-    Rows without a window are left out; times are checked as `check_times` does.
+    Rows without a window are left out; times are checked as `check_times` does. Raise `ValueError` where a group
+    has a window twice.
 
     Examples
     --------
@@ -297,10 +297,20 @@ def split_windows(summary: pd.DataFrame) -> list[Group]:
     check_times(summary.index.get_level_values("window"))
     summary = summary[summary.index.get_level_values("window").notna()]
     keys, names = keys_and_names(summary)
-    name_of = dict(zip(keys, names, strict=True))
+    levels = [number for number, name in enumerate(summary.index.names) if name != "window"]
+    # Different groups may have one text, such as a missing team and one that is called "(none)".
+    group = summary.groupby(level=levels, sort=False, dropna=False).ngroup() if levels else np.zeros(len(summary))
     alone = summary.set_index(summary.index.get_level_values("window"))
-    groups = alone.groupby(np.array(keys, dtype="object"), sort=False)
-    return [Group(str(key), name_of[str(key)], rows.sort_index()) for key, rows in groups]
+    found = []
+    for index, rows in alone.groupby(np.asarray(group), sort=False):
+        if not rows.index.is_unique:
+            raise ValueError(
+                "a window is there more than once: the keys of a summary are its index; put them there, as in "
+                "set_index('deployment_id', append=True)"
+            )
+        first = int(np.argmax(np.asarray(group) == index))
+        found.append(Group(keys[first], names[first], rows.sort_index()))
+    return found
 
 
 def panels_height(count: int) -> float:
@@ -508,7 +518,8 @@ def check_times(times: pd.Series[pd.Timestamp] | pd.Index[Any], *, years: int = 
         first, last = format_time(known.min()), format_time(known.max())
         raise ValueError(
             f"{times.name} reaches from {first} to {last}, and the plot shows at most {years} years; leave out "
-            f"the rows with a wrong time, such as with frame[frame[{str(times.name)!r}] > '2020-01-01T00:00Z']"
+            "the rows with a wrong time or outside a shorter period, as with "
+            f"frame[frame[{str(times.name)!r}].between('2026-01-01T00:00Z', '2026-07-01T00:00Z')]"
         )
     return known
 

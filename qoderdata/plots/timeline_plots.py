@@ -437,7 +437,8 @@ def plot_next_triggers(
         for agent, text in zip(own, texts[len(first) :], strict=True)
     ]
     if len(agents) > len(own):
-        agent_texts.append(counted(len(agents) - len(own), "other agent"))
+        others = counted(len(agents) - len(own), "other agent")
+        agent_texts.append(f"{others}, or none" if first["agent_id"].isna().any() else others)
     elif first["agent_id"].isna().any():
         agent_texts.append("no agent")
     lines = [Line2D([], [], linewidth=5, color=color) for color in (*color_of.values(), axes.GREY)]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,7 +16,6 @@ from qoderdata.sandbox.scenarios import FINAL, IDLE, OPEN, SESSION_RUNNING, TERM
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from datetime import datetime
 
     from qoderdata.sandbox.database import Database, Table
     from qoderdata.sandbox.json_records import Record
@@ -249,7 +248,12 @@ class ChangingAccount:
             next(tables, database.deployments).replace(record)
 
     def rewrite_events(self, session_id: str, events: Sequence[Mapping[str, Any]]) -> None:
-        """Serve these events of a session from now on, oldest first; only their ids are checked."""
+        """Serve these events of a session from now on, oldest first; only their ids are checked.
+
+        Raise `ValueError` for an event without an id.
+        """
+        if not all(isinstance(event.get("id"), str) for event in events):
+            raise ValueError("an event has no id that is text")
         with self._database as database:
             database.own_events[session_id] = [dict(event) for event in events]
 
@@ -352,6 +356,6 @@ def _count(database: Database, run: Record, *, is_new: bool) -> None:
 
 def nanoseconds_of(time: datetime, *, name: str) -> int:
     """Convert a time that a caller gave to nanoseconds since 1970."""
-    if time.tzinfo is None:
-        raise ValueError(f"{name}={time!r} has no time zone")
+    if not isinstance(time, datetime) or time.tzinfo is None:
+        raise ValueError(f"{name}={time!r} must be a datetime with a time zone")
     return (time - EPOCH) // timedelta(microseconds=1) * 1_000

@@ -283,8 +283,8 @@ class Sandbox(ChangingAccount):
     ) -> None:
         runs = _RUNS_A_DEPLOYMENT * deployments if runs is None else runs
         for name, value in (("deployments", deployments), ("runs", runs), ("left_out", left_out)):
-            if value < 0:
-                raise ValueError(f"{name}={value} is negative")
+            if not isinstance(value, int) or value < 0:
+                raise ValueError(f"{name}={value!r} must be a whole number, 0 or more")
         at = nanoseconds_of(now, name="now")
         database = Database(deployments, seed=seed, runs=runs, now=at, left_out=left_out, new_fields=new_fields)
         super().__init__(database, edition)
@@ -345,7 +345,7 @@ class Sandbox(ChangingAccount):
             A status of the service's own (``"400"``, ``"401"``, ``"403"``, ``"404"``, ``"409"``, ``"413"``,
             ``"422"``, ``"429-json"``, ``"500"``, ``"501"``, ``"529"``, with its envelope); one of the gateway's
             (``"408"``, ``"429"``, ``"429-retry-after"``, ``"502-html"``, ``"503-empty"``, ``"503-html"``,
-            ``"504"``, ``"redirect"``, and ``"html-200"``); ``"reset"``, ``"hang"`` (until the sandbox stops),
+            ``"504"``, ``"redirect"``, and ``"html-200"``); ``"reset"``, ``"hang"`` (until `end_hangs`),
             ``"cut-body"``, ``"cut-json"``, ``"torn-json"`` (with a byte that JSON forbids); or a wrong page:
             ``"repeat-cursor"``, ``"no-cursor"`` (there are more records, but no cursor), ``"overlap"`` (the record
             of the cursor is shown again). In edition D, ``"429"`` and ``"429-retry-after"`` have the envelope.
@@ -363,6 +363,8 @@ class Sandbox(ChangingAccount):
         """
         if fault not in FAULT_NAMES:
             raise ValueError(f"fault={fault!r} is none of {', '.join(FAULT_NAMES)}")
+        if at is not None and at < 0:
+            raise ValueError(f"at={at} is negative")
         sent = dict(headers or {})
         if fault == "429-retry-after" or retry_after is not None:
             sent["Retry-After"] = "1" if retry_after is None else str(retry_after)

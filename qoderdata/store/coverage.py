@@ -146,9 +146,7 @@ class Coverage:
         """
         if self.contradicts(page):
             return self
-        found = self._with_records(page, read_at)
-        is_same = found.reread_since == page.reread_since
-        return found if is_same else replace(found, reread_since=page.reread_since)
+        return replace(self._with_records(page, read_at), reread_since=page.reread_since)
 
     def _with_records(self, page: Listing, read_at: datetime) -> Coverage:
         if page.after is not None and page.after != self.cursor:
@@ -156,8 +154,7 @@ class Coverage:
         if page.after is None:
             top, lower = Segment(read_at, page.ids[:HEAD_IDS], page.cursor, page.reaches), self.segments
         elif page.is_empty_end:
-            top, lower = replace(self.segments[0], ended_at=read_at), self.segments[1:]
-            return replace(self, segments=(top, *lower))
+            return replace(self, segments=(replace(self.segments[0], ended_at=read_at), *self.segments[1:]))
         else:
             top, lower = _extended(self.segments[0], page), self.segments[1:]
         if page.cursor is None:

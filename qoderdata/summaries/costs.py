@@ -83,7 +83,8 @@ def session_costs(
         ``credits_p50``,              float64 percentiles of sessions with usage, linear between ranks
         ``credits_p95``
         ``credits_max``               float64 the credits of the most expensive session
-        ``share``                     float64 the share of all credits; the rows add up to 1
+        ``share``                     float64 the share of all credits; the rows add up to 1;
+                                              NaN (null) if all credits are 0
         ``unknown``                   Int64   sessions without ``usage_total_credits``
         ============================= ======= ==============================================================
 

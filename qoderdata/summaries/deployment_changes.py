@@ -27,14 +27,17 @@ _NO_CHANGE = frozenset({
     "stats_total_failures", "stats_consecutive_failures", "stats_next_trigger_at", "stats_last_triggered_at",
 })  # fmt: skip
 #: Columns whose changes make one row, by the kind of change.
-_TOGETHER = {"schedule": ("schedule_expression", "schedule_timezone"), "agent": ("agent_id", "agent_version")}
+_PAIRED_COLUMNS = {
+    "schedule": ("schedule_expression", "schedule_timezone"),
+    "agent": ("agent_id", "agent_version"),
+}
 _STATE = ("status", "archived_at", "paused_reason_type", "paused_reason_error_type")
 _CONFIG = ("session_strategy", "config_max_concurrent", "config_max_retries", "config_timeout_ms")
 _KINDS = {"environment_id": "environment", "budget_max_credit_cost": "config", **dict.fromkeys(_CONFIG, "config")}
-_OBJECTS = {"metadata": "metadata", "extra": "other"}
+_JSON_COLUMNS = {"metadata": "metadata", "extra": "other"}
 _ARCHIVED_NAME = re.compile(r"_archived_\d+")
 _Difference = tuple[str, str, str, str | None, str | None]
-#: The most columns of a value; longer ones, such as prompts, are shortened.
+#: The widest value, in terminal columns; longer ones, such as prompts, are shortened.
 _VALUE = 60
 _RESULT = ("deployment_id", "name", "change", "field", "before", "after")
 
@@ -73,13 +76,13 @@ def changes(before: pd.DataFrame, after: pd.DataFrame) -> pd.DataFrame:
 
         Environment variables may hold secrets: the result shows that they changed, not how. Values that a CSV file
         masks are not known, and are not compared. The settings of runs (``session_strategy`` and ``config_…``) are
-        not compared if no deployment in one of the frames has them, as in the newest edition. The content of an
+        not compared if no deployment in one of the frames has any, as in the newest edition. The content of an
         initial event is compared as a list of blocks, whether the service gives a list or a text.
 
     Raises
     ------
     ValueError
-        An id is in a frame twice.
+        An id is in a frame twice, or ``metadata`` or ``extra`` is not a JSON object.
     FrameTypeError
         Not a pandas frame, or a column that has lost its dtype; the message says how to convert it.
     MissingColumnError
@@ -106,9 +109,12 @@ def changes(before: pd.DataFrame, after: pd.DataFrame) -> pd.DataFrame:
         found[id_].append(("created", "", None, None))
     for id_, kind, field, *values in _differences(old.loc[both], new.loc[both]):
         hide = is_secret(field)
-        found[id_].append((kind, field, *(value and mask_text(value, hide=hide) for value in values)))
+        masked = [value and mask_text(value, hide=hide) for value in values]
+        is_from_csv = not hide and any(MASK in (value or "") for value in values)
+        if not is_from_csv or masked[0] != masked[1]:
+            found[id_].append((kind, field, *masked))
     gone = old.index.difference(new.index, sort=False)
-    names = {**dict(zip(old.index, old["name"], strict=True)), **dict(zip(new.index, new["name"], strict=True))}
+    names = old["name"].to_dict() | new["name"].to_dict()
     rows = [(id_, names[id_], *difference) for id_, differences in found.items() for difference in differences]
     rows += [(id_, names[id_], "removed", "", None, None) for id_ in gone]
     return pd.DataFrame(rows, columns=list(_RESULT)).astype(TEXT)
@@ -150,22 +156,28 @@ def _differences(old: pd.DataFrame, new: pd.DataFrame) -> Iterator[_Difference]:
     """Yield id, kind, field, before and after of each difference of deployments that are in both frames."""
     archived = set(new.index[old["archived_at"].isna() & new["archived_at"].notna()])
     yield from _states(old, new)
-    for kind, columns in _TOGETHER.items():
+    for kind, columns in _PAIRED_COLUMNS.items():
         yield from _together(kind, columns, old, new)
-    taken = {*_NO_CHANGE, *_STATE, *_OBJECTS, *(name for names in _TOGETHER.values() for name in names)}
+    taken = {*_NO_CHANGE, *_STATE, *_JSON_COLUMNS, *(name for names in _PAIRED_COLUMNS.values() for name in names)}
+    taken |= _settings_to_ignore(old, new)
     for name in [name for name in new.columns if name in old.columns and name not in taken]:
-        if name in _CONFIG and len(new) > 0 and (old[name].isna().all() or new[name].isna().all()):
-            continue
         for id_, before, after in _differing(old[name], new[name]):
             suffix = (after or "").removeprefix(before or "")
             is_archived = name == "name" and id_ in archived and _ARCHIVED_NAME.fullmatch(suffix)
             if not is_archived and not (name == "initial_events" and _events(before) == _events(after)):
                 yield id_, _KINDS.get(name, "other"), name, before, after
-    for name, kind in _OBJECTS.items():
+    for name, kind in _JSON_COLUMNS.items():
         if name in old.columns and name in new.columns:
             for id_, before, after in _differing(old[name], new[name]):
-                for difference in _parts(name, before, after):
+                one, other = (_object(text, name, id_) for text in (before, after))
+                for difference in _parts(name, one, other):
                     yield id_, kind, *difference
+
+
+def _settings_to_ignore(old: pd.DataFrame, new: pd.DataFrame) -> set[str]:
+    """Return the columns of settings if one of the frames has none, as in the newest edition."""
+    have_settings = (frame.reindex(columns=_CONFIG).notna().any(axis=None) for frame in (old, new))
+    return set() if all(have_settings) else set(_CONFIG)
 
 
 def _states(old: pd.DataFrame, new: pd.DataFrame) -> Iterator[_Difference]:
@@ -177,8 +189,9 @@ def _states(old: pd.DataFrame, new: pd.DataFrame) -> Iterator[_Difference]:
         pd.Series([*map(_state, *(one[name] for name in names))], one.index, dtype=TEXT) for one in (old, new)
     )
     for id_, before, after in _differing(*states):
-        is_paused = after is not None and after.startswith("paused")
-        yield id_, "paused" if is_paused else "resumed" if after == "active" else "other", "status", before, after
+        was_paused, is_paused = ((state or "").startswith("paused") for state in (before, after))
+        is_resumed = was_paused and after == "active"
+        yield id_, "paused" if is_paused else "resumed" if is_resumed else "other", "status", before, after
 
 
 def _state(status: Any, reason: Any, error: Any) -> Any:  # noqa: ANN401 - text or a missing value
@@ -240,21 +253,33 @@ def _differing(old: pd.Series[Any], new: pd.Series[Any]) -> Iterator[tuple[str, 
             yield id_, before, after
 
 
-def _parts(name: str, before: str | None, after: str | None) -> Iterator[tuple[str, str | None, str | None]]:
+def _object(text: str | None, column: str, id_: str) -> dict[str, Any]:
+    """Return the JSON object in a cell; raise `ValueError` if it holds something else."""
+    try:
+        value = json.loads(text or "{}")
+    except json.JSONDecodeError:
+        value = None
+    if isinstance(value, dict):
+        return value
+    raise ValueError(
+        f"{column} of the deployment {id_!r} is not a JSON object: {truncate_middle(str(text), _VALUE)}"
+    )
+
+
+def _parts(name: str, old: dict[str, Any], new: dict[str, Any]) -> Iterator[tuple[str, str | None, str | None]]:
     """Yield the keys of two JSON objects whose values differ as JSON; ``""``, ``{}``, ``[]`` count as missing."""
-    old, new = (json.loads(text) if text else {} for text in (before, after))
     for key in [*old, *(key for key in new if key not in old)]:
         one, other = old.get(key), new.get(key)
         if is_secret(key) and MASK in (one, other):
             continue  # from a CSV file, in which the value is masked
-        is_given = not (_is_none(one) and _is_none(other)) or (key in old and key in new)
+        is_given = not (_is_blank(one) and _is_blank(other)) or (key in old and key in new)
         if is_given and json.dumps(one, sort_keys=True) != json.dumps(other, sort_keys=True):
             if is_secret(key):
-                one, other = (None if _is_none(value) else MASK for value in (one, other))
+                one, other = (None if _is_blank(value) else MASK for value in (one, other))
             yield f"{name}.{key}", _json(one), _json(other)
 
 
-def _is_none(value: Any) -> bool:  # noqa: ANN401 - any JSON value
+def _is_blank(value: Any) -> bool:  # noqa: ANN401 - any JSON value
     return value is None or value in ("", {}, [])
 
 

@@ -138,9 +138,9 @@ def error_groups(runs: IntoFrameT, by: str | Sequence[str] | None = None) -> Int
     """Group the errors of failed runs by type, and by message without its variable parts.
 
     These parts of messages are replaced: ``<text>`` (in quotation marks), ``<url>``, ``<path>``, ``<id>`` (UUIDs,
-    prefixed ids such as ``sess_0a1b``, long hexadecimal numbers, mixtures of letters and digits) and ``<number>``
-    (also times, durations and addresses of machines). Only runs with status ``failed`` count, so that the counts
-    add up to those of `error_breakdown`.
+    prefixed ids such as ``sess_0a1b``, long hexadecimal numbers, digits around letters such as ``7f3a``) and
+    ``<number>`` (also times, durations and IPv4 addresses). Only runs with status ``failed`` count, so that the
+    counts add up to those of `error_breakdown`.
 
     Parameters
     ----------

@@ -107,7 +107,8 @@ def schedule_lints(df: pd.DataFrame, *, start: Instant | None = None) -> pd.Data
         ``dst_gap``          a clock change skips a time of it, which will not fire
         ``dst_repeat``       a clock change repeats a time of it, which will fire twice
         ``both_day_fields``  day of month and day of week are both set: either is enough, or both must match
-        ``uneven_step``      a step that does not go into its field, such as ``*/7``: it starts anew each hour
+        ``uneven_step``      a step, written as ``*/7`` or ``a/7``, that does not divide its field: it starts anew
+                             at the end of the field, so that the last interval is shorter
         ``skips_months``     days 29 to 31, which not every month has
         ``inverted_zone``    a zone such as ``Etc/GMT+8``, which is *behind* UTC
         ==================== ===================================================================================

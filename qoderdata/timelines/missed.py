@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-#: Before all times, and after them.
+#: After all times; its negative is before all times, and means an unknown one.
 _FAR = 1 << 62
 
 _SCHEDULE_COLUMNS = ("schedule_expression", "schedule_timezone")
@@ -69,7 +69,7 @@ class _State:
     """What one frame says about each deployment of the newest frame, in the order of its rows."""
 
     fetched_at: int
-    is_there: NDArray[np.bool_]
+    is_listed: NDArray[np.bool_]
     is_paused: NDArray[np.bool_]
     schedule: NDArray[np.int64]
     updated: NDArray[np.int64]
@@ -100,8 +100,8 @@ class _State:
     def filled_from(self, older: _State) -> _State:
         """Return this state, filled from an older one for deployments that this one lacks."""
         names = ("is_paused", "schedule", "updated")
-        values = (np.where(self.is_there, getattr(self, name), getattr(older, name)) for name in names)
-        return _State(self.fetched_at, self.is_there | older.is_there, *values)
+        values = (np.where(self.is_listed, getattr(self, name), getattr(older, name)) for name in names)
+        return _State(self.fetched_at, self.is_listed | older.is_listed, *values)
 
 
 def _schedule_history(
@@ -137,7 +137,7 @@ def _schedule_history(
     periods = pd.concat(found, ignore_index=True)
     periods["begin"] = np.maximum(periods["begin"], np.maximum(created, since)[periods["row"]])
     periods["end"] = np.minimum(periods["end"], np.minimum(archived, until)[periods["row"]])
-    return distinct.schedules, _joined(periods[periods["begin"] < periods["end"]])
+    return distinct.schedules, _merge_adjacent(periods[periods["begin"] < periods["end"]])
 
 
 def _from_one_record(state: _State, created: NDArray[np.int64], *, since: int) -> pd.DataFrame:
@@ -158,12 +158,12 @@ def _from_snapshots(states: Sequence[_State], created: NDArray[np.int64]) -> Ite
     before = _State(-_FAR, nothing, nothing, none, none)
     seen_at = np.full(created.size, -_FAR)
     for state in states:
-        is_first = state.is_there & ~before.is_there
+        is_first = state.is_listed & ~before.is_listed
         yield from _before_first(state, np.flatnonzero(is_first), created)
-        yield from _between(before, state, np.flatnonzero(state.is_there & before.is_there), seen_at)
+        yield from _between(before, state, np.flatnonzero(state.is_listed & before.is_listed), seen_at)
         before = state.filled_from(before)
-        seen_at = np.where(state.is_there, state.fetched_at, seen_at)
-    row = np.flatnonzero(before.is_there)
+        seen_at = np.where(state.is_listed, state.fetched_at, seen_at)
+    row = np.flatnonzero(before.is_listed)
     yield _periods(row, begin=seen_at[row], end=_FAR, schedule=before.firing[row])
 
 
@@ -211,7 +211,7 @@ def _periods(
     return periods[(periods["begin"] < periods["end"]) & (periods["schedule"] != _NO_SCHEDULE)]
 
 
-def _joined(periods: pd.DataFrame) -> pd.DataFrame:
+def _merge_adjacent(periods: pd.DataFrame) -> pd.DataFrame:
     """Return periods in order of row and begin, with those joined that follow one another and are equal."""
     periods = periods.sort_values(["row", "schedule", "begin"], kind="stable")
     before = periods.shift(fill_value=-1)
@@ -276,7 +276,8 @@ def missed_triggers(
                                               snapshot after it), ``"changed at <time>"`` (after `since`; its
                                               creation is no change), ``"created without time"``; the time is
                                               ``"an unknown time"`` where no record says it. ``""`` where it
-                                              is certain
+                                              is certain. Without `snapshots`, a reason is given for all times
+                                              of a deployment, also for those after the change
         ================= =================== ==============================================================
 
     Raises
@@ -317,7 +318,7 @@ def missed_triggers(
     bounds = parse_period(since, until, now=datetime.now(UTC), what="scheduled time")
     begin, end = (to_micros(bound) for bound in bounds if bound is not None)
     grace_micros = parse_span(grace, name="grace") // MICROSECOND
-    schedules, periods = _schedule_history(df, snapshots or (), since=begin, until=end)
+    schedules, periods = _schedule_history(df, list(snapshots or ()), since=begin, until=end)
     scheduled_runs = _scheduled_runs(df, runs, begin, end)
     found = []
     for times in _scheduled_times(schedules, periods):
