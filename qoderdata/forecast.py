@@ -117,8 +117,9 @@ def cost_forecast(
     0
     """
     confidence = check_confidence(confidence)
-    wanted = ["id", "name"]
-    df = require_frame(df, wanted, what="deployments", optional=["budget_max_credit_cost"]).reset_index(drop=True)
+    df = require_frame(df, ["id", "name"], what="deployments", optional=["budget_max_credit_cost"]).reset_index(
+        drop=True
+    )
     sessions = require_frame(sessions, ["id", "deployment_id", "usage_total_credits"], what="sessions")
     require_unique_deployments(df)
     triggers = trigger_counts(df, horizon, start=start)
@@ -146,7 +147,7 @@ def cost_forecast(
         "sessions": count,
         "budget_use": known["p95"] / budget.where(budget > 0),
     }).astype(_FORECAST)  # fmt: skip
-    forecast = forecast.sort_index().sort_values("expected", ascending=False, kind="stable", na_position="last")
+    forecast = forecast.sort_values("expected", ascending=False, kind="stable", na_position="last")
     forecast.attrs = {"triggers_without_credits": int(triggers[count == 0].sum())}
     return forecast
 

@@ -256,7 +256,7 @@ class TestClientSettings:
     def test_single_timeout_sets_connect_and_read_timeouts(self) -> None:
         assert Client("pt-secret", timeout=3)._transport._timeout == (3.0, 3.0)
         assert Client("pt-secret", timeout=[1, 2.5])._transport._timeout == (1.0, 2.5)  # type: ignore[arg-type] # a list
-        assert Client("pt-secret", timeout=np.float64(3))._transport._timeout == (3.0, 3.0)
+        assert Client("pt-secret", timeout=np.int64(3))._transport._timeout == (3.0, 3.0)  # type: ignore[arg-type] # of NumPy
 
 
 @contextlib.contextmanager

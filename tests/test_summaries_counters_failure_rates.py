@@ -293,7 +293,7 @@ def test_all_figures_equal_those_of_sql(by: str) -> None:
 def test_a_total_beyond_64_bits_is_missing(counters: list[int]) -> None:
     rows = [(f"d{i}", "agent_1", runs, 1, 0) for i, runs in enumerate(counters)]
     df = deployments(*rows, ("d9", "agent_2", 10, 5, 0))
-    with pytest.warns(DataQualityWarning, match="counters of 1 groups add up to more than 64 bits"):
+    with pytest.warns(DataQualityWarning, match="counters of 1 group add up to more than 64 bits"):
         rates = failure_rates(df, "agent_id")
     assert rates["total_runs"].isna().tolist() == [False, True]
     assert rates["failure_rate"].isna().tolist() == [False, True]

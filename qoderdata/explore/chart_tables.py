@@ -95,8 +95,8 @@ def make_tables(df: pd.DataFrame, runs: pd.DataFrame, zone: ZoneInfo) -> ChartTa
     texts, error = _errors(runs)
     rows = pd.DataFrame({
         "t": wall.dt.as_unit("ms").astype("int64").astype("Int64").where(wall.notna()),
-        "d": _positions(runs["deployment_id"], by_deployment.index),
-        "a": _positions(runs["agent_id"], by_agent.index),
+        "d": _row_numbers(runs["deployment_id"], by_deployment.index),
+        "a": _row_numbers(runs["agent_id"], by_agent.index),
         "o": drawn_outcomes(runs).map(OUTCOMES.index).astype("int64"),
         "ms": runs["duration_ms"].astype("Int64"),
         "e": error,
@@ -140,7 +140,7 @@ def _with_agents(runs: pd.DataFrame, df: pd.DataFrame) -> pd.DataFrame:
     return runs
 
 
-def _positions(keys: pd.Series[Any], index: pd.Index[Any]) -> pd.Series[Any]:
+def _row_numbers(keys: pd.Series[Any], index: pd.Index[Any]) -> pd.Series[Any]:
     """Return the row of each key in a summary; a missing key is a row of its own there."""
     wanted = pd.Index(keys.astype("object").where(keys.notna(), _NO_KEY))
     known = pd.Index([_NO_KEY if pd.isna(key) else key for key in index])

@@ -235,7 +235,7 @@ def plot_durations(runs: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
 
 def _milliseconds(runs: pd.DataFrame, status: str) -> NDArray[np.float64]:
     """Return the durations of the runs that ended so; a logarithmic axis begins at 1 ms."""
-    ended = runs.loc[runs["status"].eq(status).fillna(value=False), "duration_ms"].dropna()
+    ended = runs.loc[runs["status"].eq(status), "duration_ms"].dropna()
     lengths: NDArray[np.float64] = ended[ended >= 0].clip(lower=1).to_numpy(np.float64)
     return lengths
 

@@ -19,7 +19,7 @@ from qoderdata.summaries.dataframe_engines import (
     median,
     open_source,
 )
-from qoderdata.summaries.run_rates import DOUBTFUL, advice, count_outcomes, outcomes_of, warn_of_unknown
+from qoderdata.summaries.run_rates import DOUBTFUL, count_outcomes, outcomes_advice, outcomes_of, warn_of_unknown
 from qoderdata.summaries.time_windows import parse_micros, with_age
 
 if TYPE_CHECKING:
@@ -202,7 +202,7 @@ def _warn_of_different_shares(
             f"{recent['assumed']:,} of {recent['completed']:,} completed runs of the recent period are assumed to "
             f"have completed, and {baseline['assumed']:,} of {baseline['completed']:,} of the baseline: failures "
             "inside these sessions are not seen, so the rates of the periods are not comparable. "
-            f"{advice(outcomes)}",
+            f"{outcomes_advice(outcomes)}",
             errors.UnknownOutcomesWarning,
         )
 
@@ -322,8 +322,8 @@ def error_budget(
         # The sum is the end of the window in every row.
         end = rows.select((at + age).max().alias("end")).collect()["end"].fill_null(0).item()
         in_time = counted.filter((at < end) & (at >= end - window_us))
-        so = "more of the budget may be used than this says"
-        warn_of_unknown(count_outcomes(in_time), outcomes_of(runs), so=so)
+        consequence = "more of the budget may be used than this says"
+        warn_of_unknown(count_outcomes(in_time), outcomes_of(runs), consequence=consequence)
     in_window, in_day = flag((age > 0) & (age <= window_us)), flag((age > 0) & (age <= DAY_MICROS))
     bad = nw.col("_failed") + nw.col("_missed")
     rows = rows.with_columns(

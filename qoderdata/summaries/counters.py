@@ -312,7 +312,7 @@ def fill_counters(df: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
     ids = deployments.loc[uncounted, "id"].to_numpy()
     counts = counts[counts.index.isin(ids)]
     sums = {name: int(counts[name].sum()) for name in ("runs", "unknown", "assumed")}
-    warn_of_unknown(sums, outcomes_of(runs), so="rates are too low")
+    warn_of_unknown(sums, outcomes_of(runs), consequence="rates are too low")
     counts.loc[counts["unknown"] == counts["runs"], ["failed", "current_streak"]] = pd.NA
     for column, figure in _COUNTERS.items():
         filled = counts[figure].reindex(ids, fill_value=0).array

@@ -227,12 +227,11 @@ def error_groups(runs: IntoFrameT, by: str | Sequence[str] | None = None) -> Int
     of_deployments = source.group(rows, *figures, sums=["count"], within=[*shown, "_deployment"])
     of_deployments = of_deployments.with_columns(flag(~nw.col("_deployment").is_null()).alias("deployments"))
     grouped = source.group(of_deployments, *figures, sums=["count", "deployments"], within=shown)
-    grouping = source.grouping
 
     def finish(frame: nw.LazyFrame[Any]) -> nw.LazyFrame[Any]:
         is_new = (nw.col("_age") <= _NEW) & (nw.col("_reach") >= _REACH)
         frame = frame.with_columns(is_new.fill_null(value=False).alias("is_new"))
-        return _with_share(frame, grouping)
+        return _with_share(frame, source.grouping)
 
     order = {**dict.fromkeys(source.keys, False), "count": True}
     return source.finalize(grouped, finish, within=shown, dtypes=_GROUPS, order=order)

@@ -246,8 +246,8 @@ def failure_streaks(runs: IntoFrameT, by: str | Sequence[str] | None = "deployme
     source = open_source(runs, by, results=_STREAKS, wanted=wanted, what="runs", optional=optional)
     source.refuse_dask("failure_streaks", "runs in order of time within a group")
     if source.eager:
-        so = "a streak may be longer than this says, or have ended"
-        warn_of_unknown(count_outcomes(source.frame), outcomes_of(runs), so=so)
+        consequence = "a streak may be longer than this says, or have ended"
+        warn_of_unknown(count_outcomes(source.frame), outcomes_of(runs), consequence=consequence)
 
     rows = add_column(source.frame, "_at", EPOCH, "triggered_at")
     at = nw.col("_at")
@@ -300,19 +300,19 @@ def outcomes_of(runs: Any) -> str | None:  # noqa: ANN401 a frame of any engine
 
 
 def warn_of_unknown(
-    counts: dict[str, int], outcomes: str | None, so: str = "rates are those of the other runs alone"
+    counts: dict[str, int], outcomes: str | None, consequence: str = "rates are those of the other runs alone"
 ) -> None:
-    """Warn if the outcome of too many runs is not known; `so` says what follows from that."""
+    """Warn if the outcome of too many runs is not known; `consequence` says what follows from that."""
     runs, unknown, assumed = counts["runs"], counts["unknown"], counts["assumed"]
     if unknown > DOUBTFUL * runs:
         errors.warn(
             f"the outcome of {unknown:,} of {runs:,} counted runs is not known, and {assumed:,} are assumed to "
-            f"have completed; failures among these are not counted, so {so}. {advice(outcomes)}",
+            f"have completed; failures among these are not counted, so {consequence}. {outcomes_advice(outcomes)}",
             errors.UnknownOutcomesWarning,
         )
 
 
-def advice(outcomes: str | None) -> str:
+def outcomes_advice(outcomes: str | None) -> str:
     """Return a sentence that says how to read the outcomes of more runs."""
     if outcomes == "events":
         return "The service gave no session or no end for them"

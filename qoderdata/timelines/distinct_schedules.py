@@ -98,7 +98,7 @@ class UpcomingTriggers:
         return [to_micros(time) for time in islice(following, len(listed))] == listed
 
 
-def upcoming_triggers(
+def distinct_upcoming_triggers(
     df: pd.DataFrame, distinct: DistinctSchedules, rows: NDArray[np.int64]
 ) -> tuple[list[UpcomingTriggers], NDArray[np.int64]]:
     """Return the distinct pairs of schedule and listed triggers of some rows, and the index of each row's pair.

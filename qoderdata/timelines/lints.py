@@ -43,11 +43,11 @@ if TYPE_CHECKING:
 _COLUMNS = ("id", "name", "archived_at", "schedule_expression", "schedule_timezone")
 _YEAR = 366 * DAY
 _HOUR, _MINUTE = 3600, 60
-_FEW = 4
+_MOST_LISTED = 4
 _OPEN_STEP = re.compile(r"(?:\*|[0-9A-Z]+)/(?P<step>[0-9]+)")
 #: The number of values of each field, after which it starts again; the days of a month have no fixed number.
 _CYCLES = {"minute": 60, "hour": 24, "month": 12, "day of week": 7}
-_INVERTED = re.compile(r"Etc/GMT(?P<sign>[+-])(?P<hours>[1-9][0-9]?)")
+_ETC_ZONE = re.compile(r"Etc/GMT(?P<sign>[+-])(?P<hours>[1-9][0-9]?)")
 _EVERY_DAY, _LEAP_DAY, _FEBRUARY = 31, 29, 2
 
 
@@ -176,7 +176,7 @@ def _findings(schedule: Schedule, begin: int) -> Iterator[_Lint]:
         yield from _uneven_step(text, values, field)
     if not day.startswith("*"):
         yield from _skipped_months(schedule)
-    if inverted := _INVERTED.fullmatch(schedule.timezone):
+    if inverted := _ETC_ZONE.fullmatch(schedule.timezone):
         zone, hours = schedule.timezone, int(inverted["hours"])
         if inverted["sign"] == "+":
             detail = ngettext(
@@ -212,7 +212,7 @@ def _clock_changes(schedule: Schedule, begin: int) -> Iterator[_Lint]:
         seen.add(lint)
         clock = [f"{second // _HOUR % 24:02d}:{second // _MINUTE % 60:02d}" for second in at.tolist()]
         times = join_words(clock)
-        if len(clock) > _FEW:
+        if len(clock) > _MOST_LISTED:
             times = _("{first} to {last} ({count} times)", first=clock[0], last=clock[-1], count=len(clock))
         day = f"{EPOCH + timedelta(seconds=int(at[0])):%Y-%m-%d}"
         facts = {"times": times, "day": day, "zone": schedule.timezone}

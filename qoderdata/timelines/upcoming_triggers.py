@@ -31,9 +31,9 @@ from qoderdata.parsing import (
 from qoderdata.timelines.distinct_schedules import (
     DistinctSchedules,
     UpcomingTriggers,
+    distinct_upcoming_triggers,
     timestamps,
     trigger_micros,
-    upcoming_triggers,
 )
 
 if TYPE_CHECKING:
@@ -260,7 +260,7 @@ def _firing(
     if not include_paused:
         fires &= df["status"].ne("paused").to_numpy()
     rows = distinct.parsed_rows(df, np.flatnonzero(fires))
-    upcoming, upcoming_of = upcoming_triggers(df, distinct, rows)
+    upcoming, upcoming_of = distinct_upcoming_triggers(df, distinct, rows)
     return rows, upcoming, upcoming_of, [*_instants(upcoming, begin, end)]
 
 
