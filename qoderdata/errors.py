@@ -40,7 +40,7 @@ class CredentialError(QoderdataError):
 
 
 class CacheError(QoderdataError):
-    """``offline=True`` and no cached answer, or a stored file that cannot be used."""
+    """Nothing is stored that answers the call, or what is stored cannot be opened, read or locked."""
 
 
 class MissingColumnError(QoderdataError, KeyError):
@@ -132,7 +132,7 @@ class APIStatusError(APIError):
     param : str or None
         ``error.param``: the request parameter that the service objects to.
     retry_after : float or None
-        Seconds that the service asks to wait, from ``Retry-After``.
+        Seconds that the service asks to wait, from ``retry-after-ms``, else ``Retry-After``.
     """
 
     status_code: int = 0

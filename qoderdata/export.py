@@ -10,7 +10,7 @@ for the separator sees further cells inside a text. So an apostrophe goes before
 start of a text, after ``;``, after a tab or after a line break. A text that looks escaped already is escaped once
 more, so that removing one apostrophe before each dangerous start gives every text back.
 
-The values of ``environment_variables`` may be secrets; they are masked as `qoderdata.frames` says.
+The values of ``environment_variables`` may be secrets; they are masked as `qoderdata.masking` says.
 """
 
 from __future__ import annotations

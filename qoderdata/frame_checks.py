@@ -32,7 +32,7 @@ class Dtype(enum.Enum):
         "pd.to_datetime({column}, utc=True, format='ISO8601').dt.as_unit('us')",
     )
     TIMES = "object", "lists of times", ""
-    FLAG = "bool", "true or false", "{column}.astype('str').eq('True')"
+    FLAG = "bool", "true or false", "{column}.astype('str').str.lower().eq('true')"
 
     def __init__(self, pandas: Any, description: str, conversion: str) -> None:  # noqa: ANN401 - a dtype or its name
         self.pandas, self.description, self.conversion = pandas, description, conversion

@@ -51,6 +51,8 @@ def _masked(value: object, *, hide: bool) -> object:
         return {key: _masked(item, hide=hide or is_secret(key)) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [_masked(item, hide=hide) for item in value]
+    if isinstance(value, str) and not hide:
+        return mask_text(value)
     return MASK if hide and value is not None else value
 
 
@@ -74,5 +76,7 @@ def mask_text(text: str, *, hide: bool = False) -> str:
         value = parse(text.encode())
     except (NotJSONError, APIResponseValidationError):
         return MASK if hide or text.lstrip().startswith("{") else text
+    if hide and not isinstance(value, Mapping | list):
+        return MASK
     masked = _masked(value, hide=hide)
     return text if masked == value else write(masked)

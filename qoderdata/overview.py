@@ -48,7 +48,10 @@ class Today:
 
 @dataclass(frozen=True, slots=True)
 class Overview:
-    """What is going on at one time. Each frame begins with ``deployment_id``, ``name``, ``agent`` and ``team``."""
+    """What is going on at one time.
+
+    Each frame but `findings` begins with ``deployment_id``, ``name``, ``agent`` and ``team``.
+    """
 
     #: Deployments that are not archived.
     active: int

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import html
 import json
 import math
 import re
@@ -100,6 +102,30 @@ def test_several_groups_have_one_name_column_each(sandbox: Sandbox, invoke: Invo
         assert row["deployment_name"] == one["name"]
         assert (row["agent_id"], row["agent_name"]) == (one["agent"]["id"], agents[one["agent"]["id"]])
         assert row["metadata_team"] == one["metadata"].get("team")
+
+
+@pytest.mark.parametrize("form", ["", "--markdown", "--csv", "--json"])
+def test_tables_mask_secrets(form: str, sandbox: Sandbox, invoke: Invoke) -> None:
+    secret = next(one["environment_variables"] for one in sandbox.deployments if one.get("environment_variables"))
+    assert "=" in secret
+    printed = invoke(f"failures --by extra {form}").out
+    assert "environment" in printed
+    assert not [part for part in re.split(r"[=;\n]", secret) if len(part) > 10 and part in printed]
+
+
+@pytest.mark.parametrize("words", ["environment", "agent_id", "status --by agent"])
+def test_deployments_by_an_id_show_its_name(words: str, sandbox: Sandbox, invoke: Invoke) -> None:
+    """The column `name` is the deployment's."""
+    word = words.rsplit(maxsplit=1)[-1].removesuffix("_id")
+    printed = invoke(f"deployments --by {words} --csv")
+    header, *rows = csv.reader(printed.out.splitlines())
+    column = header.index(f"{word}_name")
+    named = {one["id"]: one["name"] for one in getattr(sandbox, f"{word}s")}
+    assert {row[column] for row in rows} <= set(named.values())
+    table = invoke(f"deployments --by {words} --markdown").out.splitlines()
+    heads = [cell.strip() for cell in table[0].strip("|").split("|")]
+    cells = [line.split(" | ")[heads.index(word)].strip("| ") for line in table[2:] if line.startswith("|")]
+    assert {cell.replace("\\", "") for cell in cells} <= set(named.values())
 
 
 @pytest.mark.usefixtures("empty_cache")
@@ -292,6 +318,16 @@ def test_report_by_accepts_id_columns(monkeypatch: pytest.MonkeyPatch, invoke: I
     for by in ("", "--by agent_id", "--by environment_id", "--by owner"):
         invoke(f"report r.html {by}")
     assert groups == [None, "agent", "environment", "owner"]
+
+
+def test_report_by_environment_has_their_names(sandbox: Sandbox, tmp_path: Path, invoke: Invoke) -> None:
+    invoke(f"report {tmp_path / 'r.html'} --by environment")
+    page = (tmp_path / "r.html").read_text(encoding="utf-8")
+    used = {one["environment_id"] for one in sandbox.deployments if one["environment_id"]}
+    assert len(used) > 1
+    for environment in sandbox.environments:
+        assert environment["id"] not in page
+        assert (environment["id"] not in used) or html.escape(environment["name"]) in page
 
 
 def test_costs_with_freq_and_without_by_group_all_sessions_together(invoke: Invoke) -> None:

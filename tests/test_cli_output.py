@@ -608,7 +608,7 @@ def test_retry_messages_and_notes_name_options_not_parameters(
     body = error_body("rate_limit_error", "Slow down with offline=True")
     service.respond_with(service.response(429, body=body, retry_after_ms="1"), service.response(403, body=body))
     retry = invoke("pull runs --refresh --verbose --base-url", service.base_url, code=4).err.splitlines()[0]
-    assert "Slow down with offline=True. The service asks to wait 0 s. Wait and try again. [" in retry
+    assert "Slow down with offline=True. The service asks to wait 0.0 s. Wait and try again. [" in retry
     assert "Trying again in" in retry
     monkeypatch.setattr(qd, "load_runs", lambda **_: qd.flatten_runs([]))
     note = invoke("compare --offline --cache-dir empty").err

@@ -37,9 +37,7 @@ _COLUMNS = [
 )
 @options.span_option("--since", "Time in which missed triggers count (default 1D).", default="1D")
 @options.number_option("--streak", "Failures in a row to report (default 3).", least=1, default=3)
-@options.span_option(
-    "--recent", "Time compared with as long before (default 7D).", default="7D", may_be_zero=False
-)
+@options.span_option("--recent", "Time compared with as long before (default 7D).", default="7D")
 @options.share_option("--budget-share", "Share of a budget that sessions may use (default 0.9).", default=0.9)
 @options.share_option(
     "--doubtful", "Share of outcomes that may be assumed or unknown (default 0.05).", default=0.05, most=1

@@ -18,8 +18,8 @@ from qoderdata.formatting import MISSING, format_time
 
 @options.command("compare", example="qoderdata compare --recent 7D --by team")
 @grouping.by_option("runs", "Group by (default deployment)")
-@options.span_option("--recent", "The recent period (default 7D).", default="7D", may_be_zero=False)
-@options.span_option("--baseline", "The period before it (default: as long).", may_be_zero=False)
+@options.span_option("--recent", "The recent period (default 7D).", default="7D")
+@options.span_option("--baseline", "The period before it (default: as long).")
 @click.option("--until", metavar="TIME|AGE", help="The end of the recent period (default: now).")
 @run_service_options
 @options.output_form(times="of the times shown")

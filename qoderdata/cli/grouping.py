@@ -55,6 +55,7 @@ class Groups:
         self.words = list(by)
         #: The columns that the words mean.
         self.keys = [_key(word, columns, own) for word in by]
+        self._own = own
         if len(set(self.keys)) < len(self.keys):
             raise click.UsageError(f"--by {' --by '.join(by)}: two of them are the same")
         #: Keys of the deployments' metadata.
@@ -92,7 +93,10 @@ class Groups:
         ids = [key for key in self.keys if key in _NAMES or key == "id"]
         shown = []
         for word, key in zip(self.words, self.keys, strict=True):
-            name = "name" if len(ids) == 1 else _NAMES.get(key, "name")
+            name = _NAMES.get(key, "name")
+            # A summary by one id has its name here; in a list, it is the deployment's.
+            if name not in present and len(ids) == 1 and (key == self._own or "id" not in present):
+                name = "name"
             if key in ids and name in present:
                 heading = "name" if key == "id" else word.removesuffix("_id")
                 shown.append(TableColumn(heading, _name_or_id(name, key)))

@@ -23,7 +23,7 @@ _COLUMNS = [
 
 
 @options.command("missed", example="qoderdata missed --since 7D")
-@options.span_option("--grace", "How late a run may start (default 10min).", default="10min")
+@options.span_option("--grace", "How late a run may start (default 10min).", default="10min", may_be_zero=True)
 @click.option("--fail", is_flag=True, help="Exit with 1 if a trigger was certainly missed.")
 @options.window(since="7D", what="Triggered", may_be_all=False)
 @options.deployment_filters(archived=False)
@@ -54,6 +54,8 @@ def missed(
     until = min(until, fetched_at(runs) or until)
     begin, end = parse_bound(since, now=now, name="since"), format_time(until, result.tz)
     judged_until = until - parse_span(grace, name="--grace")
+    if begin >= datetime.now(UTC):
+        raise click.UsageError("--since is in the future, and no trigger has been missed there yet")
     if begin >= until:
         raise click.UsageError(f"the runs were read at {end}, not after --since; --refresh reads newer ones")
     if begin >= judged_until:

@@ -419,7 +419,7 @@ def share_option(name: str, meaning: str, *, default: float, most: float | None 
     return click.option(name, type=NumberRange(0, most), default=default, metavar="SHARE", help=meaning)
 
 
-def span_option(name: str, meaning: str, *, default: str | None = None, may_be_zero: bool = True) -> Decorator:
+def span_option(name: str, meaning: str, *, default: str | None = None, may_be_zero: bool = False) -> Decorator:
     """Return the decorator that adds an option with a length of time."""
 
     def check(text: str) -> None:

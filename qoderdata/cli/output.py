@@ -235,18 +235,23 @@ def _share_names(names: list[Text], ids: list[Text]) -> bool:
 
 
 def _cells(frame: pd.DataFrame, columns: Sequence[TableColumn], tz: str) -> list[list[Text]]:
-    """Return the cells of each column, safe texts of one line; rich never reads them as its markup."""
+    """Return the cells of each column, safe texts of one line, secrets masked; rich never reads them as markup."""
     from rich.text import Text  # noqa: PLC0415 - only tables need it
+
+    from qoderdata.masking import is_secret, mask_value  # noqa: PLC0415 - slow to import
 
     frame = _with_index_as_columns(frame)
     rows = list(frame.itertuples(index=False))
     cells = []
     for column in columns:
+        is_name = isinstance(column.value, str)
         values = frame[column.value] if isinstance(column.value, str) else map(column.value, rows)
         cells.append(
             [
                 Text(
-                    formatting.one_line(_written(value, column.kind, tz)),
+                    formatting.one_line(
+                        _written(mask_value(value, hide=is_name and is_secret(column.value)), column.kind, tz)
+                    ),
                     style="red" if column.is_alert is not None and column.is_alert(row) else "",
                     no_wrap=column.kind != "prose",
                 )

@@ -44,7 +44,7 @@ def _page_path(ctx: click.Context, param: click.Parameter, value: str) -> Path |
     "--by",
     metavar="WHAT",
     multiple=True,
-    help="Failure rates by agent, environment or a metadata key (default team).",
+    help="Failure rates by agent, environment or a metadata key (default team, else agent).",
 )
 @click.option("--lang", type=click.Choice(["en", "zh"]), default="en", help="The language (default en).")
 @options.span_option("--horizon", "Time ahead to look for triggers (default 24h).", default="24h")
@@ -75,7 +75,7 @@ def report(
         raise click.UsageError("give --by once: a report has rates by one thing")
     if not with_runs:
         options.refuse_without_effect(["--since", "--until"], "without --runs")
-    at = datetime.now(UTC) if start is None else parsing.parse_instant(start, name="start")
+    at = datetime.now(UTC) if start is None else parsing.parse_instant(start, name="start").to_pydatetime()
     for name in ("since", "until"):  # ages are counted from the time that the report is about
         if window[name] is not None:
             window[name] = parsing.parse_bound(window[name], now=at, name=name).isoformat()
@@ -93,16 +93,19 @@ def report(
         runs, sessions = (
             None if frame is None else frame[frame["deployment_id"].isin(ids)] for frame in (runs, sessions)
         )
+    group = next((_WORDS.get(word, word) for word in by), None)
+    by_environment = group == "environment"
     agents = grouping.optional(lambda: service.load(qd.load_agents))
-    if agents is not None:
-        deployments = qd.with_names(deployments, agents=agents)
+    environments = grouping.optional(lambda: service.load(qd.load_environments)) if by_environment else None
+    if agents is not None or environments is not None:
+        deployments = qd.with_names(deployments, agents=agents, environments=environments)
     qd.write_report(
         deployments,
         path,
         runs=runs,
         sessions=sessions,
         snapshots=snapshots,
-        by=next((_WORDS.get(word, word) for word in by), None),
+        by=group,
         start=start,
         horizon=horizon,
         tz=tz,

@@ -44,7 +44,7 @@ class Number:
 
 
 def parse(text: bytes, *, plain: bool = False) -> Any:  # noqa: ANN401 - any JSON value
-    """Parse one JSON text to Python values; a number but an integer of up to 20 characters is a `Number`.
+    """Parse one JSON text to Python values; integers of up to 20 characters become `int`, other numbers `Number`.
 
     `plain`: numbers become an `int`, else a `decimal.Decimal`, else text where neither can hold them.
 
