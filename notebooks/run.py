@@ -40,7 +40,8 @@ def run(path: Path, kernel: KernelManager | None = None) -> nbformat.NotebookNod
     of those before, and is left running.
     """
     book = read(path)
-    book.cells.append(nbformat.v4.new_code_cell("%reset -f"))
+    # `multiprocessing` reads `__spec__`, which `%reset` deletes too.
+    book.cells.append(nbformat.v4.new_code_cell("%reset -f\n__spec__ = None"))
     environment = {name: value for name, value in os.environ.items() if not name.startswith("QODER")}
     folder = {"metadata": {"path": str(FOLDER)}}
     client = NotebookClient(book, km=kernel, timeout=_PATIENCE_SECONDS, resources=folder)
