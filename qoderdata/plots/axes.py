@@ -299,16 +299,16 @@ def split_windows(summary: pd.DataFrame) -> list[Group]:
     keys, names = keys_and_names(summary)
     levels = [number for number, name in enumerate(summary.index.names) if name != "window"]
     # Different groups may have one text, such as a missing team and one that is called "(none)".
-    group = summary.groupby(level=levels, sort=False, dropna=False).ngroup() if levels else np.zeros(len(summary))
+    groups = summary.groupby(level=levels, sort=False, dropna=False).ngroup() if levels else np.zeros(len(summary))
+    _, firsts = np.unique(np.asarray(groups), return_index=True)
     alone = summary.set_index(summary.index.get_level_values("window"))
     found = []
-    for index, rows in alone.groupby(np.asarray(group), sort=False):
+    for first, (_, rows) in zip(firsts, alone.groupby(np.asarray(groups)), strict=True):
         if not rows.index.is_unique:
             raise ValueError(
                 "a window is there more than once: the keys of a summary are its index; put them there, as in "
                 "set_index('deployment_id', append=True)"
             )
-        first = int(np.argmax(np.asarray(group) == index))
         found.append(Group(keys[first], names[first], rows.sort_index()))
     return found
 
