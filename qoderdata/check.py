@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from qoderdata.arguments import Instant, Span, check_count, check_number, parse_instant, parse_span, parse_zone
 from qoderdata.errors import UnknownOutcomesWarning
 from qoderdata.formatting import (
     format_credits,
@@ -22,7 +23,6 @@ from qoderdata.formatting import (
 from qoderdata.frame_checks import TEXT, require_frame, require_unique_deployments
 from qoderdata.frames import fetched_at, flatten_runs, rows_before
 from qoderdata.outcomes import STATUSES, is_assumed, is_unknown
-from qoderdata.parsing import Instant, Span, check_count, check_number, parse_instant, parse_span, parse_zone
 from qoderdata.summaries import compare_periods, failure_streaks, session_costs, unusual_runs
 from qoderdata.summaries.time_windows import parse_micros
 from qoderdata.timelines import missed_triggers, schedule_lints

@@ -15,7 +15,7 @@ from qoderdata.summaries.wilson import check_confidence
 from qoderdata.timelines.upcoming_triggers import trigger_counts
 
 if TYPE_CHECKING:
-    from qoderdata.parsing import Instant, Span
+    from qoderdata.arguments import Instant, Span
 
 _FORECAST: dict[str, Any] = {
     "name": TEXT,

@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from narwhals.dependencies import is_dask_dataframe
 
+from qoderdata.arguments import parse_instant
 from qoderdata.background import gc_paused
 from qoderdata.decode import Records, from_records
 from qoderdata.decode.jsontext import is_utf8, parse, write
@@ -32,7 +33,6 @@ from qoderdata.errors import (
 from qoderdata.formatting import counted, first_few
 from qoderdata.frame_checks import TEXT, require_dtypes, require_frame
 from qoderdata.masking import mask_value
-from qoderdata.parsing import parse_instant
 from qoderdata.schema import DEPLOYMENTS, EVENTS, EXTRA, RUNS, SESSIONS, Schema, resolve_record
 
 if TYPE_CHECKING:

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from qoderdata.decode.exact import Row, dotted, nested, to_array
+from qoderdata.decode.exact import Row, to_array
 from qoderdata.decode.jsontext import parse, write
+from qoderdata.decode.unknown_fields import dotted, nested
 from qoderdata.schema import EXTRA, is_readable
 
 if TYPE_CHECKING:

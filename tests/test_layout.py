@@ -38,6 +38,9 @@ ADDED = {
     "a report in another language": ["translation.py"],
     "secrets that are masked": ["masking.py"],
     "columns that were added after a table was stored": ["stored_columns.py"],
+    "one file per question: they were parts of `arguments.py` and `decode/exact.py`": [
+        "decode/unknown_fields.py", "time_math.py",
+    ],
 }  # fmt: skip
 MAX_LINES, MIN_LINES = 400, 80
 EXEMPT = {"__init__.py", "__main__.py", "_version.py"}
@@ -46,6 +49,8 @@ SMALL: dict[str, str] = {
     "background.py": "shared by the page walk, the loaders and frames",
     "explore/interactive.py": "the public functions; imported without Altair, which is an optional dependency",
     "client/retries.py": "only the rules for waits and retries",
+    "decode/unknown_fields.py": "only the column `extra`, for both ways of decoding and for stored tables",
+    "time_math.py": "only integers and windows of time: used by decoding, summaries and timelines",
     "masking.py": "the rule for secrets: used by frames, exports, changes and the command",
     "connect.py": "the only module that imports both the client and the sandbox",
     "stored_columns.py": "used by the cache, the store and the snapshots",

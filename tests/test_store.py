@@ -25,8 +25,8 @@ from qoderdata.load import caches
 from qoderdata.load.caches import clear_stores, store_files
 from qoderdata.outcomes import resolve_outcomes
 from qoderdata.schema import RUNS, resolve_record
-from qoderdata.store import RUNS_TABLE, JournalEntry, TableStore, dataset, journal, row_ids
-from qoderdata.store.dataset import NO_DAY, is_day_within
+from qoderdata.store import RUNS_TABLE, JournalEntry, TableStore, journal, partitions, row_ids
+from qoderdata.store.partitions import NO_DAY, is_day_within
 from tests.runs_store import BASE_URL, NOW, commit_entries, make_store, page, run, runs_table, stored
 
 if TYPE_CHECKING:
@@ -278,10 +278,10 @@ def test_files_of_a_pull_that_was_killed_before_compaction_are_joined(store: Tab
 def test_day_with_many_runs_keeps_a_few_files(
     store: TableStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(dataset, "_SMALL", 3)
+    monkeypatch.setattr(partitions, "_SMALL", 3)
     for number in range(12):
         commit_entries(store, page(run(number)))
-        assert len(file_names(tmp_path, "data/*/*")) <= dataset._FEW
+        assert len(file_names(tmp_path, "data/*/*")) <= partitions._FEW
     assert len(stored(store)) == 12
 
 
@@ -344,7 +344,7 @@ def test_new_file_outside_the_manifest_is_kept_on_an_object_store(monkeypatch: p
     commit_entries(store, page(run(1)))
     for name in ("20260615T000000-ab.parquet", "20260615T020000-cd.parquet"):
         store.folder.replace(f"data/day=2026-06-14/{name}", lambda sink: sink.write(b"PAR1"))
-    monkeypatch.setattr(dataset, "_is_leftover", lambda name: name < "20260615T010000")
+    monkeypatch.setattr(partitions, "_is_leftover", lambda name: name < "20260615T010000")
     store._dataset.remove_unlisted(store._manifest.files)
     left = [info.base_name for info in store.folder.files("data")]
     assert len(left) == 2

@@ -37,7 +37,7 @@ from qoderdata.store import (
     Listing,
     StoredTable,
     TableStore,
-    dataset,
+    partitions,
     row_ids,
 )
 from tests.runs_store import NOW, commit_entries, make_store, page, run, stored
@@ -332,7 +332,7 @@ def test_object_store_is_rebuilt_and_a_copied_store_is_set_aside(
     assert not theirs.exists
     write(mine.folder, "manifest.json", b"{")
     # New files are not removed, because another writer may need them.
-    monkeypatch.setattr(dataset, "_is_leftover", lambda _: True)
+    monkeypatch.setattr(partitions, "_is_leftover", lambda _: True)
     with pytest.warns(CacheWarning, match="3 rows were recovered"):
         mine.recover()
     assert stored(mine) == ALL

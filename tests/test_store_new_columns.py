@@ -26,7 +26,7 @@ from qoderdata.store import (
     Listing,
     StoredTable,
     TableStore,
-    dataset,
+    partitions,
 )
 from qoderdata.store.manifest import DataFile
 from tests.runs_store import NOW, commit_entries, make_store, page, run
@@ -269,15 +269,15 @@ def test_two_writers_without_locks_rewrite_files_at_once(
     del clean_memory
     folder = Folder("memory://at-once")
     commit_entries(make_store(folder), entry())
-    monkeypatch.setattr(dataset, "_is_leftover", lambda _: True)
-    rebuild = dataset.Dataset.rebuild
+    monkeypatch.setattr(partitions, "_is_leftover", lambda _: True)
+    rebuild = partitions.Dataset.rebuild
 
     def rebuild_second(*arguments: Any) -> Any:  # noqa: ANN401
-        monkeypatch.setattr(dataset.Dataset, "rebuild", rebuild)
+        monkeypatch.setattr(partitions.Dataset, "rebuild", rebuild)
         make_store(folder, WIDER_TABLE).recover()
         return rebuild(*arguments)
 
-    monkeypatch.setattr(dataset.Dataset, "rebuild", rebuild_second)
+    monkeypatch.setattr(partitions.Dataset, "rebuild", rebuild_second)
     store = make_store(folder, WIDER_TABLE)
     store.recover()
     for one in (store, make_store(folder, WIDER_TABLE)):
@@ -309,7 +309,7 @@ def test_manifest_without_numbers_of_columns_is_completed_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr(dataset, "DataFile", lambda rows, checksum, _: DataFile(rows, checksum))
+        patch.setattr(partitions, "DataFile", lambda rows, checksum, _: DataFile(rows, checksum))
         commit_entries(make_store(tmp_path), entry())
     store = make_store(tmp_path)
     files = data_files(store)

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 import qoderdata as qd
+from qoderdata.arguments import parse_span
 from qoderdata.cli import options, output
 from qoderdata.cli.output import MINOR, Output, TableColumn
 from qoderdata.cli.service import Service, run_service_options
 from qoderdata.errors import PermissionDeniedError
 from qoderdata.formatting import counted
-from qoderdata.parsing import parse_span
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 import click
 
 import qoderdata as qd
-from qoderdata import parsing
+from qoderdata import arguments
 from qoderdata.cli import grouping, options
 from qoderdata.cli.output import Output, TableColumn
 from qoderdata.cli.runs import RATES_OF
@@ -37,9 +37,9 @@ def compare(
     A change is worse or better where its interval leaves out 0, else unclear.
     """
     now = datetime.now(UTC)
-    end = parsing.parse_bound(until or now, now=now, name="until")
-    begin = end - parsing.parse_span(recent, name="recent")
-    begin_before = begin - parsing.parse_span(baseline or recent, name="baseline")
+    end = arguments.parse_bound(until or now, now=now, name="until")
+    begin = end - arguments.parse_span(recent, name="recent")
+    begin_before = begin - arguments.parse_span(baseline or recent, name="baseline")
     groups = grouping.Groups(by or ["deployment"], "runs", service)
     runs = service.runs({"since": begin_before, "until": end})
     found = qd.compare_periods(groups.add_names(runs), by=groups.keys, recent=recent, baseline=baseline, until=end)

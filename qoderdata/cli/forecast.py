@@ -6,11 +6,11 @@ import math
 from typing import TYPE_CHECKING, Any
 
 import qoderdata as qd
+from qoderdata.arguments import parse_span
 from qoderdata.cli import options
 from qoderdata.cli.output import DEPLOYMENT, Output, TableColumn
 from qoderdata.cli.service import Service, service_options
 from qoderdata.formatting import MISSING, counted, format_credits, format_duration
-from qoderdata.parsing import parse_span
 
 if TYPE_CHECKING:
     import pandas as pd

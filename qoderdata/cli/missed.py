@@ -8,11 +8,11 @@ from typing import Any
 import click
 
 import qoderdata as qd
+from qoderdata.arguments import parse_bound, parse_span
 from qoderdata.cli import options
 from qoderdata.cli.output import DEPLOYMENT, Output, TableColumn
 from qoderdata.cli.service import Service, service_options
 from qoderdata.formatting import format_time
-from qoderdata.parsing import parse_bound, parse_span
 
 _TRIGGER = [TableColumn("should have fired", "scheduled_at", "time"), *DEPLOYMENT]
 _COLUMNS = [

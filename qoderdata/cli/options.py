@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 import qoderdata as qd
-from qoderdata import parsing
+from qoderdata import arguments
 from qoderdata.cli import output
 from qoderdata.cli.output import Output
 from qoderdata.formatting import format_time
@@ -53,7 +53,7 @@ _SPELLINGS = {
     "; rename the column to group by it": " and cannot be a group",
     ", or `from qoderdata.sandbox import Sandbox`": "",
     " and restart Python, or give other names by labels={id: name}": "",
-    parsing.MONTH_ADVICE: "",
+    arguments.MONTH_ADVICE: "",
 }
 #: What `spelled` looks for: quoted text, which stays as it is; the texts above; a call of `load_runs`; an exact
 #: time; and a parameter.
@@ -283,7 +283,7 @@ def describe_window(window: dict[str, Any], what: str, tz: str) -> list[str]:
     """
     words, now = {"since": "since", "until": "before"}, datetime.now(UTC)
     bounds = [
-        f"{word} {format_time(parsing.parse_bound(window[name], now=now, name=name), tz)}"
+        f"{word} {format_time(arguments.parse_bound(window[name], now=now, name=name), tz)}"
         for name, word in words.items()
         if window[name] is not None
     ]
@@ -329,7 +329,7 @@ def tz_option(times: str) -> Decorator:
         metavar="ZONE",
         default="UTC",
         help=f"The IANA zone {times} (default UTC).",
-        callback=lambda _ctx, _param, value: parsing.parse_zone(value).key,
+        callback=lambda _ctx, _param, value: arguments.parse_zone(value).key,
         shell_complete=lambda _ctx, _param, start: sorted(
             zone for zone in zoneinfo.available_timezones() if zone.startswith(start)
         ),
@@ -385,12 +385,14 @@ def freq_option(examples: str) -> Decorator:
 
 def window_option(name: str, meaning: str) -> Decorator:
     """Return the decorator that adds an option with the length of windows of time."""
-    return _checked_option(name, parsing.parse_window, metavar="SPAN", help=meaning)
+    return _checked_option(name, arguments.parse_window, metavar="SPAN", help=meaning)
 
 
 def time_option(name: str, meaning: str) -> Decorator:
     """Return the decorator that adds an option with a time."""
-    return _checked_option(name, lambda text: parsing.parse_instant(text, name=name), metavar="TIME", help=meaning)
+    return _checked_option(
+        name, lambda text: arguments.parse_instant(text, name=name), metavar="TIME", help=meaning
+    )
 
 
 class NumberRange(click.FloatRange):
@@ -423,7 +425,7 @@ def span_option(name: str, meaning: str, *, default: str | None = None, may_be_z
     """Return the decorator that adds an option with a length of time."""
 
     def check(text: str) -> None:
-        if not parsing.parse_span(text, name=name) and not may_be_zero:
+        if not arguments.parse_span(text, name=name) and not may_be_zero:
             raise click.UsageError(f"{name} {text} has no length")
 
     return _checked_option(name, check, default=default, metavar="SPAN", help=meaning)

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from io import StringIO
 from typing import TYPE_CHECKING, Any, Literal
 
-from qoderdata import formatting, parsing
+from qoderdata import arguments, formatting
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -198,7 +198,7 @@ def _in_zone(frame: pd.DataFrame, tz: str) -> pd.DataFrame:
     if tz == "UTC":
         return frame
     times = frame.select_dtypes("datetimetz").columns
-    return frame.assign(**{name: frame[name].dt.tz_convert(parsing.pandas_zone(tz)) for name in times})
+    return frame.assign(**{name: frame[name].dt.tz_convert(arguments.pandas_zone(tz)) for name in times})
 
 
 def format_seconds(time: datetime | None, tz: str) -> str:

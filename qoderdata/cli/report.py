@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 import qoderdata as qd
-from qoderdata import parsing
+from qoderdata import arguments, time_math
 from qoderdata.cli import grouping, options
 from qoderdata.cli.output import echo
 from qoderdata.cli.service import Service, run_service_options
@@ -75,10 +75,10 @@ def report(
         raise click.UsageError("give --by once: a report has rates by one thing")
     if not with_runs:
         options.refuse_without_effect(["--since", "--until"], "without --runs")
-    at = datetime.now(UTC) if start is None else parsing.parse_instant(start, name="start").to_pydatetime()
+    at = datetime.now(UTC) if start is None else arguments.parse_instant(start, name="start").to_pydatetime()
     for name in ("since", "until"):  # ages are counted from the time that the report is about
         if window[name] is not None:
-            window[name] = parsing.parse_bound(window[name], now=at, name=name).isoformat()
+            window[name] = arguments.parse_bound(window[name], now=at, name=name).isoformat()
     snapshots = _snapshots(service, at)
     runs = None
     if with_runs:
@@ -86,7 +86,7 @@ def report(
         deployments = service.with_streaks(deployments)
     else:
         deployments = service.counted_deployments(filters)
-    sessions = service.load(qd.load_sessions, since=parsing.earlier(at, _COSTS)) if with_costs else None
+    sessions = service.load(qd.load_sessions, since=time_math.earlier(at, _COSTS)) if with_costs else None
     if options.filters_given(filters):
         ids = deployments["id"]
         snapshots = [frame[frame["id"].isin(ids)] for frame in snapshots]
@@ -117,9 +117,9 @@ def report(
 def _snapshots(service: Service, start: datetime) -> list[pd.DataFrame]:
     """Return the stored schedules, and the whole snapshot of a week before the start, else the first one."""
     account = {**service.account, "include_archived": True}
-    found = service.snapshots(parsing.earlier(start, _MISSED))
+    found = service.snapshots(time_math.earlier(start, _MISSED))
     with contextlib.suppress(CacheError):
-        return [*found, qd.load_deployments(as_of=parsing.earlier(start, _CHANGES), **account)]
+        return [*found, qd.load_deployments(as_of=time_math.earlier(start, _CHANGES), **account)]
     if found:
         return [*found, qd.load_deployments(as_of=found[0].attrs["fetched_at"], **account)]
     return found

@@ -19,6 +19,7 @@ from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from qoderdata.arguments import parse_span
 from qoderdata.cli.output import format_seconds
 from qoderdata.formatting import (
     MISSING,
@@ -30,7 +31,6 @@ from qoderdata.formatting import (
     format_time,
     one_line,
 )
-from qoderdata.parsing import parse_span
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence

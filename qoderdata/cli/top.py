@@ -18,9 +18,9 @@ import click
 
 import qoderdata as qd
 from qoderdata import errors
+from qoderdata.arguments import parse_span
 from qoderdata.cli import grouping, options, output, screen
 from qoderdata.cli.service import Service, advice_on_archived, live_service_options
-from qoderdata.parsing import parse_span
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 import qoderdata as qd
-from qoderdata import parsing
+from qoderdata import arguments
 from qoderdata.cli import grouping, options
 from qoderdata.cli.output import MINOR, Output, TableColumn
 from qoderdata.cli.service import Service, run_service_options
@@ -55,7 +55,7 @@ def unusual(
     period = options.describe_window(window, "runs triggered", result.tz)
     groups = grouping.Groups(["deployment"], "runs", service)
     runs = service.runs(window)
-    present = fetched_at(runs) if now is None else parsing.parse_instant(now, name="now")
+    present = fetched_at(runs) if now is None else arguments.parse_instant(now, name="now")
     notes = _notes(runs)
     runs = groups.add_names(runs)
     found = qd.unusual_runs(

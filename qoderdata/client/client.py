@@ -9,9 +9,9 @@ from urllib.parse import quote
 
 from qoderdata import errors, settings
 from qoderdata._version import __version__
+from qoderdata.arguments import check_count, check_id
 from qoderdata.client import retries
 from qoderdata.client.responses import ErrorMapper, Failure, TransportFailure
-from qoderdata.parsing import check_count, check_id
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence

@@ -15,8 +15,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from qoderdata.decode.exact import MISFIT, ZERO_TIME, FieldPath, Row, extra_column, fit, to_array
+from qoderdata.decode.exact import MISFIT, ZERO_TIME, Row, fit, to_array
 from qoderdata.decode.jsontext import canonical, is_canonical, join_list, parse
+from qoderdata.decode.unknown_fields import FieldPath, extra_column
 from qoderdata.schema import EXTRA, Branch, Column, Kind, Schema
 
 if TYPE_CHECKING:
@@ -82,9 +83,7 @@ class FastReader:
             ("has_more", bool),
             *((name, str | None, None) for name in ("last_id", "next_page")),
         ]
-        self.page: msgspec.json.Decoder[Any] = msgspec.json.Decoder(
-            msgspec.defstruct("Envelope", envelope, gc=False)
-        )
+        self.page: msgspec.json.Decoder[Any] = msgspec.json.Decoder(msgspec.defstruct("Page", envelope, gc=False))
 
     def learn(self, unknown: Iterable[FieldPath]) -> FastReader:
         """Return a reader that also expects these fields, as far as there is room for them."""

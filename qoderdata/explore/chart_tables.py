@@ -26,11 +26,11 @@ from qoderdata.formatting import (
 )
 from qoderdata.frame_checks import TEXT, require_frame
 from qoderdata.frames import with_names
-from qoderdata.parsing import window_origin
 from qoderdata.plots.axes import check_times, describe_zone
 from qoderdata.plots.labels import keys_and_names, label_texts
 from qoderdata.plots.timeline_plots import drawn_outcomes
 from qoderdata.summaries import run_failure_rates
+from qoderdata.time_math import window_origin
 
 if TYPE_CHECKING:
     from zoneinfo import ZoneInfo

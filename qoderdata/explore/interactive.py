@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 from markupsafe import Markup
 
 from qoderdata import files
+from qoderdata.arguments import parse_zone
 from qoderdata.explore.chart_tables import make_tables, to_json
-from qoderdata.parsing import parse_zone
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -6,11 +6,11 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from qoderdata import history
+from qoderdata.arguments import Instant, Span, check_flag, parse_period
 from qoderdata.client import Client, given_client
 from qoderdata.errors import CacheError
 from qoderdata.files import Folder
 from qoderdata.formatting import format_time
-from qoderdata.parsing import Instant, Span, check_flag, parse_period
 from qoderdata.schema import DEPLOYMENTS
 from qoderdata.settings import resolve_cache_dir
 

@@ -19,6 +19,18 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from qoderdata import cache, history
+from qoderdata.arguments import (
+    Instant,
+    Span,
+    bound_text,
+    check_choice,
+    check_flag,
+    check_id,
+    check_refresh,
+    parse_bound,
+    parse_period,
+    parse_span,
+)
 from qoderdata.background import gc_paused
 from qoderdata.client import Client, given_client
 from qoderdata.decode import Decoder, Page
@@ -35,18 +47,6 @@ from qoderdata.pages import (
     list_query,
     progress_bar,
     walk,
-)
-from qoderdata.parsing import (
-    Instant,
-    Span,
-    bound_text,
-    check_choice,
-    check_flag,
-    check_id,
-    check_refresh,
-    parse_bound,
-    parse_period,
-    parse_span,
 )
 from qoderdata.schema import AGENTS, DEPLOYMENTS, ENVIRONMENTS, EVENTS, Schema
 from qoderdata.settings import resolve_cache_dir

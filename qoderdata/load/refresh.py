@@ -12,6 +12,7 @@ from urllib.parse import quote
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from qoderdata.arguments import is_usable_id
 from qoderdata.background import gc_paused
 from qoderdata.decode import Decoder, Page
 from qoderdata.errors import (
@@ -39,8 +40,8 @@ from qoderdata.pages import (
     list_query,
     walk,
 )
-from qoderdata.parsing import earlier, is_usable_id
 from qoderdata.store import JournalEntry, Listing, StoredTable, TableStore, row_ids
+from qoderdata.time_math import earlier
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence

@@ -25,9 +25,9 @@ from qoderdata.load.sessions import RUNNING, SessionLoading
 from qoderdata.load.stored import Query
 from qoderdata.outcomes import ends_from_table
 from qoderdata.pages import SAFE_PAGE, PageSize, fetch_pages, list_query, progress_bar
-from qoderdata.parsing import earlier
 from qoderdata.schema import EVENTS, OUTCOMES, SESSIONS
 from qoderdata.store import LONG_AGO, OUTCOMES_TABLE, JournalEntry, TableStore, row_ids
+from qoderdata.time_math import earlier
 
 if TYPE_CHECKING:
     import pandas as pd

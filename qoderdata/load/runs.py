@@ -7,15 +7,7 @@ from typing import TYPE_CHECKING, Literal
 
 import pyarrow.compute as pc
 
-from qoderdata.client import Client, given_client
-from qoderdata.errors import APIError, DataQualityWarning, warn
-from qoderdata.files import Folder
-from qoderdata.formatting import format_duration
-from qoderdata.load.refresh import Freshness, RemoteList
-from qoderdata.load.run_outcomes import LEVELS, Level, RunOutcomes
-from qoderdata.load.stored import Query, StoredLoading
-from qoderdata.outcomes import apply_ends
-from qoderdata.parsing import (
+from qoderdata.arguments import (
     Instant,
     Span,
     bound_text,
@@ -26,6 +18,14 @@ from qoderdata.parsing import (
     parse_period,
     parse_span,
 )
+from qoderdata.client import Client, given_client
+from qoderdata.errors import APIError, DataQualityWarning, warn
+from qoderdata.files import Folder
+from qoderdata.formatting import format_duration
+from qoderdata.load.refresh import Freshness, RemoteList
+from qoderdata.load.run_outcomes import LEVELS, Level, RunOutcomes
+from qoderdata.load.stored import Query, StoredLoading
+from qoderdata.outcomes import apply_ends
 from qoderdata.settings import resolve_cache_dir
 from qoderdata.store import RUNS_TABLE, all_of
 

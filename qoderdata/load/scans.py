@@ -20,16 +20,17 @@ import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
 from qoderdata import cache, history
+from qoderdata.arguments import Instant, Span, check_choice, check_flag, parse_period
 from qoderdata.client import Client, given_client
 from qoderdata.errors import CacheError, DataQualityWarning, warn
 from qoderdata.files import Folder
 from qoderdata.load.caches import store_files
 from qoderdata.load.refresh import CLOCK_SKEW
 from qoderdata.outcomes import apply_ends_lazy, current_ends_lazy, open_frame
-from qoderdata.parsing import Instant, Span, check_choice, check_flag, earlier, parse_period
 from qoderdata.schema import DEPLOYMENTS
 from qoderdata.settings import has_token, resolve_cache_dir
 from qoderdata.store import OUTCOMES_TABLE, RUNS_TABLE, SESSIONS_TABLE, StoredTable, TableStore
+from qoderdata.time_math import earlier
 
 if TYPE_CHECKING:
     from collections.abc import Callable

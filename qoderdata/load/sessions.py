@@ -9,16 +9,17 @@ from typing import TYPE_CHECKING, Any, Literal
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from qoderdata.arguments import Instant, Span, bound_text, check_id, check_refresh, parse_period, parse_span
 from qoderdata.client import Client, given_client
 from qoderdata.files import Folder
 from qoderdata.load.refresh import Freshness, RemoteList, Reread
 from qoderdata.load.stored import Query, StoredLoading
 from qoderdata.outcomes import RUNNING_SESSIONS
 from qoderdata.pages import SAFE_PAGE
-from qoderdata.parsing import Instant, Span, bound_text, check_id, check_refresh, earlier, parse_period, parse_span
 from qoderdata.schema import OUTCOMES
 from qoderdata.settings import resolve_cache_dir
 from qoderdata.store import OUTCOMES_TABLE, SESSIONS_TABLE, JournalEntry, TableStore, all_of, row_ids
+from qoderdata.time_math import earlier
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import pandas as pd
 
+from qoderdata.arguments import check_count, check_labels
 from qoderdata.errors import FrameTypeError
 from qoderdata.formatting import format_time
-from qoderdata.parsing import check_count, check_labels
 from qoderdata.plots.labels import font_families, keep_direction, keys_and_names, make_labels
 
 if TYPE_CHECKING:

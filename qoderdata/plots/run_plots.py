@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from qoderdata.arguments import parse_zone
 from qoderdata.formatting import counted, format_milliseconds
 from qoderdata.frame_checks import require_frame
 from qoderdata.outcomes import is_assumed, is_unknown
-from qoderdata.parsing import parse_zone
 from qoderdata.plots import axes
 
 if TYPE_CHECKING:

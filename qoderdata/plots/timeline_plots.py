@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import pandas as pd
 
+from qoderdata.arguments import parse_zone
 from qoderdata.formatting import counted, format_duration, truncate_middle
 from qoderdata.frame_checks import TEXT, require_frame
 from qoderdata.outcomes import is_assumed, is_unknown
-from qoderdata.parsing import parse_zone
 from qoderdata.plots import axes
 from qoderdata.plots.labels import Labels, format_key, keep_direction, keys_and_names, make_labels
 

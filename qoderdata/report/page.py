@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 from markupsafe import Markup, escape
 
-from qoderdata import files, parsing
+from qoderdata import arguments, files
 from qoderdata.errors import DataQualityWarning, UnknownOutcomesWarning, warn
 from qoderdata.formatting import format_count, format_duration, format_time, one_line
 from qoderdata.frames import fetched_at
@@ -53,8 +53,8 @@ def write_report(
     sessions: pd.DataFrame | None = None,
     snapshots: Sequence[pd.DataFrame] | None = None,
     by: str | None = None,
-    start: parsing.Instant | None = None,
-    horizon: parsing.Span = "24h",
+    start: arguments.Instant | None = None,
+    horizon: arguments.Span = "24h",
     tz: str = "UTC",
     labels: Mapping[str, str] | None = None,
     lang: str = "en",
@@ -133,7 +133,7 @@ def write_report(
     <!DOCTYPE html>
     """
     check_ending(path)
-    at = pd.Timestamp.now("UTC").ceil("s") if start is None else parsing.parse_instant(start, name="start")
+    at = pd.Timestamp.now("UTC").ceil("s") if start is None else arguments.parse_instant(start, name="start")
     with warnings.catch_warnings(record=True) as caught, translated(_translations(lang)):
         warnings.simplefilter("always")
         warnings.simplefilter("ignore", UnknownOutcomesWarning)  # the page says it
@@ -144,9 +144,9 @@ def write_report(
             snapshots,
             by=by,
             start=at,
-            horizon=parsing.parse_span(horizon, name="horizon"),
-            tz=parsing.parse_zone(tz).key,
-            labels=parsing.check_labels(labels),
+            horizon=arguments.parse_span(horizon, name="horizon"),
+            tz=arguments.parse_zone(tz).key,
+            labels=arguments.check_labels(labels),
         )
         html = _render(data, caught, lang)
     for message, category in dict.fromkeys((str(one.message), one.category) for one in caught):

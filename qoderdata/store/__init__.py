@@ -6,7 +6,7 @@ file            question
 `tables`        What is a stored table: which of its rows may still change, and how are they sorted?
 `coverage`      Which parts of the remote list are complete?
 `journal`       Which responses are on disk, but not in the data set yet?
-`dataset`       In which partition and file is a row, and is a data file unchanged since it was written?
+`partitions`    In which partition and file is a row, and is a data file unchanged since it was written?
 `manifest`      Which data files are valid, and to which account do they belong?
 `table_store`   How is a table read, extended and repaired?
 ==============  =================================================================================
@@ -51,10 +51,10 @@ is valid. What the other one claimed is read again.
 """
 
 from qoderdata.store.coverage import LONG_AGO, Coverage, Listing
-from qoderdata.store.dataset import DamagedStoreError
 from qoderdata.store.journal import JournalEntry
 from qoderdata.store.manifest import NAME as MANIFEST_NAME
 from qoderdata.store.manifest import UnusableManifestError, read_manifest
+from qoderdata.store.partitions import DamagedStoreError
 from qoderdata.store.table_store import TableStore
 from qoderdata.store.tables import (
     OUTCOMES_TABLE,

@@ -13,12 +13,12 @@ import pyarrow.compute as pc
 
 from qoderdata.errors import CacheError, CacheWarning, warn
 from qoderdata.files import digest
-from qoderdata.store import dataset as data
 from qoderdata.store import manifest as manifests
+from qoderdata.store import partitions
 from qoderdata.store.coverage import LONG_AGO, Coverage
-from qoderdata.store.dataset import DamagedStoreError, Dataset
 from qoderdata.store.journal import OLD_FOLDER, Journal, JournalEntry
 from qoderdata.store.manifest import Identity, Manifest, OpenRow, UnusableManifestError
+from qoderdata.store.partitions import DamagedStoreError, Dataset
 from qoderdata.store.tables import row_ids, with_ids
 
 if TYPE_CHECKING:
@@ -83,14 +83,14 @@ class TableStore:
             id_
             for id_, known in self.open_rows.items()
             if not time <= known.read_at <= now
-            and data.is_day_within(known.day, since=since, until=until, undated=True)
+            and partitions.is_day_within(known.day, since=since, until=until, undated=True)
         }
 
     def contains(self, id_: str, row: pa.Table) -> bool:
         """Return whether a row that was read now is stored: in the partition of its time, or as an open row."""
         if id_ in self.open_rows:
             return True
-        (day,) = data.row_days(row, self.table.time_column)
+        (day,) = partitions.row_days(row, self.table.time_column)
         try:
             return self._dataset.contains(self._manifest.files, day, id_)
         except DamagedStoreError:
@@ -193,7 +193,7 @@ class TableStore:
         if not lost:
             return
         files = {name: file for name, file in self._manifest.files.items() if name not in lost}
-        note = self._set_aside(f"{data.FOLDER}/{name}" for name in lost)
+        note = self._set_aside(f"{partitions.FOLDER}/{name}" for name in lost)
         warn(
             f"{len(lost)} of {len(self._manifest.files)} data files in {self.folder.location} are gone or damaged"
             f"{note}. The list of {self.table.name} is read again",
@@ -207,12 +207,12 @@ class TableStore:
 
         They are paths in ``folder.filesystem``.
         """
-        files = data.files_within(self._manifest.files, since=since, until=until)
+        files = partitions.files_within(self._manifest.files, since=since, until=until)
         return [self._dataset.path(name) for name in files]
 
     def count(self, *, since: datetime, until: datetime) -> int:
         """Return the number of rows that are stored for the days from `since` to `until`, without reading them."""
-        files = data.files_within(self._manifest.files, since=since, until=until)
+        files = partitions.files_within(self._manifest.files, since=since, until=until)
         return sum(file.rows for file in files.values())
 
     def newest(self) -> datetime | None:
@@ -222,7 +222,7 @@ class TableStore:
 
     def newest_rows(self, columns: list[str]) -> pa.Table:
         """Return columns of the rows of the newest day."""
-        files = data.files_within(self._manifest.files, since=None, until=None)
+        files = partitions.files_within(self._manifest.files, since=None, until=None)
         day = next(iter(files), "").partition("/")[0]
         newest = {name: file for name, file in files.items() if name.startswith(f"{day}/")}
         empty = self.table.schema.arrow.empty_table().select(columns)
@@ -248,7 +248,7 @@ class TableStore:
         tables: list[pa.Table] = []
         for reads_left in reversed(range(_READS)):
             files = self._manifest.files
-            wanted = data.files_within(files, since=since, until=until)
+            wanted = partitions.files_within(files, since=since, until=until)
             try:
                 tables = self._dataset.read(wanted, where=found_where, columns=found_columns)
                 break
@@ -349,7 +349,7 @@ class TableStore:
         self._journal.set_marker()
         # Set files aside before the manifest is written: a file that no manifest names may be removed.
         in_the_way = [manifests.NAME] if unusable is not None and unusable.is_folder else []
-        note = self._set_aside([f"{data.FOLDER}/{name}" for name in useless] + in_the_way)
+        note = self._set_aside([f"{partitions.FOLDER}/{name}" for name in useless] + in_the_way)
         coverage = old.coverage if old and not useless else Coverage(has_unclaimed=bool(files))
         before, open_rows = old or Manifest(self._identity), {}
         if self.table.is_read_singly:
@@ -417,7 +417,7 @@ class TableStore:
         with contextlib.suppress(OSError):
             # Files that cannot be removed now are removed by the next call.
             for name in names - after.files.keys():
-                self.folder.remove(f"{data.FOLDER}/{name}")
+                self.folder.remove(f"{partitions.FOLDER}/{name}")
             self._journal.remove(upto=after.sequence)
             if compact:
                 self._journal.remove_marker()
@@ -440,7 +440,7 @@ class TableStore:
             opened = accepted.filter(self.table.may_change(accepted))
             ids = row_ids(opened)
             read_at = {id_: entry.read_at for entry in entries for id_ in row_ids(with_ids(entry.table, ids))}
-            for id_, day in zip(ids, data.row_days(opened, self.table.time_column), strict=True):
+            for id_, day in zip(ids, partitions.row_days(opened, self.table.time_column), strict=True):
                 open_rows[id_] = OpenRow(day, read_at[id_])
         for entry in entries:
             for id_ in entry.gone:

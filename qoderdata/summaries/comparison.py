@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 import narwhals as nw
 
 from qoderdata import errors
+from qoderdata.arguments import check_number
 from qoderdata.frame_checks import TEXT
-from qoderdata.parsing import DAY_MICROS, check_number
 from qoderdata.summaries import wilson
 from qoderdata.summaries.dataframe_engines import (
     ALL,
@@ -21,6 +21,7 @@ from qoderdata.summaries.dataframe_engines import (
 )
 from qoderdata.summaries.run_rates import DOUBTFUL, count_outcomes, outcomes_advice, outcomes_of, warn_of_unknown
 from qoderdata.summaries.time_windows import parse_micros, with_age
+from qoderdata.time_math import DAY_MICROS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from narwhals.typing import IntoFrameT
 
-    from qoderdata.parsing import Instant, Span
+    from qoderdata.arguments import Instant, Span
 
 _PERIODS = ("recent", "baseline")
 _COMPARED: dict[str, Any] = {

@@ -21,9 +21,10 @@ import pyarrow as pa
 from narwhals.typing import IntoFrameT
 
 from qoderdata import errors, frame_checks
+from qoderdata.arguments import pandas_zone
 from qoderdata.frames import KINDS, NAMES
 from qoderdata.outcomes import open_frame
-from qoderdata.parsing import DAY_MICROS, pandas_zone
+from qoderdata.time_math import DAY_MICROS
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence

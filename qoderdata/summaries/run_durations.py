@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import narwhals as nw
 
+from qoderdata.arguments import Instant, check_count, check_number, parse_instant
 from qoderdata.frame_checks import TEXT
 from qoderdata.frames import NAMES
 from qoderdata.outcomes import STATUSES
-from qoderdata.parsing import Instant, check_count, check_number, parse_instant, to_micros
 from qoderdata.summaries.dataframe_engines import (
     ALL,
     EPOCH,
@@ -21,6 +21,7 @@ from qoderdata.summaries.dataframe_engines import (
     open_source,
 )
 from qoderdata.summaries.time_windows import parse_micros
+from qoderdata.time_math import to_micros
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from narwhals.typing import IntoFrameT
 
-    from qoderdata.parsing import Span
+    from qoderdata.arguments import Span
 
 _SLOWER = {
     **dict.fromkeys(("recent_runs", "baseline_runs"), "Int64"),

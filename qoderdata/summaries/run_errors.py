@@ -11,7 +11,6 @@ import numpy as np
 import pandas as pd
 
 from qoderdata.frame_checks import TEXT
-from qoderdata.parsing import DAY_MICROS
 from qoderdata.summaries.dataframe_engines import (
     ALL,
     EPOCH,
@@ -22,6 +21,7 @@ from qoderdata.summaries.dataframe_engines import (
     open_source,
 )
 from qoderdata.summaries.time_windows import with_age
+from qoderdata.time_math import DAY_MICROS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

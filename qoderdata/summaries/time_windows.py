@@ -9,24 +9,18 @@ from typing import TYPE_CHECKING, Any
 import narwhals as nw
 import pandas as pd
 
-from qoderdata.parsing import (
+from qoderdata.arguments import Instant, Span, pandas_zone, parse_bound, parse_span, parse_window, parse_zone
+from qoderdata.summaries.dataframe_engines import EPOCH, add_column, first_instant, instant, wall_clock
+from qoderdata.time_math import (
     DAY_MICROS,
     MICROSECOND,
     MINUTE_MICROS,
-    Instant,
-    Span,
     list_windows,
     no_windows_error,
-    pandas_zone,
-    parse_bound,
-    parse_span,
-    parse_window,
-    parse_zone,
     require_few_windows,
     to_micros,
     window_origin,
 )
-from qoderdata.summaries.dataframe_engines import EPOCH, add_column, first_instant, instant, wall_clock
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -7,7 +7,7 @@ from typing import Any
 
 import narwhals as nw
 
-from qoderdata.parsing import check_number
+from qoderdata.arguments import check_number
 
 
 def check_confidence(confidence: float) -> float:

@@ -17,7 +17,7 @@ from qoderdata.cron import CronError, Schedule, parse
 from qoderdata.errors import DataQualityWarning, warn
 from qoderdata.formatting import first_few, one_line
 from qoderdata.frames import listed_times
-from qoderdata.parsing import MICROSECOND, from_micros, to_micros
+from qoderdata.time_math import MICROSECOND, from_micros, to_micros
 from qoderdata.translation import gettext as _
 from qoderdata.translation import ngettext
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import pandas as pd
 
+from qoderdata.arguments import Instant, parse_instant
 from qoderdata.cron import (
     DAY,
     EPOCH,
@@ -32,7 +33,6 @@ from qoderdata.cron import (
     whole_seconds,
 )
 from qoderdata.frame_checks import TEXT, require_frame
-from qoderdata.parsing import Instant, parse_instant
 from qoderdata.timelines.distinct_schedules import DistinctSchedules
 from qoderdata.translation import gettext as _
 from qoderdata.translation import ngettext

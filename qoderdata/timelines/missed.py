@@ -16,20 +16,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
+from qoderdata.arguments import Instant, Span, parse_period, parse_span
 from qoderdata.cron import CronError, Schedule
 from qoderdata.errors import FrameTypeError
 from qoderdata.frame_checks import TEXT, require_frame, require_unique_deployments
 from qoderdata.frames import fetched_at
-from qoderdata.parsing import (
-    MICROSECOND,
-    MINUTE_MICROS,
-    Instant,
-    Span,
-    from_micros,
-    parse_period,
-    parse_span,
-    to_micros,
-)
+from qoderdata.time_math import MICROSECOND, MINUTE_MICROS, from_micros, to_micros
 from qoderdata.timelines.distinct_schedules import DistinctSchedules, column_micros, timestamps, trigger_micros
 
 if TYPE_CHECKING:

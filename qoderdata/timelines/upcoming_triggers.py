@@ -9,23 +9,17 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
+from qoderdata.arguments import Instant, Span, pandas_zone, parse_instant, parse_span, parse_window, parse_zone
 from qoderdata.cron import offset_segments
 from qoderdata.frame_checks import TEXT, require_frame
 from qoderdata.frames import NAMES
-from qoderdata.parsing import (
+from qoderdata.time_math import (
     DAY_MICROS,
     HOUR_MICROS,
     MICROSECOND,
     MINUTE_MICROS,
-    Instant,
-    Span,
     list_windows,
     no_windows_error,
-    pandas_zone,
-    parse_instant,
-    parse_span,
-    parse_window,
-    parse_zone,
     to_micros,
 )
 from qoderdata.timelines.distinct_schedules import (

@@ -24,11 +24,11 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from qoderdata.errors import CacheError
-from qoderdata.parsing import earlier
 from qoderdata.schema import is_readable
 from qoderdata.store.manifest import DataFile, Identity, checksum
 from qoderdata.store.tables import row_ids, take_rows, with_ids, without_ids
 from qoderdata.stored_columns import with_all_columns
+from qoderdata.time_math import earlier
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
