@@ -27,7 +27,7 @@ from rich.cells import cell_len
 from rich.console import Console
 
 import qoderdata as qd
-from qoderdata.cli import screen
+from qoderdata.cli import top_screen
 from qoderdata.cli.service import Service
 from qoderdata.overview import overview
 from qoderdata.sandbox import Sandbox
@@ -342,10 +342,10 @@ def test_once_to_a_pipe_has_findings_and_no_escape_codes(sandbox: Sandbox, invok
 def test_once_keeps_headings_and_names_at_any_width(
     sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch, invoke: Invoke
 ) -> None:
-    read: Callable[..., screen.View] = top._Reader.read
-    views: list[screen.View] = []
+    read: Callable[..., top_screen.View] = top._Reader.read
+    views: list[top_screen.View] = []
 
-    def read_once(reader: object, **how: Any) -> screen.View:  # noqa: ANN401 - the signature of `read`
+    def read_once(reader: object, **how: Any) -> top_screen.View:  # noqa: ANN401 - the signature of `read`
         if not views:
             views.append(read(reader, **how))
         return views[0]
@@ -458,20 +458,20 @@ def test_once_without_permission_for_sessions_goes_on_where_outcomes_come_from_r
 
 
 @pytest.fixture(scope="module")
-def view(sandbox: Sandbox, tmp_path_factory: pytest.TempPathFactory) -> screen.View:
+def view(sandbox: Sandbox, tmp_path_factory: pytest.TempPathFactory) -> top_screen.View:
     loading: dict[str, Any] = {
         "client": qd.Client(sandbox.pat, sandbox.base_url, min_interval=0),
         "cache_dir": tmp_path_factory.mktemp("cache"),
     }
     df, runs, sessions = qd.load_deployments(**loading), qd.load_runs(**loading), qd.load_sessions(**loading)
-    return screen.View(overview(df, runs, sessions, now=pd.Timestamp(NOW)), READ_AT, "UTC", "example.com")
+    return top_screen.View(overview(df, runs, sessions, now=pd.Timestamp(NOW)), READ_AT, "UTC", "example.com")
 
 
-def draw_lines(view: screen.View, size: tuple[int, int], *, seconds: float = 7, tz: str = "UTC") -> list[str]:
+def draw_lines(view: top_screen.View, size: tuple[int, int], *, seconds: float = 7, tz: str = "UTC") -> list[str]:
     now = NOW + timedelta(seconds=seconds)
     written = StringIO()
     console = Console(file=written, width=size[0], height=size[1], force_terminal=False, color_system=None)
-    console.print(screen.draw(replace(view, tz=tz), now=now, size=size), end="")
+    console.print(top_screen.draw(replace(view, tz=tz), now=now, size=size), end="")
     return written.getvalue().split("\n")
 
 
@@ -481,13 +481,13 @@ def draw_lines(view: screen.View, size: tuple[int, int], *, seconds: float = 7, 
     ids=lambda size: f"{size[0]}x{size[1]}",
 )
 @pytest.mark.parametrize("error", ["", "no answer " * 40], ids=["no error", "long error"])
-def test_view_fits_terminals_of_any_size(view: screen.View, size: tuple[int, int], error: str) -> None:
+def test_view_fits_terminals_of_any_size(view: top_screen.View, size: tuple[int, int], error: str) -> None:
     lines = draw_lines(replace(view, error=error), size)
     assert len([line for line in lines if line]) <= max(size[1], 4)
     assert max(map(cell_len, lines)) <= size[0]
 
 
-def test_larger_terminal_shows_more(view: screen.View) -> None:
+def test_larger_terminal_shows_more(view: top_screen.View) -> None:
     small, tall = draw_lines(view, (80, 24)), draw_lines(view, (80, 60))
     filled: Callable[[list[str]], int] = lambda lines: sum(bool(line.strip()) for line in lines)  # noqa: E731
     assert filled(small) > 20
@@ -498,20 +498,20 @@ def test_larger_terminal_shows_more(view: screen.View) -> None:
     assert not [line for line in small[2:-1] if "…" in line and line.startswith("Running")]
 
 
-def test_ages_and_countdowns_are_updated(view: screen.View) -> None:
+def test_ages_and_countdowns_are_updated(view: top_screen.View) -> None:
     found = view.overview
     first, run = found.upcoming.iloc[0], found.running.iloc[0]
     later = first["trigger_at"] - pd.Timedelta("90s")
     text = "\n".join(draw_lines(view, (160, 60), seconds=(later - NOW).total_seconds()))
     assert "1 min 30 s" in text
     assert str(first["name"]) in text
-    shown = screen._age(later, run["since"])
+    shown = top_screen._age(later, run["since"])
     assert shown in text
     after = "\n".join(draw_lines(view, (160, 60), seconds=(first["trigger_at"] - NOW).total_seconds() + 1))
     assert f"Next: {len(found.upcoming[found.upcoming['trigger_at'] > first['trigger_at']])} within" in after
 
 
-def test_status_line_shows_ages_and_errors(view: screen.View) -> None:
+def test_status_line_shows_ages_and_errors(view: top_screen.View) -> None:
     soon = replace(view, next_at=NOW + timedelta(seconds=30))
     assert draw_lines(soon, (80, 24))[23].startswith("runs 7 s old, sessions 7 s, deployments –; next in 23 s")
     line = draw_lines(soon, (80, 24), seconds=95)[23]
@@ -524,7 +524,7 @@ def test_status_line_shows_ages_and_errors(view: screen.View) -> None:
     assert stale[22].startswith("the connection�[2J broke")
 
 
-def test_failure_rate_states_the_number_of_decided_runs(view: screen.View) -> None:
+def test_failure_rate_states_the_number_of_decided_runs(view: top_screen.View) -> None:
     today = replace(view.overview.today, runs=40, completed=35, failed=3, assumed=2, credits=54.16)
     line = draw_lines(replace(view, overview=replace(view.overview, today=today)), (80, 24))[1]
     assert line.startswith("Today: 40 runs, 3 failed (7.9 % of 38 decided, 2 assumed) · 54.16 credits")
@@ -532,7 +532,7 @@ def test_failure_rate_states_the_number_of_decided_runs(view: screen.View) -> No
 
 def test_empty_account_is_shown_in_words() -> None:
     frames = qd.flatten_deployments([]), qd.flatten_runs([]), qd.flatten_sessions([])
-    empty = screen.View(overview(*frames, now=pd.Timestamp(NOW)), READ_AT, "UTC", "example.com")
+    empty = top_screen.View(overview(*frames, now=pd.Timestamp(NOW)), READ_AT, "UTC", "example.com")
     text = "\n".join(draw_lines(empty, (80, 24)))
     for words in ("0 errors, 0 warnings", "nothing runs", "nothing fails", "nothing fires", "0 failed (–)"):
         assert words in text

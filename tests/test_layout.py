@@ -31,7 +31,7 @@ ADDED = {
     ],
     "findings about the whole account": ["check.py", "cli/check.py"],
     "the deployments in a terminal": ["cli/deployments.py"],
-    "a live view": ["cli/screen.py", "cli/top.py", "overview.py"],
+    "a live view": ["cli/top_screen.py", "cli/top.py", "overview.py"],
     "an interactive page": [
         "explore/__init__.py", "explore/chart_tables.py", "explore/interactive.py", "explore/linked_views.py",
     ],

@@ -24,7 +24,7 @@ import pytest
 import qoderdata as qd
 from qoderdata.errors import DataQualityWarning, FrameTypeError, MissingColumnError
 from qoderdata.frames import flatten_deployments, flatten_runs, flatten_sessions, with_names
-from qoderdata.report import detail_sections, summary_sections, write_report
+from qoderdata.report import folded_sections, sections, write_report
 from qoderdata.report.data import ReportData
 from qoderdata.report.figures import Headline, headline, tiles
 from qoderdata.report.layout import Section, round_scale
@@ -207,23 +207,23 @@ def test_uncertain_rate_of_few_runs_is_not_listed_first() -> None:
             deployment(2, "often", metadata={"cas_config": {"stats": often}}),
         ]
     )
-    rates = words_of(detail_sections.rates(data_of(deployments)))
+    rates = words_of(folded_sections.rates(data_of(deployments)))
     assert rates.index("often") < rates.index("once")
 
 
 def test_labels_replace_deployment_names() -> None:
     data = data_of(flatten_deployments([deployment(3, "old")]), labels={f"dep_{3:032x}": "new"})
     assert data.deployments["name"].tolist() == ["new"]
-    assert " new dep_" in words_of(detail_sections.next_triggers(data))
+    assert " new dep_" in words_of(folded_sections.next_triggers(data))
 
 
 def test_long_tables_show_20_rows_and_name_the_command_for_more() -> None:
     data = data_of(flatten_deployments([deployment(number, f"n{number}") for number in range(1, 30)]))
     more = "20 of 29 rows are shown; qoderdata failures --top 29 shows more."
-    assert more in words_of(detail_sections.rates(data))
+    assert more in words_of(folded_sections.rates(data))
     # The page has a row a deployment, the command has one a trigger.
     for horizon, option, triggers in (("24h", "24h", 29 * 24), ("90min", "90min", 29), ("2D", "48h", 29 * 48)):
-        words = words_of(detail_sections.next_triggers(replace(data, horizon=pd.Timedelta(horizon))))
+        words = words_of(folded_sections.next_triggers(replace(data, horizon=pd.Timedelta(horizon))))
         command = f"qoderdata triggers --horizon {option} --top {triggers}"
         assert f"20 of 29 rows are shown; {command} shows more." in words
 
@@ -239,7 +239,7 @@ def test_page_of_an_empty_account(tmp_path: Path, runs: pd.DataFrame | None) -> 
 
 def test_details_without_problems_say_so() -> None:
     data = data_of(flatten_deployments([deployment(0, "a")]), flatten_runs([run(0, 1, "completed")]))
-    shown = " ".join(map(words_of, detail_sections.make_details(data)))
+    shown = " ".join(map(words_of, folded_sections.make_folded_sections(data)))
     for words in (
         "No deployment has a failed run.",
         "No deployment has failed in its last run.",
@@ -285,7 +285,7 @@ def test_incomplete_or_old_data_give_a_caution(attrs: dict[Any, Any], words: str
 def test_about_data_tells_completeness_age_and_source(attrs: dict[Any, Any], words: str) -> None:
     deployments = flatten_deployments([deployment(3, "a")])
     deployments.attrs = attrs
-    assert words in words_of(detail_sections.about_data(data_of(deployments), []))
+    assert words in words_of(folded_sections.about_data(data_of(deployments), []))
 
 
 def test_assumed_outcomes_give_a_caution_and_advice() -> None:
@@ -294,13 +294,13 @@ def test_assumed_outcomes_give_a_caution_and_advice() -> None:
     runs = runs.assign(status_from=pd.Series(["session"], dtype="str"))
     data = data_of(deployments, runs)
     assert "load_runs(outcomes='events') or --outcomes events tells which." in " ".join(cautions(data))
-    assert "load_runs(outcomes='events') reads how they ended." in words_of(summary_sections.to_do(data))
+    assert "load_runs(outcomes='events') reads how they ended." in words_of(sections.to_do(data))
     runs.attrs["outcomes"] = "events"
     data = data_of(deployments, runs)
     (caution,) = cautions(data)
     assert caution.startswith("Of all runs given (1, since 2026-06-14 01:05 UTC), 1 counts as completed because")
     assert caution.endswith("its events tell no end.")
-    assert "load_runs" not in words_of(summary_sections.to_do(data))
+    assert "load_runs" not in words_of(sections.to_do(data))
 
 
 def test_caution_about_assumed_outcomes_counts_all_runs_and_says_so() -> None:
@@ -315,8 +315,8 @@ def test_caution_about_assumed_outcomes_counts_all_runs_and_says_so() -> None:
 @pytest.mark.filterwarnings("ignore::qoderdata.errors.UnknownOutcomesWarning")  # the page shows this
 def test_undocumented_status_is_an_unknown_outcome() -> None:
     data = data_of(flatten_deployments([deployment(0, "a")]), flatten_runs([run(0, 1, "exploded")]))
-    assert "The outcome of 1 run is unknown." in words_of(summary_sections.trend(data))
-    assert "1 have an unknown outcome" in words_of(summary_sections.to_do(data))
+    assert "The outcome of 1 run is unknown." in words_of(sections.trend(data))
+    assert "1 have an unknown outcome" in words_of(sections.to_do(data))
 
 
 def test_data_quality_warning_is_shown_on_the_page(tmp_path: Path) -> None:
@@ -334,7 +334,7 @@ class TestRuns:
         failed = {"error": {"type": "timeout_error", "message": "m" * 500}}
         runs = [run(5, 1, "completed"), run(5, 2, "failed"), run(5, 3, "failed", **failed), run(2, 4, "failed")]
         deployments = flatten_deployments([deployment(5, "whole"), deployment(2, "cut")])
-        words = words_of(detail_sections.failing(data_of(deployments, flatten_runs(runs))))
+        words = words_of(folded_sections.failing(data_of(deployments, flatten_runs(runs))))
         assert re.search(r"whole .* active 2026-06-14 02:05 UTC 23 h 25 min ago timeout_error m{200}…", words)
         assert re.search(r"cut .* active before 2026-06-14 01:05 UTC", words)
 
@@ -351,7 +351,7 @@ class TestRuns:
             deployment(5, "gone", archived_at="2026-06-15T00:00:00Z"),
         ]
         data = data_of(flatten_deployments(deployments), flatten_runs(runs))
-        words = words_of(detail_sections.failing(data))
+        words = words_of(folded_sections.failing(data))
         assert (
             "Failed runs since the last one that completed or whose outcome is unknown, in the runs given; where "
             "a deployment has no such run, its counter of failures in a row, if that is more. Paused deployments "
@@ -361,7 +361,7 @@ class TestRuns:
         assert tile_of(data, "Failing now")[0] == "2"
         data = data_of(flatten_deployments(deployments[1:2]), flatten_runs(runs))
         assert tile_of(data, "Failing now")[::2] == ["0", "no deployment's last run failed"]
-        without_runs = detail_sections.failing(data_of(flatten_deployments(deployments)))
+        without_runs = folded_sections.failing(data_of(flatten_deployments(deployments)))
         assert without_runs.about.endswith("Paused deployments are counted, archived ones are not.")
 
     def test_type_and_message_of_the_last_error_are_of_the_same_run(self) -> None:
@@ -374,7 +374,7 @@ class TestRuns:
             for id_, at, kind in ends
         ]
         words = words_of(
-            detail_sections.failing(data_of(flatten_deployments([deployment(5, "a")]), flatten_runs(runs)))
+            folded_sections.failing(data_of(flatten_deployments([deployment(5, "a")]), flatten_runs(runs)))
         )
         assert "second_error second_error!" in words
         assert "first_error" not in words
@@ -388,10 +388,10 @@ class TestRuns:
             "1 deployment accounts for half of the failures."
         )
         assert tile_of(data, "Failure rate") == ["33.3 %", "the week before is not known", "of 6 decided runs"]
-        trend = words_of(summary_sections.trend(data))
+        trend = words_of(sections.trend(data))
         assert "2 of 6 decided runs failed: 33.3 % (95 % interval 9.7–70.0 %)." in trend
         assert "Skipped or cancelled: 1; not ended: 1." in trend
-        assert "api_error 2 100.0 % 1 2026-06-14 01:05 UTC" in words_of(detail_sections.errors(data))
+        assert "api_error 2 100.0 % 1 2026-06-14 01:05 UTC" in words_of(folded_sections.errors(data))
 
     def test_missed_triggers_are_counted_until_the_runs_were_fetched(self) -> None:
         """Later triggers are unknown, and therefore not missed."""
@@ -400,7 +400,7 @@ class TestRuns:
         runs.attrs = {"fetched_at": "2026-06-14T10:00:00+00:00"}
         data = data_of(deployments, runs)
         assert tile_of(data, "Missed triggers") == ["2", "the week before is not known", "none in doubt"]
-        missed = words_of(detail_sections.missed(data))
+        missed = words_of(folded_sections.missed(data))
         assert "from 2026-06-14 00:05 UTC to 2026-06-14 10:00 UTC" in missed
         assert "2 2026-06-14 04:05 UTC 2026-06-14 07:05 UTC" in missed
         runs.attrs = {}
@@ -412,7 +412,7 @@ class TestRuns:
         deployments = flatten_deployments([deployment(3, "a", updated_at="2026-06-14T01:30:00Z")])
         data = data_of(deployments, runs)
         assert tile_of(data, "Missed triggers") == ["0", "the week before is not known", "1 more in doubt"]
-        assert "a : 1 time is in doubt, as" in words_of(detail_sections.missed(data))
+        assert "a : 1 time is in doubt, as" in words_of(folded_sections.missed(data))
 
     def test_missed_triggers_are_those_of_a_call_about_the_week(self) -> None:
         """What changed in the week before makes no time of this week doubtful, nor is it paused in doubt."""
@@ -436,7 +436,7 @@ class TestRuns:
         runs = flatten_runs([run(3, 0, "completed", triggered_at="2026-06-01T00:05:00Z")])
         data = data_of(flatten_deployments([deployment(3, "a")]), runs)
         assert tile_of(data, "Missed triggers")[0] == "–"
-        assert "Nothing was missed" not in words_of(detail_sections.missed(data))
+        assert "Nothing was missed" not in words_of(folded_sections.missed(data))
 
     def test_snapshot_makes_missed_triggers_certain(self) -> None:
         """The snapshot from before the update has the same schedule."""
@@ -456,7 +456,7 @@ class TestRuns:
         ]  # fmt: skip
         runs = flatten_runs(records)
         data = data_of(flatten_deployments([deployment(3, "a")]), runs)
-        assert "1 min 20 s 40 s 13 / 43" in words_of(detail_sections.slower(data, runs))
+        assert "1 min 20 s 40 s 13 / 43" in words_of(folded_sections.slower(data, runs))
 
 
 def resolved_runs_of_edition_d() -> pd.DataFrame:
@@ -475,7 +475,7 @@ class TestEditionD:
     @pytest.mark.filterwarnings("ignore::qoderdata.errors.UnknownOutcomesWarning")  # the page shows this
     def test_trend_counts_runs_of_every_status(self) -> None:
         data = data_of(flatten_deployments([deployment(3, "a")]), resolved_runs_of_edition_d())
-        text = words_of(summary_sections.trend(data))
+        text = words_of(sections.trend(data))
         assert "2 of 4 decided runs failed: 50.0 %" in text
         assert "Skipped or cancelled: 1; not ended: 2. The outcome of 1 run is unknown. 1 of 2" in text
         assert cautions(data)[0].startswith("Of all runs given (8, since 2026-06-14 00:05 UTC), 1 counts as")
@@ -489,7 +489,7 @@ class TestEditionD:
         shown = {tile.title: (tile.figure, tile.change, tile.note) for tile in tiles(data)}
         assert shown["Runs"][0] == "4"
         assert shown["Failing now"] == ("1", "the week before is not known", "longest streak: 2 runs")
-        about = words_of(detail_sections.about_data(data, []))
+        about = words_of(folded_sections.about_data(data, []))
         assert "they are counted in the runs given (since 2026-06-14 00:05 UTC)" in about
 
     def test_frames_without_the_new_columns_and_with_huge_durations(self, tmp_path: Path) -> None:
@@ -515,7 +515,7 @@ class TestOddData:
     def test_failing_deployment_without_a_status(self) -> None:
         data = data_of(flatten_deployments([deployment(5, "a", status=None)]))
         assert tile_of(data, "Failing now") == ["1", None, "longest streak: 2 runs"]
-        assert " 2 – 2026-06-15 01:05 UTC" in words_of(detail_sections.failing(data))
+        assert " 2 – 2026-06-15 01:05 UTC" in words_of(folded_sections.failing(data))
 
     @pytest.mark.parametrize(
         ("tz", "since"),
@@ -546,9 +546,9 @@ class TestOddData:
         data = data_of(deployments, runs)
         (caution,) = cautions(data)
         assert "fire up to 7,200 times a day, too often to list. This page looks 3 hours ahead and," in caution
-        assert "900 triggers of 5 deployments" in words_of(detail_sections.next_triggers(data))
-        assert "900 triggers of the next 3 hours by weekday and hour" in words_of(detail_sections.load(data))
-        missed = words_of(detail_sections.missed(data))
+        assert "900 triggers of 5 deployments" in words_of(folded_sections.next_triggers(data))
+        assert "900 triggers of the next 3 hours by weekday and hour" in words_of(folded_sections.load(data))
+        missed = words_of(folded_sections.missed(data))
         assert "Scheduled times from 2026-06-14 06:05 UTC to 2026-06-14 09:05 UTC" in missed
 
     def test_triggers_a_day_counts_active_and_valid_schedules(self) -> None:
@@ -631,7 +631,7 @@ def test_picture_has_every_day_where_dst_changes_at_midnight(start: str, zone: s
         ]
     )
     deployments = flatten_deployments([deployment(0, "a")])
-    picture = summary_sections.trend(data_of(deployments, runs, start=pd.Timestamp(start), tz=zone)).picture
+    picture = sections.trend(data_of(deployments, runs, start=pd.Timestamp(start), tz=zone)).picture
     assert picture is not None
     bars = [box for box in picture.boxes if box.look == "other"]
     assert len(bars) == len(times)
@@ -652,13 +652,13 @@ def test_costs_and_forecast_of_known_sessions() -> None:
     records = [(ids[0], 1.0), (ids[0], 3.0), (ids[0], None), (ids[1], 0.5), (None, 0.25)]
     sessions = flatten_sessions([session(number, *record) for number, record in enumerate(records)])
     data = data_of(deployments, sessions=sessions)
-    words = words_of(summary_sections.costs(data, sessions))
+    words = words_of(sections.costs(data, sessions))
     assert (
         "4 sessions used 4.75 credits. The usage of 1 more is not known. "
         "720 triggers of the next 30 days are expected to use 1,440.00."
     ) in words
     assert "dear 4.00 1,440.00 old 0.50 – No deployment 0.25 –" in words
-    about = words_of(detail_sections.about_data(data, []))
+    about = words_of(folded_sections.about_data(data, []))
     assert "Sessions 5 rows, not known whether complete, not known when fetched" in about
 
 
@@ -667,14 +667,14 @@ def test_command_for_more_costs_covers_the_same_period() -> None:
     records = [session(number, f"dep_{number:032x}", 1.0) | {"created_at": created} for number in range(25)]
     deployments = flatten_deployments([deployment(number, f"job {number}") for number in range(25)])
     sessions = flatten_sessions(records)
-    costs = words_of(summary_sections.costs(data_of(deployments, sessions=sessions), sessions))
+    costs = words_of(sections.costs(data_of(deployments, sessions=sessions), sessions))
     assert "20 of 25 rows are shown; qoderdata costs --since 40D --top 25 shows more." in costs
 
 
 def test_costs_of_sessions_without_usage_are_unknown() -> None:
     sessions = flatten_sessions([session(1, f"dep_{1:032x}", None)])
     data = data_of(flatten_deployments([deployment(1, "a")]), sessions=sessions)
-    assert words_of(summary_sections.costs(data, sessions)) == (
+    assert words_of(sections.costs(data, sessions)) == (
         "Costs and forecast What 1 session used is not known: the service gives no usage of it."
     )
 
@@ -724,14 +724,14 @@ def test_page_of_a_month_of_unknown_outcomes(tmp_path: Path) -> None:
 def test_all_triggers_are_missed_if_there_are_no_runs() -> None:
     """The tile shows the number of missed triggers that `check` reports."""
     data = data_of(flatten_deployments([deployment(1, "a")]), flatten_runs([]))
-    assert "missed 24 triggers" in words_of(summary_sections.to_do(data))
+    assert "missed 24 triggers" in words_of(sections.to_do(data))
     assert tile_of(data, "Missed triggers") == ["24", "the week before is not known", "none in doubt"]
 
 
 def test_findings_use_the_time_zone_of_the_page() -> None:
     runs = flatten_runs([run(1, hour, "failed") for hour in range(3)])
     data = data_of(flatten_deployments([deployment(1, "a")]), runs, tz="Asia/Shanghai")
-    to_do = words_of(summary_sections.to_do(data))
+    to_do = words_of(sections.to_do(data))
     assert "UTC" not in to_do
     assert "failed 3 times in a row since 2026-06-14 08:05 +08:00." in to_do
     assert "from 2026-06-14 11:05 +08:00 to 2026-06-15 09:05 +08:00." in to_do
@@ -740,7 +740,7 @@ def test_findings_use_the_time_zone_of_the_page() -> None:
 def test_long_error_type_is_cut() -> None:
     reason = {"type": "error", "error": {"type": "x" * 3000}}
     frame = flatten_deployments([deployment(1, "a", status="paused", paused_reason=reason)])
-    assert "x" * 200 + "…" in words_of(detail_sections.paused(data_of(frame)))
+    assert "x" * 200 + "…" in words_of(folded_sections.paused(data_of(frame)))
 
 
 def test_figures_are_unknown_without_runs_and_counters() -> None:
@@ -754,7 +754,7 @@ def test_figures_are_unknown_without_runs_and_counters() -> None:
     for title in ("Failing now", "Lifetime failure rate"):
         assert shown[title] == ("–", "not known without runs")
     assert shown["Never run"][0] == "–"
-    for part in (detail_sections.failing, detail_sections.rates, summary_sections.by_group):
+    for part in (folded_sections.failing, folded_sections.rates, sections.by_group):
         with warnings.catch_warnings(action="ignore", category=DataQualityWarning):
             assert "Without runs this is not known." in words_of(part(data))
 
@@ -808,14 +808,14 @@ def test_weeks_are_not_compared_if_one_has_more_assumed_outcomes() -> None:
 def test_runs_of_unlisted_deployments_form_their_own_group() -> None:
     runs = flatten_runs([run(1, 1, "failed"), run(2, 2, "completed"), run(3, 3, "failed")])
     df = flatten_deployments([deployment(1, "a", metadata={"team": "data"}), deployment(2, "b", metadata={})])
-    words = words_of(summary_sections.by_group(data_of(df, runs)))
+    words = words_of(sections.by_group(data_of(df, runs)))
     for group in ("data 100.0 % 1 / 1", "(none) 0.0 % 0 / 1", "deployments not listed 100.0 % 1 / 1"):
         assert group in words
 
 
 def test_run_without_a_deployment_is_shown_as_no_deployment() -> None:
     data = data_of(flatten_deployments([]), flatten_runs([run(1, 1, "failed", deployment_id=None)]))
-    assert "No deployment 100.0 %" in words_of(detail_sections.rates(data))
+    assert "No deployment 100.0 %" in words_of(folded_sections.rates(data))
 
 
 @pytest.mark.parametrize(("has_runs", "command"), [(True, "compare"), (False, "failures")])
@@ -827,14 +827,14 @@ def test_commands_for_more_rows_have_the_matching_options(*, has_runs: bool, com
     runs = flatten_runs([run(number, 1, "failed") for number in range(1, 31)]) if has_runs else None
     data = data_of(flatten_deployments(deployments), runs, by="cost center")
     more = f"20 of 30 rows are shown; qoderdata check --top {len(data.findings)} shows more."
-    assert more in words_of(detail_sections.paused(data))
+    assert more in words_of(folded_sections.paused(data))
     more = f"20 of 30 rows are shown; qoderdata {command} --by 'cost center' --top 30 shows more."
-    assert more in words_of(summary_sections.by_group(data))
+    assert more in words_of(sections.by_group(data))
     if has_runs:
         more = "qoderdata runs --since 30D --by deployment --top 30 shows more."
-        assert more in words_of(detail_sections.rates(data))
+        assert more in words_of(folded_sections.rates(data))
         more = "20 of 30 rows are shown; qoderdata failures --top 30 shows more."
-        assert more in words_of(detail_sections.failing(data))
+        assert more in words_of(folded_sections.failing(data))
 
 
 def test_command_for_more_agents_prints_one_row_an_id() -> None:
@@ -843,14 +843,14 @@ def test_command_for_more_agents_prints_one_row_an_id() -> None:
     agents = pd.DataFrame({"id": ids, "name": [f"agent {number // 2}" for number in range(30)]}).astype("str")
     deployments = [deployment(number, "a", agent={"id": ids[number]}) for number in range(30)]
     data = data_of(with_names(flatten_deployments(deployments), agents=agents), by="agent")
-    folded = summary_sections.by_group(data).folded
+    folded = sections.by_group(data).folded
     assert folded is not None
     assert folded.table is not None
     assert len(folded.table.rows) == 15
     names = [f"agent {number // 2}" if number < 15 else f"other {number}" for number in range(30)]
     data = data_of(with_names(flatten_deployments(deployments), agents=agents.assign(name=names)), by="agent")
     more = "20 of 23 rows are shown; qoderdata failures --by agent --top 30 shows more."
-    assert more in words_of(summary_sections.by_group(data))
+    assert more in words_of(sections.by_group(data))
 
 
 def test_command_for_more_missed_triggers_covers_the_same_period() -> None:
@@ -858,7 +858,7 @@ def test_command_for_more_missed_triggers_covers_the_same_period() -> None:
     runs = flatten_runs([run(number, hour, "completed") for number in range(25) for hour in (1, 9)])
     deployments = [deployment(number, f"job {number}") for number in range(25)]
     deployments[0]["updated_at"] = "2026-06-14T05:00:00Z"
-    words = words_of(detail_sections.missed(data_of(flatten_deployments(deployments), runs)))
+    words = words_of(folded_sections.missed(data_of(flatten_deployments(deployments), runs)))
     more = f"20 of 24 rows are shown; qoderdata missed --since 2026-06-14T01:05Z --top {25 * 7} shows more."
     assert more in words
 
@@ -870,7 +870,7 @@ def test_command_for_more_changes_prints_one_row_a_change() -> None:
     before = flatten_deployments(then)
     before.attrs = {"fetched_at": "2026-06-01T00:00:00+00:00"}
     data = data_of(flatten_deployments(now), snapshots=[before])
-    folded = summary_sections.changed(data).folded
+    folded = sections.changed(data).folded
     assert folded is not None
     assert folded.about.endswith(
         f"more lines are not shown; qoderdata changes --top {len(data.changes)} shows more."
@@ -888,7 +888,7 @@ def test_agent_groups_have_names_and_labels() -> None:
 
 def test_to_do_without_findings_says_that_nothing_is_wrong() -> None:
     data = data_of(flatten_deployments([deployment(0, "a", schedule=None)]))
-    assert words_of(summary_sections.to_do(data)) == "What to do first Nothing is wrong."
+    assert words_of(sections.to_do(data)) == "What to do first Nothing is wrong."
 
 
 @dataclass
@@ -1157,7 +1157,7 @@ def test_headline_compares_with_the_week_before(
 def test_picture_says_where_intervals_are_cut(status: str, cut: str) -> None:
     """The scale depends on the rates; the interval of a few runs exceeds it."""
     runs = flatten_runs([run(1, hour, status) for hour in range(3)])
-    picture = summary_sections.trend(data_of(flatten_deployments([deployment(1, "d1")]), runs)).picture
+    picture = sections.trend(data_of(flatten_deployments([deployment(1, "d1")]), runs)).picture
     assert picture is not None
     assert [label.text for label in picture.labels[:2]] == ["Failure rate by day", f"with its 95 % interval{cut}"]
 
@@ -1169,7 +1169,7 @@ class TestGroups:
         return {"deployments": flatten_deployments(records), "runs": flatten_runs(runs)}
 
     def test_groups_are_teams_if_there_is_a_team(self) -> None:
-        words = words_of(summary_sections.by_group(data_of(**self.frames({"team": "data"}))))
+        words = words_of(sections.by_group(data_of(**self.frames({"team": "data"}))))
         assert words.startswith("Failure rates by team")
         assert "data 66.7 % 2 / 3" in words
         assert "(none) 33.3 % 1 / 3" in words
@@ -1179,7 +1179,7 @@ class TestGroups:
 
     def test_by_accepts_any_metadata_key(self) -> None:
         data = data_of(**self.frames({"priority": "p1"}), by="priority")
-        assert "p1 66.7 % 2 / 3" in words_of(summary_sections.by_group(data))
+        assert "p1 66.7 % 2 / 3" in words_of(sections.by_group(data))
 
     def test_unknown_key_raises_value_error(self) -> None:
         with pytest.raises(ValueError, match=r"by='cost' is neither .* there are agent, environment, team$"):
@@ -1189,13 +1189,13 @@ class TestGroups:
 class TestChanges:
     def test_changes_without_snapshots_say_that_there_is_no_history(self) -> None:
         data = data_of(flatten_deployments([deployment(1, "a")]), snapshots=[])
-        assert "There is no history yet" in words_of(summary_sections.changed(data))
+        assert "There is no history yet" in words_of(sections.changed(data))
 
     def test_equal_changes_share_one_line(self) -> None:
         then = flatten_deployments([deployment(0, "d0")])
         then.attrs = {"fetched_at": "2026-06-01T00:00:00+00:00"}
         data = data_of(flatten_deployments([deployment(n, f"d{n}") for n in range(8)]), snapshots=[then])
-        assert words_of(summary_sections.changed(data)).endswith("d1 , d2 , d3 and 4 more: created")
+        assert words_of(sections.changed(data)).endswith("d1 , d2 , d3 and 4 more: created")
 
     @pytest.mark.parametrize("listed", ["before", "now"])
     def test_unlisted_archived_deployments_are_no_change(self, listed: str) -> None:
@@ -1203,7 +1203,7 @@ class TestChanges:
         one = flatten_deployments([deployment(1, "a")])
         then, now = (one, both) if listed == "now" else (both, one)
         then.attrs = {"fetched_at": "2026-06-01T00:00:00+00:00"}
-        assert "Nothing changed." in words_of(summary_sections.changed(data_of(now, snapshots=[then])))
+        assert "Nothing changed." in words_of(sections.changed(data_of(now, snapshots=[then])))
 
     def test_latest_snapshot_of_at_least_a_week_ago_is_used(self) -> None:
         frames = []
@@ -1212,7 +1212,7 @@ class TestChanges:
             frame.attrs = {"fetched_at": f"{at}T00:00:00+00:00"}
             frames.append(frame)
         data = data_of(flatten_deployments([deployment(1, "now")]), snapshots=frames[::-1])
-        words = words_of(summary_sections.changed(data))
+        words = words_of(sections.changed(data))
         assert "Since the snapshot of 2026-06-07 00:00 UTC. now : name second → now" in words
 
     def test_changed_secrets_are_masked(self, tmp_path: Path) -> None:

@@ -140,6 +140,15 @@ _INTERRUPTED_AFTER_ONE_PAGE = [
     ("create", 1, 0, True),
     ("pull", None, 1000),
 ]
+#: The record at which a read was interrupted is deleted, so that the next first page ends below it.
+_DELETED_AT_THE_CURSOR = [
+    ("create", 9, 0, False),
+    ("pull", None, 1),
+    ("remove", 5),
+    ("forget", 1),
+    ("pull", None, 1000),
+    ("forget", 1),
+]
 
 
 def check_random_changes(page: int, mark: str, steps: list[tuple[object, ...]], *, is_short: bool) -> None:
@@ -169,7 +178,9 @@ with_random_changes = given(
 )
 test_random_changes_and_interruptions_keep_correct_coverage = settings(max_examples=150, deadline=None)(
     example(page=4, mark="after ", is_short=True, steps=_INTERRUPTED_AFTER_ONE_PAGE)(
-        with_random_changes(check_random_changes)
+        example(page=6, mark="", is_short=False, steps=_DELETED_AT_THE_CURSOR)(
+            with_random_changes(check_random_changes)
+        )
     )
 )
 test_2000_random_changes_and_interruptions_keep_correct_coverage = pytest.mark.long(

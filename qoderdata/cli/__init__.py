@@ -6,7 +6,7 @@
 | which service and cache does a command use, and what does it load from them? | `service` |
 | what does `--by` mean, and how do ids get their names? | `grouping` |
 | how is a table, CSV, JSON or Markdown printed? | `output` |
-| how is the live view of `top` drawn, and how are its keys read? | `screen` |
+| how is the live view of `top` drawn, and how are its keys read? | `top_screen` |
 | how does an error become one line and an exit code? | this one |
 | what does the command *x* do? | the file named *x* |
 

@@ -19,7 +19,7 @@ import click
 import qoderdata as qd
 from qoderdata import errors
 from qoderdata.arguments import parse_span
-from qoderdata.cli import grouping, options, output, screen
+from qoderdata.cli import grouping, options, output, top_screen
 from qoderdata.cli.service import Service, advice_on_archived, live_service_options
 
 if TYPE_CHECKING:
@@ -90,7 +90,7 @@ class _Reader:
         self._frames: dict[str, Any] = {}
         self._snapshots: list[pd.DataFrame] = []
 
-    def read(self, *, progress: bool | None = False, offline: bool = False) -> screen.View:
+    def read(self, *, progress: bool | None = False, offline: bool = False) -> top_screen.View:
         """Return what is going on after reading what is new; what was read before an error is kept.
 
         `offline`: return what was going on when the service was last read, perhaps by another process.
@@ -167,7 +167,7 @@ class _Reader:
             counted = stored.with_streaks(self._frames["deployments"])
         self._frames["deployments"] = counted
 
-    def _view(self) -> screen.View:
+    def _view(self) -> top_screen.View:
         import pandas as pd  # noqa: PLC0415 - slow to import
 
         from qoderdata.frames import fetched_at  # noqa: PLC0415 - as above
@@ -186,7 +186,7 @@ class _Reader:
         found = replace(found, findings=options.spell_findings(found.findings, top))
         read_at = {name: None if frame is None else fetched_at(frame) for name, frame in frames.items()}
         host = urlsplit(self._client.base_url).netloc
-        return screen.View(found, read_at, tz=self._settings["tz"], host=host)
+        return top_screen.View(found, read_at, tz=self._settings["tz"], host=host)
 
 
 def _pause(frame: pd.DataFrame) -> timedelta:
@@ -196,7 +196,7 @@ def _pause(frame: pd.DataFrame) -> timedelta:
 
 def _print_once(reader: _Reader) -> None:
     view = reader.read(progress=None)
-    parts = screen.draw_once(view, now=datetime.now(UTC), width=output.available_width())
+    parts = top_screen.draw_once(view, now=datetime.now(UTC), width=output.available_width())
     output.echo(output.rendered(*parts))
 
 
@@ -205,7 +205,7 @@ def _watch(reader: _Reader) -> None:
     with options.ended_by_signals():
         view = _first_view(reader)
         reader.use_short_timeouts()
-        shown = screen.Screen(view)
+        shown = top_screen.Screen(view)
         try:
             with _quiet(), shown:
                 while True:
@@ -219,7 +219,7 @@ def _watch(reader: _Reader) -> None:
                 raise
 
 
-def _first_view(reader: _Reader) -> screen.View:
+def _first_view(reader: _Reader) -> top_screen.View:
     """Return the first view; without the network, the view of what is stored, if there is any."""
     try:
         return reader.read(progress=None)
@@ -230,7 +230,7 @@ def _first_view(reader: _Reader) -> screen.View:
             raise error from None
 
 
-def _next_view(reader: _Reader, last: screen.View) -> screen.View:
+def _next_view(reader: _Reader, last: top_screen.View) -> top_screen.View:
     """Return a newer view, or the last one with the reason why there is none."""
     try:
         return reader.read()

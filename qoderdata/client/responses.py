@@ -1,4 +1,4 @@
-"""Turn a response or a transport failure into an exception: its class, its text, and whether to retry.
+"""Turn a response or a transport failure into an exception: its class, its text, and whether a retry can help.
 
 Text from the service is untrusted: control characters are replaced, long text is cut, the access token is masked,
 and an HTML page is never quoted.

@@ -4,8 +4,8 @@
 |---|---|
 | `page` | how is the page rendered and written? |
 | `figures` | what are the headline and the six figures? |
-| `summary_sections` | what else is not folded: the picture, what to do first, changes, costs, groups? |
-| `detail_sections` | what do its folded parts say? |
+| `sections` | what do the sections say: the picture, what to do first, changes, costs, groups? |
+| `folded_sections` | what do the folded sections say? |
 | `layout` | what are a section, a table and a cell? |
 | `data` | which frames, periods and names is it about? |
 | `report.html.j2`, `report.css` | how is it laid out? |

@@ -20,10 +20,10 @@ from qoderdata.errors import DataQualityWarning, UnknownOutcomesWarning, warn
 from qoderdata.formatting import format_count, format_duration, format_time, one_line
 from qoderdata.frames import fetched_at
 from qoderdata.report.data import WEEK, ReportData, span_text
-from qoderdata.report.detail_sections import about_data, make_details
 from qoderdata.report.figures import headline, tiles
+from qoderdata.report.folded_sections import about_data, make_folded_sections
 from qoderdata.report.layout import join_sentences
-from qoderdata.report.summary_sections import make_summary
+from qoderdata.report.sections import make_sections
 from qoderdata.translation import gettext as _
 from qoderdata.translation import ngettext, translated
 
@@ -171,7 +171,7 @@ def _translations(lang: str) -> NullTranslations:
 
 def _render(data: ReportData, caught: list[warnings.WarningMessage], lang: str) -> str:
     css = _resource("report.css")
-    details = make_details(data)
+    details = make_folded_sections(data)
     first = headline(data)
     values = {
         "lang": _TAGS[lang],
@@ -184,7 +184,7 @@ def _render(data: ReportData, caught: list[warnings.WarningMessage], lang: str) 
         "headline": first,
         "about": join_sentences(first.about, _age(data)),
         "tiles": tiles(data),
-        "sections": make_summary(data),
+        "sections": make_sections(data),
     }
     found = [str(warning.message) for warning in caught if issubclass(warning.category, DataQualityWarning)]
     details.append(about_data(data, list(dict.fromkeys(found))))

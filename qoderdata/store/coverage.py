@@ -181,7 +181,8 @@ class Coverage:
         """Return whether a page ends the list although records after that end are stored.
 
         A last page that has one of the newest records of the lowest segment leaves no gap and is no contradiction:
-        the service may have deleted older ones.
+        the service may have deleted older ones. The same is true if it only reaches a segment that has such a
+        record: segments overlap if the record at which the lower one ended was deleted.
         """
         if page.cursor is not None:
             return False
@@ -194,7 +195,10 @@ class Coverage:
         lowest = max((index for index, segment in enumerate(beyond) if segment.head_ids), default=None)
         if page.is_empty_end:
             return self.has_unclaimed or lowest is not None
-        return lowest is not None and _lowest_met(page, beyond) != lowest
+        met = _lowest_met(page, beyond)
+        if lowest is None or met == lowest:
+            return False
+        return met is None or set(beyond[met].head_ids).isdisjoint(beyond[lowest].head_ids)
 
     def drop_last_cursor(self) -> Coverage:
         """Shorten the top segment to its previous cursor, after the service refused its last one."""

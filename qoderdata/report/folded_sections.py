@@ -44,7 +44,7 @@ _HOURS, _SHADES = 24, 9
 _WORST_LINTS = ("unreadable", "never_fires", "dst_gap", "dst_repeat", "inverted_zone", "both_day_fields")
 
 
-def make_details(data: ReportData) -> list[Section]:
+def make_folded_sections(data: ReportData) -> list[Section]:
     """Return all folded parts but the last, `about_data`, in their order."""
     parts = [failing(data), rates(data), paused(data)]
     if data.runs is not None:

@@ -63,7 +63,7 @@ _MONTHS = (
 )  # fmt: skip
 
 
-def make_summary(data: ReportData) -> list[Section]:
+def make_sections(data: ReportData) -> list[Section]:
     """Return the sections that are not folded, in their order."""
     sections = [] if data.runs is None else [trend(data)]
     sections += [to_do(data), changed(data)]
