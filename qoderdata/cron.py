@@ -268,7 +268,7 @@ def split_fields(expression: str) -> list[str]:
     if not _ALLOWED_TEXT.fullmatch(expression):
         raise CronError(
             _(
-                "{text} is not a cron text: write digits, names and * , / - only",
+                "{text} is not a cron text: write digits, names and * , / - only, at most 1,000",
                 text=repr(expression[:_SHOWN]),
             )
         )

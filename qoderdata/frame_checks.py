@@ -17,7 +17,7 @@ import pyarrow as pa
 from qoderdata.errors import FrameTypeError, frame_hint, not_a_frame, require_columns
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
+    from collections.abc import Collection, Mapping, Sequence
 
 
 class Dtype(enum.Enum):
@@ -125,6 +125,13 @@ def require_frame(
         if new is not column:
             converted[name] = new
     return frame.assign(**converted) if converted else frame
+
+
+def require_snapshots(snapshots: Sequence[pd.DataFrame] | None) -> list[pd.DataFrame]:
+    """Return snapshots as a list, empty for ``None``; raise `FrameTypeError` where they are one frame."""
+    if isinstance(snapshots, pd.DataFrame):
+        raise FrameTypeError("snapshots must be a list of frames, as load_snapshots gives it, not one frame")
+    return list(snapshots or ())
 
 
 def require_unique_deployments(df: pd.DataFrame) -> None:

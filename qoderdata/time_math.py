@@ -56,6 +56,7 @@ def list_windows(first: int, last: int, length: int, zone: tzinfo, *, column: st
 
     Examples
     --------
+    >>> from zoneinfo import ZoneInfo
     >>> night = to_micros(datetime(2026, 3, 29, tzinfo=UTC))  # clocks skip an hour
     >>> days = list_windows(night, night + DAY_MICROS, DAY_MICROS, ZoneInfo("Europe/Berlin"), column="trigger_at")
     >>> [from_micros(begin).isoformat() for begin in days]

@@ -67,7 +67,8 @@ SCHEDULES_WITH_LINTS = [
     ("0 9 30 2 *", "UTC", "never_fires", "none of its months has such a day"),
     ("0 9 * * *", "Mars/Olympus", "unreadable",
      "'Mars/Olympus' is not an IANA time zone, like 'Asia/Shanghai' or 'UTC'"),
-    ("@daily", "UTC", "unreadable", "'@daily' is not a cron text: write digits, names and * , / - only"),
+    ("@daily", "UTC", "unreadable",
+     "'@daily' is not a cron text: write digits, names and * , / - only, at most 1,000"),
 ]  # fmt: skip
 
 

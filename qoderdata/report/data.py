@@ -14,7 +14,7 @@ from qoderdata.check import check, failing_now, is_paused_by_error
 from qoderdata.cron import CronError, parse
 from qoderdata.forecast import cost_forecast
 from qoderdata.formatting import format_duration, format_time, one_line, truncate
-from qoderdata.frame_checks import TEXT, require_frame
+from qoderdata.frame_checks import TEXT, require_frame, require_snapshots
 from qoderdata.frames import expand_metadata, fetched_at, rows_before
 from qoderdata.outcomes import is_assumed
 from qoderdata.timelines import missed_triggers, next_triggers
@@ -115,7 +115,11 @@ class ReportData:
         if sessions is not None:
             sessions = require_frame(sessions, _SESSION_COLUMNS, what="sessions")
             sessions = rows_before(sessions.reset_index(drop=True), "created_at", start)
-        dated = [(at, frame) for frame in snapshots or () if (at := fetched_at(frame)) is not None and at < start]
+        dated = [
+            (at, frame)
+            for frame in require_snapshots(snapshots)
+            if (at := fetched_at(frame)) is not None and at < start
+        ]
         earlier = [frame for _, frame in sorted(dated, key=lambda one: one[0])]
         return cls(named, given, runs, sessions, earlier, word, start, horizon, tz)
 

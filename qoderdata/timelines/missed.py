@@ -18,8 +18,7 @@ import pandas as pd
 
 from qoderdata.arguments import Instant, Span, parse_period, parse_span
 from qoderdata.cron import CronError, Schedule
-from qoderdata.errors import FrameTypeError
-from qoderdata.frame_checks import TEXT, require_frame, require_unique_deployments
+from qoderdata.frame_checks import TEXT, require_frame, require_snapshots, require_unique_deployments
 from qoderdata.frames import fetched_at
 from qoderdata.time_math import MICROSECOND, MINUTE_MICROS, from_micros, to_micros
 from qoderdata.timelines.distinct_schedules import DistinctSchedules, column_micros, timestamps, trigger_micros
@@ -305,12 +304,11 @@ def missed_triggers(
     df = require_frame(df, _DEPLOYMENT_COLUMNS, what="deployments")[list(_DEPLOYMENT_COLUMNS)]
     df = df.reset_index(drop=True).sort_values("id", kind="stable", ignore_index=True)
     runs = require_frame(runs, _RUN_COLUMNS, what="runs", optional=["trigger_scheduled_at"])
-    if isinstance(snapshots, pd.DataFrame):
-        raise FrameTypeError("snapshots must be a list of frames, as load_snapshots gives it, not one frame")
+    earlier = require_snapshots(snapshots)
     bounds = parse_period(since, until, now=datetime.now(UTC), what="scheduled time")
     begin, end = (to_micros(bound) for bound in bounds if bound is not None)
     grace_micros = parse_span(grace, name="grace") // MICROSECOND
-    schedules, periods = _schedule_history(df, list(snapshots or ()), since=begin, until=end)
+    schedules, periods = _schedule_history(df, earlier, since=begin, until=end)
     scheduled_runs = _scheduled_runs(df, runs, begin, end)
     found = []
     for times in _scheduled_times(schedules, periods):
