@@ -3,8 +3,8 @@ PYTHON ?= python3
 VENV ?= .venv
 BENCH_VENV ?= .venv-bench
 DOCS_VENV ?= .venv-docs
-# How many processes run tests at once.
-TEST_WORKERS ?= 2
+# How many processes run tests at once: more than the two cores of CI, as tests wait for threads and for servers.
+TEST_WORKERS ?= 3
 DOCS_BUILT := docs/_build docs/gallery docs/reference/api docs/reference/command docs/tutorial/*.ipynb
 OLDEST_PYTHON ?= python3.11
 OLDEST_VENV ?= .venv-oldest

@@ -14,7 +14,7 @@ import pytest
 from qoderdata import decode, frames, schema
 from qoderdata.outcomes import open_frame
 from qoderdata.sandbox import Sandbox
-from qoderdata.summaries import dataframe_engines, error_budget, run_failure_rates, session_costs
+from qoderdata.summaries import dataframe_engines, error_budget, run_failure_rates, session_costs, time_windows
 from tests.engine_frames import plain
 from tests.summary_frames import account_tables
 from tests.test_summaries_engines import NOT_ON_DASK, OF_DEPLOYMENTS, SUMMARIES, Summary
@@ -156,11 +156,11 @@ def test_first_instant_of_days_equals_pandas(spark: Any, zone: str) -> None:  # 
     days = pd.date_range("2010-01-01", "2025-12-31", freq="D").as_unit("us").astype("int64")
     table = open_frame(spark.createDataFrame(pa.table({"day": pa.array(days)})))
     begins = (
-        dataframe_engines.add_column(table.lazy(), "begins", dataframe_engines.first_instant(zone), "day")
+        dataframe_engines.add_column(table.lazy(), "begins", time_windows.first_instant(zone), "day")
         .to_native()
         .toArrow()["begins"]
     )
-    expected = dataframe_engines.first_instant(zone).pandas(pd.Series(days, dtype="Int64"))
+    expected = time_windows.first_instant(zone).pandas(pd.Series(days, dtype="Int64"))
     assert begins.to_pylist() == expected.tolist()
 
 

@@ -38,7 +38,7 @@ CLOCK_CHANGES = [
 
 def local_micros(instants: Any, zone: str) -> Any:  # noqa: ANN401 arrays of microseconds
     stamps = pd.Series(pd.DatetimeIndex(instants.astype("datetime64[us]")).tz_localize("UTC"))
-    return dataframe_engines.wall_clock(zone).pandas(stamps).to_numpy("int64")
+    return time_windows.wall_clock(zone).pandas(stamps).to_numpy("int64")
 
 
 @pytest.mark.parametrize("part", range(4))
@@ -46,7 +46,7 @@ def test_first_instant_of_each_day_in_each_zone(part: int) -> None:
     """From that instant on local time is on the day or later; up to 3 h before, it is on an earlier day."""
     days = DAYS.to_numpy("int64")
     for zone in sorted(zoneinfo.available_timezones() - {"localtime"})[part::4]:
-        begins = dataframe_engines.first_instant(zone).pandas(DAYS).to_numpy("int64")
+        begins = time_windows.first_instant(zone).pandas(DAYS).to_numpy("int64")
         assert (local_micros(begins, zone) >= days).all(), zone
         for before in (1, 30 * MINUTE, HOUR, 2 * HOUR, 3 * HOUR):
             assert (local_micros(begins - before, zone) < days).all(), zone
@@ -57,7 +57,7 @@ def test_wall_clock_reads_arrow_timestamps_like_numpy_ones(unit: Literal["s", "u
     """Dask frames of `scan_runs` have such columns; Dask infers dtypes from an empty one."""
     plain = pd.to_datetime(pd.Series(["2026-06-14T20:00Z", None]), utc=True).dt.as_unit(unit)
     arrow = plain.astype(pd.ArrowDtype(pa.timestamp(unit, "UTC")))
-    local = dataframe_engines.wall_clock("Asia/Shanghai").pandas
+    local = time_windows.wall_clock("Asia/Shanghai").pandas
     pd.testing.assert_series_equal(local(arrow), local(plain))
     pd.testing.assert_series_equal(local(arrow[:0]), local(plain[:0]))
     assert local(arrow)[0] == pd.Timestamp("2026-06-15T04:00").value // 1000
@@ -67,18 +67,18 @@ def test_wall_clock_reads_arrow_timestamps_like_numpy_ones(unit: Literal["s", "u
 def test_polars_and_duckdb_have_the_wall_clock_and_days_of_pandas(zone: str) -> None:
     """The time zone of the DuckDB session does not matter."""
     days = DAYS[DAYS < COMPARED_UNTIL].to_numpy("int64")
-    expected = dataframe_engines.first_instant(zone).pandas(DAYS[DAYS < COMPARED_UNTIL]).to_numpy("int64")
+    expected = time_windows.first_instant(zone).pandas(DAYS[DAYS < COMPARED_UNTIL]).to_numpy("int64")
     table = pa.table({"day": days, "at": pa.array(expected, pa.timestamp("us", "UTC"))})
     with duckdb.connect() as connection:
         connection.execute("SET TimeZone = 'America/New_York'")
         for native in (pl.DataFrame(table).lazy(), connection.from_arrow(table)):
             lazy = dataframe_engines.add_column(
-                nw.from_native(native), "wall", dataframe_engines.wall_clock(zone), "at"
+                nw.from_native(native), "wall", time_windows.wall_clock(zone), "at"
             )
-            lazy = dataframe_engines.add_column(lazy, "begins", dataframe_engines.first_instant(zone), "day")
-            lazy = dataframe_engines.add_column(lazy, "epoch", dataframe_engines.EPOCH, "at")
+            lazy = dataframe_engines.add_column(lazy, "begins", time_windows.first_instant(zone), "day")
+            lazy = dataframe_engines.add_column(lazy, "epoch", time_windows.EPOCH, "at")
             got = (
-                dataframe_engines.add_column(lazy, "again", dataframe_engines.instant(zone), "epoch")
+                dataframe_engines.add_column(lazy, "again", time_windows.instant(zone), "epoch")
                 .collect("pyarrow")
                 .to_native()
             )

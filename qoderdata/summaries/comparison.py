@@ -10,17 +10,9 @@ from qoderdata import errors
 from qoderdata.arguments import check_number
 from qoderdata.frame_checks import TEXT
 from qoderdata.summaries import wilson
-from qoderdata.summaries.dataframe_engines import (
-    ALL,
-    EPOCH,
-    Source,
-    add_column,
-    flag,
-    median,
-    open_source,
-)
+from qoderdata.summaries.dataframe_engines import ALL, Source, add_column, flag, median, open_source
 from qoderdata.summaries.run_rates import DOUBTFUL, count_outcomes, outcomes_advice, outcomes_of, warn_of_unknown
-from qoderdata.summaries.time_windows import parse_micros, with_age
+from qoderdata.summaries.time_windows import EPOCH, parse_micros, with_age
 from qoderdata.time_math import DAY_MICROS
 
 if TYPE_CHECKING:

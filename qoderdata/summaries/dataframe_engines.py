@@ -1,30 +1,25 @@
 """What differs between dataframe engines, so that each summary is written once?
 
 This module opens a frame of any engine that narwhals knows, and returns the result in the form of that engine. It
-also has the expressions that narwhals lacks: times as integers, and wall clocks in a zone. A pandas frame gives a
-pandas frame with the group keys as its index. Other engines give their own frame with the keys as first columns,
-and lazy frames stay lazy. PyArrow tables go through DuckDB, since PyArrow has no quantile of groups.
+also adds columns whose expressions narwhals lacks. A pandas frame gives a pandas frame with the group keys as its
+index. Other engines give their own frame with the keys as first columns, and lazy frames stay lazy. PyArrow tables
+go through DuckDB, since PyArrow has no quantile of groups.
 """
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Generic
 
 import narwhals as nw
-import numpy as np
 import pandas as pd
 import pyarrow as pa
 from narwhals.typing import IntoFrameT
 
 from qoderdata import errors, frame_checks
-from qoderdata.arguments import pandas_zone
 from qoderdata.frames import KINDS, NAMES
 from qoderdata.outcomes import open_frame
-from qoderdata.time_math import DAY_MICROS
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
@@ -350,92 +345,3 @@ def add_column(frame: nw.LazyFrame[Any], name: str, expr: EngineExpr, source: st
 
 def _assign(frame: pd.DataFrame, name: str, make: Callable[[Any], Any], source: str) -> pd.DataFrame:
     return frame.assign(**{name: make(frame[source])})
-
-
-def _wall_clock_pandas(series: pd.Series[Any], zone: str) -> pd.Series[Any]:
-    # pandas 2 ignores the zone of a series of an Arrow type.
-    times = pd.DatetimeIndex(series.to_numpy("datetime64[us]"), tz="UTC")
-    wall = times.tz_convert(pandas_zone(zone)).tz_localize(None).to_numpy()
-    return pd.Series(pd.arrays.IntegerArray(wall.astype("int64"), np.isnat(wall)), index=series.index)
-
-
-#: An instant as microseconds since 1970 in UTC.
-EPOCH = EngineExpr(
-    pandas=functools.partial(_wall_clock_pandas, zone="UTC"),
-    polars=lambda column: column.dt.epoch("us"),
-    duckdb="epoch_us({}::TIMESTAMPTZ)",
-    spark="unix_micros({})",
-)
-
-
-def wall_clock(zone: str) -> EngineExpr:
-    """Return an expression for the wall-clock time in `zone`, as microseconds since 1970-01-01 on that clock."""
-    return EngineExpr(
-        pandas=functools.partial(_wall_clock_pandas, zone=zone),
-        polars=lambda column: column.dt.convert_time_zone(zone).dt.replace_time_zone(None).dt.epoch("us"),
-        duckdb=f"epoch_us(timezone('{zone}', {{}}::TIMESTAMPTZ))",
-        spark=f"unix_micros(from_utc_timestamp({{}}, '{zone}'))",
-    )
-
-
-def first_instant(zone: str) -> EngineExpr:
-    """Return an expression for the first instant at which the clock in `zone` shows a wall-clock time.
-
-    Both times are in microseconds since 1970, the result in UTC. A time that occurs twice gives the first of the
-    two; a time that a clock change skips gives the instant of the change. Both are computed with the offset of the
-    day before, which is in effect until the change.
-    """
-
-    def pandas(series: pd.Series[Any]) -> pd.Series[Any]:
-        codes, unique = pd.factorize(series.to_numpy("int64", na_value=0))
-        naive = pd.DatetimeIndex(np.asarray(unique).astype("datetime64[us]"))
-
-        def attach(when: pd.DatetimeIndex) -> pd.DatetimeIndex:
-            return when.tz_localize(pandas_zone(zone), ambiguous=np.ones(len(when), dtype=bool), nonexistent="NaT")
-
-        reads, would = attach(naive), attach(naive - timedelta(days=1)) + timedelta(days=1)
-        first = would.where((would.tz_localize(None) == naive) | reads.isna(), reads)
-        values = first.tz_convert("UTC").tz_localize(None).to_numpy("datetime64[us]").astype("int64")[codes]
-        return pd.Series(pd.arrays.IntegerArray(values, series.isna().to_numpy(bool)), index=series.index)
-
-    def polars(column: Any) -> Any:  # noqa: ANN401
-        import polars as pl  # noqa: PLC0415
-
-        def attach(when: Any) -> Any:  # noqa: ANN401
-            return when.dt.replace_time_zone(zone, ambiguous="earliest", non_existent="null").dt.epoch("us")
-
-        naive = column.cast(pl.Datetime("us"))
-        return attach(naive).fill_null(attach(naive - pl.duration(days=1)) + DAY_MICROS)
-
-    # For a time that occurs twice, ICU (DuckDB) gives the later instant and Java (Spark) the earlier one. For a
-    # skipped time, both use the offset before the change.
-    reads = f"timezone('{zone}', make_timestamp({{0}}))"
-    would = f"timezone('{zone}', make_timestamp({{0}} - {DAY_MICROS})) + INTERVAL 24 HOUR"
-    first = f"CASE WHEN timezone('{zone}', {would}) = make_timestamp({{0}}) THEN {would} ELSE {reads} END"
-    return EngineExpr(
-        pandas=pandas,
-        polars=polars,
-        duckdb=f"epoch_us({first})",
-        spark=f"unix_micros(to_utc_timestamp(timestamp_micros({{}}), '{zone}'))",
-    )
-
-
-def instant(zone: str) -> EngineExpr:
-    """Return an expression for microseconds since 1970 as a time in `zone` (the session's on DuckDB and Spark)."""
-
-    def pandas(series: pd.Series[Any]) -> pd.Series[Any]:
-        stamps = series.to_numpy("int64", na_value=np.iinfo("int64").min).astype("datetime64[us]")
-        times = pd.DatetimeIndex(stamps).tz_localize("UTC").tz_convert(pandas_zone(zone))
-        return pd.Series(times, index=series.index)
-
-    def polars(column: Any) -> Any:  # noqa: ANN401
-        import polars as pl  # noqa: PLC0415
-
-        return column.cast(pl.Datetime("us")).dt.replace_time_zone("UTC").dt.convert_time_zone(zone)
-
-    return EngineExpr(
-        pandas=pandas,
-        polars=polars,
-        duckdb="make_timestamptz({})",
-        spark="timestamp_micros({})",
-    )

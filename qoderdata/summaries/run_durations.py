@@ -11,16 +11,8 @@ from qoderdata.arguments import Instant, check_count, check_number, parse_instan
 from qoderdata.frame_checks import TEXT
 from qoderdata.frames import NAMES
 from qoderdata.outcomes import STATUSES
-from qoderdata.summaries.dataframe_engines import (
-    ALL,
-    EPOCH,
-    Source,
-    add_column,
-    flag,
-    median,
-    open_source,
-)
-from qoderdata.summaries.time_windows import parse_micros
+from qoderdata.summaries.dataframe_engines import ALL, Source, add_column, flag, median, open_source
+from qoderdata.summaries.time_windows import EPOCH, parse_micros
 from qoderdata.time_math import to_micros
 
 if TYPE_CHECKING:

@@ -11,16 +11,8 @@ import numpy as np
 import pandas as pd
 
 from qoderdata.frame_checks import TEXT
-from qoderdata.summaries.dataframe_engines import (
-    ALL,
-    EPOCH,
-    EngineExpr,
-    add_column,
-    flag,
-    instant,
-    open_source,
-)
-from qoderdata.summaries.time_windows import with_age
+from qoderdata.summaries.dataframe_engines import ALL, EngineExpr, add_column, flag, open_source
+from qoderdata.summaries.time_windows import EPOCH, instant, with_age
 from qoderdata.time_math import DAY_MICROS
 
 if TYPE_CHECKING:

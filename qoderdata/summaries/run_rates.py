@@ -9,8 +9,8 @@ import narwhals as nw
 from qoderdata import errors
 from qoderdata.outcomes import STATUSES
 from qoderdata.summaries import wilson
-from qoderdata.summaries.dataframe_engines import EPOCH, add_column, flag, instant, open_source, with_missing
-from qoderdata.summaries.time_windows import Windows
+from qoderdata.summaries.dataframe_engines import add_column, flag, open_source, with_missing
+from qoderdata.summaries.time_windows import EPOCH, Windows, instant
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -1,16 +1,18 @@
-"""Assign times to windows in a zone, such as days, and compute ages before an end, on every dataframe engine."""
+"""Compute wall clocks and windows in a zone, such as days, and ages before an end, on every dataframe engine."""
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import narwhals as nw
+import numpy as np
 import pandas as pd
 
 from qoderdata.arguments import Instant, Span, pandas_zone, parse_bound, parse_span, parse_window, parse_zone
-from qoderdata.summaries.dataframe_engines import EPOCH, add_column, first_instant, instant, wall_clock
+from qoderdata.summaries.dataframe_engines import EngineExpr, add_column
 from qoderdata.time_math import (
     DAY_MICROS,
     MICROSECOND,
@@ -143,3 +145,92 @@ def local_midnight(time: pd.Timestamp, tz: str, *, days: int = 0) -> pd.Timestam
     wall = wall_clock(tz).pandas(pd.Series([time]))
     midnight = first_instant(tz).pandas(wall - wall % DAY_MICROS + days * DAY_MICROS)
     return pd.Timestamp(midnight.item(), unit="us", tz=pandas_zone(tz))
+
+
+def _wall_clock_pandas(series: pd.Series[Any], zone: str) -> pd.Series[Any]:
+    # pandas 2 ignores the zone of a series of an Arrow type.
+    times = pd.DatetimeIndex(series.to_numpy("datetime64[us]"), tz="UTC")
+    wall = times.tz_convert(pandas_zone(zone)).tz_localize(None).to_numpy()
+    return pd.Series(pd.arrays.IntegerArray(wall.astype("int64"), np.isnat(wall)), index=series.index)
+
+
+#: An instant as microseconds since 1970 in UTC.
+EPOCH = EngineExpr(
+    pandas=functools.partial(_wall_clock_pandas, zone="UTC"),
+    polars=lambda column: column.dt.epoch("us"),
+    duckdb="epoch_us({}::TIMESTAMPTZ)",
+    spark="unix_micros({})",
+)
+
+
+def wall_clock(zone: str) -> EngineExpr:
+    """Return an expression for the wall-clock time in `zone`, as microseconds since 1970-01-01 on that clock."""
+    return EngineExpr(
+        pandas=functools.partial(_wall_clock_pandas, zone=zone),
+        polars=lambda column: column.dt.convert_time_zone(zone).dt.replace_time_zone(None).dt.epoch("us"),
+        duckdb=f"epoch_us(timezone('{zone}', {{}}::TIMESTAMPTZ))",
+        spark=f"unix_micros(from_utc_timestamp({{}}, '{zone}'))",
+    )
+
+
+def first_instant(zone: str) -> EngineExpr:
+    """Return an expression for the first instant at which the clock in `zone` shows a wall-clock time.
+
+    Both times are in microseconds since 1970, the result in UTC. A time that occurs twice gives the first of the
+    two; a time that a clock change skips gives the instant of the change. Both are computed with the offset of the
+    day before, which is in effect until the change.
+    """
+
+    def pandas(series: pd.Series[Any]) -> pd.Series[Any]:
+        codes, unique = pd.factorize(series.to_numpy("int64", na_value=0))
+        naive = pd.DatetimeIndex(np.asarray(unique).astype("datetime64[us]"))
+
+        def attach(when: pd.DatetimeIndex) -> pd.DatetimeIndex:
+            return when.tz_localize(pandas_zone(zone), ambiguous=np.ones(len(when), dtype=bool), nonexistent="NaT")
+
+        reads, would = attach(naive), attach(naive - timedelta(days=1)) + timedelta(days=1)
+        first = would.where((would.tz_localize(None) == naive) | reads.isna(), reads)
+        values = first.tz_convert("UTC").tz_localize(None).to_numpy("datetime64[us]").astype("int64")[codes]
+        return pd.Series(pd.arrays.IntegerArray(values, series.isna().to_numpy(bool)), index=series.index)
+
+    def polars(column: Any) -> Any:  # noqa: ANN401
+        import polars as pl  # noqa: PLC0415
+
+        def attach(when: Any) -> Any:  # noqa: ANN401
+            return when.dt.replace_time_zone(zone, ambiguous="earliest", non_existent="null").dt.epoch("us")
+
+        naive = column.cast(pl.Datetime("us"))
+        return attach(naive).fill_null(attach(naive - pl.duration(days=1)) + DAY_MICROS)
+
+    # For a time that occurs twice, ICU (DuckDB) gives the later instant and Java (Spark) the earlier one. For a
+    # skipped time, both use the offset before the change.
+    reads = f"timezone('{zone}', make_timestamp({{0}}))"
+    would = f"timezone('{zone}', make_timestamp({{0}} - {DAY_MICROS})) + INTERVAL 24 HOUR"
+    first = f"CASE WHEN timezone('{zone}', {would}) = make_timestamp({{0}}) THEN {would} ELSE {reads} END"
+    return EngineExpr(
+        pandas=pandas,
+        polars=polars,
+        duckdb=f"epoch_us({first})",
+        spark=f"unix_micros(to_utc_timestamp(timestamp_micros({{}}), '{zone}'))",
+    )
+
+
+def instant(zone: str) -> EngineExpr:
+    """Return an expression for microseconds since 1970 as a time in `zone` (the session's on DuckDB and Spark)."""
+
+    def pandas(series: pd.Series[Any]) -> pd.Series[Any]:
+        stamps = series.to_numpy("int64", na_value=np.iinfo("int64").min).astype("datetime64[us]")
+        times = pd.DatetimeIndex(stamps).tz_localize("UTC").tz_convert(pandas_zone(zone))
+        return pd.Series(times, index=series.index)
+
+    def polars(column: Any) -> Any:  # noqa: ANN401
+        import polars as pl  # noqa: PLC0415
+
+        return column.cast(pl.Datetime("us")).dt.replace_time_zone("UTC").dt.convert_time_zone(zone)
+
+    return EngineExpr(
+        pandas=pandas,
+        polars=polars,
+        duckdb="make_timestamptz({})",
+        spark="timestamp_micros({})",
+    )
