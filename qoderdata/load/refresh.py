@@ -420,8 +420,7 @@ class Refresh:
     def _walk_on(self) -> None:
         """Walk until enough is read, a segment that can be skipped is reached, or a cursor is refused.
 
-        It continues into the segment while each page has stale rows, and others remain: this saves more requests
-        than it costs.
+        To save requests, it continues into that segment while each page has stale rows and others remain.
         """
         coverage = self.store.coverage
         goes_below = self._has_recent_head() and self.reread_since is None
