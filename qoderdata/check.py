@@ -64,8 +64,7 @@ class _Finding:
 
 def is_paused_by_error(deployments: pd.DataFrame) -> pd.Series[bool]:
     """Return which deployments the service has paused because of an error."""
-    paused = deployments["status"].eq("paused") & deployments["paused_reason_type"].eq("error")
-    return paused.fillna(value=False).astype(bool)
+    return deployments["status"].eq("paused") & deployments["paused_reason_type"].eq("error")
 
 
 def check(

@@ -297,7 +297,7 @@ def fetched_at(frame: pd.DataFrame) -> pd.Timestamp | None:
 
 def rows_before(frame: pd.DataFrame, column: str, moment: pd.Timestamp) -> pd.DataFrame:
     """Return the rows whose time is before a moment, and those without a time."""
-    return frame[~(frame[column] >= moment).fillna(value=False)]
+    return frame[~(frame[column] >= moment)]
 
 
 def upcoming_runs(df: pd.DataFrame) -> pd.DataFrame:

@@ -109,8 +109,7 @@ def is_assumed(runs: pd.DataFrame) -> pd.Series[bool]:
     """Return which runs count as completed because of their session's state alone."""
     if "status_from" not in runs:
         return pd.Series(data=False, index=runs.index)
-    assumed = runs["status"].eq("completed") & runs["status_from"].eq("session")
-    return assumed.fillna(value=False).astype(bool)
+    return runs["status"].eq("completed") & runs["status_from"].eq("session")
 
 
 def is_unknown(runs: pd.DataFrame) -> pd.Series[bool]:

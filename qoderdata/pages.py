@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import sys
 from contextlib import closing
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from qoderdata import errors
@@ -98,13 +99,13 @@ class PageSize:
         return True
 
 
+@dataclass
 class ReadCounts:
     """Count requests (a retried one once), and the pages and records that the caller has handled."""
 
-    def __init__(self) -> None:
-        self.requests = 0
-        self.pages = 0
-        self.records = 0
+    requests: int = 0
+    pages: int = 0
+    records: int = 0
 
     def add(self, page: Envelope) -> None:
         """Count a page that the caller has handled."""

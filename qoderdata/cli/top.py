@@ -102,7 +102,8 @@ class _Reader:
         with advice_on_archived(whole):
             self._keep_deployments(qd.load_deployments(**whole, **max_age, **account))
         if offline:
-            self._load_stored(account)
+            self._frames["sessions"] = self._sessions(account)
+            self._frames["runs"] = qd.load_runs(since=_HISTORY, outcomes=self._service.outcomes, **account)
         else:
             self._load_new(account)
         return self._view()
@@ -152,10 +153,6 @@ class _Reader:
                 return None
             error.add_note("To see runs without sessions and costs: qoderdata top --outcomes runs")
             raise
-
-    def _load_stored(self, account: dict[str, Any]) -> None:
-        self._frames["sessions"] = self._sessions(account)
-        self._frames["runs"] = qd.load_runs(since=_HISTORY, outcomes=self._service.outcomes, **account)
 
     def _count_stored(self) -> None:
         """Where there are no counters yet, count all stored runs.

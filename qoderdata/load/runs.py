@@ -207,7 +207,7 @@ def load_runs(
 def _with_outcome(runs: pd.DataFrame, *, status: str | None, has_error: bool | None) -> pd.DataFrame:
     """Return the runs with an outcome; the service's own filters may not mean the resolved columns."""
     if status is not None:
-        runs = runs[(runs["status"] == status).fillna(value=False)]
+        runs = runs[runs["status"] == status]
     if has_error is not None:
         runs = runs[runs["error_type"].notna() == has_error]
     return runs.reset_index(drop=True)

@@ -108,8 +108,7 @@ def plot_costs(
     points = axes.prepare_rows(ax, shown, labels)
     samples = axes.stack_bars(ax.barh, np.arange(len(shown), dtype=np.float64), _parts(ax, shown), 0.62)
     highest = float(shown["credits"].max())
-    end = 1.02 * highest if highest > 0 else 1.0
-    ax.set_xlim(0, end)
+    ax.set_xlim(0, 1.02 * highest if highest > 0 else 1.0)
     axes.label_x(ax, "credits", _unknown_note(shown))
     end = 0.0
     for header, texts in _texts(shown).items():

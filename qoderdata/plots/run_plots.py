@@ -129,7 +129,7 @@ def _by_day(runs: pd.DataFrame, local_zone: ZoneInfo) -> pd.DataFrame:
     flags = pd.DataFrame({"runs": 1, "completed": status.eq("completed"), "failed": status.eq("failed")})
     flags["unknown"] = is_unknown(known).to_numpy()
     flags["assumed"] = is_assumed(known).to_numpy()
-    return flags.fillna(value=False).astype("int64").resample("1D").sum()
+    return flags.astype("int64").resample("1D").sum()
 
 
 def _severity(counts: pd.DataFrame) -> pd.Series[float]:

@@ -162,8 +162,7 @@ class ReportData:
         """The deployments that were there a week ago, and not archived."""
         then = self.start - WEEK
         all_ = self.deployments
-        is_there = ~(all_["created_at"] > then).fillna(value=False)
-        return all_[is_there & (all_["archived_at"].isna() | (all_["archived_at"] > then))]
+        return all_[~(all_["created_at"] > then) & (all_["archived_at"].isna() | (all_["archived_at"] > then))]
 
     @cached_property
     def paused_by_error(self) -> pd.DataFrame:
@@ -233,7 +232,7 @@ class ReportData:
     @cached_property
     def triggers_a_day(self) -> int:
         """The most triggers that the schedules can have in a day."""
-        active = self.live[self.live["status"].eq("active").fillna(value=False)]
+        active = self.live[self.live["status"].eq("active")]
         return sum(
             count * _fires_a_day(str(expression))
             for expression, count in active["schedule_expression"].value_counts().items()

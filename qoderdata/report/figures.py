@@ -72,7 +72,7 @@ def headline(data: ReportData) -> Headline:
 
 def _deployments_with_half_of_the_failures(runs: pd.DataFrame) -> int:
     """Return the smallest number of deployments that have half of the failed runs."""
-    failed = runs[runs["status"].eq("failed").fillna(value=False)]["deployment_id"].value_counts(dropna=False)
+    failed = runs[runs["status"].eq("failed")]["deployment_id"].value_counts(dropna=False)
     return int(np.searchsorted(failed.cumsum().to_numpy(), failed.sum() / 2)) + 1
 
 
@@ -236,8 +236,7 @@ def _duration_tile(week: pd.DataFrame, week_before: pd.DataFrame | None) -> Tile
 
 def _durations(runs: pd.DataFrame) -> pd.Series[Any]:
     """Return how long completed runs took, in milliseconds; as `run_failure_rates` takes them."""
-    completed = runs["status"].eq("completed").fillna(value=False)
-    return runs.loc[completed, "duration_ms"].astype("Float64").dropna()
+    return runs.loc[runs["status"].eq("completed"), "duration_ms"].astype("Float64").dropna()
 
 
 def _credits_tile(data: ReportData, sessions: pd.DataFrame) -> Tile:
@@ -265,7 +264,7 @@ def _tiles_of_counters(data: ReportData) -> list[Tile]:
     if failing:
         longest = data.live["stats_consecutive_failures"].max()
         streaks = ngettext("longest streak: {count} run", "longest streak: {count} runs", longest)
-    paused = int(data.live["status"].eq("paused").fillna(value=False).sum()) - by_error
+    paused = int(data.live["status"].eq("paused").sum()) - by_error
     others = ngettext("{count} more is paused", "{count} more are paused", paused)
     ahead, firing = span_text(data.shown_horizon), data.triggers["deployment_id"].nunique()
     fires = ngettext("triggers of {count} deployment", "triggers of {count} deployments", firing)

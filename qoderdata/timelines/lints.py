@@ -160,7 +160,9 @@ def _error(error: CronError) -> _Lint:
 
 def _findings(schedule: Schedule, begin: int) -> Iterator[_Lint]:
     """Yield what may surprise about one schedule, the worst first."""
-    yield from _never_fires(schedule, begin)
+    if next(schedule.following(EPOCH + timedelta(seconds=begin)), None) is None:
+        detail = _("clock changes in {zone} skip every local time that it has", zone=schedule.timezone)
+        yield _Lint("never_fires", detail)
     yield from _clock_changes(schedule, begin)
     texts = split_fields(schedule.expression)
     day, weekday = texts[2], texts[4]
@@ -189,13 +191,6 @@ def _findings(schedule: Schedule, begin: int) -> Iterator[_Lint]:
                 "{zone} is {count} hours ahead of UTC: its sign is inverted", hours, zone=zone,
             )  # fmt: skip
         yield _Lint("inverted_zone", detail)
-
-
-def _never_fires(schedule: Schedule, begin: int) -> Iterator[_Lint]:
-    after = EPOCH + timedelta(seconds=begin)
-    if next(schedule.following(after), None) is None:
-        detail = _("clock changes in {zone} skip every local time that it has", zone=schedule.timezone)
-        yield _Lint("never_fires", detail)
 
 
 def _clock_changes(schedule: Schedule, begin: int) -> Iterator[_Lint]:
