@@ -38,9 +38,9 @@ _UNITS = {
 _BARE_NUMBER = re.compile(r"\s*[+-]?\s*[0-9][0-9_,\s]*(\.[0-9]*)?\s*")
 #: Digits that pandas would join, as in "1 2h" and "1,5h", and a last number that it would drop, as in "PT1H5".
 _PART_WITHOUT_UNIT = re.compile(r"[0-9.][\s,+-]+[0-9]|P.*[0-9]\s*$")
-#: The begin of a time. A date in another order is ambiguous, and a time of day alone would be taken as of today.
+#: The beginning of a time. A date in another order is ambiguous; pandas would read a time of day as today's.
 _YEAR_MONTH_DAY = re.compile(r"\s*[0-9]{4}(-[0-9]{2}-|[0-9]{2})[0-9]{2}")
-#: Units that pandas deprecates; their new forms are in lower case, but for these two.
+#: Units that pandas deprecates; their new forms are in lower case, except these two.
 _DEPRECATED_UNIT = re.compile(r"(?<=[0-9.\s])(w|d|H|MIN|S|MS|US|NS)(?![A-Za-z])")
 _NEW_UNITS = {"w": "W", "d": "D"}
 _ALLOWED_UNITS = "s, min, h, D or W"

@@ -40,7 +40,7 @@ _CHECKSUM_LENGTH = 8
 
 @dataclass(frozen=True, slots=True)
 class CachedTable:
-    """The answer to one query: one row a record, in the service's order."""
+    """The answer to one query: one row per record, in the service's order."""
 
     table: pa.Table
     #: When the pull began, in UTC.

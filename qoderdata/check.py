@@ -138,7 +138,7 @@ def check(
         ``unreadable_schedule`` error   its cron text or zone cannot be read, and it is not paused
         ``worse``               warning it fails more than in the period before; see `compare_periods`
         ``over_budget``         warning the 95th percentile of its credits is above `budget_share` of its budget
-        ``never_fires``         warning its schedule has no time to come, and it is not paused
+        ``never_fires``         warning its schedule has no future time, and it is not paused
         ``incomplete_data``     warning a frame is not complete or older than a day, too many outcomes are
                                         doubtful, or there are neither runs nor counters
         ======================= ======= =====================================================================

@@ -1,4 +1,4 @@
-"""Connect in one line, with an account or without: a client and the present."""
+"""Return a client and the current time in one call, with an account or without one."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from qoderdata.errors import warn
 from qoderdata.sandbox import Sandbox
 from qoderdata.settings import ACCESS_TOKEN_VARIABLE, PAT_VARIABLE, has_token
 
-#: The sandboxes that serve, by their arguments: a cell that runs twice keeps its account.
+#: The running sandboxes by their arguments: a notebook cell that runs again gets the same account.
 _SERVING: dict[str, Sandbox] = {}
 
 
@@ -31,7 +31,7 @@ def connect(**sandbox: Any) -> tuple[Client, pd.Timestamp]:  # noqa: ANN401 - th
         The account of the token in ``QODER_ACCESS_TOKEN`` or ``QODER_PAT``. Without a token, that of a sandbox
         on this machine, which ends with the process; the same arguments give the same sandbox again.
     now : pandas.Timestamp
-        The present, in UTC; for a sandbox its clock, which stands still.
+        The current time, in UTC; for a sandbox its clock, which does not advance.
 
     Raises
     ------
@@ -68,7 +68,7 @@ def connect(**sandbox: Any) -> tuple[Client, pd.Timestamp]:  # noqa: ANN401 - th
     served = _SERVING[key]
     now = pd.Timestamp(served.now)
     warn(
-        f"this is a sandbox: an invented account on this machine, whose clock stands at {now.isoformat()}. "
+        f"this is a sandbox: an invented account on this machine, whose clock always shows {now.isoformat()}. "
         f"For your own account set {ACCESS_TOKEN_VARIABLE} or {PAT_VARIABLE}",
         UserWarning,
     )

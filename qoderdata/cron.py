@@ -76,7 +76,7 @@ class CronError(ValueError):
 
 
 class NeverFiresError(CronError):
-    """A cron text that can be read, and has no time to come.
+    """A cron text that can be read, but has no time in the future.
 
     Attributes
     ----------

@@ -64,7 +64,7 @@ class FrameTypeError(QoderdataError, TypeError, ValueError):
 class APIError(QoderdataError):
     """A request did not lead to a usable answer.
 
-    The text of the exception ends with these facts, as far as they are set, so that one line tells them all.
+    The text of the exception ends with these facts, as far as they are set, so that one line shows all of them.
 
     Attributes
     ----------
@@ -170,7 +170,7 @@ class InternalServerError(APIStatusError):
 
 
 class DataQualityWarning(UserWarning):
-    """The data was loaded whole, but some of it is not what it should be."""
+    """All data was loaded, but some of it is not as expected."""
 
 
 class UnknownOutcomesWarning(DataQualityWarning):
@@ -178,7 +178,7 @@ class UnknownOutcomesWarning(DataQualityWarning):
 
 
 class CacheWarning(UserWarning):
-    """The cache could not be read or written; the answer is whole all the same."""
+    """The cache could not be read or written; the returned data is complete nevertheless."""
 
 
 _BY_STATUS: dict[int, type[APIStatusError]] = {

@@ -1,14 +1,15 @@
 r"""How is a frame of any engine written to one file, CSV that is safe in a spreadsheet or Parquet?
 
-A lazy frame is read piece by piece where its engine can. In a CSV, Arrow's plain types are written in bulk; Python
-objects, lists and structures one by one, as JSON.
+A lazy frame is read in pieces if its engine supports it. In a CSV file, columns of Arrow's plain types are written
+as a whole; Python objects, lists and structures are written one by one, as JSON.
 
-A cell is a formula when it starts with ``=``, ``+``, ``-`` or ``@``. Programs differ in what they skip before they
-look (spaces, quotes, an apostrophe, invisible characters), and East Asian versions take the full-width forms too.
-Some skip a tab or a line break at the start, in others it starts a new cell. A program that takes ``;`` or a tab
-for the separator sees further cells inside a text. So an apostrophe goes before whatever looks dangerous at the
-start of a text, after ``;``, after a tab or after a line break. A text that looks escaped already is escaped once
-more, so that removing one apostrophe before each dangerous start gives every text back.
+Spreadsheet programs read a cell as a formula if it starts with ``=``, ``+``, ``-`` or ``@``. Programs differ in
+the characters that they skip before this one (spaces, quotes, an apostrophe, invisible characters), and East Asian
+versions accept the full-width forms too. Some programs skip a tab or a line break at the start of a text; others
+start a new cell there. A program whose separator is ``;`` or a tab finds more cells inside a text. So an
+apostrophe is added before each dangerous start: at the start of a text, after ``;``, after a tab, and after a line
+break. A text that already looks escaped is escaped again, so that removing one apostrophe before each dangerous
+start restores every text.
 
 The values of ``environment_variables`` may be secrets; they are masked as `qoderdata.masking` says.
 """
@@ -54,7 +55,7 @@ _GZIP = ".csv.gz"
 #: Rows a batch: enough for Arrow to be quick, few enough to hold several.
 BATCH_ROWS = 65_536
 
-#: Columns of arrays whose Arrow type pandas cannot tell: its naive times are UTC, and a gap alone has no type.
+#: Columns of arrays whose Arrow type pandas does not know: NumPy has no zones, and missing values have no type.
 _LIST_TYPES = {
     field.name: field.type
     for table in (DEPLOYMENTS, RUNS, SESSIONS, EVENTS, AGENTS, ENVIRONMENTS)
@@ -84,15 +85,15 @@ _ZERO_FRACTION = r"\.0+($|[+-])"
 def export_csv(frame: Any, path: str | Path, *, spreadsheet_safe: bool = True) -> None:  # noqa: ANN401 - any frame that narwhals knows
     r"""Write a frame to one CSV file, whole or not at all.
 
-    The file is UTF-8 without a mark, with one header line and ``\n`` between the lines. Texts stand in
-    quotes, numbers and ``true``/``false`` do not; a missing value is an empty cell without quotes, an empty
-    text one with quotes. In a file of one column every cell has quotes, as readers pass over empty lines.
-    Times are ISO 8601 with their offset (without one only where the column has no zone), lengths of time
-    ISO 8601 too, lists and objects JSON. Whole seconds have no fraction: `pandas.read_csv` needs
-    ``date_format="ISO8601"`` beside ``parse_dates``, or leaves a column with both as text.
+    The file is UTF-8 without a byte order mark, with one header line and ``\n`` between the lines. Texts are
+    quoted; numbers, ``true`` and ``false`` are not. A missing value is an empty cell without quotes, an empty
+    text one with quotes. In a file of one column every cell is quoted, since CSV readers skip empty lines.
+    Times are written in ISO 8601 with their offset (without one if the column has no zone), lengths of time in
+    ISO 8601, lists and objects as JSON. Times in whole seconds have no fraction, so a column may have two
+    formats: give `pandas.read_csv` ``date_format="ISO8601"`` with ``parse_dates``, or the column stays text.
 
-    The values of ``environment_variables`` may be secrets: each becomes ``***``, wherever it stands (in
-    ``extra``, in other JSON text, in a column of that name). `export_parquet` keeps them.
+    The values of ``environment_variables`` may be secrets: each is replaced by ``***``, in ``extra``, in other
+    JSON text, and in a column of that name. `export_parquet` keeps them.
 
     Parameters
     ----------
@@ -104,8 +105,8 @@ def export_csv(frame: Any, path: str | Path, *, spreadsheet_safe: bool = True) -
     spreadsheet_safe
         Whether an apostrophe goes before everything in a text or a header that a spreadsheet could run: a
         start with ``= + - @`` (full-width too), a tab, a line break or NUL, also after spaces, quotes and
-        invisible characters, and after a ``;``, a tab or a line break inside. Numbers are left alone. To have
-        the texts back, remove an apostrophe that stands before such a start.
+        invisible characters, and after a ``;``, a tab or a line break inside. Numbers are not changed. To
+        restore the texts, remove one apostrophe before each such start.
 
     Raises
     ------
@@ -173,8 +174,8 @@ def export_parquet(frame: Any, path: str | Path) -> None:  # noqa: ANN401 - any 
     ----------
     frame
         Any frame that narwhals knows: pandas, Polars, PyArrow, a DuckDB relation, Dask, Spark. Polars, DuckDB
-        and Dask work a lazy frame through piece by piece; a Spark frame comes to this process as a whole, so
-        write with Spark's own writer what does not fit.
+        and Dask process a lazy frame in pieces. A Spark frame is collected in the memory of this process; use
+        Spark's own writer for a frame that is too large for it.
     path
         The file, ``.parquet`` or ``.pq``. One that is there stays until the new one is whole.
 

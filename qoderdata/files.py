@@ -227,11 +227,11 @@ class Folder:
     def read(self, name: str) -> pa.Buffer | None:
         """Return a file's bytes, or ``None`` where there is no such file.
 
-        Raise `IsADirectoryError` where a folder lies in its place, and `OSError` where it cannot be read now.
+        Raise `IsADirectoryError` where a folder has its name, and `OSError` where it cannot be read now.
         """
         path = self.path_of(name)
         if self.local and Path(path).is_dir():
-            raise IsADirectoryError(errno.EISDIR, "a folder lies in the place of a file", path)
+            raise IsADirectoryError(errno.EISDIR, "a folder has the name of the file", path)
         try:
             with self._raising_os_error():
                 if self._remote is not None:
@@ -441,9 +441,11 @@ def _open_url(url: str) -> tuple[fs.FileSystem, str, Any]:
         try:
             return *fs.FileSystem.from_uri(url), None
         except (pa.ArrowInvalid, pa.ArrowNotImplementedError, OSError) as error:
-            raise CacheError(f"nothing here opens {url}: install fsspec and the package for that store") from error
+            raise CacheError(
+                f"no installed package opens {url}: install fsspec and the package for that store"
+            ) from error
     try:
         opened, path = url_to_fs(url, use_listings_cache=False)
     except (ImportError, ValueError) as error:
-        raise CacheError(f"nothing here opens {url}: {error}") from error
+        raise CacheError(f"no installed package opens {url}: {error}") from error
     return fs.PyFileSystem(fs.FSSpecHandler(opened)), path, opened  # type: ignore[abstract]

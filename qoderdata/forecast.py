@@ -42,13 +42,13 @@ def cost_forecast(
     their number n, mean and standard deviation s, the prediction interval of the sum is
     ``m mean -+ t s sqrt(m + m^2 / n)``, t being the quantile of Student's t with n - 1 degrees of freedom.
 
-    The interval takes credits as independent of one another and moderately skewed. In simulations at 95 %, the
-    true sum lies within it 92 to 95 % of the time for 20 sessions and more of gamma (shape 2) or log-normal (sigma
+    The interval assumes that credits are independent and moderately skewed. In simulations at 95 %, the true
+    sum lies within it 92 to 95 % of the time for 20 sessions and more of gamma (shape 2) or log-normal (sigma
     0.5) credits, and about 91 % for 5 sessions. It is too narrow for strongly skewed credits: 77 to 88 % for 20
     sessions of log-normal ones (sigma 1.5), and less than half of the time where one session in a hundred costs
-    fifty times as much. It does not hold where credits drift: a deployment that got more expensive costs more
-    than its past says. Each trigger is taken to start one session: where several triggers share one
-    (``session_strategy`` is ``reuse``), where runs are retried or started by hand, the sum is another.
+    fifty times as much. It is wrong if credits change over time: a deployment that became more expensive will
+    cost more than its earlier sessions show. Each trigger is assumed to start one session. If several triggers
+    share one (``session_strategy`` is ``reuse``), or runs are retried or started by hand, the sum differs.
 
     Parameters
     ----------
@@ -67,7 +67,7 @@ def cost_forecast(
     Returns
     -------
     pandas.DataFrame
-        One row a deployment that fires in that time, the most expensive first, those without a known session
+        One row per deployment that fires in that time, the most expensive first, those without a known session
         last, then by ``deployment_id``, which is the index. There is no total row: intervals cannot be added.
         ``attrs["triggers_without_credits"]`` is the number of triggers of deployments without a known session,
         whose cost is in no row. Nothing fires: no rows.

@@ -61,7 +61,7 @@ def _printable(character: str) -> str:
 
 
 def tell_apart(names: Sequence[str], ids: Sequence[str]) -> list[str]:
-    """Return names, with the end of the id appended to each name that several ids share: so much that they differ.
+    """Return names; append the end of the id to a name that several ids share, as long as needed to differ.
 
     Examples
     --------

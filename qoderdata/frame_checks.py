@@ -92,7 +92,7 @@ def require_frame(
     A column that is unambiguous is converted: one that is missing everywhere, one of another string, integer or
     time dtype (such as ``convert_dtypes`` or ``dtype_backend="pyarrow"`` give), categories of text, and floats
     that are whole numbers. All other columns are left alone, also those that are not asked for. Columns that are
-    `optional` are checked where the frame has them; `keys` may be of any dtype: their text is converted, but for
+    `optional` are checked where the frame has them; `keys` may be of any dtype: their text is converted, except
     ordered categories, and so is a known column of text that is missing everywhere. Raise `FrameTypeError`, or
     `MissingColumnError`; `what` names the frame in the message.
 

@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from narwhals.typing import IntoFrame, IntoFrameT
     from numpy.typing import NDArray
 
-#: The column with the name of what an id stands for, as `with_names` adds it.
+#: The column with the names of ids, as `with_names` adds it.
 NAMES = {
     "deployment_id": "deployment_name",
     "agent_id": "agent_name",
@@ -304,7 +304,7 @@ def upcoming_runs(df: pd.DataFrame) -> pd.DataFrame:
     """Return the next triggers that the service lists, one per row.
 
     This is the service's own list: it is filled in for paused deployments too, although nothing will fire.
-    `next_triggers` knows about that, and goes beyond the list.
+    `next_triggers` leaves out paused deployments by default, and also computes triggers after the end of the list.
 
     Parameters
     ----------
@@ -314,7 +314,7 @@ def upcoming_runs(df: pd.DataFrame) -> pd.DataFrame:
     Returns
     -------
     pandas.DataFrame
-        One row a listed trigger, in the order of ``df`` and of each list: ``deployment_id`` (``str``),
+        One row per listed trigger, in the order of ``df`` and of each list: ``deployment_id`` (``str``),
         ``position`` (``int64``, 0 is the first listed) and ``upcoming_run_at`` (``datetime64[us, UTC]``).
         Nothing listed: no rows, same columns and dtypes.
 
@@ -443,8 +443,8 @@ def with_names(
     frame
         A frame with ids, of pandas or any engine that narwhals knows: runs, sessions, triggers, missed triggers,
         deployments, or a summary of them, with the ids as columns or as index levels. Where it has no
-        ``deployment_id``, a column or level ``id`` is taken for it, but in a frame of agents, environments or
-        events, whose ids are others.
+        ``deployment_id``, a column or level ``id`` is used as such, except in a frame of agents, environments
+        or events.
     deployments
         A deployments frame: its columns ``id`` and ``name``, and ``metadata`` where keys of it are asked for.
     agents
@@ -485,8 +485,9 @@ def with_names(
     Warns
     -----
     DataQualityWarning
-        No id of a pandas frame is known, and those of the frame with the names begin otherwise, as where agents
-        are given as deployments; or no deployment has a key of ``metadata``, while there are other keys.
+        No id of a pandas frame is known, and the ids of the frame with the names have another prefix, for example
+        because agents were given as deployments; or no deployment has a key of ``metadata``, while there are
+        other keys.
 
     Examples
     --------

@@ -180,8 +180,8 @@ def resolve_outcomes(
     A frame that was resolved before may be resolved again. Where ``status_from`` is ``session`` or ``events``,
     the fields ``status``, ``started_at``, ``completed_at``, ``duration_ms``, ``error_type`` and
     ``error_message`` are cleared first; where it is ``run``, ``status`` is, and the record's own error stays. So
-    an earlier assumption never outlives better knowledge, and what only the earlier call knew is lost: pass all
-    sessions and events that are known.
+    an earlier assumption is always replaced, and facts that were only given to the earlier call are lost: pass
+    all sessions and events that are known.
 
     A run whose record has an error takes nothing from a session.
 
@@ -219,7 +219,7 @@ def ends_from_events(events: pd.DataFrame) -> pd.DataFrame:
     Returns
     -------
     pandas.DataFrame
-        One row a session that has events, in order of first appearance: ``session_id`` and
+        One row per session that has events, in order of first appearance: ``session_id`` and
 
         ================== =================== =============================================================
         ``end``            str                 ``final``; ``error`` (a fatal error, and no final end);
@@ -314,7 +314,7 @@ def apply_ends(
 
 
 def apply_ends_lazy(runs: Any, sessions: Any = None, ends: Any = None) -> Any:  # noqa: ANN401 frames of any engine
-    """Fill the columns of a runs frame of another engine, in no particular order; what is lazy stays lazy.
+    """Fill the columns of a runs frame of another engine, in no particular order; lazy frames stay lazy.
 
     All are frames of one engine (DuckDB relations of one connection; Polars, Dask, PySpark frames). Sessions and
     ends are unique by session.

@@ -344,7 +344,7 @@ ENVIRONMENTS = Schema(
     constants=((("type",), "environment"),),
 )
 
-#: One row a session whose events were read, or that the service no longer knows; kept on disk, not shown to users.
+#: One row per session whose events were read or that the service no longer has; only on disk, not for users.
 OUTCOMES = Schema(
     name="outcomes",
     columns=(

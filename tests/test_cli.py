@@ -175,7 +175,7 @@ def test_sandbox_serves_until_a_signal_ends_it(ending: signal.Signals, sandbox: 
             process.kill()
     assert len(frame) == 250
     assert exports[TOKEN_VARIABLE] == sandbox.pat  # the variable that takes precedence
-    assert "Time does not go on in it" in "".join(comments)
+    assert "It does not advance" in "".join(comments)
     # An interactive zsh runs a pasted comment as a command.
     assert all(re.fullmatch(r"# [^'\"`$]+\n", comment) for comment in comments)
 
@@ -295,9 +295,9 @@ def test_local_error_prints_one_line_and_returns_its_exit_code(
         ("report no/such/report.html", "there is no such folder: 'no/such'"),
         ("report .", "this is a folder: '.'; give the name of a file"),
         ("report r.html --lang fr", "'fr' is not one of 'en', 'zh'"),
-        ("check --recent 0D", "--recent 0D has no length"),
-        ("compare --baseline 0h", "--baseline 0h has no length"),
-        ("triggers --horizon 0h", "--horizon 0h has no length"),
+        ("check --recent 0D", "--recent 0D must be longer than 0"),
+        ("compare --baseline 0h", "--baseline 0h must be longer than 0"),
+        ("triggers --horizon 0h", "--horizon 0h must be longer than 0"),
         ("failures --fail-over 20", "not in the range 0<=x<=1"),
         ("failures --fail-over -0.1", "not in the range 0<=x<=1"),
         ("failures --fail-over nan", "--fail-over': 'nan' is not a number"),

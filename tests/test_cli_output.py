@@ -579,7 +579,7 @@ def test_warnings_name_options_not_parameters(invoke: Invoke, monkeypatch: pytes
         "Set QODERDATA_CACHE_DIR or cache_dir to a folder, or use another cache_dir"
     )
     monkeypatch.setattr(qd, "load_agents", lambda **_: warnings.warn(text, stacklevel=1) or pd.DataFrame())
-    monkeypatch.setattr(sys.modules["qoderdata.cli.pull"].Destination, "take", lambda *_: None)
+    monkeypatch.setattr(sys.modules["qoderdata.cli.pull"].Destination, "write", lambda *_: None)
     message = (
         "Call with --refresh, or --refresh-all, or --outcomes events; 'since=1' and team= stay. "
         "Set QODERDATA_CACHE_DIR or --cache-dir to a folder, or use another --cache-dir"
@@ -677,10 +677,10 @@ def test_narrow_table_keeps_names_and_complete_numbers(monkeypatch: pytest.Monke
 @pytest.mark.parametrize(
     ("words", "note"),
     [
-        ("cache", "`clear` removes them all and asks nothing. Snapshots cannot be had again"),
+        ("cache", "`clear` removes all of them without asking. Snapshots cannot be read from the service again"),
         (
             "sandbox",
-            "Time does not go on in it: after some minutes `check` and `missed` report triggers as missed.",
+            "Its clock does not advance: after some minutes `check` and `missed` report triggers as missed.",
         ),
         ("events", "qoderdata events RUN_ID"),
         ("pull runs", "Only runs of this deployment."),

@@ -250,7 +250,7 @@ def test_live_view_reports_a_service_that_does_not_respond(sandbox: Sandbox) -> 
         terminal.wait_for("q quits")
         sandbox.misbehave("hang")
         terminal.wait_for("reading for", without="reading for 0 s")
-        terminal.wait_for("no whole answer in time", "not up to date since")
+        terminal.wait_for("no complete response in time", "not up to date since")
         terminal.wait_for("q quits", without="not up to date")
         sandbox.misbehave("hang")
         terminal.wait_for("reading for", without="reading for 0 s")

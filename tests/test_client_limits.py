@@ -105,7 +105,7 @@ class TestTimeLimit:
         with server(first, then, every=0.01) as port:
             client = Client("pt-secret", f"http://127.0.0.1:{port}", timeout=(5, 0.1), max_retries=0)
             started = time.monotonic()
-            with pytest.raises(errors.APITimeoutError, match="no whole answer in time"):
+            with pytest.raises(errors.APITimeoutError, match="no complete response in time"):
                 client.get_deployment("dep_1")
             assert time.monotonic() - started < 5
 

@@ -121,7 +121,7 @@ class TestRetryableFaults:
 
         service.respond_with(hang)
         client = Client("pt-secret", service.base_url, timeout=(5, 0.05), max_retries=1)
-        with pytest.raises(errors.APITimeoutError, match=r"no whole answer in time.*timeout") as caught:
+        with pytest.raises(errors.APITimeoutError, match=r"no complete response in time.*timeout") as caught:
             client.get_deployment("dep_1")
         release.set()
         assert caught.value.attempts == 2

@@ -383,7 +383,7 @@ def test_lock_excludes_other_processes(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("url", ["nonsense://bucket/folder", "nonsense://"])
 def test_url_of_unknown_scheme_raises_cache_error(url: str) -> None:
-    with pytest.raises(CacheError, match="nothing here opens nonsense://"):
+    with pytest.raises(CacheError, match="no installed package opens nonsense://"):
         Folder(url)
 
 

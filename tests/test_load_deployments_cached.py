@@ -267,7 +267,7 @@ class TestDamagedCache:
         assert folder.read_text() == "a file in place of the folder"
 
     def test_unknown_url_scheme_raises_before_a_request(self, sandbox: Sandbox, client: Client) -> None:
-        with pytest.raises(CacheError, match="nothing here opens"):
+        with pytest.raises(CacheError, match="no installed package opens"):
             load_deployments(client=client, cache_dir="nonsense://bucket")
         assert sandbox.requests == []
 

@@ -190,7 +190,7 @@ def test_page_with_damaged_json_after_all_retries_raises(cache: LoadedCache, tru
         )
 
     cache.client.get = get_damaged  # type: ignore[method-assign, assignment]
-    with pytest.raises(errors.APIResponseValidationError, match="not with whole JSON") as caught:
+    with pytest.raises(errors.APIResponseValidationError, match="not with complete JSON") as caught:
         cache.load(refresh=True)
     error = caught.value
     assert (error.pages, error.records, error.attempts) == (2, 2 * PAGE_SIZE, RETRIES + 1)

@@ -56,7 +56,7 @@ def test_401_during_a_pull_keeps_the_loaded_pages(service: Sandbox, tmp_path: Pa
     service.misbehave("401", at=4)
     with pytest.raises(AuthenticationError) as caught:
         load(service, tmp_path)
-    assert "The pages that came are kept: the next call goes on from there." in caught.value.__notes__
+    assert "The pages that were read are stored: the next call continues from there." in caught.value.__notes__
     before = len(service.requests)
     pd.testing.assert_frame_equal(load(service, tmp_path), expected_runs(service))
     assert before + len(service.requests[before:]) <= 5 + 3
@@ -132,7 +132,7 @@ def test_response_with_another_run_is_ignored_with_a_warning(
 
     monkeypatch.setattr(Client, "get", get_other)
     with pytest.warns(
-        DataQualityWarning, match=r"\d open runs? could not be read again.*answered with another one"
+        DataQualityWarning, match=r"\d open runs? could not be read again.*returned another record than"
     ):
         frame = load(service, tmp_path, refresh=True)
     pd.testing.assert_frame_equal(frame, expected_runs(service))

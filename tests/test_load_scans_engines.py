@@ -285,10 +285,10 @@ def test_client_or_token_selects_one_of_several_accounts(
             )
 
         with pytest.raises(
-            CacheError, match=r"has 2 stores of runs; say whose with client=, or set QODER_ACCESS_TOKEN"
+            CacheError, match=r"has 2 stores of runs; choose the account with client=, or set QODER_ACCESS_TOKEN"
         ):
             scan_runs(tmp_path, engine="polars")
-        with pytest.raises(CacheError, match=r"has 2 answers of load_deployments; say whose"):
+        with pytest.raises(CacheError, match=r"has 2 answers of load_deployments; choose the account"):
             scan_deployments(tmp_path, engine="polars")
         for one in (sandbox, other):
             assert scanned(client_of(one)) == counts[one.base_url]
@@ -312,7 +312,7 @@ def test_scan_deployments_without_a_client_ignores_filtered_lists(sandbox: Sandb
         assert scanned.collect()["id"].to_list() == wanted["id"].to_list()
     load_deployments(client=Client(sandbox.pat, sandbox.base_url, workspace_id="ws_2"), cache_dir=tmp_path)
     assert scan_deployments(tmp_path, engine="polars", include_archived=True).collect().height
-    with pytest.raises(CacheError, match="has 2 answers of load_deployments; say whose with client="):
+    with pytest.raises(CacheError, match="has 2 answers of load_deployments; choose the account with client="):
         scan_deployments(tmp_path, engine="polars")
     for file in tmp_path.glob("history/*/*"):
         file.write_bytes(b"damaged")

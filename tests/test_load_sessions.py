@@ -175,7 +175,7 @@ def test_pull_continues_after_a_failure(tmp_path: Path) -> None:
         sandbox.misbehave("401", at=3)
         with pytest.raises(AuthenticationError) as caught:
             load(sandbox, tmp_path)
-        assert "The pages that came are kept: the next call goes on from there." in caught.value.__notes__
+        assert "The pages that were read are stored: the next call continues from there." in caught.value.__notes__
         frame = load(sandbox, tmp_path)
         assert frame.attrs["requests"] == -(-len(frame) // 100) - 3
         assert_equal_sessions(frame, read_sessions(sandbox))

@@ -299,7 +299,7 @@ def test_assumed_outcomes_give_a_caution_and_advice() -> None:
     data = data_of(deployments, runs)
     (caution,) = cautions(data)
     assert caution.startswith("Of all runs given (1, since 2026-06-14 01:05 UTC), 1 counts as completed because")
-    assert caution.endswith("its events tell no end.")
+    assert caution.endswith("its events show no end.")
     assert "load_runs" not in words_of(sections.to_do(data))
 
 

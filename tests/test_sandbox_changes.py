@@ -202,7 +202,7 @@ def test_rewrite_accepts_unknown_fields_and_invalid_values(sandbox: Sandbox) -> 
         (lambda sandbox: sandbox.create_runs(1, status="done"), ValueError, "status='done' is none of pending"),
         (lambda sandbox: sandbox.create_runs(1, deployment_id="dep_0"), KeyError, "nothing has the id 'dep_0'"),
         (lambda sandbox: sandbox.finish_run("x", status="skipped"), ValueError, "is not how a run ends"),
-        (lambda _: Sandbox(deployments=0).create_runs(1), ValueError, "no deployment is there to run"),
+        (lambda _: Sandbox(deployments=0).create_runs(1), ValueError, "there is no deployment to run"),
         (lambda sandbox: sandbox.rewrite_events("sess_1", [{"type": "x"}]), ValueError, "an event has no id"),
         (lambda sandbox: setattr(sandbox, "edition", "d"), ValueError, "edition='d' is none of A, B, C"),
     ],

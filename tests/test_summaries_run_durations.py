@@ -86,7 +86,7 @@ def test_duration_regressions_equal_brute_force(by: str | None, deployments: int
     ("options", "message"),
     [
         ({"recent": "soon"}, "recent='soon' is not a length of time"),
-        ({"recent": "0D"}, "recent='0D' must be longer than nothing"),
+        ({"recent": "0D"}, "recent='0D' must be longer than 0"),
         ({"baseline": "-1D"}, "baseline='-1D'"),
         ({"min_runs": 0}, "min_runs=0 must be a whole number, 1 or more"),
         ({"min_runs": 2.5}, "min_runs=2.5"),

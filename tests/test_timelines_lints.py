@@ -55,7 +55,7 @@ SCHEDULES_WITH_LINTS = [
     ("0 0 1 JAN/5 *", "UTC", "uneven_step", "JAN/5 is month 1, 6 and 11: from 11 to 1 it is 2 and not 5"),
     ("0 0 * * */2", "UTC", "uneven_step", "*/2 is day of week 0, 2, 4 and 6: from 6 to 0 it is 1 and not 2"),
     ("0 0 */10 * *", "UTC", "uneven_step",
-     "*/10 is days 1, 11, 21 and 31: it starts anew each month, so the last gap is another"),
+     "*/10 is days 1, 11, 21 and 31: it starts again each month, so the last gap is different"),
     ("0 0 31 * *", "UTC", "skips_months", "there is no day 31 in February, April, June, September and November"),
     ("0 0 29,30 2,3 *", "UTC", "skips_months",
      "there is a day 29 in February in leap years only; there is no day 30 in February"),

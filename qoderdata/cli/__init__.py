@@ -1,4 +1,4 @@
-"""The command `qoderdata`: one file a command, each a few lines over the library.
+"""The command `qoderdata`: one file per command; each calls the library and prints the result.
 
 | question | file |
 |---|---|
@@ -10,7 +10,7 @@
 | how does an error become one line and an exit code? | this one |
 | what does the command *x* do? | the file named *x* |
 
-Nothing heavy is imported before a command needs it: the library's names are loaded when they are used.
+Modules that are slow to import are imported when a command needs them.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ from qoderdata.cli.export import export
 from qoderdata.cli.failures import failures
 from qoderdata.cli.forecast import forecast
 from qoderdata.cli.missed import missed
-from qoderdata.cli.options import CommandGroup, spelled
+from qoderdata.cli.options import CommandGroup, spell_options
 from qoderdata.cli.pull import pull
 from qoderdata.cli.report import report
 from qoderdata.cli.runs import runs
@@ -59,7 +59,7 @@ if TYPE_CHECKING:
 
 _INTERRUPTED = 130
 _USAGE = 2
-#: The exit codes of errors, the first kind that fits; of others `_USAGE`.
+#: The exit code of each class of errors; the first class that matches counts. Other errors: `_USAGE`.
 _EXIT_CODES = {
     exceptions.CredentialError: 3,
     exceptions.AuthenticationError: 3,
@@ -73,9 +73,9 @@ Example:
 Exit codes:
   0    done
   1    something was found (check, missed --fail), or a rate is above --fail-over
-  2    the command line is wrong, a file cannot be read or written, or a bug
+  2    wrong command line, a file that cannot be read or written, or a bug
   3    the token is missing or refused
-  4    any other error that the service answers
+  4    any other error of the service
   5    the service cannot be reached
   130  interrupted
 
@@ -86,7 +86,7 @@ Completion in the shell (bash; zsh and fish likewise):
 
 class _Main(CommandGroup):
     def format_epilog(self, _ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write the example and the exit codes as they stand."""
+        """Write the example and the exit codes, without wrapping their lines."""
         formatter.write(_EPILOG)
 
 
@@ -136,12 +136,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _error_text(error: Exception, command: click.Command, words: Sequence[str] | None = None) -> str:
-    """Return what an error says, its advice as the command spells it."""
-    # The service's own words come before the advice, which is the last sentence before the facts.
+    """Return the message of an error; its advice names the options of the command, not Python's parameters."""
+    # The advice is the last sentence before the facts. Text from the service comes before it, and is not changed.
     text = " ".join([str(error), *getattr(error, "__notes__", [])])
-    said = re.match(r"(?s).*\. (?!\[)", str(error)) if isinstance(error, exceptions.APIError) else None
-    ours = said.end() if said else 0
-    return text[:ours] + spelled(text[ours:], command, words)
+    before = re.match(r"(?s).*\. (?!\[)", str(error)) if isinstance(error, exceptions.APIError) else None
+    advice = before.end() if before else 0
+    return text[:advice] + spell_options(text[advice:], command, words)
 
 
 @contextlib.contextmanager
@@ -152,7 +152,7 @@ def _messages(command: click.Command) -> Iterator[None]:
     def show(message: Warning | str, *_: object, **__: object) -> None:
         if str(message) not in said:
             said.add(str(message))
-            output.note(f"warning: {spelled(str(message), command)}")
+            output.note(f"warning: {spell_options(str(message), command)}")
 
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:  # closed, as `>&-` does
@@ -195,7 +195,7 @@ class _Lines(logging.Handler):
         for error in record.args or ():
             if isinstance(error, Exception):
                 text = text.replace(str(error), _error_text(error, self._command))
-        # A progress bar draws itself again.
+        # Erase the progress bar first; its next update draws it again.
         erase = "\r\x1b[K" if sys.stderr.isatty() and not output.is_dumb() else ""
         print(erase + output.escape_controls(" ".join(text.split())), file=sys.stderr)
 

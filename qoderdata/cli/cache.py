@@ -22,11 +22,11 @@ _KIBI = 1024
 )
 @click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
 def cache(action: str, *, cache_dir: str | None, as_json: bool) -> None:
-    """Show where answers are stored and how big they are; or clear.
+    """Show the location and size of stored answers, or remove them.
 
     The cache has answers of lists, runs, sessions, the outcomes of sessions, and snapshots of the
-    deployments, which `qoderdata changes` compares. `clear` removes them all and asks nothing. Snapshots cannot be
-    had again: the service tells only the present.
+    deployments, which `qoderdata changes` compares. `clear` removes all of them without asking. Snapshots cannot
+    be read from the service again: it only returns the present state.
     """
     if action == "clear":
         removed = qd.clear_cache(cache_dir)

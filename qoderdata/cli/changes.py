@@ -31,7 +31,7 @@ def changes(*, since: str, service: Service, result: Output) -> None:
     """Show what changed in the deployments since an earlier time.
 
     Each pull of the whole list stores a snapshot; this compares one with the present. A change that was undone in
-    between is not shown, and the service does not tell who made one.
+    between is not shown. The service does not say who made a change.
     """
     from qoderdata.frames import fetched_at  # noqa: PLC0415 - imports pandas
     from qoderdata.summaries.deployment_changes import describe_change  # noqa: PLC0415 - as above
@@ -54,7 +54,7 @@ def changes(*, since: str, service: Service, result: Output) -> None:
 
 
 def _before(service: Service, since: str) -> tuple[pd.DataFrame | None, bool, bool]:
-    """Return the frame to compare with, whether it has archived deployments, and whether it is as old as asked."""
+    """Return the frame to compare with, whether it has archived deployments, and whether it is old enough."""
     account = service.account
     for is_archived in (True, False):
         with contextlib.suppress(CacheError):

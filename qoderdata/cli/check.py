@@ -35,9 +35,9 @@ _COLUMNS = [
     default="error",
     help="Exit with 1 if there is an error (default), or also if there is a warning.",
 )
-@options.span_option("--since", "Time in which missed triggers count (default 1D).", default="1D")
+@options.span_option("--since", "How far back missed triggers count (default 1D).", default="1D")
 @options.number_option("--streak", "Failures in a row to report (default 3).", least=1, default=3)
-@options.span_option("--recent", "Time compared with as long before (default 7D).", default="7D")
+@options.span_option("--recent", "Period that is compared with the one before (default 7D).", default="7D")
 @options.share_option("--budget-share", "Share of a budget that sessions may use (default 0.9).", default=0.9)
 @options.share_option(
     "--doubtful", "Share of outcomes that may be assumed or unknown (default 0.05).", default=0.05, most=1
@@ -60,8 +60,8 @@ def check(
     needs 10 completed runs of the last 30 days. A trigger counts as missed 10 minutes after its time: for a check
     once a day, give --since 25h.
 
-    A run of unknown outcome ends a streak of failures, and so does one that is assumed to have completed; `runs
-    --streaks` passes over the unknown ones. Events are read for runs of the last 30 days: `qoderdata pull runs
+    A run of unknown outcome ends a streak of failures, and so does one that is assumed to have completed. `runs
+    --streaks` ignores runs of unknown outcome. Events are read for runs of the last 30 days: `qoderdata pull runs
     --outcomes events` reads those of all runs, once.
     """
     history = max(_LEAST, 2 * parse_span(recent, name="--recent"), parse_span(since, name="--since"))
@@ -84,10 +84,10 @@ def check(
 
 
 def _sessions(service: Service, history: timedelta) -> pd.DataFrame | None:
-    """Load the sessions, which only budgets need here; without the permission for them, say so and go on."""
+    """Load the sessions, which only the check of budgets needs; print a warning if the token may not read them."""
     try:
         return service.load(qd.load_sessions, since=history)
     except PermissionDeniedError as error:
-        reason = options.spelled(str(error))
+        reason = options.spell_options(str(error))
         output.note(f"warning: budgets are not checked, as sessions could not be loaded: {reason}")
         return None

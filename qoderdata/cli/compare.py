@@ -19,7 +19,7 @@ from qoderdata.formatting import MISSING, format_time
 @options.command("compare", example="qoderdata compare --recent 7D --by team")
 @grouping.by_option("runs", "Group by (default deployment)")
 @options.span_option("--recent", "The recent period (default 7D).", default="7D")
-@options.span_option("--baseline", "The period before it (default: as long).")
+@options.span_option("--baseline", "The length of the period before it (default: the same).")
 @click.option("--until", metavar="TIME|AGE", help="The end of the recent period (default: now).")
 @run_service_options
 @options.output_form(times="of the times shown")
@@ -32,9 +32,9 @@ def compare(
     service: Service,
     result: Output,
 ) -> None:
-    """Compare failure rates of runs with those of the period before.
+    """Compare failure rates with those of the period before.
 
-    A change is worse or better where its interval leaves out 0, else unclear.
+    A change is worse or better if its interval does not contain 0, else unclear.
     """
     now = datetime.now(UTC)
     end = arguments.parse_bound(until or now, now=now, name="until")

@@ -30,7 +30,7 @@ def costs(
 ) -> None:
     """Show what sessions cost, in credits.
 
-    Sessions whose usage the service does not tell are counted as unknown, not as free.
+    Sessions without usage data are counted as unknown, not as free.
     """
     if freq is None:
         options.refuse_without_effect(["--tz"], "without --freq")

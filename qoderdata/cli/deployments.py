@@ -14,8 +14,8 @@ from qoderdata.formatting import MISSING, one_line
 if TYPE_CHECKING:
     import pandas as pd
 
-#: How far to look for the next trigger. Most deployments fire within the first length of time, so few are looked
-#: at again; the last one has a 29 February, whenever it begins before 2096.
+#: How far ahead to look for the next trigger, one length after the other. Most deployments fire within the first
+#: one. The last one contains a 29 February if it begins before 2096.
 _HORIZONS = ("1D", "32D", "1462D")
 _PAUSED_BY_ERROR = "paused by error"
 #: Columns of lists and JSON text, which `qoderdata pull deployments --out` writes.
@@ -54,13 +54,13 @@ def deployments(by: tuple[str, ...], *, filters: dict[str, Any], service: Servic
 
 
 def _name_of(key: str, frame: pd.DataFrame) -> str:
-    """Return the column with the names of what an id stands for, else the key itself."""
+    """Return the column with the names of the ids in a column of keys; that column if the frame has no names."""
     name = "name" if key == "id" else f"{key.removesuffix('_id')}_name"
     return name if name in frame else key
 
 
 def _states(deployments: pd.DataFrame) -> pd.Series[str]:
-    """Return the status of each deployment, which also tells that the service paused it or that it is archived."""
+    """Return the state of each deployment: its status, archived, or paused by error."""
     from qoderdata.check import is_paused_by_error  # noqa: PLC0415 - slow to import
 
     states = deployments["status"].mask(is_paused_by_error(deployments), _PAUSED_BY_ERROR)

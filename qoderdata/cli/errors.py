@@ -13,7 +13,7 @@ from qoderdata.cli.output import MINOR, Output, TableColumn
 from qoderdata.cli.service import Service, run_service_options
 
 _REACH = timedelta(days=14)
-_SHORT = "less than 14 days of runs cannot tell which errors are new"
+_SHORT = "which errors are new is not known: the runs cover less than 14 days"
 
 
 @options.command("errors", example="qoderdata errors --since 30D --by agent")
@@ -30,9 +30,9 @@ def errors(
     service: Service,
     result: Output,
 ) -> None:
-    """Group the errors of failed runs by message, and mark new ones.
+    """Group errors of failed runs by message, and mark new ones.
 
-    Messages are the same where only ids, numbers, addresses, paths and quoted texts differ.
+    Messages that only differ in ids, numbers, addresses, paths and quoted texts are one group.
     """
     period = options.describe_window(window, "runs triggered", result.tz)
     groups = grouping.Groups(by, "runs", service)

@@ -28,7 +28,7 @@ _TABLES = {
 @click.argument("what", metavar="TABLE", type=click.Choice(list(_TABLES)))
 @click.argument("path", metavar="FILE", type=options.PATH, callback=options.table_path)
 @options.span_option("--horizon", "Length of time to look ahead, for triggers (default 7D).", default="7D")
-@options.time_option("--start", "Begin of that time, for triggers and lints, with its zone (default: now).")
+@options.time_option("--start", "Start of that time, for triggers and lints, with its zone (default: now).")
 @options.deployment_filters()
 @run_service_options
 def export(

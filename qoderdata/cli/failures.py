@@ -30,8 +30,8 @@ def failures(
 ) -> int:
     """Show which deployments, agents or teams fail most.
 
-    Rates come from the service's lifetime counters. Where it gives none at all, runs are counted instead; where
-    only some deployments have none, these are left out.
+    Rates come from the service's lifetime counters. If no deployment has counters, runs are counted instead. If
+    only some deployments have no counters, these are left out.
     """
     deployments = service.counted_deployments(filters)
     groups = grouping.Groups(by or ["deployment"], "deployments", service, deployments=deployments)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @options.command("forecast", example="qoderdata forecast --horizon 30D --since 90D")
 @options.span_option("--horizon", "Length of time to look ahead (default 30D).", default="30D")
-@options.time_option("--start", "Begin of that time, with its zone (default: now).")
+@options.time_option("--start", "Start of that time, with its zone (default: now).")
 @options.window(since="90D", what="Sessions created")
 @options.deployment_filters(archived=False)
 @service_options
@@ -34,7 +34,7 @@ def forecast(
 ) -> None:
     """Show what the next triggers will cost, in credits.
 
-    Triggers are counted exactly; their price is that of the deployment's sessions so far.
+    The number of triggers is exact. Each one is expected to cost the mean of the deployment's sessions so far.
     """
     deployments = service.deployments(filters)
     sessions = service.load(qd.load_sessions, **window)
@@ -50,7 +50,7 @@ def _notes(found: pd.DataFrame, horizon: str) -> list[str]:
     notes = [] if math.isnan(total) else [f"{format_credits(total)} {in_all}; intervals do not add up"]
     if without:
         what = counted(without, "more trigger" if notes else "trigger")
-        notes.append(f"{what} without a known session, so without a price")
+        notes.append(f"{what} of deployments without a known session: the cost is not known")
     return notes
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 import qoderdata as qd
-from qoderdata.cli.options import spelled
+from qoderdata.cli.options import spell_options
 from qoderdata.cli.output import MINOR, WINDOW, TableColumn, note
 from qoderdata.cli.service import NO_NAMES
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from qoderdata.cli.options import Decorator
     from qoderdata.cli.service import Service
 
-#: The words for what an id stands for, with the column of that id.
+#: The words that mean a column of ids.
 WORDS = {"deployment": "deployment_id", "agent": "agent_id", "environment": "environment_id"}
 _NAMES = {key: f"{word}_name" for word, key in WORDS.items()}
 
@@ -36,7 +36,7 @@ def by_option(table: str, meaning: str) -> Decorator:
 
     words = "deployment, agent, environment, a key of metadata such as team, or a column"
     return click.option(
-        "--by", multiple=True, metavar="WHAT", help=f"{meaning}: {words}; several times for several.",
+        "--by", multiple=True, metavar="WHAT", help=f"{meaning}: {words}; may be given several times.",
         shell_complete=complete,
     )  # fmt: skip
 
@@ -134,7 +134,7 @@ def optional(load: Callable[[], pd.DataFrame]) -> pd.DataFrame | None:
     try:
         return load()
     except NO_NAMES as error:
-        note(f"warning: ids are shown, as names could not be loaded: {spelled(str(error))}")
+        note(f"warning: ids are shown, as names could not be loaded: {spell_options(str(error))}")
         return None
 
 

@@ -40,7 +40,7 @@ def missed(
 ) -> int:
     """Show what should have fired but did not.
 
-    Stored snapshots tell pauses and former schedules; see `qoderdata changes`.
+    Stored snapshots show pauses and earlier schedules; see `qoderdata changes`.
     """
     from qoderdata.frames import fetched_at  # noqa: PLC0415 - imports pandas
 
@@ -49,7 +49,7 @@ def missed(
         raise click.UsageError("--since needs a time or an age here, such as 30D")
     snapshots = service.snapshots(since)
     deployments = service.deployments(filters)
-    runs = service.runs({**window, "outcomes": "runs"})  # whatever became of a run, it serves its trigger
+    runs = service.runs({**window, "outcomes": "runs"})  # a run of any outcome serves its trigger
     until = parse_bound(window["until"] or now, now=now, name="until")
     until = min(until, fetched_at(runs) or until)
     begin, end = parse_bound(since, now=now, name="since"), format_time(until, result.tz)

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 _WRITERS = (".csv", ".parquet")
-#: The name of a file or folder, which a shell completes; whether it can be used is found out elsewhere.
+#: The name of a file or folder. The shell completes it; other code checks whether it can be used.
 PATH = click.Path(readable=False)
 #: The exit code of a command that found what it was asked to look for.
 FOUND = 1
@@ -55,8 +55,8 @@ _SPELLINGS = {
     " and restart Python, or give other names by labels={id: name}": "",
     arguments.MONTH_ADVICE: "",
 }
-#: What `spelled` looks for: quoted text, which stays as it is; the texts above; a call of `load_runs`; an exact
-#: time; and a parameter.
+#: What `spell_options` looks for: quoted text, which is not changed; the texts above; a call of `load_runs`; an
+#: exact time; and a parameter.
 _PYTHON = re.compile(
     "|".join(
         [
@@ -122,7 +122,7 @@ class CommandGroup(click.Group):
 
 
 def verbose_option() -> click.Option:
-    """Return the option `--verbose`, which stands before or after the command."""
+    """Return the option `--verbose`, which may be given before or after the command."""
 
     def be_verbose(_ctx: click.Context, _param: click.Parameter, value: bool) -> None:  # noqa: FBT001 - click's way
         if value:
@@ -155,7 +155,7 @@ def gather(argument: str, make: Callable[..., Any], *options: Decorator, group: 
 
 
 def in_group(title: str, option: Decorator) -> Decorator:
-    """Return the decorator that adds an option to a group of the help, whatever the group of `gather`."""
+    """Return the decorator that adds an option to this group of the help; `gather` does not change the group."""
 
     def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
         _add(option, function, title)
@@ -172,11 +172,11 @@ def _add(option: Decorator, function: Any, group: str) -> str:  # noqa: ANN401 -
     return str(param.name)
 
 
-def spelled(text: str, command: click.Command | None = None, words: Sequence[str] | None = None) -> str:
+def spell_options(text: str, command: click.Command | None = None, words: Sequence[str] | None = None) -> str:
     """Return a message of the library in the words of a command: its options instead of Python's parameters.
 
     `command`: ``None`` is the command that runs.
-    `words` is the command line, where the message is to say which values are defaults.
+    `words` is the command line; with it, the message says which values are defaults.
     """
     command = command or click.get_current_context().command
     params = {param.name or "": param for param in command.params}
@@ -200,10 +200,11 @@ def spelled(text: str, command: click.Command | None = None, words: Sequence[str
 
 
 def spell_findings(findings: pd.DataFrame, command: click.Command | None = None) -> pd.DataFrame:
-    """Return what `check` finds, with the advice in the words of a command, as `spelled` returns it."""
+    """Return what `check` finds, with the advice in the words of a command, as `spell_options` returns it."""
     details = findings["detail"]
     has_advice = findings["kind"] == "incomplete_data"  # the others have names, which stay as they are
-    return findings.assign(detail=details.where(~has_advice, details.map(lambda text: spelled(text, command))))
+    advice = details.map(lambda text: spell_options(text, command))
+    return findings.assign(detail=details.where(~has_advice, advice))
 
 
 @contextlib.contextmanager
@@ -279,7 +280,7 @@ def run_window(*, since: str | None = "30D") -> Decorator:
 def describe_window(window: dict[str, Any], what: str, tz: str) -> list[str]:
     """Return a note that says which time a table is about; none if it is about all. `what`: ``"runs triggered"``.
 
-    Ages count from now: call this before what may take minutes to load.
+    Call this before loading, which may take minutes: ages are counted back from the time of this call.
     """
     words, now = {"since": "since", "until": "before"}, datetime.now(UTC)
     bounds = [
@@ -306,7 +307,7 @@ def _output(*, top: int | None, tz: str = "UTC", **forms: bool) -> Output:
 
 
 def output_form(*, times: str | None = None) -> Decorator:
-    """Add the form of the result, as `result`; with `--tz`, where `times` says of which times it is the zone."""
+    """Add the options of the output, as `result`; with `--tz` if `times`, a part of its help, is given."""
     zone = [] if times is None else [tz_option(times)]
     return gather(
         "result",
@@ -338,7 +339,7 @@ def tz_option(times: str) -> Decorator:
 
 
 def output_path(ctx: click.Context, param: click.Parameter, value: str | None) -> Path | None:
-    """Read the name of a file that can be written: what is refused here is refused before anything is loaded."""
+    """Read the name of a file, and check that it can be written, before anything is loaded."""
     if value is None:
         return None
     path = Path(value)
@@ -426,7 +427,7 @@ def span_option(name: str, meaning: str, *, default: str | None = None, may_be_z
 
     def check(text: str) -> None:
         if not arguments.parse_span(text, name=name) and not may_be_zero:
-            raise click.UsageError(f"{name} {text} has no length")
+            raise click.UsageError(f"{name} {text} must be longer than 0")
 
     return _checked_option(name, check, default=default, metavar="SPAN", help=meaning)
 

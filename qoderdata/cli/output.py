@@ -119,10 +119,10 @@ class Output:
         notes: Sequence[str] = (),
         newest: bool = False,
     ) -> None:
-        """Print a frame, one row a line; CSV and JSON have its columns, people see these, and `notes` below.
+        """Print a frame: all its columns as CSV or JSON; these columns, with `notes` below, as text or Markdown.
 
-        `empty`: what people see of a frame without rows; nothing where that was said already.
-        `newest`: of too many rows print those of the newest windows, or the last ones, not the first ones.
+        `empty`: the text for a frame without rows; an empty text prints nothing.
+        `newest`: if there are too many rows, print the newest windows or the last rows, not the first rows.
         """
         top = self.top or (len(frame) if self.style in {"csv", "json"} else DEFAULT_TOP)
         shown = _in_zone(_newest(frame, top) if newest else frame.head(top), self.tz)
@@ -160,7 +160,7 @@ class Output:
         return self.name_rows(above, [*groups, _RATE], f"above --fail-over {limit:g}")
 
     def name_rows(self, frame: pd.DataFrame, columns: Sequence[TableColumn], what: str) -> list[str]:
-        """Return a note that names the first rows of a frame, if it has any: a table may end before them."""
+        """Return a note that names the first rows of a frame, if it has any; the table may not show them."""
         if frame.empty:
             return []
         escape = _markdown_cell if self.style == "markdown" else str
@@ -297,14 +297,14 @@ def print_exact(text: str) -> None:
 
 
 def flush() -> None:
-    """Write what is still buffered; that the reader has closed the pipe is no error."""
+    """Write the buffered text; it is no error if the reader has closed the pipe."""
     with _to_standard_output():
         sys.stdout.flush()
 
 
 @contextlib.contextmanager
 def _to_standard_output() -> Iterator[None]:
-    """Drop what cannot be written; raise an error that says where, but not where the reader closed the pipe."""
+    """Name standard output in the error of a failed write; ignore the error if the reader closed the pipe."""
     try:
         yield
     except OSError as error:
@@ -386,7 +386,7 @@ def available_width() -> int | None:
 
 
 def _fit(cells: list[list[Text]], columns: Sequence[TableColumn], room: int | None) -> tuple[list[int], list[str]]:
-    """Choose the columns that have room, by index, and write their headings on one line or on two."""
+    """Return the indices of the columns that fit, and their headings, each on one line or on two."""
     from rich.cells import cell_len  # noqa: PLC0415 - only tables need it
 
     kept = list(range(len(columns)))
@@ -452,7 +452,7 @@ def _text_table(cells: list[list[Text]], columns: Sequence[TableColumn], heading
 
 
 def rendered(*parts: RenderableType, least: int = 0) -> str:
-    """Return what rich draws as lines that fit the terminal, `least` wide, and are of any width elsewhere."""
+    """Return what rich draws, in lines that fit the terminal but may be `least` wide; of any width elsewhere."""
     from rich.console import Console  # noqa: PLC0415 - only tables need it
 
     is_styled = sys.stdout.isatty() and not is_dumb() and not os.environ.get("NO_COLOR")

@@ -27,7 +27,7 @@ class Destination:
     out: Path | None
     json: bool
 
-    def take(self, frame: pd.DataFrame, what: str) -> None:
+    def write(self, frame: pd.DataFrame, what: str) -> None:
         """Write the frame, and print what was done."""
         if self.out is not None:
             options.write(frame, self.out)
@@ -74,7 +74,7 @@ def _deployments(*, filters: dict[str, Any], service: Service, destination: Dest
 
     Most commands need archived ones too: pull with --include-archived before you use them with --offline.
     """
-    destination.take(service.deployments(filters), "deployments")
+    destination.write(service.deployments(filters), "deployments")
 
 
 @pull.command("runs", example="qoderdata pull runs --since 30D --out runs.parquet")
@@ -84,7 +84,7 @@ def _deployments(*, filters: dict[str, Any], service: Service, destination: Dest
 @_destination
 def _runs(*, deployment: str | None, window: dict[str, Any], service: Service, destination: Destination) -> None:
     """Pull the runs of all deployments, or what is new of them."""
-    destination.take(service.runs({"deployment_id": deployment, **window}), "runs")
+    destination.write(service.runs({"deployment_id": deployment, **window}), "runs")
 
 
 @pull.command("sessions", example="qoderdata pull sessions --since 30D --out sessions.parquet")
@@ -103,7 +103,7 @@ def _sessions(
 ) -> None:
     """Pull all sessions with their cost, or what is new of them."""
     filters = {"deployment_id": deployment, "agent_id": agent, **window}
-    destination.take(service.load_filtered(qd.load_sessions, filters, what="session"), "sessions")
+    destination.write(service.load_filtered(qd.load_sessions, filters, what="session"), "sessions")
 
 
 @pull.command("agents", example="qoderdata pull agents --out agents.csv")
@@ -111,7 +111,7 @@ def _sessions(
 @_destination
 def _agents(*, service: Service, destination: Destination) -> None:
     """Pull all agents, archived ones too."""
-    destination.take(service.load(qd.load_agents), "agents")
+    destination.write(service.load(qd.load_agents), "agents")
 
 
 @pull.command("environments", example="qoderdata pull environments --out environments.csv")
@@ -119,4 +119,4 @@ def _agents(*, service: Service, destination: Destination) -> None:
 @_destination
 def _environments(*, service: Service, destination: Destination) -> None:
     """Pull all environments, archived ones too."""
-    destination.take(service.load(qd.load_environments), "environments")
+    destination.write(service.load(qd.load_environments), "environments")

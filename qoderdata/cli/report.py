@@ -69,7 +69,7 @@ def report(
 ) -> None:
     """Write one self-contained HTML page to FILE.
 
-    Stored snapshots tell what changed, and pauses and former schedules; see `qoderdata changes`.
+    Stored snapshots show changes, pauses and earlier schedules; see `qoderdata changes`.
     """
     if len(by) > 1:
         raise click.UsageError("give --by once: a report has rates by one thing")

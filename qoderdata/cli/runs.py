@@ -50,7 +50,9 @@ def runs(
     service: Service,
     result: Output,
 ) -> int:
-    """Show failure rates of runs over time, with errors or streaks, or list the failed runs.
+    """Show failure rates of runs over time, errors, or streaks.
+
+    With --failed, list the failed runs.
 
     A run of unknown outcome does not end a streak here; in check, top and the report it does.
     """

@@ -54,7 +54,7 @@ account = options.gather(
 def sandbox(*, account: dict[str, Any], fixed: bool, port: int, no_gzip: bool, as_json: bool) -> None:
     """Serve a generated account on this machine until Ctrl-C.
 
-    Time does not go on in it: after some minutes `check` and `missed` report triggers as missed. Start it again
+    Its clock does not advance: after some minutes `check` and `missed` report triggers as missed. Start it again
     then.
     """
     from qoderdata.sandbox import Sandbox  # noqa: PLC0415 - `--help` needs none
@@ -72,12 +72,12 @@ def sandbox(*, account: dict[str, Any], fixed: bool, port: int, no_gzip: bool, a
             echo(f"export {settings.BASE_URL_VARIABLE}={served.base_url}")
             echo(f"export {settings.ACCESS_TOKEN_VARIABLE}={served.pat}")  # the first one that is read
             # Some shells run what is pasted after a #: no quotes and backticks here.
-            echo(f"# The clock of the account stands at {now}. Ctrl-C ends it.")
+            echo(f"# The clock of the account always shows {now}. Ctrl-C ends the sandbox.")
             if fixed:
                 echo(f"# So qoderdata triggers needs --start {now}")
             else:
-                echo("# Time does not go on in it: after some minutes check and missed report triggers as missed.")
-                echo("# Start it again then.")
+                echo("# It does not advance: after some minutes check and missed report triggers as missed.")
+                echo("# Start the sandbox again then.")
         flush()
         until_the_end.enter_context(options.ended_by_signals())
         threading.Event().wait()

@@ -124,10 +124,10 @@ class Service:
         return qd.fill_counters(deployments, self.runs({}))
 
     def with_streaks(self, deployments: pd.DataFrame) -> pd.DataFrame:
-        """Where there are no counters, count all runs: failures in a row may have begun before those just loaded.
+        """Count all runs if there are no counters: a streak may have begun before the runs that were just loaded.
 
-        What is new is not asked for again, and no further events are read. Unknown outcomes are not warned of, as
-        no rate is shown.
+        New runs are not requested again, and no further events are read. There is no warning about unknown
+        outcomes, since no rate is shown.
         """
         if not lacks_counters(deployments):
             return deployments
@@ -153,19 +153,27 @@ def advice_on_archived(filters: dict[str, Any]) -> Iterator[None]:
 
 
 _CONNECTION = (
-    click.option("--base-url", metavar="URL", help="Its base URL; else QODER_MANAGED_BASE_URL, QODER_BASE_URL."),
+    click.option(
+        "--base-url",
+        metavar="URL",
+        help="Base URL of the service; else QODER_MANAGED_BASE_URL, else QODER_BASE_URL.",
+    ),
     click.option("--workspace", metavar="ID", help="The workspace to read."),
 )
 _CACHE = (
     click.option(
         "--cache-dir", type=PATH, metavar="DIR", help="Folder where answers are stored; else QODERDATA_CACHE_DIR."
     ),
-    click.option("--max-age", metavar="AGE", help="Greatest age of a stored answer (default 15min; names 1D)."),
+    click.option(
+        "--max-age",
+        metavar="AGE",
+        help="Maximum age of a stored answer (default 15min; agents and environments 1D).",
+    ),
     click.option("--offline", is_flag=True, help="Never ask the service: use what is stored, of any age."),
 )
 _REFRESH = (
-    click.option("--refresh", is_flag=True, help="Ask the service for what is new, whatever is stored."),
-    click.option("--refresh-all", is_flag=True, help="Read the whole list again, whatever is stored."),
+    click.option("--refresh", is_flag=True, help="Always ask the service for what is new."),
+    click.option("--refresh-all", is_flag=True, help="Always read the whole list again."),
 )
 _OUTCOMES = in_group(
     "Which runs",
@@ -173,7 +181,7 @@ _OUTCOMES = in_group(
         "--outcomes",
         type=click.Choice(["auto", "runs", "sessions", "events"]),
         default="auto",
-        help="What tells how a run ended: its record, its session, or the session's events (default auto: records "
+        help="What shows how a run ended: its record, its session, or the session's events (default auto: records "
         "where they have a status, else sessions).",
     ),
 )

@@ -51,16 +51,16 @@ _TEAM = "team"
     metavar="SPAN",
     help="Time between readings (default 30s, at least 5s).",
 )
-@click.option("--team", default=_TEAM, metavar="KEY", help="The key of metadata with the team (default team).")
-@options.tz_option("of the times shown, whose midnight begins today")
+@click.option("--team", default=_TEAM, metavar="KEY", help="The metadata key that names the team (default team).")
+@options.tz_option("of the times shown, and of the midnight at which today begins")
 @live_service_options
 def top(*, once: bool, interval: str, team: str, tz: str, service: Service) -> None:
     """Show live what runs, fires next, fails and is wrong.
 
-    It also shows what today cost, and ends with q.
+    It also shows the costs of today. Press q to end it.
 
     A reading costs one request for new runs, one for each run that has not ended (up to edition C), and one for
-    each 100 sessions of the last 7 days. A list that took N requests is left alone for N seconds. Deployments
+    each 100 sessions of the last 7 days. A list that took N requests is not read again for N seconds. Deployments
     are read when they are older than --max-age, with one request for each 100. Without the network the last view
     stays, and says how old it is.
     """
@@ -132,14 +132,14 @@ class _Reader:
         self._frames["deployments"] = deployments
 
     def _load_new(self, account: dict[str, Any]) -> None:
-        """Read new runs, and sessions unless they are young enough for what their last reading cost."""
+        """Read new runs; read new sessions unless the pause after their last reading is not over."""
         runs = qd.load_runs(since=_HISTORY, outcomes="runs", refresh=True, **account)
         self.pause = max(self._every, _pause(runs))
         sessions = self._sessions(account, max_age=self._sessions_age)
         if sessions is not None and sessions.attrs["requests"]:
             self._sessions_age = max(self._every, _pause(sessions))
         if (runs["status_from"].isna() & runs["session_id"].notna()).any():
-            # Both lists were read just now, or are young enough: they are not read again.
+            # Both lists were read just now, or are recent enough: they are not read again.
             max_age = self._sessions_age + _JUST_NOW
             runs = qd.load_runs(since=_HISTORY, outcomes=self._service.outcomes, max_age=max_age, **account)
         self._frames |= {"runs": runs, "sessions": sessions}
@@ -155,9 +155,9 @@ class _Reader:
             raise
 
     def _count_stored(self) -> None:
-        """Where there are no counters yet, count all stored runs.
+        """Count all stored runs if there are no counters.
 
-        The view reads 30 days, so that older runs are mostly not stored: it does not warn of them.
+        The view only reads 30 days, so older runs are usually not stored: there is no warning about them.
         """
         stored = replace(self._service, max_age=None, offline=True)
         with warnings.catch_warnings(action="ignore", category=errors.DataQualityWarning):
@@ -240,9 +240,9 @@ def _next_view(reader: _Reader, last: top_screen.View) -> top_screen.View:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep warnings until the view has ended, and drop logs, where both would be written into it.
+    """Show warnings after the view has ended, and drop log records, if standard error is the terminal.
 
-    Where warnings differ in their numbers alone, keep the last one.
+    If warnings only differ in their numbers, show the last one.
     """
     if not sys.stderr.isatty():
         yield

@@ -1,7 +1,7 @@
 """How is the live view drawn, and how does it share the terminal with the keyboard?
 
 The view is drawn anew each second, and when the terminal's size changes. One thread draws it and reads the keys;
-it switches to the alternate screen, and restores the terminal whatever happens in other threads.
+it switches to the alternate screen, and always restores the terminal, even after an error in another thread.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ _FOR_AGENT, _FOR_TEAM = 56, 80
 #: The greatest width of a column other than names, and the least width of the column of names.
 _WIDEST, _NARROWEST = 24, 16
 _GAP = 2
-#: Below this many rows a table, there are no empty lines between tables.
+#: If the tables have fewer rows than this, there are no empty lines between them.
 _FEW = 3
 #: More lines than any terminal has.
 _MOST = 500
@@ -382,9 +382,10 @@ class Screen:
 
 @contextlib.contextmanager
 def _keyboard() -> Iterator[Callable[[float], str]]:
-    """Yield a function that returns the next key, or `""` after some seconds; without a terminal always that.
+    """Yield a function that waits some seconds for a key and returns it, or `""` if none was pressed.
 
-    Keys are not echoed, and Ctrl-Z is one. Afterwards the terminal is as it was.
+    Keys are not echoed, and Ctrl-Z is a key too. Without a terminal, no key is ever pressed. The terminal is
+    restored at the end.
     """
     if sys.stdin is None or not sys.stdin.isatty() or sys.platform == "win32":
         yield _wait

@@ -29,7 +29,7 @@ _LOAD_COLUMNS = [
 
 @options.command("triggers", example="qoderdata triggers --horizon 24h --tz Asia/Shanghai")
 @options.span_option("--horizon", "Length of time to look ahead (default 24h).", default="24h")
-@options.time_option("--start", "Begin of that time, with its zone (default: now).")
+@options.time_option("--start", "Start of that time, with its zone (default: now).")
 @click.option("--include-paused", is_flag=True, help="Treat paused deployments as active.")
 @options.window_option("--load", "Count how many fire in each window of time, such as 1h.")
 @options.deployment_filters(archived=False)

@@ -44,8 +44,8 @@ class Client:
         The workspace to read; ``None`` leaves the choice to the service.
     timeout
         Seconds to wait for a connection, and for the next bytes of a response; one number for both. A whole
-        response may take five times the latter. If a host has several addresses, each of them may take the whole
-        time for a connection. A DNS lookup is limited by the system alone.
+        response may take five times the second number. If a host has several addresses, each of them may take
+        the whole time for a connection. A DNS lookup is limited by the system alone.
     max_retries
         How many times a request is retried after a failure that may be temporary: a broken connection, a
         time-out, a response that is cut short or not JSON, HTTP 408, 429, 500, 502, 503, 504 and 529, and what

@@ -30,11 +30,11 @@ _ADVICE = {
     413: "Ask for less at a time",
     422: "Check the arguments",
     429: "Wait and try again, or give Client a larger min_interval",
-    501: "The service does not offer this here; do without it",
+    501: "The service does not support this request",
     529: "The service is overloaded: try again later",
 }
-_ADVICE_SERVER = "The trouble is on the service's side: try again later"
-_ADVICE_OTHER = "Check the base URL (QODER_MANAGED_BASE_URL) and what stands between this machine and the service"
+_ADVICE_SERVER = "The service has a problem: try again later"
+_ADVICE_OTHER = "Check the base URL (QODER_MANAGED_BASE_URL), and any proxy or gateway before the service"
 
 
 @dataclass(frozen=True)
@@ -110,7 +110,7 @@ class ErrorMapper:
         """Return the failure of a success whose body is not complete JSON; never quote the body."""
         body = _describe_empty(response) or f"{len(response.body)} bytes of something else"
         error = errors.APIResponseValidationError(
-            f"{self._request(path)}: the service answered {response.status}, but not with whole JSON: {body}. "
+            f"{self._request(path)}: the service answered {response.status}, but not with complete JSON: {body}. "
             f"{_ADVICE_OTHER}."
         )
         error.request_id = self._request_id(response)

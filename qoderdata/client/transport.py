@@ -151,7 +151,7 @@ class Transport:
         return b"".join(pieces)
 
     def _explain(self, error: Exception) -> TransportFailure:
-        """Return the failure that an exception of the layers below stands for."""
+        """Convert an exception of requests, urllib3 or the system to a failure."""
         root = _root_cause(error)
         if isinstance(root, _ResponseTooLargeError):
             return TransportFailure(
@@ -164,7 +164,7 @@ class Transport:
         if isinstance(error, requests.Timeout | urllib3.exceptions.TimeoutError):
             connecting = isinstance(error, requests.ConnectTimeout)
             return TransportFailure(
-                "no connection in time" if connecting else "no whole answer in time",
+                "no connection in time" if connecting else "no complete response in time",
                 "Check the network, or allow more time: Client(timeout=(connect, read))",
                 errors.APITimeoutError,
             )
@@ -172,7 +172,7 @@ class Transport:
 
 
 def _explain_connection(error: Exception, root: BaseException) -> TransportFailure:
-    """Return the failure that an exception about the connection stands for."""
+    """Convert an exception that is no time-out to a failure."""
     if "CERTIFICATE_VERIFY_FAILED" in str(root):
         return TransportFailure(
             "the service's certificate is not trusted here",
@@ -186,7 +186,7 @@ def _explain_connection(error: Exception, root: BaseException) -> TransportFailu
         return _no_request(f"no request could be made ({type(error).__name__})")
     if isinstance(error, requests.RequestException | urllib3.exceptions.HTTPError):
         is_named = isinstance(root, OSError | http.client.HTTPException)
-        reason = root if is_named else "the answer is cut short or garbled"
+        reason = root if is_named else "the response is incomplete or invalid"
         return TransportFailure(f"the connection failed or broke ({reason})", "Check the network and the base URL")
     return TransportFailure(f"no request could be made ({root})", "Check REQUESTS_CA_BUNDLE", retryable=False)
 

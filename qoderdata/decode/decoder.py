@@ -169,7 +169,7 @@ class Decoder:
             paths = [f"{path}: {count}" for path, count in counts]
             warn(
                 f"{counted(len(self._misfits), 'value')} of {counted(len(ids), self.schema.singular)} did not fit "
-                f"a column, which is missing there; 'extra' has what came ({first_few(paths)}). Ids: "
+                f"a column, which is missing there; 'extra' has the values ({first_few(paths)}). Ids: "
                 f"{first_few(ids)}",
                 DataQualityWarning,
             )
@@ -220,19 +220,19 @@ def _exact_page(body: bytes) -> Page:
     """Read a page with the exact reader alone."""
     envelope = parse(body)
     if not isinstance(envelope, dict):
-        raise _not_a_page("is not an object")
+        raise _not_a_page_error("is not an object")
     if not isinstance(envelope.get("data"), list):
-        raise _not_a_page("has no list data")
+        raise _not_a_page_error("has no list data")
     if not isinstance(envelope.get("has_more"), bool):
-        raise _not_a_page("has no has_more that is true or false")
+        raise _not_a_page_error("has no has_more that is true or false")
     last_id, next_page = (envelope.get(name) for name in ("last_id", "next_page"))
     for cursor in (last_id, next_page):
         if cursor is not None and not (isinstance(cursor, str) and is_utf8(cursor)):
-            raise _not_a_page("has a cursor that is not text")
+            raise _not_a_page_error("has a cursor that is not text")
     return Page(envelope["has_more"], last_id, next_page, envelope["data"], None, body)
 
 
-def _not_a_page(what: str) -> APIResponseValidationError:
+def _not_a_page_error(what: str) -> APIResponseValidationError:
     return APIResponseValidationError(
         f"the answer {what}, so that it is not a page of a list. Check that the base URL is the service's; "
         "nothing was loaded"

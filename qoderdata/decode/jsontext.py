@@ -23,7 +23,7 @@ from qoderdata.errors import APIResponseValidationError
 if TYPE_CHECKING:
     import msgspec
 
-#: How deep lists and objects may stand in one another. The contract has six levels.
+#: How deeply lists and objects may be nested. The contract has six levels.
 DEEPEST = 256
 
 _INT64_CHARACTERS = 20
@@ -59,12 +59,12 @@ def parse(text: bytes, *, plain: bool = False) -> Any:  # noqa: ANN401 - any JSO
     try:
         return (_PLAIN_DECODER if plain else _DECODER).decode(text.decode())
     except RecursionError:
-        raise too_deep() from None
+        raise too_deep_error() from None
     except (UnicodeDecodeError, json.JSONDecodeError) as error:
         raise NotJSONError(f"the answer is not whole, valid JSON: {error}") from error
 
 
-def too_deep() -> APIResponseValidationError:
+def too_deep_error() -> APIResponseValidationError:
     """Return the error for values that are nested too deeply."""
     return APIResponseValidationError(
         f"the answer nests lists and objects more than {DEEPEST} levels deep; the service's contract has six. "
@@ -99,7 +99,7 @@ def write(value: object, depth: int = 0) -> str:
     if isinstance(value, str):
         return _LONE_SURROGATE.sub(_escape, encode_basestring(value))
     if depth > DEEPEST:
-        raise too_deep()
+        raise too_deep_error()
     if isinstance(value, Mapping):
         return "{" + ",".join([_key(key) + ":" + write(item, depth + 1) for key, item in value.items()]) + "}"
     if isinstance(value, list | tuple):

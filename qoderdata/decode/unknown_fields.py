@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 import pyarrow as pa
 
-from qoderdata.decode.jsontext import DEEPEST, is_canonical, join_list, parse, too_deep, write_bytes
+from qoderdata.decode.jsontext import DEEPEST, is_canonical, join_list, parse, too_deep_error, write_bytes
 from qoderdata.errors import APIResponseValidationError
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ def dotted(path: Iterable[str]) -> str:
 def keep(value: object, path: str, extra: dict[str, object], *, depth: int = 0) -> None:
     """Put a value into `extra`, an object leaf by leaf; ``null`` leaves no trace."""
     if depth > DEEPEST:
-        raise too_deep()
+        raise too_deep_error()
     if isinstance(value, Mapping) and value:
         for key, item in value.items():
             keep(item, f"{path}.{_escaped(key)}", extra, depth=depth + 1)
@@ -87,7 +87,7 @@ def _escaped(key: object) -> str:
 def _leaves(values: Mapping[int, object], path: str, depth: int = 0) -> Iterator[tuple[str, dict[int, object]]]:
     """Yield the path of each leaf of some values, with its values by row; `keep` does it for one row."""
     if depth > DEEPEST:
-        raise too_deep()
+        raise too_deep_error()
     leaves: dict[int, object] = {}
     nested: dict[str, dict[int, object]] = {}
     for index, value in values.items():

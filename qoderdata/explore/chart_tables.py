@@ -58,7 +58,7 @@ class ChartTables:
     deployments: list[_Row]
     #: One row each, worst first; ``a`` counts them.
     agents: list[_Row]
-    #: One row a text; ``e`` counts them.
+    #: One row per text; ``e`` counts them.
     errors: list[_Row]
     #: Deployment ``d``, agent ``a``, outcome ``o`` and error ``e`` by number, milliseconds ``t`` of the wall
     #: clock, milliseconds ``ms`` that it took, and how many runs ``n`` a row stands for.

@@ -169,7 +169,7 @@ class _Views:
         self.times = (tables.first - room, tables.last + room)
 
     def agents(self) -> alt.LayerChart:
-        """Draw a row an agent; those that do not run what is selected are pale."""
+        """Draw a row per agent; those that do not run what is selected are pale."""
         base = alt.Chart(_data("agents")).transform_filter(_MATCHES_SEARCH)
         base = base.transform_window(row="row_number()", sort=[alt.SortField("a")])
         base = base.transform_filter(f"datum.row <= {_AGENT_ROWS}")
@@ -180,7 +180,7 @@ class _Views:
         return rows.properties(title=f"Failure rate by agent{some}")
 
     def deployments(self) -> alt.LayerChart:
-        """Draw a row a deployment, of the agent that is selected."""
+        """Draw a row per deployment of the selected agent."""
         base = alt.Chart(_data("deployments"))
         base = base.transform_filter("!agent.a || indexof(datum.agents, agent.a[0]) >= 0")
         base = base.transform_filter(_MATCHES_SEARCH)

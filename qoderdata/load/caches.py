@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 _CLEAR_SECONDS = 5.0
 
 
-class Kept(TypedDict):
+class FileSizes(TypedDict):
     """The number of the files of one kind, and their size in bytes."""
 
     files: int
@@ -40,11 +40,11 @@ class CacheUsage(TypedDict):
     """The location of the cache, and the number and size of its files of each kind."""
 
     location: str
-    queries: Kept
-    runs: Kept
-    sessions: Kept
-    outcomes: Kept
-    snapshots: Kept
+    queries: FileSizes
+    runs: FileSizes
+    sessions: FileSizes
+    outcomes: FileSizes
+    snapshots: FileSizes
 
 
 def cache_usage(cache_dir: str | Path | None = None) -> CacheUsage:
@@ -81,11 +81,11 @@ def cache_usage(cache_dir: str | Path | None = None) -> CacheUsage:
     folder = Folder(resolve_cache_dir(cache_dir))
     answers, dated = folder.folder(cache.FOLDER), folder.folder(history.FOLDER)
     with answers.raising_cache_error("cached answers"):
-        queries = _kept(answers.parquet_files())
+        queries = _file_sizes(answers.parquet_files())
     with dated.raising_cache_error("snapshots"):
-        snapshots = _kept(dated.parquet_files())
+        snapshots = _file_sizes(dated.parquet_files())
     runs, sessions, outcomes = (
-        _kept(info for _, infos in store_files(folder, table) for info in infos)
+        _file_sizes(info for _, infos in store_files(folder, table) for info in infos)
         for table in (RUNS_TABLE, SESSIONS_TABLE, OUTCOMES_TABLE)
     )
     return {
@@ -98,7 +98,7 @@ def cache_usage(cache_dir: str | Path | None = None) -> CacheUsage:
     }
 
 
-def _kept(infos: Iterable[fs.FileInfo]) -> Kept:
+def _file_sizes(infos: Iterable[fs.FileInfo]) -> FileSizes:
     sizes = [info.size or 0 for info in infos]
     return {"files": len(sizes), "bytes": sum(sizes)}
 

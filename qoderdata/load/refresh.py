@@ -223,8 +223,7 @@ class ListReader:
         _, table = self.client.get(path, {}, lambda body: self._decode(b'{"data":[%b],"has_more":false}' % body))
         if row_ids(table) != [id_]:
             raise APIResponseValidationError(
-                f"the service was asked for {id_!r} of {self.remote.path} and answered with another one; try "
-                "again later"
+                f"the service returned another record than {id_!r} of {self.remote.path}; try again later"
             )
         return asked_at, table
 
@@ -391,15 +390,15 @@ class Refresh:
             if self._is_done():
                 return
         raise CacheError(
-            f"the data files in {self.store.folder.location} are damaged again and again; use another cache_dir"
+            f"the data files in {self.store.folder.location} are damaged after each repair; use another cache_dir"
         )
 
     def _warn(self) -> None:
         name = self.store.table.name
         if self.is_contradicted:
             warn(
-                f"the service ended the list of {name} above older {name} that are stored, so that end is not "
-                "believed. Call with refresh=True to read the rest, or with refresh='all' if the service has "
+                f"the service ended the list of {name} above older {name} that are stored, so this end is "
+                "ignored. Call with refresh=True to read the rest, or with refresh='all' if the service has "
                 f"forgotten the older {name}",
                 DataQualityWarning,
             )

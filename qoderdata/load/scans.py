@@ -352,8 +352,8 @@ def _scan(
         raise CacheError(_wrong_count_message(f"stores of {table.name}", 0, folder))
     if not store.coverage.covers(first):
         warn(
-            f"not all {table.name} that are asked for are stored: the last load was cut off, or did not go back "
-            f"as far. Call load_{table.name} with an earlier since, or without one, to get the others",
+            f"not all {table.name} that are asked for are stored: the last load was interrupted, or did not go "
+            f"back as far. Call load_{table.name} with an earlier since, or without one, to get the others",
             DataQualityWarning,
         )
     opener = _opener(engine)
@@ -410,4 +410,4 @@ def _client_or_none(client: Client | None) -> Client | None:
 def _wrong_count_message(what: str, count: int, folder: Folder) -> str:
     if count == 0:
         return f"{folder.location} has none of the {what} that are asked for; call the loader first"
-    return f"{folder.location} has {count} {what}; say whose with client=, or set QODER_ACCESS_TOKEN"
+    return f"{folder.location} has {count} {what}; choose the account with client=, or set QODER_ACCESS_TOKEN"

@@ -129,8 +129,8 @@ class StoredLoading:
             )
         if not complete:
             warn(
-                f"not all {name} that are asked for are kept: the last pull was cut off, or did not go back as "
-                "far. Call without offline to get the others",
+                f"not all {name} that are asked for are kept: the last pull was interrupted, or did not go back "
+                "as far. Call without offline to get the others",
                 DataQualityWarning,
             )
         return LoadedTable(self._read(), self.store.coverage.read_at, complete=complete)
@@ -194,7 +194,7 @@ class StoredLoading:
                 refresh.run()
             except APIError as error:
                 if self.counts.pages > pages_before:
-                    error.add_note("The pages that came are kept: the next call goes on from there.")
+                    error.add_note("The pages that were read are stored: the next call continues from there.")
                 if isinstance(error, APIConnectionError) and self.store.coverage.read_at is not None:
                     error.add_note(_offline_note(self.store.coverage.read_at))
                 raise
@@ -290,6 +290,5 @@ def _all_from_service(table: pa.Table) -> bool:
 
 
 def _offline_note(read_at: datetime) -> str:
-    return (
-        f"What is kept was read {format_duration(datetime.now(UTC) - read_at)} ago: pass offline=True to use it."
-    )
+    age = format_duration(datetime.now(UTC) - read_at)
+    return f"The stored data was read {age} ago: pass offline=True to use it."

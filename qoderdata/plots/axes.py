@@ -42,7 +42,7 @@ BLUE, ORANGE, GREEN, VERMILLION, SKY, PURPLE = "#0072B2", "#E69F00", "#009E73", 
 DISTINCT = (BLUE, ORANGE, GREEN, VERMILLION, SKY, PURPLE)
 #: The color map of the load, and the texts on its dark and its light cells.
 HEAT_COLORS, ON_DARK, ON_LIGHT = "Blues", "#FFFFFF", "#010101"
-#: For what is only a background, and the same in a dark style: light lines on it stay clear.
+#: The color of backgrounds in a light and in a dark style, on which lines can still be seen.
 PALE, PALE_IN_DARK = "#A9BCCB", "#566A7A"
 GREY = "#8C8C8C"
 
@@ -327,7 +327,7 @@ def _panel_grid(count: int) -> tuple[int, int]:
 def group_panels(
     ax: Axes, groups: Sequence[Group], labels: Mapping[str, str] | None, figures: Sequence[str]
 ) -> list[Axes]:
-    """Divide the axes into a panel a group, titled with its name and its figure; all with the same scales.
+    """Divide the axes into a panel per group, titled with its name and its figure; all with the same scales.
 
     The panels, row by row, are children of `ax`, which keeps its title and labels; values stand beside those on
     the left, times below the lowest of each column.
@@ -341,13 +341,13 @@ def group_panels(
     rows, columns = _panel_grid(count)
     ax.set(xticks=[], yticks=[])
     ax.spines[:].set_visible(False)
-    ax.set_title(ax.get_title(), y=1.0)  # a title without y looks at all ticks of all panels, which is slow
+    ax.set_title(ax.get_title(), y=1.0)  # without y, matplotlib looks at all ticks of all panels, which is slow
     title = min(0.5 / rows, _PANEL_TITLE_INCHES * ax.figure.dpi / ax.bbox.height)
     points = min(9.0, row_points(ax, 4 * rows))
     height, width = 1 / rows - title, (1 - _PANEL_GAP * (columns - 1)) / columns
 
     class PanelTitle(Annotation):
-        """Is written as small as the longest title needs in its panel, whose width is known when it is drawn."""
+        """A title in a font in which the longest title fits its panel, whose width is known when it is drawn."""
 
         def draw(self, renderer: RendererBase) -> None:
             if self is titles[0]:
@@ -441,7 +441,7 @@ def draw_grid(
     texts: NDArray[np.str_],
     fewest_columns: int = 1,
 ) -> None:
-    """Draw a grid of colored squares, a row a weekday; a value that is not a number draws none.
+    """Draw a grid of colored squares, a row per weekday; a value that is not a number draws none.
 
     The square of row r and column c lies around (c, r). Squares that are large enough hold their texts.
     """
@@ -549,7 +549,7 @@ def set_time_limits(ax: Axes, times: pd.DatetimeIndex) -> float:
 
 
 def set_window_limits(ax: Axes, times: pd.Index[Any]) -> float:
-    """Set the limits of a time axis with a bar a window, and return the width of a bar, in days.
+    """Set the limits of a time axis with a bar per window, and return the width of a bar, in days.
 
     A few windows leave room beside them; of many, each bar is wide enough to be seen.
     """

@@ -39,10 +39,10 @@ def plot_costs(
 ) -> Axes:
     """Plot the credits of sessions as bars, split into what the model and the sandbox used.
 
-    Without windows there is a horizontal bar a group, with the credits, their share and the number of sessions
-    beside it. With windows (``freq``) there is an upright bar a window, and a
-    panel a group where there are several, all with the same scales, those with the most credits first. Where the
-    service does not say what the credits were for, the bar is pale.
+    Without windows there is a horizontal bar per group, with the credits, their share and the number of sessions
+    beside it. With windows (``freq``) there is a vertical bar per window. Several groups have a panel each, all
+    with the same scales, those with the most credits first. Where the service does not say what the credits were
+    for, the bar is pale.
 
     Sessions without usage are unknown, not free: how many there are is written beside the bars or below them. A
     group whose sessions are all unknown has no bar, and such a window has a question mark.
@@ -77,7 +77,7 @@ def plot_costs(
     Warns
     -----
     UserWarning
-        Once, when no installed font has some of the characters in the names; boxes stand for them.
+        Once, when no installed font has some of the characters in the names; they are drawn as boxes.
 
     Examples
     --------
@@ -119,7 +119,7 @@ def plot_costs(
 
 
 def _plot_over_time(costs: pd.DataFrame, ax: Axes | None, top: int, labels: Mapping[str, str] | None) -> Axes:
-    """Plot a bar a window, in a panel a group where there are several."""
+    """Plot a bar per window, in a panel per group if there are several."""
     groups = axes.split_windows(costs)
     shown = sorted(groups, key=lambda group: -float(group.rows["credits"].sum()))[:top]
     one = len(groups) <= 1

@@ -39,9 +39,9 @@ def plot_failure_rates(
 ) -> Axes:
     """Plot failure rates as horizontal bars, worst first, each with its interval.
 
-    To the right of the bars stand the counts behind each rate, and who is failing now: how many runs in a row
-    have failed, or, where a row pools several deployments, how many of them have a streak. Those bars are
-    orange red, the others pale.
+    The counts of each rate are written to the right of its bar, and so is what is failing now: the number of
+    failures in a row or, if a row has several deployments, the number of them that have a streak. Bars of rows
+    that are failing now are orange red, the others pale.
 
     Parameters
     ----------
@@ -73,7 +73,7 @@ def plot_failure_rates(
     Warns
     -----
     UserWarning
-        Once, when no installed font has some of the characters in the names; boxes stand for them.
+        Once, when no installed font has some of the characters in the names; they are drawn as boxes.
 
     Examples
     --------
@@ -202,7 +202,7 @@ def plot_run_failure_rates(
     Warns
     -----
     UserWarning
-        Once, when no installed font has some of the characters in the names; boxes stand for them.
+        Once, when no installed font has some of the characters in the names; they are drawn as boxes.
 
     Examples
     --------
@@ -259,7 +259,7 @@ def plot_run_failure_rates(
 def _rate_panels(
     ax: Axes, groups: list[Group], times: pd.DatetimeIndex, *, highest: float, labels: Mapping[str, str] | None
 ) -> bool:
-    """Draw a panel a group, all with the same scales; return whether there are rates of few runs."""
+    """Draw a panel per group, all with the same scales; return whether there are rates of few runs."""
     figures = [f"{int(group.rows['failed'].sum()):,} / {int(_decided(group.rows).sum()):,}" for group in groups]
     panels = axes.group_panels(ax, groups, labels, figures)
     axes.time_axis(panels[0], times, most_ticks=_PANEL_TICKS)

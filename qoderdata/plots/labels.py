@@ -84,7 +84,7 @@ def make_labels(
         named = sorted(lacking)[:_NAMED_IN_WARNING]
         examples = ", ".join(f"U+{ord(char):04X} {unicodedata.name(char, '')}".strip() for char in named)
         warn(
-            f"no installed font has {len(lacking)} of the characters in the labels ({examples}); {box} stands for "
+            f"no installed font has {len(lacking)} of the characters in the labels ({examples}); {box} replaces "
             f"each. Install a font that has them (Debian: fonts-wqy-microhei for Chinese, Japanese and Korean, "
             f"fonts-symbola for emoji, fonts-noto-core for other scripts) and restart Python, or give other names "
             f"by labels={{id: name}}",
@@ -195,7 +195,7 @@ def _other_fonts() -> Iterator[str]:
 
 
 def _upright_families() -> set[str]:
-    """Return the families that have an upright face of normal weight; for others matplotlib logs a complaint."""
+    """Return the families that have an upright face of normal weight; for others matplotlib logs a warning."""
     from matplotlib.font_manager import fontManager  # noqa: PLC0415 - as above
 
     # The Last Resort font has only a box for every character.

@@ -1,4 +1,4 @@
-"""Plot runs: the days by how badly they went, and how long runs take."""
+"""Plot runs: the share of failed runs on each day, and how long runs take."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ _ROUND = (
 
 
 def plot_run_calendar(runs: pd.DataFrame, *, ax: Axes | None = None, tz: str = "UTC") -> Axes:
-    """Plot one square a day, colored by the share of its decided runs that failed.
+    """Plot one square per day, colored by the share of its decided runs that failed.
 
     A run belongs to the day of its ``triggered_at``. Days without any run, between the first and the last, are
     hatched. Days whose runs were all skipped, have not ended or have an unknown outcome are dotted: they have no
@@ -58,7 +58,7 @@ def plot_run_calendar(runs: pd.DataFrame, *, ax: Axes | None = None, tz: str = "
     ax
         What to draw on. ``None`` makes a new figure, at most about 10 inches wide.
     tz
-        The IANA zone whose days are meant.
+        The IANA zone of the days.
 
     Returns
     -------
@@ -168,7 +168,7 @@ def plot_durations(runs: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
     """Plot how long completed and failed runs took, as two histograms over one logarithmic time axis.
 
     Two upright lines mark the median and the 95th percentile of the completed runs. Runs that have not ended,
-    were skipped, or have no duration that could be (missing, negative) are left out; the legend says how many
+    were skipped, or have no valid duration (missing or negative) are left out; the legend says how many
     are counted.
 
     Parameters

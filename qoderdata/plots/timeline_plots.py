@@ -72,7 +72,7 @@ def plot_run_timeline(
     top: int = 40,
     labels: Mapping[str, str] | None = None,
 ) -> Axes:
-    """Plot runs as bars from start to end, one lane a deployment, with what was missed and what fires next.
+    """Plot runs as bars from start to end, one lane per deployment, with what was missed and what fires next.
 
     The outcome of a run is shown by color and by shape: tall bars failed, those of half the height completed, flat
     ones were cancelled, hollow ones only count as completed because of their session's state (``status_from`` is
@@ -110,7 +110,7 @@ def plot_run_timeline(
     Returns
     -------
     matplotlib.axes.Axes
-        The axes drawn on: x is the time, lane 0 is at the top, and bars are one collection an outcome.
+        The axes drawn on: x is the time, lane 0 is at the top, and bars are one collection per outcome.
 
     Raises
     ------
@@ -124,7 +124,7 @@ def plot_run_timeline(
     Warns
     -----
     UserWarning
-        Once, when no installed font has some of the characters in the names; boxes stand for them.
+        Once, when no installed font has some of the characters in the names; they are drawn as boxes.
 
     Examples
     --------
@@ -252,7 +252,7 @@ def _in_lanes(frame: pd.DataFrame, lanes: pd.DataFrame) -> pd.DataFrame:
 
 
 def _bars(ax: Axes, spans: pd.DataFrame, narrowest: float) -> _Legend:
-    """Draw the runs that have ended, one collection an outcome."""
+    """Draw the runs that have ended, one collection per outcome."""
     from matplotlib.collections import PolyCollection  # noqa: PLC0415 - heavy, and needed only when drawing
 
     legend: _Legend = {}
@@ -351,7 +351,7 @@ def _marks(
 def plot_next_triggers(
     triggers: pd.DataFrame, *, ax: Axes | None = None, top: int = 40, labels: Mapping[str, str] | None = None
 ) -> Axes:
-    """Plot a timeline of triggers: one lane a deployment, a mark a trigger, colored by agent.
+    """Plot a timeline of triggers: one lane per deployment, a mark per trigger, colored by agent.
 
     Parameters
     ----------
@@ -369,7 +369,7 @@ def plot_next_triggers(
     Returns
     -------
     matplotlib.axes.Axes
-        The axes drawn on: one line of marks an agent, lane 0 at the top. The agents with the most lanes have
+        The axes drawn on: one line of marks per agent, lane 0 at the top. The agents with the most lanes have
         colors of their own, all others are grey.
 
     Raises
@@ -384,7 +384,7 @@ def plot_next_triggers(
     Warns
     -----
     UserWarning
-        Once, when no installed font has some of the characters in the names; boxes stand for them.
+        Once, when no installed font has some of the characters in the names; they are drawn as boxes.
 
     Examples
     --------
@@ -457,7 +457,7 @@ def _first_of_each(triggers: pd.DataFrame) -> pd.DataFrame:
 def _trigger_marks(
     ax: Axes, shown: pd.DataFrame, lanes: pd.Index[Any], color_of: Mapping[str, str], points: float
 ) -> None:
-    """Draw the triggers, one line of markers an agent: those stay fast where there are hundreds of thousands."""
+    """Draw the triggers, one line of markers per agent: those stay fast where there are hundreds of thousands."""
     rows = lanes.get_indexer(pd.Index(shown["deployment_id"].astype("object")))
     times = axes.day_numbers(shown["trigger_at"])
     colors = shown["agent_id"].astype("object").map(lambda agent: color_of.get(agent, axes.GREY))
@@ -471,10 +471,10 @@ def _trigger_marks(
 def plot_trigger_load(triggers: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
     """Plot how many triggers start in each hour of the week, weekday by hour.
 
-    The triggers of each minute of the week are divided by how often the time from the first to the last has that
-    minute, so that a span of ten days does not make three weekdays look busier than the others; a square holds
-    the sum of its 60 minutes. An hour of the week that this time does not have is hatched: nothing is known of
-    it. One that it has, without triggers, is 0.
+    The number of triggers in each minute of the week is divided by how often that minute occurs from the first
+    trigger to the last, so that a span of ten days does not make three weekdays look busier than the others. A
+    square shows the sum of its 60 minutes. An hour of the week that does not occur in this span is hatched:
+    nothing is known about it. An hour that occurs, but has no triggers, is 0.
 
     Parameters
     ----------

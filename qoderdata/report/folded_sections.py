@@ -197,10 +197,10 @@ def missed(data: ReportData) -> Section:
     if len(doubtful):
         ids = doubtful["deployment_id"].value_counts().index
         text = ngettext(
-            "{count} time is in doubt, as they are paused or were changed in that time, and no snapshot tells "
-            "more.",
-            "{count} times are in doubt, as they are paused or were changed in that time, and no snapshot tells "
-            "more.", len(doubtful),
+            "{count} time is in doubt, as the deployments are paused or were changed in that time, and no "
+            "snapshot shows more.",
+            "{count} times are in doubt, as the deployments are paused or were changed in that time, and no "
+            "snapshot shows more.", len(doubtful),
         )  # fmt: skip
         lines.append(Sentence(names_of(data, ids), text, is_listed=True))
     if len(certain):
@@ -360,8 +360,8 @@ def about_data(data: ReportData, warnings: list[str]) -> Section:
         _("Decided runs are those that completed or failed; a failure rate is failed by decided runs."),
         _("The last 7 and the last 30 days end at the time above; the week before ends where the last 7 begin."),
         _("Intervals are Wilson's, those of changes Newcombe's: about 95 of 100 contain the true number."),
-        _("A dash stands where there is no value, which is not zero."),
-        _("Times are in {tz} unless another zone stands beside them.", tz=data.tz),
+        _("A dash means that there is no value; it does not mean zero."),
+        _("Times are in {tz} unless another zone is shown.", tz=data.tz),
     ]  # fmt: skip
     if data.runs is None:
         about.append(_("Lifetime rates are failed by all runs, as the service counts them."))

@@ -63,12 +63,11 @@ def write_report(
 
     What a manager reads in a minute is at the top: a headline, six figures with their changes, a picture of the
     last 30 days, the worst findings of `check`, what changed, what it costs, and failure rates by team or agent.
-    All else is folded. The last 7 days are compared with the 7 days before.
+    Everything else is folded. The last 7 days are compared with the 7 days before.
 
-    The page needs nothing but itself: pictures are inside, and there is no script. It can be read on a phone,
-    on paper (a folded part is printed where the reader has opened it) and in dark mode. Texts of the service are
-    shown as texts, whatever is in them; ``extra``, and so the values of ``environment_variables``, is not shown at
-    all, except that it changed.
+    The page is one file, with its pictures and without a script. It can be read on a phone, on paper (a folded
+    part is printed if the reader has opened it) and in dark mode. Texts from the service are always shown as text.
+    ``extra``, and so the values of ``environment_variables``, is not shown; the page only says that it changed.
 
     Parameters
     ----------
@@ -86,8 +85,8 @@ def write_report(
         Their sessions, for what they cost and what the next 30 days will cost, as `qoderdata.cost_forecast` says.
         ``None`` leaves this out.
     snapshots
-        Earlier deployments frames with ``attrs["fetched_at"]``, as `load_snapshots` gives them. They tell what
-        changed in the last week, and make missed triggers certain. ``None``: the page says that there is no
+        Earlier deployments frames with ``attrs["fetched_at"]``, as `load_snapshots` returns them. They show
+        what changed in the last week, and make missed triggers certain. ``None``: the page says that there is no
         history.
     by
         What failure rates are shown by: ``"agent"``, ``"environment"``, or a key of the deployments' metadata.
@@ -225,9 +224,9 @@ def cautions(data: ReportData) -> list[str]:
         if data.runs.attrs.get("outcomes") == "events":
             caution = ngettext(
                 "Of all runs given ({runs}, since {since}), {count} counts as completed because its session is "
-                "idle or archived; its events tell no end.",
+                "idle or archived; its events show no end.",
                 "Of all runs given ({runs}, since {since}), {count} count as completed because their sessions are "
-                "idle or archived; their events tell no end.",
+                "idle or archived; their events show no end.",
                 data.assumed,
                 **given,
             )

@@ -148,7 +148,7 @@ class ChangingAccount:
             else:
                 indices = [database.deployments.find(deployment_id)]
             if count and not indices:
-                raise ValueError("no deployment is there to run")
+                raise ValueError("there is no deployment to run")
             created = []
             for number in range(count):
                 index = indices[number % len(indices)]

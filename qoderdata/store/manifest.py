@@ -107,7 +107,7 @@ def read_manifest(folder: Folder, identity: Identity | None = None) -> Manifest 
     try:
         content = folder.read(NAME)
     except IsADirectoryError as error:
-        raise UnusableManifestError("a folder lies in its place", is_folder=True) from error
+        raise UnusableManifestError("a folder has its name", is_folder=True) from error
     if content is None:
         return None
     try:

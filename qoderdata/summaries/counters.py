@@ -184,9 +184,9 @@ def _warn_of_impossible(rows: nw.LazyFrame[Any]) -> None:
     ids = found["id"].to_list() if "id" in found.columns else []
     errors.warn(
         ngettext(
-            "{count} deployment has counters that cannot be (negative, or more failures than runs); it gets no "
-            "rate and is left out of sums: {ids}",
-            "{count} deployments have counters that cannot be (negative, or more failures than runs); they get no "
+            "{count} deployment has impossible counters (negative, or more failures than runs); it gets no rate "
+            "and is left out of sums: {ids}",
+            "{count} deployments have impossible counters (negative, or more failures than runs); they get no "
             "rate and are left out of sums: {ids}",
             len(found),
             ids=first_few(ids) or MISSING,
@@ -220,9 +220,9 @@ def _warn_of_overflow(rows: nw.LazyFrame[Any], grouping: list[str]) -> None:
     if not too_large.is_empty():
         errors.warn(
             ngettext(
-                "the counters of {count} group add up to more than 64 bits hold; its totals and rates are "
+                "the counters of {count} group add up to more than 64 bits can hold; its totals and rates are "
                 "missing. A counter is wrong: look for the largest stats_total_runs",
-                "the counters of {count} groups add up to more than 64 bits hold; their totals and rates are "
+                "the counters of {count} groups add up to more than 64 bits can hold; their totals and rates are "
                 "missing. A counter is wrong: look for the largest stats_total_runs",
                 len(too_large),
             ),

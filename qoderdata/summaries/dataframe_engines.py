@@ -282,7 +282,7 @@ def _warn_of_repeats(ids: pd.Series[Any]) -> None:
     if count:
         errors.warn(
             f"{count:,} rows of the runs frame have an id that an earlier row has, as in overlapping frames that "
-            "were put together; each row is counted. Keep one of each: runs.drop_duplicates('id', keep='last')",
+            "were concatenated; each row is counted. Keep one of each: runs.drop_duplicates('id', keep='last')",
             errors.DataQualityWarning,
         )
 

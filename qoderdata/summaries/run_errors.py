@@ -75,8 +75,8 @@ def error_breakdown(runs: IntoFrameT, by: str | Sequence[str] | None = None) -> 
     -------
     frame
         One row per group and error type; in order of the keys, then the most frequent first, then by type. On
-        pandas the keys and ``error_type`` are the index; on other engines they are the first columns, and what
-        is lazy stays lazy. Names of the ids in `by` come first, as in `run_failure_rates`. Without failed runs
+        pandas the keys and ``error_type`` are the index; on other engines they are the first columns, and lazy
+        frames stay lazy. Names of the ids in `by` come first, as in `run_failure_rates`. Without failed runs
         there are no rows.
 
         =============== ==================== ==========================================

@@ -117,7 +117,7 @@ def parse_micros(value: Span, *, name: str) -> int:
     """Parse a length of time above 0; return microseconds."""
     length = parse_span(value, name=name)
     if length <= timedelta(0):
-        raise ValueError(f"{name}={value!r} must be longer than nothing, such as '3D'")
+        raise ValueError(f"{name}={value!r} must be longer than 0, such as '3D'")
     return length // MICROSECOND
 
 

@@ -98,8 +98,8 @@ def schedule_lints(df: pd.DataFrame, *, start: Instant | None = None) -> pd.Data
     Returns
     -------
     pandas.DataFrame
-        One row a finding, in order of ``df``: ``deployment_id``, ``name``, ``lint``, ``detail`` (a sentence), all
-        ``str``. Nothing found: no rows, same columns and dtypes.
+        One row per finding, in order of ``df``: ``deployment_id``, ``name``, ``lint``, ``detail`` (a sentence),
+        all ``str``. Nothing found: no rows, same columns and dtypes.
 
         ==================== ===================================================================================
         ``unreadable``       the cron text or the zone cannot be read
@@ -107,7 +107,7 @@ def schedule_lints(df: pd.DataFrame, *, start: Instant | None = None) -> pd.Data
         ``dst_gap``          a clock change skips a time of it, which will not fire
         ``dst_repeat``       a clock change repeats a time of it, which will fire twice
         ``both_day_fields``  day of month and day of week are both set: either is enough, or both must match
-        ``uneven_step``      a step, written as ``*/7`` or ``a/7``, that does not divide its field: it starts anew
+        ``uneven_step``      a step, written as ``*/7`` or ``a/7``, that does not divide its field: it starts again
                              at the end of the field, so that the last interval is shorter
         ``skips_months``     days 29 to 31, which not every month has
         ``inverted_zone``    a zone such as ``Etc/GMT+8``, which is *behind* UTC
@@ -238,7 +238,7 @@ def _uneven_step(text: str, values: tuple[int, ...], field: CronField) -> Iterat
         if len(values) > 1:
             days = describe_numbers(values)
             detail = _(
-                "{text} is days {days}: it starts anew each month, so the last gap is another",
+                "{text} is days {days}: it starts again each month, so the last gap is different",
                 text=text,
                 days=days,
             )

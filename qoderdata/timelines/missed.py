@@ -236,26 +236,26 @@ def missed_triggers(
     df
         A deployments frame, with the archived ones.
     runs
-        All runs of these deployments in the window; one that is left out counts as missed. A frame without
-        ``trigger_scheduled_at``, such as an old file, is matched by ``triggered_at`` alone.
+        All runs of these deployments in the window: the time of a run that is left out counts as missed. A frame
+        without ``trigger_scheduled_at``, such as an old file, is matched by ``triggered_at`` alone.
     since, until
         The window: zone-aware times, or ages before now, such as ``"12h"`` and ``"0h"``.
     grace
         How late a run may be due: a length of time with a unit.
     snapshots
-        Earlier deployments frames with ``attrs["fetched_at"]``, as `load_snapshots` gives them, of this account;
-        ``df`` is one more. They show pauses and former schedules: where the snapshot before a time and the one
-        after it show the same schedule and an active deployment, the times of that schedule are certain. Where
-        both show it paused, nothing was due. Where they differ, the times of both schedules are listed, certain
-        only after the change that the later one dates. What changed and was undone between two snapshots is not
-        seen.
+        Earlier deployments frames with ``attrs["fetched_at"]``, as `load_snapshots` returns them, of this
+        account; ``df`` counts as one of them. They show pauses and earlier schedules. If the snapshot before a
+        time and the one after it show the same schedule and an active deployment, the times of that schedule are
+        certain. If both show it paused, nothing was due. If they differ, the times of both schedules are listed.
+        If the later one shows when the change was made, the times of its schedule after that are certain. A
+        change that was undone between two snapshots is not seen.
 
     Returns
     -------
     pandas.DataFrame
-        One row a missed time, in order of ``scheduled_at`` and ``deployment_id``; none before a deployment was
+        One row per missed time, in order of ``scheduled_at`` and ``deployment_id``; none before a deployment was
         created, none after it was archived, and none for a deployment that is paused and was last changed before
-        `since`, as it was paused all the while. Nothing missed: no rows, same columns and dtypes.
+        `since`, as it was paused the whole time. Nothing missed: no rows, same columns and dtypes.
 
         ================= =================== ==============================================================
         ``scheduled_at``  datetime64[us, UTC] when it should have fired
@@ -263,12 +263,12 @@ def missed_triggers(
         ``name``          str                 as in ``df``
         ``certain``       bool                False where neither the records nor snapshots show whether it
                                               was due
-        ``reason``        str                 why not: ``"paused since <time>"`` (it is paused now, or in the
-                                              snapshot after it), ``"changed at <time>"`` (after `since`; its
-                                              creation is no change), ``"created without time"``; the time is
-                                              ``"an unknown time"`` where no record says it. ``""`` where it
-                                              is certain. Without `snapshots`, a reason is given for all times
-                                              of a deployment, also for those after the change
+        ``reason``        str                 why it is not certain: ``"paused since <time>"`` (it is paused
+                                              now, or in the snapshot after it), ``"changed at <time>"`` (after
+                                              `since`; its creation is no change), ``"created without time"``;
+                                              the time is ``"an unknown time"`` where no record says it. ``""``
+                                              where it is certain. Without `snapshots`, a reason is given for
+                                              all times of a deployment, also for those after the change
         ================= =================== ==============================================================
 
     Raises

@@ -77,7 +77,7 @@ def next_triggers(
     Returns
     -------
     pandas.DataFrame
-        One row a trigger, in order of ``trigger_at`` and ``deployment_id``, at 25 to 40 bytes a row. Nothing
+        One row per trigger, in order of ``trigger_at`` and ``deployment_id``, 25 to 40 bytes each. Nothing
         fires: no rows, same columns and dtypes.
 
         ============================================== ================== ==================================
@@ -175,12 +175,12 @@ def trigger_load(triggers: pd.DataFrame, freq: str = "1h") -> pd.DataFrame:
         A length of time with a unit, such as ``"15min"``, ``"1h"``, ``"1D"``. Days and weeks (from
         Monday) are those of the wall clock in the zone of ``trigger_at``, so they have 23 or 25 hours where
         clocks change, and several are counted from 1970; hours and minutes are absolute, counted from each local
-        midnight, and must fill a day evenly. An evening that occurs twice is of one day.
+        midnight, and must fill a day evenly. If an hour before midnight is repeated, both belong to the same day.
 
     Returns
     -------
     pandas.DataFrame
-        One row a window, from that of the first trigger to that of the last, empty ones too. No triggers: no
+        One row per window, from that of the first trigger to that of the last, empty ones too. No triggers: no
         rows, same columns and dtypes.
 
         =============== ================================ ==================================================

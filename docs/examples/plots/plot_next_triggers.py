@@ -2,7 +2,7 @@
 What fires in the next 24 hours
 ===============================
 
-One lane a deployment, a mark for each trigger, colored by agent.
+One lane per deployment, a mark for each trigger, colored by agent.
 """
 
 import qoderdata as qd

@@ -2,7 +2,7 @@
 Calendar of failures
 ====================
 
-One square a day. Its color is the share of decided runs that failed.
+One square per day. Its color is the share of decided runs that failed.
 """
 
 import pandas as pd

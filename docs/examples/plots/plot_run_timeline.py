@@ -3,7 +3,7 @@ Timeline of runs
 ================
 
 What happened in the last two days, and what comes next?
-One lane a deployment, the most failed first. A bar is a run.
+One lane per deployment, the most failed first. A bar is a run.
 """
 
 import pandas as pd

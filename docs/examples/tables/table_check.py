@@ -2,7 +2,7 @@
 Is anything wrong
 =================
 
-One verdict on the whole account: one row a finding, the worst first.
+One verdict on the whole account: one row per finding, the worst first.
 """
 
 import qoderdata as qd

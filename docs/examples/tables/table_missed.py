@@ -2,7 +2,7 @@
 What never started
 ==================
 
-Scheduled times that no run serves. This sandbox left out six runs that should have been.
+Scheduled times that no run serves. This sandbox left out six scheduled runs on purpose.
 """
 
 import pandas as pd
