@@ -1,11 +1,13 @@
 """How is a list read ahead in another thread, and the garbage collector paused?
 
 The thread is a daemon, which `concurrent.futures` does not offer: a request that hangs does not keep the process
-alive.
+alive. But Python stops daemon threads at its exit, and the process aborts if one of them is in C++ code then. So the
+exit waits a short time for the item that is being made.
 """
 
 from __future__ import annotations
 
+import atexit
 import gc
 import threading
 from concurrent.futures import Future
@@ -16,6 +18,16 @@ if TYPE_CHECKING:
     from collections.abc import Generator, Iterable
 
 T = TypeVar("T")
+
+#: How long the exit of the process waits for each thread, in seconds.
+_EXIT_WAIT = 0.5
+_running: set[threading.Thread] = set()
+
+
+@atexit.register
+def _wait_for_threads() -> None:
+    for thread in tuple(_running):
+        thread.join(_EXIT_WAIT)
 
 
 def prefetch(items: Iterable[T], *, name: str) -> Generator[T, None, None]:
@@ -36,6 +48,8 @@ def prefetch(items: Iterable[T], *, name: str) -> Generator[T, None, None]:
     is_closed = threading.Event()
 
     def run() -> None:
+        thread = threading.current_thread()
+        _running.add(thread)
         try:
             for item in items:
                 queue.put(item)
@@ -46,6 +60,7 @@ def prefetch(items: Iterable[T], *, name: str) -> Generator[T, None, None]:
             end.set_result(None)
         except BaseException as error:  # noqa: BLE001 - raised where the item is waited for
             end.set_exception(error)
+        _running.discard(thread)
         queue.put(end)
 
     thread = threading.Thread(target=run, name=name, daemon=True)

@@ -1,6 +1,9 @@
 """Tests of `qoderdata.background.prefetch`: order, errors, number of items ahead, and the end of the thread."""
 
+import subprocess
+import sys
 import threading
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -95,3 +98,26 @@ class TestPrefetch:
         for thread in threads_named("t-end"):
             thread.join(TIMEOUT_S)
         assert threads_named("t-end") == []
+
+
+@pytest.mark.parametrize("seconds", [0.2, 60])
+def test_exit_waits_a_short_time_for_the_item_in_progress(seconds: float) -> None:
+    """Python ends daemon threads at its exit; the process aborts if one is in C++ code then."""
+    program = (
+        "import sys, time\n"
+        "from qoderdata.background import prefetch\n"
+        "def items():\n"
+        "    yield 1\n"
+        "    time.sleep(float(sys.argv[1]))\n"
+        "    print('complete', flush=True)\n"
+        "    yield 2\n"
+        "ahead = prefetch(items(), name='t-exit')\n"
+        "next(ahead)\n"
+        "ahead.close()\n"
+    )
+    began = time.monotonic()
+    ended = subprocess.run(
+        [sys.executable, "-c", program, str(seconds)], capture_output=True, text=True, timeout=50, check=True
+    )
+    assert ended.stdout.split() == (["complete"] if seconds < 1 else [])
+    assert time.monotonic() - began < 40

@@ -514,8 +514,9 @@ def _pull(
     schema: Schema, client: Client, filters: _Filters, *, progress: bool | None
 ) -> tuple[cache.CachedTable, int]:
     began, fetched_at = time.monotonic(), datetime.now(UTC)
-    # Importing pandas takes as long as reading a page, and pandas is needed only after the last page.
-    threading.Thread(target=_import_pandas, name="qoderdata-import", daemon=True).start()
+    # Importing pandas takes as long as reading a page, and pandas is needed only after the last page. The thread
+    # is no daemon: the process may abort if it ends during the import of a C++ module.
+    threading.Thread(target=_import_pandas, name="qoderdata-import").start()
     table, counts = _read_list(
         client, schema, f"/{schema.name}", filters.params(), is_past=filters.is_past, progress=progress
     )
