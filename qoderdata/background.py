@@ -1,8 +1,8 @@
 """How is a list read ahead in another thread, and the garbage collector paused?
 
 The thread is a daemon, which `concurrent.futures` does not offer: a request that hangs does not keep the process
-alive. But Python stops daemon threads at its exit, and the process aborts if one of them is in C++ code then. So the
-exit waits a short time for the item that is being made.
+alive. But Python stops daemon threads at its exit, and the process aborts if one of them is in C++ code then. So
+the exit waits a short time for the item that is being made.
 """
 
 from __future__ import annotations

@@ -109,7 +109,7 @@ def check(
     budget_share
         The share of its budget that the 95th percentile of a deployment's credits may take.
     doubtful
-        The share of runs whose outcome may be assumed or unknown.
+        The share of runs whose outcome may be assumed or unknown; ``worse`` allows as much more of them before.
     tz
         The IANA zone of the times in ``detail``.
 
@@ -136,7 +136,8 @@ def check(
         ``missed``              error   scheduled times of the last `since` that certainly had no run
         ``stuck``               error   a run is unfinished for too long; see `unusual_runs`
         ``unreadable_schedule`` error   its cron text or zone cannot be read, and it is not paused
-        ``worse``               warning it fails more than in the period before; see `compare_periods`
+        ``worse``               warning it fails more than in the period before; see `compare_periods`. Not where
+                                        a larger share of its runs, by `doubtful`, was assumed before
         ``over_budget``         warning the 95th percentile of its credits is above `budget_share` of its budget
         ``never_fires``         warning its schedule has no future time, and it is not paused
         ``incomplete_data``     warning a frame is not complete or older than a day, too many outcomes are
@@ -201,7 +202,7 @@ def check(
         if end - since_length < read_at:
             found += _missed(usable, runs, names, tz, snapshots=snapshots, since=end - since_length, until=read_at)
         found += _stuck(runs, live, names, now=read_at)
-        found += _worse(runs, active, names, recent=recent, until=end)
+        found += _worse(runs, active, names, recent=recent, until=end, doubtful=doubtful)
     if sessions is not None:
         found += _over_budget(sessions, live, names, share=budget_share)
     kinds = list(SEVERITIES)
@@ -392,12 +393,20 @@ def _schedules(lints: pd.DataFrame, active: pd.DataFrame, names: dict[str, str])
 
 
 def _worse(
-    runs: pd.DataFrame, active: pd.DataFrame, names: dict[str, str], *, recent: Span, until: datetime
+    runs: pd.DataFrame,
+    active: pd.DataFrame,
+    names: dict[str, str],
+    *,
+    recent: Span,
+    until: datetime,
+    doubtful: float,
 ) -> Iterator[_Finding]:
     with warnings.catch_warnings(action="ignore", category=UnknownOutcomesWarning):  # `_incomplete` says it
         compared = compare_periods(runs, recent=recent, until=until)
-    worse = compared[compared["verdict"].eq("worse") & compared.index.isin(active["id"])]
     length = parse_span(recent, name="recent")
+    hidden = _more_assumed_before(runs, pd.Timestamp(until), length, doubtful=doubtful)
+    is_worse = compared["verdict"].eq("worse") & ~compared.index.isin(hidden)
+    worse = compared[is_worse & compared.index.isin(active["id"])]
     for row in _rows(worse):
         detail = _(
             "{name} failed {failed} of {decided} runs in the last {length} ({rate}), and {failed_before} of "
@@ -412,6 +421,21 @@ def _worse(
             rate_before=format_percent(row.baseline_rate),
         )
         yield _Finding("worse", row.Index, detail, pd.Timestamp(until) - length, row.change_low)
+
+
+def _more_assumed_before(
+    runs: pd.DataFrame, until: pd.Timestamp, length: timedelta, *, doubtful: float
+) -> pd.Index[str]:
+    """Return the deployments of whose decided runs a larger share was assumed to have completed in the baseline.
+
+    Failures of such runs are not seen, so the recent failure rate seems to be worse.
+    """
+    decided = runs[runs["status"].isin(["completed", "failed"])]
+    age, assumed = until - decided["triggered_at"], is_assumed(decided).astype("float64")
+    in_baseline, in_recent = age.between(length, 2 * length, "right"), age.between(timedelta(0), length, "right")
+    before, after = (assumed[rows].groupby(decided["deployment_id"]).mean() for rows in (in_baseline, in_recent))
+    more = before.sub(after, fill_value=0)
+    return more.index[more > doubtful]
 
 
 def _over_budget(

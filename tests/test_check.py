@@ -320,6 +320,20 @@ def test_finding_worse_for_a_higher_failure_rate(account: Account) -> None:
     assert account.check(recent="1D")["kind"].tolist() == []
 
 
+def test_runs_that_were_assumed_to_have_completed_are_no_better_period(account: Account) -> None:
+    """Failures of such runs are not seen: read recent outcomes would always be worse than assumed earlier ones."""
+    fail(account.runs_of(0)[5:100:4])
+    df, runs, _ = account.frames()
+    is_older = runs["triggered_at"] < pd.Timestamp(NOW) - pd.Timedelta("7D")
+    for share, kinds in ((0.04, ["worse"]), (1, ["incomplete_data"])):
+        of_job = runs.index[is_older & runs["deployment_id"].eq("dep_0")]
+        changed = runs.copy()
+        changed.loc[of_job[: int(share * len(of_job))], "status_from"] = "session"
+        if share == 1:
+            changed.loc[is_older, "status_from"] = "session"
+        assert qd.check(df, changed, now=NOW)["kind"].tolist() == kinds
+
+
 def test_finding_over_budget_for_sessions_near_the_budget(short_account: Account) -> None:
     """5 of 48 sessions are near the budget, so the 95th percentile is, and the median is not."""
     for session in [session for session in short_account.sessions if session["deployment_id"] == "dep_1"][:5]:

@@ -808,6 +808,11 @@ def test_weeks_are_not_compared_if_one_has_more_assumed_outcomes() -> None:
     found = headline(data_of(flatten_deployments([deployment(1, "a")]), frame))
     assert found.text.startswith("Not comparable with last week: 5.0 % of 60 runs failed")
     assert "In one of the weeks more runs count as completed because their sessions are idle or" in found.about
+    df = flatten_deployments([deployment(1, "a", metadata={"team": "data"})])
+    shown = {tile.title: tile.change for tile in tiles(data_of(df, frame))}
+    assert shown["Failure rate"] == shown["Failing now"] == "not comparable with the week before"
+    assert shown["Runs"] == "unchanged"
+    assert "points" not in words_of(sections.by_group(data_of(df, frame)))
 
 
 def test_runs_of_unlisted_deployments_form_their_own_group() -> None:

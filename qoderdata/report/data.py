@@ -199,8 +199,11 @@ class ReportData:
     @cached_property
     def is_comparable(self) -> bool:
         """Whether there are enough runs, and similar shares of them are assumed in both weeks."""
-        if not self.has_enough_runs:
-            return False
+        return self.has_enough_runs and self.has_similar_outcomes
+
+    @cached_property
+    def has_similar_outcomes(self) -> bool:
+        """Whether similar shares of the runs are assumed in both weeks; else rates are not compared."""
         shares = [_assumed_share(self.runs_within(WEEK, ago=ago)) for ago in (_NOTHING, WEEK)]
         return abs(shares[0] - shares[1]) <= _MOST_DIFFERENCE
 

@@ -184,14 +184,16 @@ def _tiles_of_runs(data: ReportData) -> list[Tile]:
     ]  # fmt: skip
     rate = format_percent(None if row is None else row.recent_rate)
     points = points_text(row.change) if has_before and row is not None else _no_week_before()
+    then = _change(failing := len(data.streaks), data.failing_before)
+    if has_before and not data.has_similar_outcomes:
+        points = then = _("not comparable with the week before")
     of = ngettext("of {count} decided run", "of {count} decided runs", decided)
     is_worse = data.is_comparable and row.verdict == "worse"
     runs = _change(len(week), len(before) if has_before else None)
-    failing, longest = len(data.streaks), data.streaks["streak"].max()
+    longest = data.streaks["streak"].max()
     streaks = _("no deployment's last run failed")
     if failing:
         streaks = ngettext("longest streak: {count} run", "longest streak: {count} runs", longest)
-    then = _change(failing, data.failing_before)
     return [
         Tile(_("Failure rate"), rate, points, of, is_worse, "rates"),
         Tile(_("Runs"), f"{len(week):,}", runs, join_facts(*others) if others else "", anchor="trend"),

@@ -354,7 +354,8 @@ def by_group(data: ReportData) -> Section:
         about = _("Over the whole life of the deployments that are not archived, by the service's counters.")
     else:
         compared = compare_periods(data.runs, "group", recent=WEEK, until=data.start)[["change", "verdict"]]
-        found = found.join(compared if data.do_runs_reach_back else compared.assign(change=np.nan))
+        is_known = data.do_runs_reach_back and data.has_similar_outcomes
+        found = found.join(compared if is_known else compared.assign(change=np.nan))
         count = len(compared)
         about = _(
             "Over the decided runs of the last 7 days, as in the headline; changes are against the week before."
