@@ -448,7 +448,9 @@ def test_missed_ends_when_the_runs_were_fetched(
 @pytest.mark.usefixtures("sandbox")
 def test_changes_without_a_snapshot_stores_the_first_one(invoke: Invoke) -> None:
     assert invoke("changes").out == "there was no snapshot to compare with; the first one is stored now\n"
-    assert invoke("changes").out.startswith("nothing changed since ")
+    assert invoke("changes").out.startswith("nothing changed from ")
+    assert "; --refresh reads the present list" in " ".join(invoke("changes").out.split())
+    assert "--refresh reads" not in invoke("changes --refresh").out
 
 
 @pytest.mark.parametrize("archived", [True, False])
@@ -469,9 +471,9 @@ def test_changes_describes_each_change_in_words(sandbox: Sandbox, invoke: Invoke
     assert "paused by error: vault_not_found_error\n" in out
     assert re.search(r"name .* → evil�\[31m name\n", out)
     at = NOW - timedelta(days=9)
-    assert f"since the snapshot of {at:%Y-%m-%d %H:%M} UTC" in out
+    assert f"from the snapshot of {at:%Y-%m-%d %H:%M} UTC" in out
     out = invoke("changes --since 7D --tz Asia/Tokyo").out
-    assert f"since the snapshot of {at + timedelta(hours=9):%Y-%m-%d %H:%M} +09:00" in out
+    assert f"from the snapshot of {at + timedelta(hours=9):%Y-%m-%d %H:%M} +09:00" in out
     assert [one["change"] for one in invoke.json("changes --since 2D")] == ["paused", "other"]
     assert len(invoke.json("changes --since 400D")) == 3
     assert "snapshots" in invoke("cache").out

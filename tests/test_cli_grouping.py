@@ -226,6 +226,26 @@ def test_unusual_equals_unusual_runs(invoke: Invoke) -> None:
     assert len(found) > 0
 
 
+def test_unusual_counts_runs_that_cannot_be_compared(monkeypatch: pytest.MonkeyPatch, invoke: Invoke) -> None:
+    df, runs = qd.load_deployments(include_archived=True), qd.load_runs(since="2026-05-01T00:00Z")
+    runs.loc[runs.index[::9], "status"] = "running"
+    df.loc[df.index[::2], "config_timeout_ms"] = pd.NA
+    monkeypatch.setattr(qd, "load_runs", lambda **_: runs)
+    monkeypatch.setattr(qd, "load_deployments", lambda **_: df)
+    with_timeout, counts = set(df[df["config_timeout_ms"] > 0]["id"]), []
+    for least in (1, 20, 1_000_000):
+        count = 0
+        for id_, of_deployment in runs.groupby("deployment_id"):
+            known = of_deployment[of_deployment["status"] == "completed"]["duration_ms"].count()
+            if known < least and id_ not in with_timeout:
+                count += int(of_deployment["status"].isin(["pending", "running", "waiting"]).sum())
+        note = f"{count} run{'' if count == 1 else 's'} not ended cannot be compared"
+        out = " ".join(invoke(f"unusual {SINCE} --min-runs {least}").out.split())
+        assert (note in out) is bool(count), (least, count)
+        counts.append(count)
+    assert counts[0] < counts[1] <= counts[2]
+
+
 def test_costs_sum_to_the_credits_of_all_sessions(sandbox: Sandbox, invoke: Invoke) -> None:
     usage = [one.get("usage", {}).get("total_credits") for one in sandbox.sessions]
     known = [credits_ for credits_ in usage if credits_ is not None]

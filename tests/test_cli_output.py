@@ -599,7 +599,9 @@ def test_message_of_the_service_is_not_rewritten(service: ScriptedService, invok
 
 def test_advice_in_errors_names_options_not_parameters(newest_edition: Sandbox, invoke: Invoke) -> None:
     newest_edition.misbehave("403", at=2)  # request 1 lists the runs, request 2 the sessions
-    assert invoke("runs", code=4).err.endswith(" The runs are stored; --outcomes runs reads run records only.\n")
+    assert invoke("runs", code=4).err.endswith(
+        " The runs and what was read of their sessions are stored; --outcomes runs reads run records only.\n"
+    )
 
 
 def test_retry_messages_and_notes_name_options_not_parameters(

@@ -45,12 +45,14 @@ def changes(*, since: str, service: Service, result: Output) -> None:
             empty="there was no snapshot to compare with; the first one is stored now",
         )
         return
-    at = format_time(fetched_at(before), result.tz)
+    at, present = (format_time(fetched_at(frame), result.tz) for frame in (before, after))
     found = qd.changes(before, after)
     columns = [*DEPLOYMENT, TableColumn("change", describe_change, "prose")]
     limits = [] if is_old_enough else ["there is no earlier snapshot: what changed before is not known"]
-    empty = "; ".join([f"nothing changed since {at}", *limits])
-    result.print_frame(found, columns, empty=empty, notes=[f"since the snapshot of {at}", *limits])
+    if after.attrs["from_cache"] and not service.offline:
+        limits.append("--refresh reads the present list")
+    empty = "; ".join([f"nothing changed from {at} to {present}", *limits])
+    result.print_frame(found, columns, empty=empty, notes=[f"from the snapshot of {at} to {present}", *limits])
 
 
 def _before(service: Service, since: str) -> tuple[pd.DataFrame | None, bool, bool]:

@@ -110,6 +110,7 @@ def runs(
 def _rate_columns(rates: pd.DataFrame) -> list[TableColumn]:
     return [
         TableColumn("runs", "runs", "count"),
+        TableColumn("completed", "completed", "count", optional=2),
         *columns_where_any(rates, "assumed", "assumed completed"),
         TableColumn("failed", "failed", "count"),
         TableColumn("skipped", "skipped", "count", optional=4),

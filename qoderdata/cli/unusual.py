@@ -12,7 +12,7 @@ from qoderdata import arguments
 from qoderdata.cli import grouping, options
 from qoderdata.cli.output import MINOR, Output, TableColumn
 from qoderdata.cli.service import Service, run_service_options
-from qoderdata.formatting import MISSING
+from qoderdata.formatting import MISSING, counted
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -56,8 +56,8 @@ def unusual(
     groups = grouping.Groups(["deployment"], "runs", service)
     runs = service.runs(window)
     present = fetched_at(runs) if now is None else arguments.parse_instant(now, name="now")
-    notes = _notes(runs)
     runs = groups.add_names(runs)
+    notes = [*_unknown_durations(runs), *_not_judged(runs, groups.lists.get("deployments"), min_runs)]
     found = qd.unusual_runs(
         runs, groups.lists.get("deployments"), now=present, threshold=threshold, min_runs=min_runs
     )
@@ -67,8 +67,23 @@ def unusual(
     result.print_frame(found, columns, empty=empty, notes=[*period, *notes])
 
 
-def _notes(runs: pd.DataFrame) -> list[str]:
-    """Return a note: how many completed runs have no known duration, which only events tell."""
+def _not_judged(runs: pd.DataFrame, deployments: pd.DataFrame | None, min_runs: int) -> list[str]:
+    """Return a note: how many runs have not ended and have neither a timeout nor a median to compare with."""
+    from qoderdata.outcomes import STATUSES  # noqa: PLC0415 - imports pandas
+
+    completed = runs[runs["status"].eq("completed") & runs["duration_ms"].notna()]["deployment_id"].value_counts()
+    known = {*completed.index[completed >= min_runs]}
+    if deployments is not None:
+        known.update(deployments["id"][deployments["config_timeout_ms"].gt(0).fillna(value=False)])
+    count = int((runs["status"].isin(STATUSES["unfinished"]) & ~runs["deployment_id"].isin(known)).sum())
+    if not count:
+        return []
+    reason = f"their deployments have no known timeout and fewer than {min_runs} completed runs"
+    return [f"{counted(count, 'run')} not ended cannot be compared: {reason}"]
+
+
+def _unknown_durations(runs: pd.DataFrame) -> list[str]:
+    """Return a note: how many completed runs have no known duration, which only events show."""
     took = runs["duration_ms"][runs["status"] == "completed"]
     unknown = int(took.isna().sum())
     if not unknown:

@@ -187,7 +187,10 @@ def load_runs(
     try:
         known = reader.read(level, offline=offline)
     except APIError as error:
-        error.add_note("The runs are stored; load_runs(outcomes='runs') reads run records only.")
+        error.add_note(
+            "The runs and what was read of their sessions are stored; load_runs(outcomes='runs') reads run "
+            "records only."
+        )
         raise
     loading.counts.requests += reader.loading.counts.requests
     runs = loading.frame(answer)
@@ -221,7 +224,8 @@ def _warn_assumed(runs: pd.DataFrame, ends: pd.DataFrame, undecided: int) -> Non
         length = format_duration(undecided * timedelta(milliseconds=100))  # the client's `min_interval`
         warn(
             f"{len(assumed):,} of {len(completed):,} completed runs are assumed: their sessions are idle or "
-            "archived, and failures inside these sessions are not seen. load_runs(outcomes='events') reads the "
+            "archived. Failures inside these sessions are not seen, nor sessions that wait for a person. "
+            "load_runs(outcomes='events') reads the "
             f"events of all sessions without a known end: about {undecided:,} requests, {length}",
             DataQualityWarning,
         )

@@ -176,10 +176,12 @@ def _tiles_of_runs(data: ReportData) -> list[Tile]:
     week, before = data.runs_within(WEEK), data.runs_within(WEEK, ago=WEEK)
     has_before, now, row = data.do_runs_reach_back, data.rates, data.compared
     decided = 0 if row is None else int(row.recent_decided)
+    waiting = int(week["status"].eq("waiting").sum())
     others = [] if now is None else [
         _("{count} decided", count=f"{decided:,}"),
         _("{count} skipped or cancelled", count=f"{int(now.skipped):,}"),
         _("{count} not ended", count=f"{int(now.unfinished):,}"),
+        *([_("{count} waiting for a person", count=f"{waiting:,}")] if waiting else []),
         *([_("{count} unknown", count=f"{int(now.unknown):,}")] if now.unknown else []),
     ]  # fmt: skip
     rate = format_percent(None if row is None else row.recent_rate)
