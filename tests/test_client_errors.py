@@ -48,10 +48,10 @@ def error_of(service: ScriptedService, status: int, body: bytes = b"", **headers
         (422, "invalid_request_error", errors.APIStatusError, "arguments"),
         (429, "rate_limit_error", errors.RateLimitError, "min_interval"),
         (500, "api_error", errors.InternalServerError, "try again later"),
-        (501, "feature_not_available", errors.InternalServerError, "does not offer"),
+        (501, "feature_not_available", errors.InternalServerError, "does not support this request"),
         (503, "api_error", errors.InternalServerError, "try again later"),
         (529, "overloaded_error", errors.InternalServerError, "overloaded"),
-        (418, "teapot", errors.APIStatusError, "between this machine and the service"),
+        (418, "teapot", errors.APIStatusError, "any proxy or gateway before the service"),
     ],
 )
 def test_documented_error_statuses(

@@ -115,7 +115,7 @@ def test_one_warning_counts_all_misfits_and_names_the_first_ids() -> None:
     (warning,) = caught
     assert warning.category is DataQualityWarning
     assert str(warning.message) == (
-        "24 values of 12 deployments did not fit a column, which is missing there; 'extra' has what came "
+        "24 values of 12 deployments did not fit a column, which is missing there; 'extra' has the values "
         "(name: 12, vault_ids: 12). Ids: d0, d1, d2, d3, d4, d5, d6, d7, d8, d9 and 2 more"
     )
 
