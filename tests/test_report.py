@@ -479,6 +479,19 @@ class TestEditionD:
         assert "2 of 4 decided runs failed: 50.0 %" in text
         assert "Skipped or cancelled: 1; not ended: 2. The outcome of 1 run is unknown. 1 of 2" in text
         assert cautions(data)[0].startswith("Of all runs given (8, since 2026-06-14 00:05 UTC), 1 counts as")
+        note = next(tile.note for tile in tiles(data) if tile.title == "Runs")
+        waiting = int(resolved_runs_of_edition_d()["status"].eq("waiting").sum())
+        assert ("waiting for a person" in note) is bool(waiting)
+        runs = resolved_runs_of_edition_d()
+        runs["status"] = runs["status"].replace("running", "waiting")
+        note = next(
+            tile.note
+            for tile in tiles(data_of(flatten_deployments([deployment(3, "a")]), runs))
+            if tile.title == "Runs"
+        )
+        count = int(runs["status"].eq("waiting").sum())
+        assert f"2 not ended, of these {count} waiting for a person" in note.replace("\N{NO-BREAK SPACE}", " ")
+        assert count > waiting
 
     def test_missing_counters_are_counted_from_the_runs(self) -> None:
         deployments = flatten_deployments([deployment(3, "a", metadata={}), deployment(4, "b", metadata={})])
@@ -1224,6 +1237,12 @@ class TestChanges:
         data = data_of(flatten_deployments([deployment(1, "now")]), snapshots=frames[::-1])
         words = words_of(sections.changed(data))
         assert "Since the snapshot of 2026-06-07 00:00 UTC. now : name second → now" in words
+
+    def test_snapshot_of_less_than_a_week_ago_is_not_all_that_changed(self) -> None:
+        then = flatten_deployments([deployment(1, "a")])
+        then.attrs = {"fetched_at": "2026-06-14T00:00:00+00:00"}
+        words = words_of(sections.changed(data_of(flatten_deployments([deployment(1, "a")]), snapshots=[then])))
+        assert words.endswith("There is no earlier one: what changed before is not known. Nothing changed.")
 
     def test_changed_secrets_are_masked(self, tmp_path: Path) -> None:
         then = flatten_deployments([deployment(1, "a", environment_variables={"KEY": "old-s3cret"})])

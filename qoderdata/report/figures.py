@@ -181,7 +181,7 @@ def _tiles_of_runs(data: ReportData) -> list[Tile]:
         _("{count} decided", count=f"{decided:,}"),
         _("{count} skipped or cancelled", count=f"{int(now.skipped):,}"),
         _("{count} not ended", count=f"{int(now.unfinished):,}"),
-        *([_("{count} waiting for a person", count=f"{waiting:,}")] if waiting else []),
+        *([_("of these {count} waiting for a person", count=f"{waiting:,}")] if waiting else []),
         *([_("{count} unknown", count=f"{int(now.unknown):,}")] if now.unknown else []),
     ]  # fmt: skip
     rate = format_percent(None if row is None else row.recent_rate)

@@ -243,7 +243,10 @@ def changed(data: ReportData) -> Section:
             "There is no history yet: each load of all deployments stores a snapshot to compare with later."
         )
         return Section("changed", title, nothing=nothing)
-    since = _("Since the snapshot of {time}.", time=data.time_text(fetched_at(data.before)))
+    at = fetched_at(data.before)
+    since = _("Since the snapshot of {time}.", time=data.time_text(at))
+    if at is not None and at > data.start - WEEK:
+        since = join_sentences(since, _("There is no earlier one: what changed before is not known."))
     if data.changes.empty:
         return Section("changed", title, nothing=join_sentences(since, _("Nothing changed.")))
     groups: dict[str, list[str]] = {}
