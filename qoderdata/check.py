@@ -109,7 +109,8 @@ def check(
     budget_share
         The share of its budget that the 95th percentile of a deployment's credits may take.
     doubtful
-        The share of runs whose outcome may be assumed or unknown; ``worse`` allows as much more of them before.
+        The share of runs whose outcome may be assumed or unknown. Rates are not compared for ``worse`` if the
+        share of assumed runs was larger in the period before by more than this.
     tz
         The IANA zone of the times in ``detail``.
 
@@ -136,8 +137,8 @@ def check(
         ``missed``              error   scheduled times of the last `since` that certainly had no run
         ``stuck``               error   a run is unfinished for too long; see `unusual_runs`
         ``unreadable_schedule`` error   its cron text or zone cannot be read, and it is not paused
-        ``worse``               warning it fails more than in the period before; see `compare_periods`. Not where
-                                        a larger share of its runs, by `doubtful`, was assumed before
+        ``worse``               warning it fails more than in the period before; see `compare_periods`, and
+                                        `doubtful`
         ``over_budget``         warning the 95th percentile of its credits is above `budget_share` of its budget
         ``never_fires``         warning its schedule has no future time, and it is not paused
         ``incomplete_data``     warning a frame is not complete or older than a day, too many outcomes are
