@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from qoderdata.errors import CacheWarning, warn
+from qoderdata.errors import CacheWarning, NotStoredWarning, warn
 from qoderdata.files import digest
 from qoderdata.schema import Schema, is_readable
 from qoderdata.stored_columns import with_all_columns
@@ -63,7 +63,7 @@ def file_name(kind: str, query: Mapping[str, object]) -> str:
 def write(folder: Folder, name: str, answer: CachedTable) -> bool:
     """Write an answer, and return whether it is kept; the old one stays until the new one is whole.
 
-    Where the folder cannot be written, a `CacheWarning` says so, and nothing is kept.
+    Where the folder cannot be written, a `NotStoredWarning` says so, and nothing is kept.
     """
     facts = {"format": FORMAT, "name": name, "fetched_at": answer.fetched_at.isoformat()}
     metadata = {_METADATA_KEY: json.dumps(facts).encode(), _CHECKSUM_KEY: _CHECKSUM_MARK + bytes(_CHECKSUM_LENGTH)}
@@ -71,12 +71,7 @@ def write(folder: Folder, name: str, answer: CachedTable) -> bool:
         table = answer.table.replace_schema_metadata(metadata)
         folder.replace(name, lambda sink: _write_with_checksum(table, sink))
     except Exception as error:  # noqa: BLE001 - each object store fails in its own way; the answer is whole
-        reason = (isinstance(error, OSError) and error.strerror) or error
-        warn(
-            f"the answer was not cached: {folder.location} cannot be written ({reason}). "
-            "Set QODERDATA_CACHE_DIR or cache_dir to a folder that can be written",
-            CacheWarning,
-        )
+        warn(f"the answer was not cached: {folder.describe_failure(error)}", NotStoredWarning)
         return False
     return True
 

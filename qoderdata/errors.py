@@ -181,6 +181,10 @@ class CacheWarning(UserWarning):
     """The cache could not be read or written; the returned data is complete nevertheless."""
 
 
+class NotStoredWarning(CacheWarning):
+    """What was read could not be written to the cache; a later call reads it again."""
+
+
 _BY_STATUS: dict[int, type[APIStatusError]] = {
     400: BadRequestError,
     401: AuthenticationError,

@@ -40,6 +40,7 @@ _PRIVATE_FILE = 0o600
 _NEW_FILE = 0o666
 _PRIVATE_FOLDER = 0o700
 _TEMPORARY = ".tmp"
+_DISK_FULL = {errno.ENOSPC, errno.EDQUOT}
 _LOCK = ".lock"
 #: Seconds after which a process says that it waits for a lock, and those after which it gives up on a holder that
 #: does not renew it.
@@ -351,6 +352,14 @@ class Folder:
         finally:
             is_released.set()
             lock.release()
+
+    def describe_failure(self, error: BaseException) -> str:
+        """Say that this folder cannot be written, why, and what to do."""
+        reason = (isinstance(error, OSError) and error.strerror) or error
+        advice = "Set QODERDATA_CACHE_DIR or cache_dir to a folder that can be written"
+        if isinstance(error, OSError) and error.errno in _DISK_FULL:
+            advice = "Free some space, or set QODERDATA_CACHE_DIR or cache_dir to a folder on another disk"
+        return f"{self.location} cannot be written ({reason}). {advice}"
 
     @contextlib.contextmanager
     def raising_cache_error(self, what: str, *, is_deleted: bool = False) -> Iterator[None]:

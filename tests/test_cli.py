@@ -235,6 +235,33 @@ def test_pull_writes_parquet_and_csv_and_prints_json(tmp_path: Path, invoke: Inv
         assert len(list(csv.DictReader(lines))) == len(qd.load_runs())
 
 
+@pytest.mark.usefixtures("empty_cache")
+def test_pull_deployments_stores_archived_ones_for_other_commands(
+    sandbox: Sandbox, tmp_path: Path, invoke: Invoke
+) -> None:
+    facts = invoke.json("pull deployments --out d.parquet")
+    assert facts["rows"] == len(pd.read_parquet(tmp_path / "d.parquet")) < len(sandbox.deployments)
+    sandbox.requests.clear()
+    both = [invoke.json("deployments --offline", *option) for option in ((), ("--include-archived",))]
+    assert list(map(len, both)) == [facts["rows"], len(sandbox.deployments)]
+    assert invoke.json("failures --offline --status paused")
+    assert not sandbox.requests
+
+
+@pytest.mark.filterwarnings("default")
+@pytest.mark.parametrize("what", ["deployments", "runs", "sessions", "agents", "environments"])
+def test_pull_that_can_store_nothing_is_an_error_unless_it_writes_a_file(
+    what: str, tmp_path: Path, invoke: Invoke
+) -> None:
+    folder = tmp_path / "in the way"
+    folder.touch()
+    captured = invoke("pull", what, "--cache-dir", str(folder), code=2)
+    assert re.fullmatch(r"qoderdata: .*(not cached|not kept).* cannot be written.*\n", captured.err)
+    assert captured.out == ""
+    assert "cannot be written" in invoke("pull", what, "--cache-dir", str(folder), "--out", "all.csv").err
+    assert (tmp_path / "all.csv").stat().st_size > 0
+
+
 def test_pull_sends_filters_to_the_service(invoke: Invoke) -> None:
     facts = invoke.json("pull deployments --status paused --created-since 2026-01-01T00:00Z")
     assert facts["rows"] == len(qd.load_deployments(status="paused", created_since="2026-01-01T00:00Z")) > 0
@@ -593,7 +620,7 @@ def test_load_and_freq_accept_the_same_units_as_horizon(invoke: Invoke) -> None:
 @pytest.mark.usefixtures("empty_cache")
 @pytest.mark.parametrize("words", ["check", "top --once", "forecast", "runs --by team", "report r.html"])
 def test_offline_error_names_the_command_that_stores_archived_ones(words: str, invoke: Invoke) -> None:
-    invoke("pull deployments")
+    invoke("deployments")
     message = invoke(words, "--offline", code=2).err
     found = re.search(r"\(with archived deployments: `qoderdata (.*)`\)\n$", message)
     assert found is not None, message

@@ -455,10 +455,9 @@ def test_changes_without_a_snapshot_stores_the_first_one(invoke: Invoke) -> None
 
 @pytest.mark.parametrize("archived", [True, False])
 def test_changes_describes_each_change_in_words(sandbox: Sandbox, invoke: Invoke, *, archived: bool) -> None:
-    pull = "pull deployments --refresh" + (" --include-archived" if archived else "")
     for days in (9, 3):
         WallClock.moment = NOW - timedelta(days=days)
-        invoke(pull)
+        qd.load_deployments(refresh=True, include_archived=archived)
         first, second, third, *_ = active_deployments(sandbox)
         if days == 9:
             rewrite(sandbox, first, schedule={**first["schedule"], "expression": "1 8 * * *"})

@@ -17,7 +17,14 @@ import pytest
 import tqdm
 
 from qoderdata import Client, cache, cache_usage, clear_cache, load_deployments
-from qoderdata.errors import APIConnectionError, APIError, CacheError, CacheWarning, CredentialError
+from qoderdata.errors import (
+    APIConnectionError,
+    APIError,
+    AuthenticationError,
+    CacheError,
+    CacheWarning,
+    CredentialError,
+)
 from qoderdata.files import Folder
 from qoderdata.sandbox import Sandbox
 from qoderdata.schema import DEPLOYMENTS
@@ -148,6 +155,28 @@ class TestCacheUse:
         with pytest.raises(CacheError, match="with the same filters"):
             load_deployments(client=client, cache_dir=cache_dir, status="paused", offline=True)
         assert len(sandbox.requests) == 1
+
+    @pytest.mark.parametrize("whole", [True, False])
+    def test_offline_filters_the_newest_answer_that_has_all_rows(
+        self, sandbox: Sandbox, client: Client, folder: Path, *, whole: bool
+    ) -> None:
+        agent = sandbox.deployments[0]["agent"]["id"]
+        calls: list[dict[str, Any]] = [{}, {"status": "paused"}, {"agent_id": agent}, {"created_since": "90D"}]
+        load_deployments(client=client, cache_dir=folder, status="paused")
+        set_age(folder, timedelta(days=3))
+        stored = load_deployments(client=client, cache_dir=folder, include_archived=whole)
+        for call in calls:
+            frame = load_deployments(client=client, cache_dir=folder, offline=True, **call)
+            expected = load_deployments(client=client, cache_dir=folder / "other", **call)
+            pd.testing.assert_frame_equal(frame, expected)
+            assert frame.attrs["fetched_at"] == stored.attrs["fetched_at"]
+        if not whole:
+            with pytest.raises(CacheError, match="no answer to this call"):
+                load_deployments(client=client, cache_dir=folder, offline=True, include_archived=True)
+        sandbox.misbehave("401")
+        with pytest.raises(AuthenticationError) as caught:
+            load_deployments(client=client, cache_dir=folder, agent_id=agent)
+        assert "pass offline=True to use it" in " ".join(caught.value.__notes__)
 
     def test_each_filter_and_account_has_its_own_cached_answer(self, sandbox: Sandbox, folder: Path) -> None:
         """The cache key includes filters, account, workspace and service."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -12,9 +13,11 @@ import qoderdata as qd
 from qoderdata.cli import options
 from qoderdata.cli.output import echo
 from qoderdata.cli.service import Service, run_service_options, service_options
+from qoderdata.errors import CacheError, NotStoredWarning
 from qoderdata.formatting import counted
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     import pandas as pd
@@ -27,8 +30,18 @@ class Destination:
     out: Path | None
     json: bool
 
-    def write(self, frame: pd.DataFrame, what: str) -> None:
-        """Write the frame, and print what was done."""
+    def pull(self, load: Callable[[], pd.DataFrame], what: str) -> None:
+        """Load a frame, write it, and print what was done.
+
+        Without a file, raise `CacheError` if the cache cannot be written: nothing would be left.
+        """
+        with warnings.catch_warnings():
+            if self.out is None:
+                warnings.simplefilter("error", NotStoredWarning)
+            try:
+                frame = load()
+            except NotStoredWarning as warning:
+                raise CacheError(str(warning)) from None
         if self.out is not None:
             options.write(frame, self.out)
         if self.json:
@@ -72,9 +85,17 @@ def pull() -> None:
 def _deployments(*, filters: dict[str, Any], service: Service, destination: Destination) -> None:
     """Pull all deployments.
 
-    Most commands need archived ones too: pull with --include-archived before you use them with --offline.
+    Without other filters, archived ones are stored too, as most commands need them with --offline;
+    --include-archived also counts them, and writes them to FILE.
     """
-    destination.write(service.deployments(filters), "deployments")
+
+    def load() -> pd.DataFrame:
+        if filters["include_archived"] or options.filters_given(filters):
+            return service.deployments(filters)
+        found = service.deployments()
+        return found[found["archived_at"].isna()].reset_index(drop=True)
+
+    destination.pull(load, "deployments")
 
 
 @pull.command("runs", example="qoderdata pull runs --since 30D --out runs.parquet")
@@ -84,7 +105,7 @@ def _deployments(*, filters: dict[str, Any], service: Service, destination: Dest
 @_destination
 def _runs(*, deployment: str | None, window: dict[str, Any], service: Service, destination: Destination) -> None:
     """Pull the runs of all deployments, or what is new of them."""
-    destination.write(service.runs({"deployment_id": deployment, **window}), "runs")
+    destination.pull(lambda: service.runs({"deployment_id": deployment, **window}), "runs")
 
 
 @pull.command("sessions", example="qoderdata pull sessions --since 30D --out sessions.parquet")
@@ -103,7 +124,7 @@ def _sessions(
 ) -> None:
     """Pull all sessions with their cost, or what is new of them."""
     filters = {"deployment_id": deployment, "agent_id": agent, **window}
-    destination.write(service.load_filtered(qd.load_sessions, filters, what="session"), "sessions")
+    destination.pull(lambda: service.load_filtered(qd.load_sessions, filters, what="session"), "sessions")
 
 
 @pull.command("agents", example="qoderdata pull agents --out agents.csv")
@@ -111,7 +132,7 @@ def _sessions(
 @_destination
 def _agents(*, service: Service, destination: Destination) -> None:
     """Pull all agents, archived ones too."""
-    destination.write(service.load(qd.load_agents), "agents")
+    destination.pull(lambda: service.load(qd.load_agents), "agents")
 
 
 @pull.command("environments", example="qoderdata pull environments --out environments.csv")
@@ -119,4 +140,4 @@ def _agents(*, service: Service, destination: Destination) -> None:
 @_destination
 def _environments(*, service: Service, destination: Destination) -> None:
     """Pull all environments, archived ones too."""
-    destination.write(service.load(qd.load_environments), "environments")
+    destination.pull(lambda: service.load(qd.load_environments), "environments")

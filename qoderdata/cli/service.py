@@ -148,7 +148,7 @@ def advice_on_archived(filters: dict[str, Any]) -> Iterator[None]:
         yield
     except CacheError as error:
         if filters["include_archived"] and not filters_given(filters):
-            error.add_note("(with archived deployments: `qoderdata pull deployments --include-archived`)")
+            error.add_note("(with archived deployments: `qoderdata pull deployments`)")
         raise
 
 

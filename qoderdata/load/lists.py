@@ -34,7 +34,7 @@ from qoderdata.arguments import (
 from qoderdata.background import gc_paused
 from qoderdata.client import Client, given_client
 from qoderdata.decode import Decoder, Page
-from qoderdata.errors import APIError, CacheError, CacheWarning, NotFoundError, warn
+from qoderdata.errors import APIError, CacheError, NotFoundError, NotStoredWarning, warn
 from qoderdata.files import Folder
 from qoderdata.formatting import format_duration
 from qoderdata.load.deployment_history import read_as_of
@@ -88,6 +88,10 @@ class _Filters:
     def is_whole(self) -> bool:
         """Whether no filter but `include_archived` is set."""
         return self == _Filters(include_archived=self.include_archived)
+
+    def wider(self) -> list[_Filters]:
+        """Return the filters whose answers have all rows that pass these: these, and those of whole lists."""
+        return [self, *(_Filters(include_archived=archived) for archived in {True, self.include_archived})]
 
     def apply(self, table: pa.Table) -> pa.Table:
         """Return the rows that pass the filters."""
@@ -161,7 +165,8 @@ def load_deployments(
     refresh
         Ignore the cache and pull again.
     offline
-        Never use the network; take a cached answer of any age.
+        Never use the network; take the newest cached answer, of any age: to the same call, or to one for the whole
+        list, which is filtered here.
     progress
         Draw a progress bar; ``None``: on a terminal or in a notebook, once a pull takes more than a second.
 
@@ -474,10 +479,11 @@ def _load(
     client = given_client(client)
     root = Folder(resolve_cache_dir(cache_dir))
     folder = root.folder(cache.FOLDER)
-    name = cache.file_name(schema.name, {**client.identity, **filters.params(), **filters.written})
+    name = _file_name(schema, client, filters)
 
     began, now = time.monotonic(), datetime.now(UTC)
-    kept = None if refresh else cache.read(folder, name, schema)
+    queries = filters.wider() if offline else [filters]
+    kept = None if refresh else _newest_answer(folder, schema, client, queries)
     if kept is not None and (offline or timedelta(0) <= now - kept.fetched_at <= max_age):
         facts = (schema.name, len(kept.table), time.monotonic() - began, kept.fetched_at)
         _logger.info("%s: %d rows in %.1f s from the cache, fetched at %s", *facts)
@@ -485,12 +491,12 @@ def _load(
     if offline:
         raise CacheError(
             f"offline=True, and {folder.location} has no answer to this call. Call once without offline, "
-            "with the same filters, while the service can be reached"
+            "with the same filters or with none, while the service can be reached"
         )
     try:
         answer, requests = _pull(schema, client, filters, progress=progress)
     except APIError as error:
-        kept = cache.read(folder, name, schema) if refresh else kept
+        kept = _newest_answer(folder, schema, client, filters.wider())
         if kept is not None:
             age = format_duration(now - kept.fetched_at)
             error.add_note(f"An answer that is {age} old is cached: pass offline=True to use it.")
@@ -505,9 +511,21 @@ def _load(
         is_cached = cache.write(folder, name, answer)
     frame, failure = framed.result(), None if written is None else written.exception()
     if is_cached and failure is not None:
-        reason = (isinstance(failure, OSError) and failure.strerror) or failure
-        warn(f"no snapshot was kept: {series.folder.location} cannot be written ({reason})", CacheWarning)
+        warn(f"no snapshot was kept: {series.folder.describe_failure(failure)}", NotStoredWarning)
     return frame
+
+
+def _file_name(schema: Schema, client: Client, filters: _Filters) -> str:
+    return cache.file_name(schema.name, {**client.identity, **filters.params(), **filters.written})
+
+
+def _newest_answer(
+    folder: Folder, schema: Schema, client: Client, queries: Iterable[_Filters]
+) -> cache.CachedTable | None:
+    """Return the newest cached answer to one of some calls."""
+    names = {_file_name(schema, client, query) for query in queries}
+    answers = [answer for name in names if (answer := cache.read(folder, name, schema)) is not None]
+    return max(answers, key=lambda answer: answer.fetched_at, default=None)
 
 
 def _pull(

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, cast
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from qoderdata.errors import CacheError, CacheWarning, warn
+from qoderdata.errors import CacheError, CacheWarning, NotStoredWarning, warn
 from qoderdata.files import digest
 from qoderdata.store import manifest as manifests
 from qoderdata.store import partitions
@@ -39,7 +39,7 @@ class TableStore:
 
     Creating the object reads and writes nothing. `load` reads `coverage` and `open_rows`; `add` changes
     `coverage`, and a commit changes both. Responses that cannot be written are kept in memory, with a
-    `CacheWarning`.
+    `NotStoredWarning`.
     """
 
     def __init__(
@@ -281,7 +281,7 @@ class TableStore:
         except CacheError as error:
             if self._writable:
                 self._writable = False
-                warn(f"the {self.table.name} are not kept: {error}", CacheWarning)
+                warn(f"the {self.table.name} are not kept: {error}", NotStoredWarning)
 
     def _raising_cache_error(self) -> contextlib.AbstractContextManager[None]:
         return self.folder.raising_cache_error(f"store of {self.table.name}")
@@ -466,11 +466,7 @@ class TableStore:
         if not self._writable:
             return
         self._writable = False
-        warn(
-            f"the {self.table.name} are not kept: {self.folder.location} cannot be written "
-            f"({error.strerror or error}). Set QODERDATA_CACHE_DIR or cache_dir to a folder that can be written",
-            CacheWarning,
-        )
+        warn(f"the {self.table.name} are not kept: {self.folder.describe_failure(error)}", NotStoredWarning)
 
 
 def _extended(coverage: Coverage, entries: Iterable[JournalEntry]) -> Coverage:
