@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 @options.command("costs", example="qoderdata costs --since 30D --by agent")
 @grouping.by_option("sessions", "Group by (default deployment; with --freq all together)")
 @options.freq_option("1D or 1W")
-@options.window(since="30D", what="Created")
+@options.window(since="30D", what="Created", of="sessions", group="Which sessions")
 @service_options
 @options.output_form(times="of windows")
 def costs(
@@ -36,7 +36,7 @@ def costs(
         options.refuse_without_effect(["--tz"], "without --freq")
     period = options.describe_window(window, "sessions created", result.tz)
     groups = grouping.Groups(by or (["deployment"] if freq is None else []), "sessions", service)
-    sessions = groups.add_names(service.load(qd.load_sessions, **window))
+    sessions = groups.add_names(service.load_of(qd.load_sessions, window))
     found = qd.session_costs(sessions, by=groups.keys or None, freq=freq, tz=result.tz)
     unknown = columns_where_any(found, "unknown", "usage unknown")
     columns = [*groups.columns(found), *_COLUMNS, *unknown]

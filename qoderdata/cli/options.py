@@ -71,7 +71,6 @@ _PYTHON = re.compile(
 #: What the library calls the values of some parameters of commands.
 _ALIASES = {
     "load": "freq", "since": "as_of", "workspace": "workspace_id", "id": "run_id", "agent": "agent_id",
-    "deployment": "deployment_id",
 }  # fmt: skip
 
 
@@ -225,6 +224,7 @@ def ended_by_signals() -> Iterator[None]:
 def deployment_filters(*, archived: bool = True) -> Decorator:
     """Add the filters of deployments, as `filters`; `archived`: with `--include-archived`."""
     options = [
+        click.option("--deployment", metavar="ID|NAME", help="Only this deployment."),
         click.option(
             "--status", type=click.Choice(["active", "paused"]), help="Only deployments with this status."
         ),
@@ -259,26 +259,33 @@ def empty_table_text(empty: str, deployments: pd.DataFrame, filters: dict[str, A
     return "" if deployments.empty and filters_given(filters) else empty
 
 
-def window(*, since: str | None, what: str, may_be_all: bool = True, group: str = "Which time") -> Decorator:
-    """Add `--since` and `--until`, as `window`; `what` happened in it, such as ``"Created"``."""
+def window(
+    *, since: str | None, what: str, may_be_all: bool = True, of: str | None = None, group: str = "Which time"
+) -> Decorator:
+    """Add `--since` and `--until`, as `window`; `what` happened in it, such as ``"Created"``.
+
+    `of`: also add `--deployment`, for such a list as ``"runs"``.
+    """
+    only = click.option("--deployment", metavar="ID|NAME", help=f"Only {of} of this deployment.")
     kinds = "a time with its zone, an age, or all" if may_be_all else "a time with its zone, or an age"
     meaning = f"{what} then or later: {kinds} (default {since or 'all'})."
     return gather(
         "window",
-        lambda since, until: {"since": None if since == "all" else since, "until": until},
+        lambda since, **others: {"since": None if since == "all" else since, **others},
+        *([] if of is None else [only]),
         click.option("--since", default=since, metavar="TIME|AGE", help=meaning),
         click.option("--until", metavar="TIME|AGE", help=f"{what} before then (default: now)."),
         group=group,
     )
 
 
-def run_window(*, since: str | None = "30D") -> Decorator:
-    """Add the time in which runs were triggered, as `window`."""
-    return window(since=since, what="Triggered", group="Which runs")
+def run_window(*, since: str | None = "30D", of: str | None = "runs") -> Decorator:
+    """Add the time in which runs were triggered, and `--deployment`, as `window`."""
+    return window(since=since, what="Triggered", of=of, group="Which runs")
 
 
 def describe_window(window: dict[str, Any], what: str, tz: str) -> list[str]:
-    """Return a note that says which time a table is about; none if it is about all. `what`: ``"runs triggered"``.
+    """Return a note that says what a table is about; none if it is about all. `what`: ``"runs triggered"``.
 
     Call this before loading, which may take minutes: ages are counted back from the time of this call.
     """
@@ -288,7 +295,9 @@ def describe_window(window: dict[str, Any], what: str, tz: str) -> list[str]:
         for name, word in words.items()
         if window[name] is not None
     ]
-    return [f"{what} {' and '.join(bounds)}"] if bounds else []
+    noun, _, verb = what.rpartition(" ")
+    of = [] if window.get("deployment") is None else [f"of {window['deployment']}"]
+    return [" ".join([noun, *of, *([verb, " and ".join(bounds)] if bounds else [])])] if bounds or of else []
 
 
 def nothing_in(period: Sequence[str], what: str) -> str:

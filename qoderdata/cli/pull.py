@@ -69,10 +69,6 @@ _destination = options.gather(
 )
 
 
-def _deployment(what: str) -> options.Decorator:
-    return click.option("--deployment", metavar="ID", help=f"Only {what} of this deployment.")
-
-
 @click.group("pull", cls=options.CommandGroup)
 def pull() -> None:
     """Pull a list from the service into the cache and a file."""
@@ -99,31 +95,28 @@ def _deployments(*, filters: dict[str, Any], service: Service, destination: Dest
 
 
 @pull.command("runs", example="qoderdata pull runs --since 30D --out runs.parquet")
-@_deployment("runs")
 @options.run_window(since=None)
 @run_service_options
 @_destination
-def _runs(*, deployment: str | None, window: dict[str, Any], service: Service, destination: Destination) -> None:
+def _runs(*, window: dict[str, Any], service: Service, destination: Destination) -> None:
     """Pull the runs of all deployments, or what is new of them."""
-    destination.pull(lambda: service.runs({"deployment_id": deployment, **window}), "runs")
+    destination.pull(lambda: service.runs(window), "runs")
 
 
 @pull.command("sessions", example="qoderdata pull sessions --since 30D --out sessions.parquet")
-@_deployment("sessions")
 @click.option("--agent", metavar="ID|NAME", help="Only sessions of this agent.")
-@options.window(since=None, what="Created")
+@options.window(since=None, what="Created", of="sessions")
 @service_options
 @_destination
 def _sessions(
     *,
-    deployment: str | None,
     agent: str | None,
     window: dict[str, str | None],
     service: Service,
     destination: Destination,
 ) -> None:
     """Pull all sessions with their cost, or what is new of them."""
-    filters = {"deployment_id": deployment, "agent_id": agent, **window}
+    filters = {"agent_id": agent, **window}
     destination.pull(lambda: service.load_filtered(qd.load_sessions, filters, what="session"), "sessions")
 
 

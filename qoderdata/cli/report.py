@@ -50,7 +50,7 @@ def _page_path(ctx: click.Context, param: click.Parameter, value: str) -> Path |
 @options.span_option("--horizon", "Time ahead to look for triggers (default 24h).", default="24h")
 @options.time_option("--start", "Time that the report is about, with its zone (default: now).")
 @options.tz_option("of the times shown")
-@options.run_window()
+@options.run_window(of=None)
 @options.deployment_filters(archived=False)
 @run_service_options
 def report(

@@ -6,6 +6,7 @@ A decorator here adds the options that choose both, and gives them to a command 
 from __future__ import annotations
 
 import contextlib
+import difflib
 import functools
 import warnings
 from dataclasses import dataclass
@@ -79,7 +80,7 @@ class Service:
         self, load: Callable[..., pd.DataFrame], filters: dict[str, Any], *, what: str
     ) -> pd.DataFrame:
         """Load a list, and print a note where nothing passes the filters; an agent may be given by its name."""
-        found = self.load(load, **filters)
+        found = self.load_of(load, filters)
         given = filters_given(filters)
         if len(found) or not given:
             return found
@@ -88,12 +89,37 @@ class Service:
                 agents = self.load(qd.load_agents)
                 named = agents["id"][agents["name"] == filters["agent_id"]]
                 if len(named):
-                    found = self.load(load, **filters | {"agent_id": None})
+                    found = self.load_of(load, filters | {"agent_id": None})
                     found = found[found["agent_id"].isin(named)].reset_index(drop=True)
         if found.empty:
             words = [f"--{name.removesuffix('_id').replace('_', '-')} {value}" for name, value in given.items()]
             output.note(f"no {what} passes the filters: {' '.join(words)}")
         return found
+
+    def load_of(self, load: Callable[..., pd.DataFrame], filters: dict[str, Any]) -> pd.DataFrame:
+        """Load a list with filters, of which `deployment` may be an id or a name."""
+        others = {name: value for name, value in filters.items() if name != "deployment"}
+        if filters.get("deployment") is None:
+            return self.load(load, **others)
+        ids = self._deployment_ids(filters["deployment"])
+        key = "id" if load is qd.load_deployments else "deployment_id"
+        if key != "id" and len(ids) == 1:
+            others[key] = ids[0]
+        found = self.load(load, **others)
+        return found[found[key].isin(ids)].reset_index(drop=True)
+
+    def _deployment_ids(self, word: str) -> list[str]:
+        """Return the ids of the deployments with this id or name; raise `click.UsageError` if there is none."""
+        try:
+            listed = self.deployments()
+        except NO_NAMES:
+            return [word]
+        ids = listed["id"][listed["id"].eq(word) | listed["name"].eq(word)].tolist()
+        if ids or word.startswith("dep_"):  # runs of a deployment that is no longer listed may be stored
+            return ids or [word]
+        near = difflib.get_close_matches(word, listed["name"].dropna().unique(), n=3)
+        hint = f"; did you mean {' or '.join(map(repr, near))}?" if near else "; `qoderdata deployments` lists them"
+        raise click.UsageError(f"--deployment {word}: no deployment has this id or name{hint}")
 
     def deployments(self, filters: dict[str, Any] | None = None) -> pd.DataFrame:
         """Load deployments that pass filters, by default all, archived ones too."""
@@ -103,10 +129,7 @@ class Service:
 
     def runs(self, filters: dict[str, Any]) -> pd.DataFrame:
         """Load runs; where the time asked for has none, a warning says when the newest was."""
-        filters = {"outcomes": self.outcomes, **filters}
-        if filters.get("deployment_id") is None:
-            return self.load(qd.load_runs, **filters)
-        return self.load_filtered(qd.load_runs, filters, what="run")
+        return self.load_of(qd.load_runs, {"outcomes": self.outcomes, **filters})
 
     def snapshots(self, since: str | datetime) -> list[pd.DataFrame]:
         """Return the stored pauses and schedules, from the last snapshot before a time on."""
