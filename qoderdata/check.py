@@ -179,7 +179,7 @@ def check(
     end = parse_instant(pd.Timestamp.now("UTC") if now is None else now, name="now")
     if runs is not None:
         runs = require_frame(runs, _RUN_COLUMNS, what="runs", optional=["status_from"])
-        runs = rows_before(runs, "triggered_at", end)
+        runs = rows_before(runs, "triggered_at", end).reset_index(drop=True)
     if sessions is not None:
         sessions = require_frame(sessions, ["id"], what="sessions", optional=["created_at"])
         sessions = rows_before(sessions, "created_at", end) if "created_at" in sessions else sessions

@@ -452,6 +452,18 @@ def test_duplicate_deployments_are_refused() -> None:
             qd.check(twice, sessions=sessions, now=NOW)
 
 
+def test_runs_may_have_a_repeated_index() -> None:
+    account = Account()
+    for number in range(0, 24 * 7 * 5, 3):  # of the last week
+        account.runs[number] |= {"status": "failed", "error": {"type": "a"}}
+    df, runs = qd.flatten_deployments(account.deployments), qd.flatten_runs(account.runs)
+    expected = qd.check(df, runs, now=NOW)
+    joined = pd.concat([runs.iloc[::2].reset_index(drop=True), runs.iloc[1::2].reset_index(drop=True)])
+    found = qd.check(df, joined, now=NOW)
+    pd.testing.assert_frame_equal(found, expected)
+    assert not found.empty
+
+
 def test_frames_with_wrong_types_or_columns_are_refused() -> None:
     df = qd.flatten_deployments([])
     with pytest.raises(FrameTypeError, match="runs must be a pandas frame"):

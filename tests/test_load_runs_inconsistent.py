@@ -21,6 +21,7 @@ from qoderdata.errors import CacheWarning, DataQualityWarning
 from qoderdata.load import refresh
 from qoderdata.load.runs import load_runs
 from qoderdata.load.sessions import load_sessions
+from qoderdata.store import TableStore
 from tests.runs_store import FakeClient
 from tests.wall_clock import WallClock, set_wall_clock
 
@@ -496,6 +497,27 @@ def test_open_runs_are_not_all_requested_when_all_fail(service: FakeService, tmp
     assert len(service.requests) == 1 + refresh.MAX_FAILURES
 
 
+@pytest.mark.usefixtures("_wall_clock")
+def test_open_runs_that_could_not_be_read_are_requested_at_each_call(service: FakeService, tmp_path: Path) -> None:
+    service.create(40, status="running")
+    service.create(200)
+    service.load(tmp_path)
+    WallClock.moment += timedelta(hours=1)
+
+    def get_run(id_: str) -> Run:
+        raise status_error(403 if id_ == "drun_00001" else 503)
+
+    service.get_run = get_run
+    with pytest.warns(DataQualityWarning, match="40 open runs could not be read again"):
+        service.load(tmp_path)
+    for run in service.runs:
+        run["status"] = "completed"
+    service.get_run = None
+    frame = service.load(tmp_path)
+    assert list(frame["id"][frame["status"] == "running"]) in ([], ["drun_00001"])
+    assert service.load(tmp_path).attrs["requests"] == 0
+
+
 @pytest.mark.parametrize("id_", ["", ".", ".."])
 def test_open_run_with_an_id_unfit_for_a_path_is_kept_with_a_warning(
     service: FakeService, tmp_path: Path, id_: str
@@ -628,6 +650,66 @@ def test_session_that_cannot_be_read_is_skipped_with_a_warning(
     service.bad = {}
     # A refused session is requested again after `max_age`, all others at each call.
     assert service.statuses(tmp_path, max_age="0s" if response == "403" else "15min")["4"] == "cancelled"
+
+
+def test_missing_records_end_a_series_of_errors() -> None:
+    def read(id_: str) -> None:
+        raise status_error(404 if int(id_) % 2 else 500)
+
+    singles = refresh.SingleReads()
+    assert [id_ for id_, _ in singles.each(map(str, range(10)), read)] == ["1", "3", "5", "7", "9"]
+    assert singles.unread == ["0", "2", "4", "6", "8"]
+
+
+class ServiceWithoutSessions(FakeSessionService):
+    """A service that has deleted all sessions, and fails at the request of the number `fails_at` for one."""
+
+    fails_at = 0
+
+    def get(self, path: str, params: Mapping[str, str], read: Callable[[bytes], Any]) -> Any:  # noqa: ANN401
+        if not path.startswith("/sessions/"):
+            return super().get(path, params, read)
+        self.requests.append(path)
+        self.fails_at -= 1
+        raise status_error(404 if self.fails_at else 429)
+
+
+@pytest.mark.filterwarnings("default:the service ended the list of sessions")
+def test_sessions_found_missing_before_an_error_are_not_requested_again(tmp_path: Path) -> None:
+    service = ServiceWithoutSessions({})
+    for session in service.sessions:
+        session["status"] = "running"
+    service.statuses(tmp_path)
+    (run,) = service.create(1)
+    del run["status"], run["triggered_at"]
+    run["session_id"] = "sess_new"
+    service.sessions, service.fails_at = [service.session(run) | {"status": "running"}], 4
+    with pytest.raises(errors.RateLimitError):
+        service.statuses(tmp_path, refresh=True)
+    service.statuses(tmp_path, refresh=True)
+    assert len([path for path in service.requests if path.startswith("/sessions/")]) == 3
+
+
+def test_store_of_ends_is_not_read_for_each_missing_session(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read, tables = TableStore.read, []
+
+    def counted_read(store: TableStore, *columns: Any, **options: Any) -> Any:  # noqa: ANN401
+        tables.append(store.table.name)
+        return read(store, *columns, **options)
+
+    monkeypatch.setattr(TableStore, "read", counted_read)
+    counts = []
+    for number, more in enumerate((0, 50)):
+        service = ServiceWithoutSessions({}, in_list=False)
+        for run in service.create(more):
+            del run["status"], run["triggered_at"]
+            run["session_id"] = f"sess_{run['id']}"
+        tables.clear()
+        assert set(service.statuses(tmp_path / str(number)).values()) == {"unknown"}
+        counts.append(len(tables))
+    assert counts[0] == counts[1]
 
 
 def test_events_are_not_all_requested_when_all_fail(tmp_path: Path) -> None:

@@ -357,7 +357,10 @@ def test_read_during_a_commit_is_repeated_with_the_new_manifest(store: TableStor
     commit_entries(store, page(run(1, status="running")))
     reader = load_store(Folder(tmp_path))
     commit_entries(store, entry_of(run(1)))
-    assert stored(reader) == {"drun_001": "completed"}
+    assert reader.newest() == pd.Timestamp(run(1)["triggered_at"])
+    reader = load_store(Folder(tmp_path))
+    commit_entries(store, page(run(2)), entry_of(run(1)))
+    assert stored(reader) == {"drun_002": "completed", "drun_001": "completed"}
 
 
 def test_read_of_a_cleared_store_raises_cache_error(store: TableStore, tmp_path: Path) -> None:
@@ -427,6 +430,7 @@ def test_store_in_an_unwritable_folder_keeps_rows_in_memory(store: TableStore, t
         "drun_001": "completed",
     }
     assert stored(other, where=pc.field("status") == "running") == {}
+    assert other.newest() == pd.Timestamp(run(3)["triggered_at"])
     assert ids_by_partition(tmp_path) == {"day=2026-06-14": ["drun_002", "drun_001"]}
 
 

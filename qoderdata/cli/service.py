@@ -118,8 +118,9 @@ class Service:
         if ids or word.startswith("dep_"):  # runs of a deployment that is no longer listed may be stored
             return ids or [word]
         near = difflib.get_close_matches(word, listed["name"].dropna().unique(), n=3)
-        hint = f"; did you mean {' or '.join(map(repr, near))}?" if near else "; `qoderdata deployments` lists them"
-        raise click.UsageError(f"--deployment {word}: no deployment has this id or name{hint}")
+        question = f"did you mean {' or '.join(map(repr, near))}?"
+        hint = question if near else "`qoderdata deployments` lists them"
+        raise click.UsageError(f"--deployment {word}: no deployment has this id or name; {hint}")
 
     def deployments(self, filters: dict[str, Any] | None = None) -> pd.DataFrame:
         """Load deployments that pass filters, by default all, archived ones too."""

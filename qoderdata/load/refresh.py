@@ -60,8 +60,8 @@ MAX_FAILURES = 3
 #: How many consecutive records must be older than a time before the list counts as past it: a single old record
 #: may be listed before new ones.
 _EVIDENCE = 20
-#: The maximum difference of the clocks that set the times of a trigger, its run and its session. Requests for a
-#: period begin this much earlier.
+#: The maximum difference of the clocks that set the times of a trigger, its run and its session. The filter by
+#: time that is sent begins this much earlier.
 CLOCK_SKEW = timedelta(hours=1)
 _INSTANT = timedelta(microseconds=1)
 _TIME: Any = pa.timestamp("us", tz="UTC")
@@ -299,7 +299,8 @@ class SingleReads:
 
     def __init__(self) -> None:
         self.unread: list[str] = []
-        #: Those of `unread` that the service refused; they are not requested again before `max_age` has passed.
+        #: Those of `unread` that the service refused, or that no request can name: they are not requested again
+        #: before `max_age` has passed.
         self.refused: list[str] = []
         self._reason = ""
 
@@ -315,10 +316,12 @@ class SingleReads:
                 usable.append(id_)
             else:
                 self._skip([id_], "no request can name this id")
+                self.refused.append(id_)
         for number, id_ in enumerate(usable, start=1):
             try:
                 found = read(id_)
             except NotFoundError:
+                failures = 0
                 yield id_, None
             except _ACCOUNT_ERRORS:
                 raise
@@ -483,8 +486,8 @@ class Refresh:
             else:
                 asked_at, table = found
                 self.store.add(JournalEntry(table, asked_at))
-        if self._singles.unread:
-            self.store.add(JournalEntry(no_rows, datetime.now(UTC), unreadable=tuple(self._singles.unread)))
+        if self._singles.refused:
+            self.store.add(JournalEntry(no_rows, datetime.now(UTC), unreadable=tuple(self._singles.refused)))
         self.stale.clear()
 
 

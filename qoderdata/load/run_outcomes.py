@@ -149,25 +149,19 @@ class RunOutcomes:
         """Return the ids of sessions that the service has not refused within `max_age`."""
         refused = {
             row["id"]
-            for row in self._stored_ends(ids)
+            for row in self.loading.stored_ends(ids).values()
             if row["session_updated_at"] is None and self.loading.freshness.is_recent(row["read_at"])
         }
         return [id_ for id_ in ids if id_ not in refused]
-
-    def _stored_ends(self, ids: list[str]) -> list[dict[str, Any]]:
-        """Return the stored ends of sessions, whether they are still valid or not."""
-        if not ids:
-            return []
-        ends = self._ends.read()
-        return ends.filter(pc.is_in(ends["id"], value_set=pa.array(ids, pa.large_string()))).to_pylist()
 
     def _read_missing(self, ids: list[str]) -> None:
         """Read by id the sessions that are not in the list."""
         singles = SingleReads()
         with self.loading.reader(None) as reader, self._sessions.writer_lock(), self._ends.writer_lock():
+            stored = self.loading.stored_ends(ids)
             for id_, found in singles.each(ids, reader.read_one):
                 if found is None:
-                    self.loading.add_gone(id_, self._created_at[id_])
+                    self.loading.add_gone(id_, stored.get(id_, {"created_at": self._created_at[id_]}))
                 else:
                     asked_at, table = found
                     self._sessions.add(JournalEntry(table, asked_at))
@@ -183,7 +177,7 @@ class RunOutcomes:
             undecided = self._undecided(*self._known())
             updated_at = dict(zip(row_ids(undecided), undecided["updated_at"].to_pylist(), strict=True))
             wanted = self._unrefused(list(updated_at))
-            singles = SingleReads()
+            stored, singles = self.loading.stored_ends(wanted), SingleReads()
             found = prefetch(singles.each(wanted, self._read_end), name="qoderdata-events")
             bar = progress_bar("sessions", of="events", progress=self.loading.progress)
             with closing(found) as results, bar as shown:
@@ -191,7 +185,7 @@ class RunOutcomes:
                 for id_, end in results:
                     created_at = self._created_at[id_]
                     if end is None:
-                        self.loading.add_gone(id_, created_at)
+                        self.loading.add_gone(id_, stored.get(id_, {"created_at": created_at}))
                     else:
                         facts = {**end, "session_updated_at": updated_at[id_], "created_at": created_at}
                         self.loading.add_end(id_, facts)
@@ -203,7 +197,7 @@ class RunOutcomes:
 
     def _add_unread(self, singles: SingleReads) -> None:
         """Record which sessions could not be read: those that have a stored end, which stays, and refused ones."""
-        stored = {row["id"]: row for row in self._stored_ends(singles.unread)}
+        stored = self.loading.stored_ends(singles.unread)
         for id_ in dict.fromkeys([*stored, *singles.refused]):
             read_at = datetime.now(UTC) if id_ in singles.refused else LONG_AGO
             facts = {"created_at": self._created_at[id_], **stored.get(id_, {})}

@@ -185,20 +185,24 @@ class SessionLoading(StoredLoading):
         """Remember sessions that the service no longer has."""
         if not ids:
             return
-        rows = self.store.read(where=pc.field("id").isin(pa.array(ids, pa.large_string())))
+        rows = self.store.read(["id", "created_at"], where=pc.field("id").isin(pa.array(ids, pa.large_string())))
         with self.ends.writer_lock():
+            stored = self.stored_ends(ids)
             for id_, created_at in zip(row_ids(rows), rows["created_at"].to_pylist(), strict=True):
-                self.add_gone(id_, created_at)
+                self.add_gone(id_, stored.get(id_, {"created_at": created_at}))
             self.ends.commit(compact=True)
 
-    def add_gone(self, id_: str, created_at: datetime | None) -> None:
+    def stored_ends(self, ids: Sequence[str]) -> dict[str, dict[str, Any]]:
+        """Return the stored ends of sessions by id, whether they are still valid or not."""
+        ends = self.ends.read(where=pc.field("id").isin(pa.array(ids, pa.large_string())))
+        return {row["id"]: row for row in ends.to_pylist()}
+
+    def add_gone(self, id_: str, end: Mapping[str, Any]) -> None:
         """Record that the service no longer has a session; a stored end, such as waiting, becomes final.
 
         A stored end keeps its `created_at`, which determines its partition: that is the time of the run, and the
         session may have been created on the next day.
         """
-        known = self.ends.read(where=pc.field("id") == id_).to_pylist()
-        end = known[0] if known else {"created_at": created_at}
         kind = "final" if end.get("end") else "gone"
         self.add_end(id_, {**end, "end": kind, "session_updated_at": None})
 

@@ -198,8 +198,9 @@ class StoredLoading:
                 if isinstance(error, APIConnectionError) and self.store.coverage.read_at is not None:
                     error.add_note(_offline_note(self.store.coverage.read_at))
                 raise
+            finally:
+                self.remember_gone(refresh.gone)
         reader.decoder.warn_misfits()
-        self.remember_gone(refresh.gone)
         return not refresh.is_contradicted
 
     def reread(self) -> Reread:

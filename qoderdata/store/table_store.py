@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -22,9 +23,10 @@ from qoderdata.store.partitions import DamagedStoreError, Dataset
 from qoderdata.store.tables import row_ids, with_ids
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from qoderdata.files import Folder
+    from qoderdata.store.manifest import DataFile
     from qoderdata.store.tables import StoredTable
 
 _logger = logging.getLogger("qoderdata")
@@ -216,17 +218,22 @@ class TableStore:
         return sum(file.rows for file in files.values())
 
     def newest(self) -> datetime | None:
-        """Return the latest time of all stored rows; ``None`` if there is none."""
-        time = pc.max(self.newest_rows([self.table.time_column])[self.table.time_column]).as_py()
+        """Return the latest time of all rows; ``None`` if there is none."""
+        column = self.table.time_column
+        rows = self.read() if self._journal.entries else self.newest_rows([column])
+        time = pc.max(rows[column]).as_py()
         return cast("datetime | None", time)
 
     def newest_rows(self, columns: list[str]) -> pa.Table:
         """Return columns of the rows of the newest day."""
-        files = partitions.files_within(self._manifest.files, since=None, until=None)
-        day = next(iter(files), "").partition("/")[0]
-        newest = {name: file for name, file in files.items() if name.startswith(f"{day}/")}
+
+        def of_newest_day(files: dict[str, DataFile]) -> dict[str, DataFile]:
+            files = partitions.files_within(files, since=None, until=None)
+            day = next(iter(files), "").partition("/")[0]
+            return {name: file for name, file in files.items() if name.startswith(f"{day}/")}
+
         empty = self.table.schema.arrow.empty_table().select(columns)
-        return pa.concat_tables([empty, *self._dataset.read(newest, columns=columns)])
+        return pa.concat_tables([empty, *self._read_files(of_newest_day, columns=columns)])
 
     def read(
         self,
@@ -245,25 +252,33 @@ class TableStore:
         condition = self.table.condition(since, until, where)
         # Whether a row in memory replaces a stored one depends on all columns of both, and not on the condition.
         found_columns, found_where = (None, None) if self._journal.entries else (columns, condition)
-        tables: list[pa.Table] = []
-        for reads_left in reversed(range(_READS)):
-            files = self._manifest.files
-            wanted = partitions.files_within(files, since=since, until=until)
-            try:
-                tables = self._dataset.read(wanted, where=found_where, columns=found_columns)
-                break
-            except DamagedStoreError:
-                # A commit of another process may have replaced the file.
-                found = None
-                with contextlib.suppress(OSError, UnusableManifestError):
-                    found = manifests.read_manifest(self.folder, self._identity)
-                if not reads_left or found is None or found.files == files:
-                    raise
-                self._manifest = found
+        wanted = functools.partial(partitions.files_within, since=since, until=until)
+        tables = self._read_files(wanted, where=found_where, columns=found_columns)
         if self._journal.entries:
             rows = self._with_entries(tables)
             tables = [rows if condition is None else rows.filter(condition)]
         return self.table.newest_first(tables, columns)
+
+    def _read_files(
+        self,
+        wanted: Callable[[dict[str, DataFile]], dict[str, DataFile]],
+        *,
+        where: pc.Expression | None = None,
+        columns: list[str] | None = None,
+    ) -> list[pa.Table]:
+        """Read the data files that `wanted` selects; again if a commit of another process replaced one."""
+        for _ in range(_READS):
+            files = self._manifest.files
+            try:
+                return self._dataset.read(wanted(files), where=where, columns=columns)
+            except DamagedStoreError:
+                found = None
+                with contextlib.suppress(OSError, UnusableManifestError):
+                    found = manifests.read_manifest(self.folder, self._identity)
+                if found is None or found.files == files:
+                    raise
+                self._manifest = found
+        return self._dataset.read(wanted(self._manifest.files), where=where, columns=columns)
 
     def _load(self) -> None:
         self._unusable, found = None, None

@@ -79,12 +79,11 @@ class StoredTable:
 def _run_may_change(runs: pa.Table) -> Any:  # noqa: ANN401 - an Arrow array
     """Return which runs are open; a run with an undocumented status is, unless it has a time of completion."""
     status = runs["status"]
-    undocumented = pc.and_(status.is_valid(), pc.invert(pc.is_in(status, value_set=_DOCUMENTED)))
-    undocumented = pc.and_(undocumented, runs["completed_at"].is_null())
-    started = pc.or_(runs["session_id"].is_valid(), runs["error_type"].is_valid())
-    started = pc.or_(started, runs["error_message"].is_valid())
-    not_started = pc.and_(status.is_null(), pc.invert(started))
-    return pc.or_(pc.or_(pc.is_in(status, value_set=_OPEN), undocumented), not_started)
+    is_undocumented = pc.and_not(status.is_valid(), pc.is_in(status, value_set=_DOCUMENTED))
+    is_undocumented = pc.and_(is_undocumented, runs["completed_at"].is_null())
+    facts = ("status", "session_id", "error_type", "error_message")
+    has_not_started = functools.reduce(pc.and_, (runs[name].is_null() for name in facts))
+    return pc.or_(pc.or_(pc.is_in(status, value_set=_OPEN), is_undocumented), has_not_started)
 
 
 def _always(table: pa.Table) -> Any:  # noqa: ANN401 - an Arrow array
