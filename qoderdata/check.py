@@ -53,7 +53,7 @@ _STALE = pd.Timedelta("1D")
 
 @dataclass(frozen=True)
 class _Finding:
-    """One finding; of one kind, the heaviest is listed first."""
+    """One finding; within a kind, a larger `weight` is listed first."""
 
     kind: str
     deployment_id: str | None
@@ -427,7 +427,7 @@ def _worse(
 def _more_assumed_before(
     runs: pd.DataFrame, until: pd.Timestamp, length: timedelta, *, doubtful: float
 ) -> pd.Index[str]:
-    """Return the deployments of whose decided runs a larger share was assumed to have completed in the baseline.
+    """Return the deployments whose share of assumed runs was larger in the baseline, by more than `doubtful`.
 
     Failures of such runs are not seen, so the recent failure rate seems to be worse.
     """

@@ -31,7 +31,8 @@ def connect(**sandbox: Any) -> tuple[Client, pd.Timestamp]:  # noqa: ANN401 - th
         The account of the token in ``QODER_ACCESS_TOKEN`` or ``QODER_PAT``. Without a token, that of a sandbox
         on this machine, which ends with the process; the same arguments give the same sandbox again.
     now : pandas.Timestamp
-        The current time, in UTC; for a sandbox its clock, which does not advance.
+        The current time, in UTC; for a sandbox its clock, which does not advance. Ages count back from the
+        clock of this machine: with a sandbox, give ``since=now - pd.Timedelta("30D")`` instead of ``"30D"``.
 
     Raises
     ------

@@ -155,8 +155,12 @@ def _write_through(path: Path, write: Callable[[pa.NativeFile], object]) -> None
     with tempfile.NamedTemporaryFile() as content:
         with pa.OSFile(content.name, "wb") as sink:
             write(sink)
-        with _open_in_place(path) as target:
-            shutil.copyfileobj(content, target)
+        try:
+            with _open_in_place(path) as target:
+                shutil.copyfileobj(content, target)
+        except OSError as error:
+            error.filename = error.filename or str(path)
+            raise
 
 
 def _open_in_place(path: Path) -> IO[bytes]:
@@ -370,6 +374,8 @@ class Folder:
         try:
             yield
         except OSError as error:
+            if isinstance(error, PermissionError):
+                advice = "Call as the user who owns the folder, or use another cache_dir"
             raise CacheError(
                 f"the {what} in {self.location} cannot be {fault} ({error.strerror or error}). {advice}"
             ) from error

@@ -405,7 +405,7 @@ def expand_metadata(df: pd.DataFrame, keys: Iterable[str] | None = None) -> pd.D
 
 
 def _object(text: object) -> Mapping[str, Any]:
-    """Parse a JSON object; one of other values than texts needs the exact parser."""
+    """Parse a JSON object; if a value is no text, the exact parser is needed."""
     if not isinstance(text, str):
         return text if isinstance(text, Mapping) else {}
     with contextlib.suppress(msgspec.MsgspecError, UnicodeError):
@@ -453,8 +453,8 @@ def with_names(
     environments
         An environments frame: its columns ``id`` and ``name``.
     metadata
-        The keys of the deployments' metadata to add, such as ``["team"]``. A deployments frame needs no other
-        one for them.
+        The keys of the deployments' metadata to add, such as ``["team"]``. If `frame` is a deployments frame,
+        `deployments` may be left out.
 
     Returns
     -------
@@ -545,7 +545,7 @@ def with_names(
 
 
 def _warn_of_other_ids(column: Iterable[Any], key: str, known: pd.Index[Any]) -> None:
-    """Warn where no id is known, and those that are known begin otherwise: the frame with names is another one."""
+    """Warn if no id is known and the known ids have other prefixes: the frame with names is of another kind."""
     ids = {str(one) for one in pd.unique(pd.Series(column).dropna())}
     found, other = ({one.partition("_")[0] + "_" for one in group if "_" in one} for group in (ids, known))
     if found and other and found.isdisjoint(other) and ids.isdisjoint(known):
@@ -602,7 +602,7 @@ def _names_by_id(source: Any, key: str, metadata: Collection[str]) -> pd.DataFra
 
 
 def _warn_of_unknown_keys(keys: Collection[str], texts: pd.Series[Any]) -> None:
-    """Warn where some of these keys, of which all values are missing, are in no metadata, while other keys are."""
+    """Warn if some of these keys are in no metadata while others are; all values of `keys` are missing."""
     known = {name for text in texts for name in _object(text)} if keys else set()
     unknown = [key for key in keys if key not in known]
     if known and unknown:

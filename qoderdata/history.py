@@ -117,7 +117,7 @@ def series(cache_folder: Folder, account: Account, *, include_archived: bool) ->
 def write(series: Series, table: pa.Table, fetched_at: datetime) -> None:
     """Add a snapshot to its series, and remove those that are too old or too many.
 
-    Raises whatever a folder or an object store raises that cannot be read or written; the snapshots stay.
+    Raise what the folder or object store raises if it cannot be read or written; old snapshots stay.
     """
     earlier = _list(series.folder)
     base = _usable_base(series, earlier, table, fetched_at) or _new_base(series, table, fetched_at)
@@ -304,7 +304,7 @@ def _new_base(series: Series, table: pa.Table, fetched_at: datetime) -> _Base:
 
 
 def _thin(series: Series, files: Sequence[SnapshotFile], *, now: datetime) -> None:
-    """Remove the snapshots that are not kept, then the bases that nothing names and nothing will.
+    """Remove the snapshots that are not kept, then the bases to which no snapshot refers or can refer.
 
     `files` were there before the present snapshot was written.
     """
@@ -327,7 +327,7 @@ def _thin(series: Series, files: Sequence[SnapshotFile], *, now: datetime) -> No
 
 
 def _difference(table: pa.Table, base: _Base) -> pa.Table:
-    """Return the rows with each value missing that the same deployment has in the base.
+    """Return the rows; a value that equals that of the deployment in the base is missing.
 
     Some row groups of the base are read at a time: all its texts at once would double the memory of a pull.
     """
@@ -350,7 +350,7 @@ def _take(table: pa.Table, index: Any) -> pa.Table:  # noqa: ANN401 - an Arrow a
 
 
 def _differing(old: pa.Table, new: pa.Table) -> pa.Table:
-    """Return for each column where it is the same, and the other values; no column where there are none."""
+    """Return for each column which values are equal, and the values that differ, if there are any."""
     columns: dict[str, Any] = {}
     for name in new.schema.names:
         if old[name].equals(new[name]):
@@ -377,7 +377,7 @@ def _restored(base: pa.Table, difference: pa.Table, wanted: pa.Schema) -> pa.Tab
 
 
 def _equal(old: _Values, new: _Values) -> Any:  # noqa: ANN401 - an Arrow array or a chunked one
-    """Return where two columns hold the same; two missing values are the same."""
+    """Return for each row whether two columns have the same value, or are both missing."""
     neither = pc.and_(pc.is_null(old), pc.is_null(new))
     equal: Any = _equal_lists(old, new) if pa.types.is_list(new.type) else pc.equal(old, new)
     return pc.or_(pc.fill_null(equal, False), neither)  # noqa: FBT003 - Arrow's signature

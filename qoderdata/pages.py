@@ -24,13 +24,13 @@ if TYPE_CHECKING:
 LARGEST_PAGE = 1000
 #: The page size that every list of every edition grants.
 SAFE_PAGE = 100
-#: The most pages of one list, unless `Client` has another bound.
+#: The maximum number of pages of one list, unless `Client` sets another.
 MAX_PAGES = 1_000_000
 
-#: Pulls shorter than this show no bar.
+#: A pull that takes less than this, in seconds, shows no bar.
 BAR_DELAY = 1.0
 
-_SHOWN = 80
+_SHOWN_CURSOR = 80
 #: How many times one page is asked for again with a smaller size.
 _MAX_RESIZES = 3
 _ABOUT_LIMIT = re.compile(r"\blimit\b")
@@ -44,7 +44,7 @@ class Envelope(Protocol):
 
     @property
     def has_more(self) -> bool:
-        """Whether the list continues; nothing else says so."""
+        """Whether the list continues; only this field says so."""
         ...
 
     @property
@@ -199,7 +199,7 @@ def fetch_pages(
         if not cursor:
             raise _broken_list_error("said that there is more, but gave no cursor")
         if cursor in seen:
-            raise _broken_list_error(f"sent the cursor {mask(cursor)[:_SHOWN]!r} again")
+            raise _broken_list_error(f"sent the cursor {mask(cursor)[:_SHOWN_CURSOR]!r} again")
         seen.add(cursor)
     raise errors.PaginationError(
         f"the list goes on after {counted(max_pages, 'page')}, the most that may be read. Ask for less, such as a "

@@ -537,17 +537,71 @@ def test_agent_option_accepts_a_name(invoke: Invoke) -> None:
     assert len(found) > 1
 
 
-@pytest.mark.parametrize(
-    ("words", "printed"),
-    [
-        ("failures", ""), ("failures --by team", ""), ("triggers", ""), ("triggers --load 1h", ""),
-        ("missed --since 2026-06-01T00:00Z", ""), ("forecast", ""),
-        ("report r.html", "report written to r.html\n"),
-    ],
+FILTERED = (
+    "failures", "failures --by team", "triggers", "triggers --load 1h", "missed --since 2026-06-01T00:00Z",
+    "forecast", "report r.html", "deployments", "export lints l.csv", "pull deployments",
 )  # fmt: skip
-def test_no_match_for_agent_prints_only_that_message(words: str, printed: str, invoke: Invoke) -> None:
-    message = "qoderdata: no deployment passes the filters: --agent nobody\n"
-    assert invoke(words, "--agent", "nobody") == (printed, message)
+OF_RUNS = ("runs", "runs --failed", "errors", "unusual", "costs", "pull runs", "pull sessions")
+
+
+@pytest.mark.parametrize("words", FILTERED)
+def test_no_match_for_filters_prints_only_that_message(words: str, invoke: Invoke) -> None:
+    captured = invoke(words, "--created-since", "2036-01-01T00:00Z")
+    assert captured.err == "qoderdata: no deployment passes the filters: --created-since 2036-01-01T00:00Z\n"
+    assert re.fullmatch("|report written.*\n|0 (rows written|deployments from).*\n", captured.out)
+
+
+@pytest.mark.parametrize("words", [*FILTERED, "failures --fail-over 0", "missed --fail", "pull sessions"])
+def test_agent_that_is_not_known_is_an_error(words: str, invoke: Invoke) -> None:
+    name = next(name for name in qd.load_agents()["name"] if name.isascii() and name.isprintable())
+    message = invoke(words, "--agent", f"{name}s", code=2).err
+    assert message.startswith(f"qoderdata: --agent {name + 's'!r}: no agent has this id or name; did you mean ")
+    assert repr(name) in message
+    message = invoke(words, "--agent", "qqqq", code=2).err
+    assert "; `qoderdata deployments --by agent` lists them; " in message
+
+
+@pytest.mark.filterwarnings("ignore:no run is in the time")
+@pytest.mark.parametrize("words", [*FILTERED, *OF_RUNS])
+def test_deployment_that_is_not_known_is_an_error(words: str, invoke: Invoke) -> None:
+    name = next(name for name in qd.load_deployments()["name"] if name.isascii() and name[0].isalpha())
+    message = invoke(words, "--deployment", name[1:], code=2).err
+    assert message.startswith(f"qoderdata: --deployment {name[1:]!r}: no deployment has this id or name; did you ")
+    assert repr(name) in message
+    assert "`qoderdata deployments` lists them" in invoke(words, "--deployment", "qqqq", code=2).err
+    if words in OF_RUNS:
+        invoke(words, "--deployment", "dep_removed")
+
+
+@pytest.mark.parametrize("words", ["runs --failed", "pull runs", "costs", "triggers --horizon 30D", "deployments"])
+def test_deployment_may_be_given_by_name_or_id(words: str, tmp_path: Path, invoke: Invoke) -> None:
+    df, runs = qd.load_deployments(), qd.load_runs()
+    counts = runs["deployment_id"][runs["status"] == "failed"].value_counts()
+    active = df[(df["status"] == "active") & df["schedule_expression"].notna() & df["id"].isin(counts.index)]
+    id_, name = active[["id", "name"]].iloc[0]
+    same = set(df["id"][df["name"] == name])
+    window = [] if words.startswith(("triggers", "deployments")) else ["--since", "all"]
+
+    def ids(word: str) -> set[str]:
+        if words == "pull runs":
+            invoke(words, *window, "--out", "runs.csv", "--deployment", word)
+            return set(pd.read_csv(tmp_path / "runs.csv")["deployment_id"])
+        return {
+            row.get("deployment_id", row.get("id"))
+            for row in invoke.json(f"{words} --top 999", *window, "--deployment", word)
+        }
+
+    assert ids(id_) == {id_}
+    assert ids(name) == same
+
+
+def test_table_of_one_deployment_names_it(invoke: Invoke) -> None:
+    df = qd.load_deployments()
+    name = df["name"][df["id"].isin(qd.load_runs()["deployment_id"]) & df["name"].str.isascii()].iloc[0]
+    text = invoke("runs --since all --deployment", name).out
+    assert f"\nruns of {name}\n" in text
+    text = invoke("errors --since 2099-01-01T00:00Z --deployment", name).out
+    assert f"there are no runs of {name} triggered since 2099" in " ".join(text.split())
 
 
 @pytest.mark.parametrize("grace", ["1h", "60min", "7D"])
@@ -578,18 +632,6 @@ def test_pull_sessions_accepts_an_agent_name(invoke: Invoke) -> None:
     captured = invoke("pull sessions --json --agent", name)
     assert (json.loads(captured.out)["rows"], captured.err) == (expected, "")
     assert expected > 0
-
-
-@pytest.mark.parametrize(
-    ("words", "message"),
-    [
-        ("pull sessions --agent nobody", "no session passes the filters: --agent nobody"),
-        ("pull sessions --deployment none", "no session passes the filters: --deployment none"),
-        ("pull runs --deployment none", "no run passes the filters: --deployment none"),
-    ],
-)
-def test_pull_without_matches_names_the_filters(words: str, message: str, invoke: Invoke) -> None:
-    assert invoke(words).err == f"qoderdata: {message}\n"
 
 
 @pytest.mark.parametrize(
@@ -812,6 +854,17 @@ def test_cache_shows_usage_and_clears_it(invoke: Invoke) -> None:
     assert usage["location"] in invoke("cache show").out
     kept = {name: size for name, size in qd.cache_usage().items() if name != "location"}
     assert list(kept.values()) == [{"files": 0, "bytes": 0}] * len(kept)
+
+
+@pytest.mark.parametrize("action", ["show", "clear"])
+def test_cache_says_that_there_is_no_such_folder(action: str, tmp_path: Path, invoke: Invoke) -> None:
+    text = invoke("cache", action, "--cache-dir", str(tmp_path / "none")).out
+    assert text == f"nothing is stored: there is no folder {str(tmp_path / 'none')!r}\n"
+    (tmp_path / "file").touch()
+    message = invoke("cache", action, "--cache-dir", str(tmp_path / "file"), code=2).err
+    assert "is a file, not the folder of a cache" in message
+    message = invoke("demo --out", str(tmp_path / "file" / "below"), code=2).err
+    assert "can be made (Not a directory); give another --out" in message
 
 
 @pytest.fixture(scope="module")

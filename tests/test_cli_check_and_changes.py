@@ -11,12 +11,14 @@ import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from unittest.mock import Mock
 
 import pandas as pd
 import pytest
 
 import qoderdata as qd
 from qoderdata import overview
+from qoderdata.errors import CacheError
 from qoderdata.formatting import counted, format_time, one_line
 from qoderdata.sandbox import Sandbox
 from tests.test_cli_output import run_in_shell
@@ -453,6 +455,36 @@ def test_changes_without_a_snapshot_stores_the_first_one(invoke: Invoke) -> None
     assert "--refresh reads" not in invoke("changes --refresh").out
 
 
+@pytest.mark.filterwarnings("ignore::qoderdata.errors.NotStoredWarning")
+@pytest.mark.usefixtures("sandbox")
+def test_changes_without_any_snapshot_says_how_to_store_one(tmp_path: Path, invoke: Invoke) -> None:
+    folder = tmp_path / "cache"
+    folder.mkdir()
+    (folder / "history").touch()
+    words = ["changes", "--cache-dir", str(folder)]
+    text = "there is no snapshot to compare with; {}\n"
+    assert invoke(*words).out == text.format("none could be stored, for the reason in the warning")
+    assert invoke(*words).out == text.format("--refresh stores the first one")
+    assert invoke(*words, "--offline").out == text.format("call once without --offline to store the first one")
+    (folder / "history").unlink()
+    assert (
+        invoke(*words, "--refresh").out == "there was no snapshot to compare with; the first one is stored now\n"
+    )
+
+
+@pytest.mark.usefixtures("sandbox")
+def test_commands_go_on_without_snapshots_that_cannot_be_read(
+    monkeypatch: pytest.MonkeyPatch, invoke: Invoke
+) -> None:
+    invoke("pull deployments --refresh")
+    expected = invoke("missed --since 2h").out
+    monkeypatch.setattr(qd, "load_snapshots", Mock(side_effect=CacheError("pass another cache_dir")))
+    printed = invoke("missed --since 2h")
+    assert printed.out == expected
+    note = "qoderdata: warning: pauses and earlier schedules are not known: pass another --cache-dir\n"
+    assert printed.err == note
+
+
 @pytest.mark.parametrize("archived", [True, False])
 def test_changes_describes_each_change_in_words(sandbox: Sandbox, invoke: Invoke, *, archived: bool) -> None:
     for days in (9, 3):
@@ -568,6 +600,11 @@ def test_missed_says_which_time_it_is_about(
     period = r"triggers from \d{4}-\d\d-\d\d \d\d:\d\d \+09:00 to \d{4}-\d\d-\d\d \d\d:\d\d \+09:00\n"
     assert re.search(period, invoke("missed --since 7D --tz Asia/Tokyo --base-url", sandbox.base_url).out)
     with current_sandbox(monkeypatch, deployments=0):
+        assert invoke("missed --since 2h").out == "there are no deployments\n"
+        assert invoke("triggers").out == "there are no deployments\n"
+    with current_sandbox(monkeypatch, deployments=1):
+        deployment = qd.load_deployments(refresh=True)
+        monkeypatch.setattr(qd, "load_deployments", lambda **_: deployment.assign(status="paused"))
         text = invoke("missed --since", (NOW - timedelta(minutes=30)).isoformat()).out
         latest = datetime.now(UTC) - timedelta(minutes=10)  # what is due later may still start
     begin = f"{NOW - timedelta(minutes=30):%Y-%m-%d %H:%M} UTC"

@@ -195,17 +195,20 @@ def test_top_keeps_the_newest_windows_in_time_order(words: str, invoke: Invoke) 
         ("costs --since 2026-05-15T00:00Z", "sessions created since 2026-05-15 00:00 UTC"),
         (
             f"compare --until {NOW} --baseline 14D",
-            "recent: since 2026-06-08 01:30 UTC; before: since 2026-05-25 01:30 UTC",
+            "recent: from 2026-06-08 01:30 UTC to 2026-06-15 01:30 UTC; before: from 2026-05-25 01:30 UTC",
         ),
         (
             f"compare --until {NOW} --tz Asia/Tokyo",
-            "recent: since 2026-06-08 10:30 +09:00; before: since 2026-06-01 10:30 +09:00",
+            (
+                "recent: from 2026-06-08 10:30 +09:00 to 2026-06-15 10:30 +09:00; "
+                "before: from 2026-06-01 10:30 +09:00"
+            ),
         ),
     ],
 )
 def test_table_states_its_period(words: str, period: str, invoke: Invoke) -> None:
-    lines = invoke(words).out.splitlines()
-    assert [line for line in lines if re.match("(runs|sessions|recent:) .*(since|before) ", line)] == (
+    lines = invoke(words).out.replace("\n  ", " ").splitlines()
+    assert [line for line in lines if re.match("(runs|sessions|recent:) .*(since|before|from) ", line)] == (
         [period] if period else []
     )
 
@@ -505,8 +508,8 @@ def test_interrupted_pull_states_what_is_stored(
         patched.setattr(qd, "load_agents", interrupt)
         captured = invoke(words, code=130)
     monkeypatch.setattr(qd, "write_report", lambda *_, **__: None)
-    message = "interrupted; runs, sessions and events that were read so far are stored, and are not read again"
-    assert (captured.out, captured.err.strip()) == ("", f"qoderdata: {message}")
+    message = "interrupted; runs, sessions and events that were read so far are stored, and are not read again, "
+    assert (captured.out, captured.err.strip().partition("unless")[0]) == ("", f"qoderdata: {message}")
     sandbox.requests.clear()
     invoke(words)
     assert {request.path for request in sandbox.requests} == {"/agents"}
@@ -560,7 +563,7 @@ def test_control_characters_in_errors_are_escaped(invoke: Invoke) -> None:
         ("runs --base-url 127.0.0.1:9", r"the base URL in --base-url is not an absolute http\(s\) URL"),
         ("events ''", r"RUN_ID\|SESSION_ID '' is not the id of anything"),
         ("failures --agent ''", "--agent '' is not the id of anything"),
-        ("pull runs --deployment ''", "--deployment '' is not the id of anything"),
+        ("pull runs --deployment ''", "--deployment '': no deployment has this id or name"),
         ("errors --since all --by error_type", "--by .* is a column of the result and cannot be a group"),
         ("errors --until 2020-01-01T00:00Z", "the default --since '30D' is not before --until '2020"),
         ("errors --until 2020-01-01T00:00Z --since 30D", "--since '30D' is not before --until '2020"),
@@ -578,8 +581,8 @@ def test_warnings_name_options_not_parameters(invoke: Invoke, monkeypatch: pytes
         "Call with refresh=True, or refresh='all', or load_runs(outcomes='events'); 'since=1' and team= stay. "
         "Set QODERDATA_CACHE_DIR or cache_dir to a folder, or use another cache_dir"
     )
-    monkeypatch.setattr(qd, "load_agents", lambda **_: warnings.warn(text, stacklevel=1) or pd.DataFrame())
-    monkeypatch.setattr(sys.modules["qoderdata.cli.pull"].Destination, "write", lambda *_: None)
+    agents = qd.load_agents()
+    monkeypatch.setattr(qd, "load_agents", lambda **_: warnings.warn(text, stacklevel=1) or agents)
     message = (
         "Call with --refresh, or --refresh-all, or --outcomes events; 'since=1' and team= stay. "
         "Set QODERDATA_CACHE_DIR or --cache-dir to a folder, or use another --cache-dir"

@@ -454,6 +454,20 @@ def test_once_without_permission_for_sessions_goes_on_where_outcomes_come_from_r
                 assert "Next: " in printed.out
 
 
+@pytest.mark.filterwarnings("ignore:the .* not:qoderdata.errors.NotStoredWarning")
+@pytest.mark.filterwarnings("ignore:.* completed runs are assumed")
+def test_once_counts_the_runs_that_it_read_if_nothing_can_be_stored(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, invoke: Invoke
+) -> None:
+    (tmp_path / "file").touch()
+    with Sandbox(deployments=10, seed=7, runs=60, now=NOW, edition="D") as served:
+        monkeypatch.setenv("QODER_BASE_URL", served.base_url)
+        stored = invoke("top --once").out
+        assert (
+            invoke("top --once --cache-dir", str(tmp_path / "file")).out.splitlines()[1] == stored.splitlines()[1]
+        )
+
+
 # -- drawing -----------------------------------------------------------------------------------------------------
 
 

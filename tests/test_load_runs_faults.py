@@ -206,10 +206,12 @@ def test_manifest_with_permission_error_is_not_replaced(
             frame = load(service, tmp_path)
         assert len(caught) == 1
         pd.testing.assert_frame_equal(frame, expected_runs(service))
-        with pytest.warns(CacheWarning), pytest.raises(CacheError, match="has no runs"):
-            load(service, tmp_path, offline=True)
-        for use in (lambda: scan_runs(tmp_path, engine="polars"), lambda: cache_usage(tmp_path)):
-            with pytest.raises(CacheError, match="cannot be read now"):
+        for use in (
+            lambda: load(service, tmp_path, offline=True),
+            lambda: scan_runs(tmp_path, engine="polars"),
+            lambda: cache_usage(tmp_path),
+        ):
+            with pytest.raises(CacheError, match=r"cannot be read now.* Call as the user who owns the folder"):
                 use()
     assert read_files(tmp_path) == files_before
     assert load(service, tmp_path).attrs["requests"] == 0

@@ -152,6 +152,21 @@ def test_text_that_is_no_json_object_is_refused_by_name(column: str, text: str) 
         qd.changes(some, some.assign(**{column: text}))
 
 
+def test_empty_lists_and_the_order_of_keys_are_no_changes() -> None:
+    empty: dict[str, Any] = {"resources": [], "initial_events": [], "vault_ids": []}
+    old = qd.flatten_deployments([RECORD | dict.fromkeys(empty)])
+    assert qd.changes(old, qd.flatten_deployments([RECORD | empty])).empty
+    one, other = (
+        qd.flatten_deployments([RECORD | {"resources": [dict(items), {"c": 3}], "vault_ids": ["v", "w"]}])
+        for items in ([("a", 1), ("b", 2)], [("b", 2), ("a", 1)])
+    )
+    assert qd.changes(one, other).empty
+    swapped = qd.flatten_deployments(
+        [RECORD | {"resources": [{"c": 3}, {"a": 1, "b": 2}], "vault_ids": ["w", "v"]}]
+    )
+    assert set(qd.changes(one, swapped)["field"]) == {"resources", "vault_ids"}
+
+
 def test_initial_events_as_text_equal_the_same_text_in_blocks() -> None:
     def frame_with_content(content: Any) -> pd.DataFrame:  # noqa: ANN401 JSON
         return qd.flatten_deployments(

@@ -17,6 +17,7 @@ import pyarrow as pa
 import pytest
 from scipy.stats import binomtest
 
+import qoderdata as qd
 from qoderdata import decode, frames, schema
 from qoderdata.errors import DataQualityWarning, MissingColumnError, UnknownOutcomesWarning
 from qoderdata.sandbox import Sandbox
@@ -163,6 +164,11 @@ def test_dtypes_of_counts_and_rates() -> None:
     [
         ({"by": "team"}, MissingColumnError, "runs frame has no column 'team'; it has: id, deployment_id"),
         ({"by": "agent_name"}, MissingColumnError, "with_names adds the names of ids, and the keys"),
+        (
+            {"by": "environment_id"},
+            MissingColumnError,
+            r"runs\['deployment_id'\]\.map\(.*'environment_id'.* adds it",
+        ),
         ({"by": "window"}, ValueError, "'window' is a column of the result"),
         ({"freq": "1M"}, ValueError, "freq='1M' is not a length of time"),
         ({"freq": "0h"}, ValueError, "freq='0h'"),
@@ -177,6 +183,29 @@ def test_dtypes_of_counts_and_rates() -> None:
 def test_invalid_arguments_are_refused(options: dict[str, Any], error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         run_failure_rates(runs_frame([run("failed")]), **options)
+
+
+def test_advice_on_a_column_of_the_deployments_adds_it() -> None:
+    runs = runs_frame([run("failed")])
+    df = qd.flatten_deployments([{"id": runs["deployment_id"][0], "environment_id": "env_1"}])
+    with pytest.raises(MissingColumnError) as caught:
+        run_failure_rates(runs, by="environment_id")
+    column, _, values = str(caught.value).partition("; ")[2].removesuffix(" adds it").partition(" = ")
+    assert column == "runs['environment_id']"
+    assert values == "runs['deployment_id'].map(df.set_index('id')['environment_id'])"
+    runs["environment_id"] = runs["deployment_id"].map(df.set_index("id")["environment_id"])
+    assert run_failure_rates(runs, by="environment_id").loc["env_1", "failed"] == 1
+
+
+def test_lists_are_no_groups() -> None:
+    df = qd.flatten_deployments([{"id": "dep_1", "vault_ids": ["v"]}])
+    sessions = qd.flatten_sessions([{"id": "sess_1", "vault_ids": ["v"]}])
+    for summarize in (
+        lambda: qd.failure_rates(df, by="vault_ids"),
+        lambda: qd.session_costs(sessions, by="vault_ids"),
+    ):
+        with pytest.raises(ValueError, match="by='vault_ids' holds lists"):
+            summarize()
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import click
 
@@ -10,6 +11,7 @@ import qoderdata as qd
 from qoderdata.cli import options
 from qoderdata.cli.output import echo
 from qoderdata.formatting import counted
+from qoderdata.settings import resolve_cache_dir
 
 _UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
 _KIBI = 1024
@@ -28,6 +30,12 @@ def cache(action: str, *, cache_dir: str | None, as_json: bool) -> None:
     deployments, which `qoderdata changes` compares. `clear` removes all of them without asking. Snapshots cannot
     be read from the service again: it only returns the present state.
     """
+    location = resolve_cache_dir(cache_dir)
+    if Path(location).is_file():
+        raise click.UsageError(f"{location!r} is a file, not the folder of a cache")
+    if "://" not in location and not Path(location).exists() and not as_json:
+        echo(f"nothing is stored: there is no folder {location!r}")
+        return
     if action == "clear":
         removed = qd.clear_cache(cache_dir)
         text = f"{counted(removed, 'file')} removed: cached answers, stores and snapshots"

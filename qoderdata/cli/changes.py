@@ -39,11 +39,7 @@ def changes(*, since: str, service: Service, result: Output) -> None:
     before, is_archived, is_old_enough = _before(service, since)
     after = service.deployments({"include_archived": is_archived})
     if before is None:
-        result.print_frame(
-            qd.changes(after, after),
-            [],
-            empty="there was no snapshot to compare with; the first one is stored now",
-        )
+        result.print_frame(qd.changes(after, after), [], empty=_without_snapshot(service, after))
         return
     at, present = (format_time(fetched_at(frame), result.tz) for frame in (before, after))
     found = qd.changes(before, after)
@@ -53,6 +49,19 @@ def changes(*, since: str, service: Service, result: Output) -> None:
         limits.append("--refresh reads the present list")
     empty = "; ".join([f"nothing changed from {at} to {present}", *limits])
     result.print_frame(found, columns, empty=empty, notes=[f"from the snapshot of {at} to {present}", *limits])
+
+
+def _without_snapshot(service: Service, present: pd.DataFrame) -> str:
+    """Return the text for an account without an earlier snapshot: whether there is one now, else how to get it."""
+    if len(qd.snapshots(**service.account)):
+        return "there was no snapshot to compare with; the first one is stored now"
+    if service.offline:
+        advice = "call once without --offline to store the first one"
+    elif present.attrs["from_cache"]:
+        advice = "--refresh stores the first one"
+    else:
+        advice = "none could be stored, for the reason in the warning"
+    return f"there is no snapshot to compare with; {advice}"
 
 
 def _before(service: Service, since: str) -> tuple[pd.DataFrame | None, bool, bool]:

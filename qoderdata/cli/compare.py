@@ -44,9 +44,8 @@ def compare(
     runs = service.runs({"since": begin_before, "until": end})
     found = qd.compare_periods(groups.add_names(runs), by=groups.keys, recent=recent, baseline=baseline, until=end)
     columns = [*groups.columns(found), *_COLUMNS]
-    periods = (
-        f"recent: since {format_time(begin, result.tz)}; before: since {format_time(begin_before, result.tz)}"
-    )
+    first, middle, last = (format_time(time, result.tz) for time in (begin_before, begin, end))
+    periods = f"recent: from {middle} to {last}; before: from {first}"
     result.print_frame(found, columns, empty=f"there are no runs; {periods}", notes=[periods, RATES_OF])
 
 

@@ -46,7 +46,12 @@ def demo(*, account: dict[str, Any], out: Path) -> None:
     """
     from qoderdata.sandbox import Sandbox  # noqa: PLC0415 - `--help` needs none
 
-    out.mkdir(parents=True, exist_ok=True)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise click.UsageError(
+            f"no folder {str(out)!r} can be made ({error.strerror}); give another --out"
+        ) from error
     with Sandbox(**account) as sandbox:
         echo(f"A sandbox of the service, edition {account['edition']}, runs at {sandbox.base_url}\n")
         client = qd.Client(pat=sandbox.pat, base_url=sandbox.base_url, min_interval=0)

@@ -9,11 +9,11 @@ import click
 
 import qoderdata as qd
 from qoderdata.cli import grouping, options
-from qoderdata.cli.output import MINOR, Output, TableColumn
+from qoderdata.cli.output import MINOR, Output, TableColumn, note
 from qoderdata.cli.service import Service, run_service_options
 
 _REACH = timedelta(days=14)
-_SHORT = "which errors are new is not known: the runs cover less than 14 days"
+_SHORT = "which errors are new is not known: the runs cover less than 14 days (--since 30D reads more)"
 
 
 @options.command("errors", example="qoderdata errors --since 30D --by agent")
@@ -49,6 +49,8 @@ def errors(
         empty = _SHORT
     else:
         empty = "; ".join(["no error is new" if only_new else "no run failed", *period])
+    if only_new and is_short and result.style in {"csv", "json"}:
+        note(_SHORT)
     result.print_frame(found, columns, empty=empty, notes=[*period, _SHORT] if is_short else period)
 
 

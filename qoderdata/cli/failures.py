@@ -45,7 +45,8 @@ def failures(
         notes.append(f"the service gives no counters; runs since {time} are counted")
     if uncounted:
         what = "a known outcome" if since else "counters"
-        notes.append(f"{counted(uncounted, 'deployment')} without {what} left out; see `qoderdata runs`")
+        left_out = f"{counted(uncounted, 'deployment')} without {what} left out"
+        notes.append(f"{left_out}; see `qoderdata runs --by deployment --since all`")
     labels = groups.columns(rates)
     above = result.name_above(rates, fail_over, figure="failure_rate", groups=labels)
     columns = [*labels, *rate_columns(is_grouped=groups.keys != ["id"])]

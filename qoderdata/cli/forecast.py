@@ -36,12 +36,14 @@ def forecast(
 
     The number of triggers is exact. Each one is expected to cost the mean of the deployment's sessions so far.
     """
+    period = options.describe_window(window, "sessions created", "UTC")
     deployments = service.deployments(filters)
     sessions = service.load(qd.load_sessions, **window)
     found = qd.cost_forecast(deployments, sessions, horizon, start=start)
     empty = "paused deployments do not fire" if filters["status"] == "paused" else "nothing fires"
     empty = options.empty_table_text(empty, deployments, filters)
-    result.print_frame(found, _COLUMNS, empty=empty, notes=_notes(found, horizon))
+    notes = [*_notes(found, horizon), *(f"from the costs of {sessions_of}" for sessions_of in period)]
+    result.print_frame(found, _COLUMNS, empty=empty, notes=notes)
 
 
 def _notes(found: pd.DataFrame, horizon: str) -> list[str]:
@@ -50,7 +52,7 @@ def _notes(found: pd.DataFrame, horizon: str) -> list[str]:
     notes = [] if math.isnan(total) else [f"{format_credits(total)} {in_all}; intervals do not add up"]
     if without:
         what = counted(without, "more trigger" if notes else "trigger")
-        notes.append(f"{what} of deployments without a known session: the cost is not known")
+        notes.append(f"{what} of deployments without a known session in that time: the cost is not known")
     return notes
 
 

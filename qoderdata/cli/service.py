@@ -16,7 +16,7 @@ import click
 
 import qoderdata as qd
 from qoderdata.cli import output
-from qoderdata.cli.options import PATH, filters_given, gather, in_group
+from qoderdata.cli.options import PATH, filters_given, gather, in_group, spell_options
 from qoderdata.errors import CacheError, NotFoundError, PermissionDeniedError, UnknownOutcomesWarning
 
 if TYPE_CHECKING:
@@ -25,9 +25,15 @@ if TYPE_CHECKING:
 
     import pandas as pd
 
-_KEPT = "interrupted; runs, sessions and events that were read so far are stored, and are not read again"
+_KEPT = (
+    "interrupted; runs, sessions and events that were read so far are stored, and are not read again, unless a "
+    "warning says that they are not kept"
+)
 #: What loading a list of names may raise where a command can go on without the names.
 NO_NAMES = (CacheError, NotFoundError, PermissionDeniedError)
+#: How ids begin, and the command that lists the objects.
+_PREFIXES = {"deployment": "dep_", "agent": "agent_"}
+_LISTS = {"deployment": "deployments", "agent": "deployments --by agent"}
 #: The columns that `missed_triggers` takes from snapshots.
 _SCHEDULES = ["id", "status", "updated_at", "schedule_expression", "schedule_timezone"]
 
@@ -84,13 +90,12 @@ class Service:
         given = filters_given(filters)
         if len(found) or not given:
             return found
-        if filters.get("agent_id") is not None:
-            with contextlib.suppress(*NO_NAMES):
-                agents = self.load(qd.load_agents)
-                named = agents["id"][agents["name"] == filters["agent_id"]]
-                if len(named):
-                    found = self.load_of(load, filters | {"agent_id": None})
-                    found = found[found["agent_id"].isin(named)].reset_index(drop=True)
+        agent = filters.get("agent_id")
+        if agent is not None:
+            ids = self._ids_named("agent", agent, lambda: self.load(qd.load_agents))
+            if ids != [agent]:
+                found = self.load_of(load, filters | {"agent_id": None})
+                found = found[found["agent_id"].isin(ids)].reset_index(drop=True)
         if found.empty:
             words = [f"--{name.removesuffix('_id').replace('_', '-')} {value}" for name, value in given.items()]
             output.note(f"no {what} passes the filters: {' '.join(words)}")
@@ -101,26 +106,31 @@ class Service:
         others = {name: value for name, value in filters.items() if name != "deployment"}
         if filters.get("deployment") is None:
             return self.load(load, **others)
-        ids = self._deployment_ids(filters["deployment"])
+        ids = self._ids_named("deployment", filters["deployment"], self.deployments)
         key = "id" if load is qd.load_deployments else "deployment_id"
         if key != "id" and len(ids) == 1:
             others[key] = ids[0]
         found = self.load(load, **others)
         return found[found[key].isin(ids)].reset_index(drop=True)
 
-    def _deployment_ids(self, word: str) -> list[str]:
-        """Return the ids of the deployments with this id or name; raise `click.UsageError` if there is none."""
+    def _ids_named(self, what: str, word: str, load: Callable[[], pd.DataFrame]) -> list[str]:
+        """Return the ids of the objects with this id or name; raise `click.UsageError` if there is none.
+
+        An id that is not listed passes: the object may have been removed. So does each word if the list cannot be
+        read.
+        """
         try:
-            listed = self.deployments()
+            listed = load()
         except NO_NAMES:
             return [word]
         ids = listed["id"][listed["id"].eq(word) | listed["name"].eq(word)].tolist()
-        if ids or word.startswith("dep_"):  # runs of a deployment that is no longer listed may be stored
+        if ids or word.startswith(_PREFIXES[what]):
             return ids or [word]
         near = difflib.get_close_matches(word, listed["name"].dropna().unique(), n=3)
-        question = f"did you mean {' or '.join(map(repr, near))}?"
-        hint = question if near else "`qoderdata deployments` lists them"
-        raise click.UsageError(f"--deployment {word}: no deployment has this id or name; {hint}")
+        hint = (
+            f"did you mean {' or '.join(map(repr, near))}?" if near else f"`qoderdata {_LISTS[what]}` lists them"
+        )
+        raise click.UsageError(f"--{what} {word!r}: no {what} has this id or name; {hint}")
 
     def deployments(self, filters: dict[str, Any] | None = None) -> pd.DataFrame:
         """Load deployments that pass filters, by default all, archived ones too."""
@@ -138,7 +148,12 @@ class Service:
         found = []
         with contextlib.suppress(CacheError):
             found.append(qd.load_deployments(as_of=since, **account)[_SCHEDULES])
-        return found + qd.load_snapshots(since, columns=_SCHEDULES, **account)
+        try:
+            return found + qd.load_snapshots(since, columns=_SCHEDULES, **account)
+        except CacheError as error:
+            reason = spell_options(str(error), click.get_current_context().command)
+            output.note(f"warning: pauses and earlier schedules are not known: {reason}")
+            return []
 
     def counted_deployments(self, filters: dict[str, Any]) -> pd.DataFrame:
         """Load deployments; where the service gives no counters at all, count their runs."""

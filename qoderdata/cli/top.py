@@ -100,7 +100,8 @@ class _Reader:
         max_age: dict[str, Any] = {} if self._service.max_age is None else {"max_age": self._service.max_age}
         whole: dict[str, Any] = {"include_archived": True}
         with advice_on_archived(whole):
-            self._keep_deployments(qd.load_deployments(**whole, **max_age, **account))
+            deployments = qd.load_deployments(**whole, **max_age, **account)
+        self._keep_deployments(deployments)
         if offline:
             self._frames["sessions"] = self._sessions(account)
             self._frames["runs"] = qd.load_runs(since=_HISTORY, outcomes=self._service.outcomes, **account)
@@ -161,7 +162,10 @@ class _Reader:
         """
         stored = replace(self._service, max_age=None, offline=True)
         with warnings.catch_warnings(action="ignore", category=errors.DataQualityWarning):
-            counted = stored.with_streaks(self._frames["deployments"])
+            try:
+                counted = stored.with_streaks(self._frames["deployments"])
+            except errors.CacheError:  # nothing could be stored
+                counted = qd.fill_counters(self._frames["deployments"], self._frames["runs"])
         self._frames["deployments"] = counted
 
     def _view(self) -> top_screen.View:

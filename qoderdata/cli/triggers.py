@@ -7,9 +7,11 @@ from typing import Any
 import click
 
 import qoderdata as qd
+from qoderdata import arguments
 from qoderdata.cli import options
 from qoderdata.cli.output import DEPLOYMENT, WINDOW, Output, TableColumn
 from qoderdata.cli.service import Service, service_options
+from qoderdata.formatting import format_duration, format_time
 
 #: The columns of `next_triggers` for people.
 TRIGGER_COLUMNS = [
@@ -49,11 +51,17 @@ def triggers(
     deployments = service.deployments({**filters, "include_archived": False})
     upcoming = qd.next_triggers(deployments, horizon, start=start, tz=result.tz, include_paused=include_paused)
     is_paused = filters["status"] == "paused" and not include_paused
-    empty = (
-        "paused deployments do not fire; --include-paused treats them as active" if is_paused else "nothing fires"
-    )
+    period = f"within {format_duration(arguments.parse_span(horizon, name='--horizon'))}"
+    if start is not None:
+        period += f" of {format_time(arguments.parse_instant(start, name='--start'), result.tz)}"
+    empty = f"nothing fires {period}"
+    if is_paused:
+        empty = "paused deployments do not fire; --include-paused treats them as active"
+    elif deployments.empty:
+        empty = "there are no deployments"
     empty = options.empty_table_text(empty, deployments, filters)
     if load is None:
-        result.print_frame(upcoming, TRIGGER_COLUMNS, empty=empty)
+        result.print_frame(upcoming, TRIGGER_COLUMNS, empty=empty, notes=[f"triggers {period}"])
     else:
-        result.print_frame(qd.trigger_load(upcoming, freq=load), _LOAD_COLUMNS, empty=empty)
+        counts = qd.trigger_load(upcoming, freq=load)
+        result.print_frame(counts, _LOAD_COLUMNS, empty=empty, notes=[f"triggers {period}"])

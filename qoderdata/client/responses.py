@@ -25,7 +25,7 @@ _ADVICE = {
     400: "Check the arguments",
     401: "Make a new access token in Qoder Cloud, set QODER_ACCESS_TOKEN or QODER_PAT to it and make a new Client",
     403: "Ask for access, or check workspace_id and whose access token it is",
-    404: "Check the id, and the base URL (QODER_MANAGED_BASE_URL): it ends in /api/v1/cloud",
+    404: "Check the base URL (QODER_MANAGED_BASE_URL): it ends in /api/v1/cloud",
     409: "Look at the object's state and try again",
     413: "Ask for less at a time",
     422: "Check the arguments",
@@ -33,6 +33,8 @@ _ADVICE = {
     501: "The service does not support this request",
     529: "The service is overloaded: try again later",
 }
+_NOT_FOUND = 404
+_ADVICE_ID = "Check the id, and the base URL (QODER_MANAGED_BASE_URL): it ends in /api/v1/cloud"
 _ADVICE_SERVER = "The service has a problem: try again later"
 _ADVICE_OTHER = "Check the base URL (QODER_MANAGED_BASE_URL), and any proxy or gateway before the service"
 
@@ -93,6 +95,8 @@ class ErrorMapper:
             said = facts.get("message") or _describe_empty(response) or quoted
             is_server_error = issubclass(error_class, errors.InternalServerError)
             advice = _ADVICE.get(status, _ADVICE_SERVER if is_server_error else _ADVICE_OTHER)
+            if status == _NOT_FOUND and path.count("/") > 1:
+                advice = _ADVICE_ID
         named = f"{status} {kind}" if kind else str(status)
         wait = retries.requested_wait(response.headers, now=self._now())
         asked = "" if wait is None else f"The service asks to wait {wait:.{0 if wait >= 1 else 1}f} s. "

@@ -36,7 +36,7 @@ from qoderdata.client import Client, given_client
 from qoderdata.decode import Decoder, Page
 from qoderdata.errors import APIError, CacheError, NotFoundError, NotStoredWarning, warn
 from qoderdata.files import Folder
-from qoderdata.formatting import format_duration
+from qoderdata.formatting import counted, format_duration
 from qoderdata.load.deployment_history import read_as_of
 from qoderdata.pages import (
     SAFE_PAGE,
@@ -541,7 +541,11 @@ def _pull(
     table = filters.apply(table)
     seconds = time.monotonic() - began
     _logger.info(
-        "%s: %d pages, %d rows in %.1f s from the network", schema.name, counts.pages, len(table), seconds
+        "%s: %s, %d rows in %.1f s from the network",
+        schema.name,
+        counted(counts.pages, "page"),
+        len(table),
+        seconds,
     )
     return cache.CachedTable(table, fetched_at), counts.requests
 

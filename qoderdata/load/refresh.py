@@ -59,7 +59,7 @@ _ATTEMPTS = 5
 MAX_FAILURES = 3
 #: How many consecutive records must be older than a time before the list counts as past it: a single old record
 #: may be listed before new ones.
-_EVIDENCE = 20
+_MIN_OLDER_RECORDS = 20
 #: The maximum difference of the clocks that set the times of a trigger, its run and its session. The filter by
 #: time that is sent begins this much earlier.
 CLOCK_SKEW = timedelta(hours=1)
@@ -198,7 +198,7 @@ class ListReader:
                 # Either the filter ended the list, or the list itself ended too early: the page without the filter
                 # shows which.
                 found = self._ask(params, cursor, limit, times)
-            elif time_filter and found.listing is not None and not self._is_ignored(found):
+            elif time_filter and found.listing is not None and not self._ignores_time_filter(found):
                 # The list may continue with older rows: the page shows how far it reaches, and no end of the list.
                 # A walk that needs older rows requests this page again, without the filter.
                 found = replace(found, listing=replace(found.listing, cursor=cursor, reaches=self.oldest))
@@ -260,7 +260,7 @@ class ListReader:
             return True
         return bool(below) and below.isdisjoint(page.ids)
 
-    def _is_ignored(self, page: ListedPage) -> bool:
+    def _ignores_time_filter(self, page: ListedPage) -> bool:
         """Return whether the service ignores the filter by time: the page has older rows."""
         oldest = cast("datetime | None", pc.min(page.table["created_at"]).as_py())
         return oldest is not None and self.oldest is not None and oldest < earlier(self.oldest, CLOCK_SKEW)
@@ -274,17 +274,17 @@ class _RecentTimes:
 
     def add(self, table: pa.Table) -> None:
         """Add a page."""
-        self._times = self._followed_by(table)[-_EVIDENCE:]
+        self._times = self._followed_by(table)[-_MIN_OLDER_RECORDS:]
 
     def has_passed(self, time: datetime) -> bool:
         """Return whether the last rows are all older than a time."""
-        is_known = len(self._times) == _EVIDENCE and not self._times.null_count
+        is_known = len(self._times) == _MIN_OLDER_RECORDS and not self._times.null_count
         return is_known and pc.max(self._times).as_py() < time
 
     def reached(self, table: pa.Table) -> datetime | None:
         """Return a time such that all rows after a page were created before it; ``None``: unknown."""
-        times = self._followed_by(table)[-max(_EVIDENCE, table.num_rows) :]
-        if len(times) < _EVIDENCE or times.null_count:
+        times = self._followed_by(table)[-max(_MIN_OLDER_RECORDS, table.num_rows) :]
+        if len(times) < _MIN_OLDER_RECORDS or times.null_count:
             return None
         newest = cast("datetime", pc.max(times).as_py())
         return None if newest == _LAST_INSTANT else newest + _INSTANT

@@ -102,7 +102,7 @@ class RunOutcomes:
         if not is_current(self._sessions, self.loading.freshness, since=self._since, until=None):
             self.loading.bring_up_to_date()
         sessions, ends = self._known()
-        if missing := self._unrefused(self._unknown(sessions, ends).to_pylist()):
+        if missing := self._may_be_requested(self._unknown(sessions, ends).to_pylist()):
             self._read_missing(missing)
             sessions, ends = self._known()
         if self.level == "events" and self._undecided(sessions, ends).num_rows:
@@ -136,7 +136,7 @@ class RunOutcomes:
         return pa.concat_tables([found, older]).unify_dictionaries()
 
     def _unknown(self, sessions: pa.Table, ends: pa.Table) -> Any:  # noqa: ANN401 - an Arrow array
-        """Return the ids of the sessions that are in neither table, or could not be read."""
+        """Return the ids of the sessions that are not stored and have no known end."""
         return _without(_without(self._wanted, sessions), _settled(ends))
 
     def _undecided(self, sessions: pa.Table, ends: pa.Table) -> pa.Table:
@@ -145,7 +145,7 @@ class RunOutcomes:
         has_end = pc.is_in(sessions["id"], value_set=_settled(ends)["id"].combine_chunks())
         return sessions.filter(pc.invert(pc.or_(is_running, has_end)))
 
-    def _unrefused(self, ids: list[str]) -> list[str]:
+    def _may_be_requested(self, ids: list[str]) -> list[str]:
         """Return the ids of sessions that the service has not refused within `max_age`."""
         refused = {
             row["id"]
@@ -176,7 +176,7 @@ class RunOutcomes:
             # Another process may have read some events while this one waited for the lock.
             undecided = self._undecided(*self._known())
             updated_at = dict(zip(row_ids(undecided), undecided["updated_at"].to_pylist(), strict=True))
-            wanted = self._unrefused(list(updated_at))
+            wanted = self._may_be_requested(list(updated_at))
             stored, singles = self.loading.stored_ends(wanted), SingleReads()
             found = prefetch(singles.each(wanted, self._read_end), name="qoderdata-events")
             bar = progress_bar("sessions", of="events", progress=self.loading.progress)

@@ -119,8 +119,8 @@ def load_runs(
         One row per run, newest first (by `created_at`), with the columns and dtypes of `qoderdata.schema.RUNS`,
         also if there are none. Times are in UTC. ``attrs`` holds ``source``, ``fetched_at`` (when the newest runs
         were read), ``from_cache``, ``complete`` (false offline if not all is stored, or if the service
-        contradicts the store), ``requests``, ``outcomes`` (what is known: ``"runs"``, ``"sessions"`` or
-        ``"events"``, also if all of it was read earlier) and, if there are no rows, ``newest``: when the newest
+        contradicts the store), ``requests``, ``outcomes`` (what was read, now or earlier: ``"runs"``,
+        ``"sessions"`` or ``"events"``; also if some of it could not be read) and, if there are no rows, ``newest``: when the newest
         stored run was triggered.
 
     Raises
@@ -221,7 +221,7 @@ def _warn_assumed(runs: pd.DataFrame, ends: pd.DataFrame, undecided: int) -> Non
     completed = runs[runs["status"] == "completed"]
     assumed = completed[completed["status_from"] == "session"]
     if set(assumed["session_id"]) - set(ends["session_id"]):
-        length = format_duration(undecided * timedelta(milliseconds=100))  # the client's `min_interval`
+        length = format_duration(undecided * timedelta(milliseconds=100))  # at the rate that the service asks for
         warn(
             f"{len(assumed):,} of {len(completed):,} completed runs are assumed: their sessions are idle or "
             "archived. Failures inside these sessions are not seen, nor sessions that wait for a person. "

@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 
 from qoderdata import cache
 from qoderdata.errors import APIConnectionError, APIError, BadRequestError, CacheError, DataQualityWarning, warn
-from qoderdata.formatting import format_duration
+from qoderdata.formatting import counted, format_duration
 from qoderdata.frames import loaded_frame
 from qoderdata.load.refresh import (
     Freshness,
@@ -117,7 +117,7 @@ class StoredLoading:
     def offline(self) -> LoadedTable:
         """Return what is stored or cached, of any age; raise `CacheError` if there is nothing."""
         name = self.remote.table.name
-        self.store.recover()
+        self.store.recover(must_be_readable=True)
         complete = self.store.coverage.covers(self.query.since)
         kept = self._cached_answer(only_if_newer=complete)
         if kept is not None:
@@ -158,7 +158,7 @@ class StoredLoading:
             name,
             answer.table.num_rows,
             time.monotonic() - self._began,
-            f"{counts.pages} pages with {counts.records} rows from the network"
+            f"{counted(counts.pages, 'page')} with {counts.records} rows from the network"
             if counts.requests
             else "from the cache",
         )

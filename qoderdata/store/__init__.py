@@ -18,7 +18,7 @@ folder::
     runs/<digest>/manifest.json                   what is valid: files, segments, open rows
     runs/<digest>/data/day=2026-06-14/….parquet   the rows, by the day (UTC) of the table's time
     runs/<digest>/journal/….arrow                 responses that are not in the data set yet, one per file
-    runs/<digest>/set-aside-<time>/               files that cannot be used; never read, never removed
+    runs/<digest>/set-aside-<time>/               files that cannot be used; only clear_cache removes them
 
 **Data set.** Plain Hive-partitioned Parquet: DuckDB, Polars, Dask and Spark can read ``data`` in place. After a
 completed call, every row is in it once, and a day has one file (a day with very many rows has a few).

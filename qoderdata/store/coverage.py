@@ -214,7 +214,7 @@ class Coverage:
 
 
 def _lowest_met(page: Listing, lower: tuple[Segment, ...]) -> int | None:
-    """Return the index of the segment to which the last known record of a page belongs.
+    """Return the index of the segment that has the last record of the page that is in any segment.
 
     All segments above it are within the page.
     """

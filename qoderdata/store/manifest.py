@@ -76,7 +76,7 @@ class OpenRow:
 
     #: Its partition.
     day: str
-    #: When it was last read.
+    #: When it was last read, or when reading it was last refused.
     read_at: datetime
 
 

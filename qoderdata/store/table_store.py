@@ -115,9 +115,16 @@ class TableStore:
                 CacheWarning,
             )
 
-    def recover(self) -> None:
-        """Load, and commit what an interrupted pull left, unless another process is writing now."""
-        self._load_or_keep_in_memory()
+    def recover(self, *, must_be_readable: bool = False) -> None:
+        """Load, and commit what an interrupted pull left, unless another process is writing now.
+
+        `must_be_readable`: raise `CacheError` if the store cannot be read; otherwise a warning says so.
+        """
+        if must_be_readable:
+            with self._raising_cache_error():
+                self._load()
+        else:
+            self._load_or_keep_in_memory()
         if not self._writable or self._is_in_order():
             return
         with contextlib.ExitStack() as stack:
@@ -141,8 +148,8 @@ class TableStore:
                 stack.enter_context(self._parent.lock(self._key))
             except OSError as error:
                 self._keep_in_memory(error)
-            is_in_memory_alone = not self._writable and self._journal.entries
-            if not is_in_memory_alone:
+            has_unsaved_rows = not self._writable and self._journal.entries
+            if not has_unsaved_rows:
                 self._load_or_keep_in_memory()
                 self._repair()
             yield

@@ -81,9 +81,11 @@ def _run_may_change(runs: pa.Table) -> Any:  # noqa: ANN401 - an Arrow array
     status = runs["status"]
     is_undocumented = pc.and_not(status.is_valid(), pc.is_in(status, value_set=_DOCUMENTED))
     is_undocumented = pc.and_(is_undocumented, runs["completed_at"].is_null())
-    facts = ("status", "session_id", "error_type", "error_message")
-    has_not_started = functools.reduce(pc.and_, (runs[name].is_null() for name in facts))
-    return pc.or_(pc.or_(pc.is_in(status, value_set=_OPEN), is_undocumented), has_not_started)
+    may_change = pc.or_(pc.is_in(status, value_set=_OPEN), is_undocumented)
+    has_not_started: Any = status.is_null()
+    for name in ("session_id", "error_type", "error_message"):
+        has_not_started = pc.and_(has_not_started, runs[name].is_null())
+    return pc.or_(may_change, has_not_started)
 
 
 def _always(table: pa.Table) -> Any:  # noqa: ANN401 - an Arrow array

@@ -20,10 +20,13 @@ from narwhals.typing import IntoFrameT
 from qoderdata import errors, frame_checks
 from qoderdata.frames import KINDS, NAMES
 from qoderdata.outcomes import open_frame
+from qoderdata.schema import DEPLOYMENTS, RUNS, SESSIONS
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
 
+#: The columns that a loader gives; those of the deployments that are not among them can be added.
+_OWN_COLUMNS = {"runs": RUNS.names, "sessions": SESSIONS.names}
 #: A column that is 1 in every row, to group all rows together.
 ALL = "_all"
 
@@ -215,6 +218,7 @@ def open_source(
         _require_keys(frame.columns, keys, what=what, shared=shared, levels=frame.index.names)
         texts = [*keys, *_name_columns(keys, frame.columns, what=what).values()]
         native = frame_checks.require_frame(frame, wanted, what=what, optional=optional, keys=texts)
+        _refuse_lists(native, keys)
     try:
         opened = open_frame(native)
     except TypeError:
@@ -258,12 +262,23 @@ def _require_keys(
     )
     added = [key for key in keys if key not in frame_checks.DTYPES or key in NAMES.values()]
     errors.require_columns(present, added, what=what, advice=advice, levels=levels)
+    own = _OWN_COLUMNS.get(what, DEPLOYMENTS.names)
+    others = [key for key in keys if key in DEPLOYMENTS.names and key not in own]
+    for key in others:
+        advice = f"{what}[{key!r}] = {what}['deployment_id'].map(df.set_index('id')[{key!r}]) adds it"
+        errors.require_columns(present, [key], what=what, advice=advice, levels=levels)
     advice = (
         f"the columns to group by are needed in both frames: with_names({what}, df, metadata=['team']) adds "
         f"'metadata_team', and a column of the deployments comes with {what}['agent_id'] = "
         f"{what}['deployment_id'].map(df.set_index('id')['agent_id'])"
     )
     errors.require_columns(present, shared, what=what, advice=advice, levels=levels)
+
+
+def _refuse_lists(frame: pd.DataFrame, keys: Sequence[str]) -> None:
+    for key in keys:
+        if frame[key].dtype == object and not frame[key].map(pd.api.types.is_hashable).all():
+            raise ValueError(f"by={key!r} holds lists, which are no groups; make a column of text first")
 
 
 def _type_of(name: str) -> nw.dtypes.DType:

@@ -35,6 +35,7 @@ _STATE = ("status", "archived_at", "paused_reason_type", "paused_reason_error_ty
 _CONFIG = ("session_strategy", "config_max_concurrent", "config_max_retries", "config_timeout_ms")
 _KINDS = {"environment_id": "environment", "budget_max_credit_cost": "config", **dict.fromkeys(_CONFIG, "config")}
 _JSON_COLUMNS = {"metadata": "metadata", "extra": "other"}
+_LISTS = frozenset({"initial_events", "resources", "vault_ids"})
 _ARCHIVED_NAME = re.compile(r"_archived_\d+")
 _Difference = tuple[str, str, str, str | None, str | None]
 #: The widest value, in terminal columns; longer ones, such as prompts, are shortened.
@@ -47,7 +48,8 @@ def changes(before: pd.DataFrame, after: pd.DataFrame) -> pd.DataFrame:
 
     Counters, next triggers and ``updated_at`` do not count as changes. A change that was undone between the two is
     not found. In JSON objects (``metadata``, ``extra``), a key with ``null``, ``""``, ``{}`` or ``[]`` that is in
-    one frame only is no change; ``false`` and ``0`` are values, and ``1`` is not ``true``.
+    one frame only is no change; ``false`` and ``0`` are values, and ``1`` is not ``true``. Nor is another order of
+    their keys, or an empty list (``initial_events``, ``resources``, ``vault_ids``) instead of a missing one.
 
     Parameters
     ----------
@@ -164,7 +166,7 @@ def _differences(old: pd.DataFrame, new: pd.DataFrame) -> Iterator[_Difference]:
         for id_, before, after in _differing(old[name], new[name]):
             suffix = (after or "").removeprefix(before or "")
             is_archived = name == "name" and id_ in archived and _ARCHIVED_NAME.fullmatch(suffix)
-            if not is_archived and not (name == "initial_events" and _events(before) == _events(after)):
+            if not is_archived and not (name in _LISTS and _items(before) == _items(after)):
                 yield id_, _KINDS.get(name, "other"), name, before, after
     for name, kind in _JSON_COLUMNS.items():
         if name in old.columns and name in new.columns:
@@ -229,18 +231,21 @@ def _text(value: Any) -> str | None:  # noqa: ANN401 - any cell
     return f"{value:.15g}" if isinstance(value, float) else str(value)
 
 
-def _events(text: str | None) -> list[str]:
-    """Return events as texts to compare; content that is a text becomes one block, as in the newest edition."""
+def _items(text: str | None) -> list[str]:
+    """Return the items of a JSON list as texts to compare, whatever the order of an object's keys.
+
+    Content of an event that is a text becomes one block, as in the newest edition.
+    """
     try:
-        events = json.loads(text or "[]")
+        items = json.loads(text or "[]")
     except json.JSONDecodeError:
         return [str(text)]
-    if not isinstance(events, list):
+    if not isinstance(items, list):
         return [str(text)]
-    for event in events:
-        if isinstance(event, dict) and isinstance(content := event.get("content"), str):
-            event["content"] = [{"type": "text", "text": content}]
-    return [json.dumps(event, sort_keys=True) for event in events]
+    for item in items:
+        if isinstance(item, dict) and isinstance(content := item.get("content"), str):
+            item["content"] = [{"type": "text", "text": content}]
+    return [json.dumps(item, sort_keys=True) for item in items]
 
 
 def _differing(old: pd.Series[Any], new: pd.Series[Any]) -> Iterator[tuple[str, str | None, str | None]]:
