@@ -120,8 +120,8 @@ def load_runs(
         also if there are none. Times are in UTC. ``attrs`` holds ``source``, ``fetched_at`` (when the newest runs
         were read), ``from_cache``, ``complete`` (false offline if not all is stored, or if the service
         contradicts the store), ``requests``, ``outcomes`` (what was read, now or earlier: ``"runs"``,
-        ``"sessions"`` or ``"events"``; also if some of it could not be read) and, if there are no rows, ``newest``: when the newest
-        stored run was triggered.
+        ``"sessions"`` or ``"events"``; also if some of it could not be read) and, if there are no rows,
+        ``newest``: when the newest stored run was triggered.
 
     Raises
     ------

@@ -259,8 +259,8 @@ def unusual_runs(
     frame
         One row per run and kind, the newest first (by ``triggered_at``), then by ``run_id`` and ``kind``. A
         `pandas.RangeIndex` on pandas; on other engines lazy frames stay lazy. If `runs` has ``deployment_name``,
-        the first column is ``name``; for metadata keys, call `with_names` on the result. If nothing is unusual, there
-        are no rows. Runs without a ``deployment_id`` are compared with none.
+        the first column is ``name``; for metadata keys, call `with_names` on the result. If nothing is unusual,
+        there are no rows. Runs without a ``deployment_id`` are compared with none.
 
         ================= ==================== ===============================================================
         ``run_id``        str                  the run
