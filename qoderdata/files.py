@@ -374,7 +374,7 @@ class Folder:
         try:
             yield
         except OSError as error:
-            if isinstance(error, PermissionError):
+            if isinstance(error, PermissionError) and not is_deleted:
                 advice = "Call as the user who owns the folder, or use another cache_dir"
             raise CacheError(
                 f"the {what} in {self.location} cannot be {fault} ({error.strerror or error}). {advice}"

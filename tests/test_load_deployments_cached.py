@@ -321,7 +321,7 @@ class TestFailingService:
     def test_error_without_a_cached_answer_has_no_note(
         self, sandbox: Sandbox, client: Client, folder: Path
     ) -> None:
-        load_deployments(client=client, cache_dir=folder)
+        load_deployments(client=client, cache_dir=folder, status="paused")
         sandbox.misbehave("reset")
         with pytest.raises(APIConnectionError) as raised:
             load_deployments(client=client, cache_dir=folder, status="active")
@@ -345,7 +345,7 @@ class TestLogAndProgressBar:
     ) -> None:
         client = Client(sandbox.pat, sandbox.base_url)
         patterns = [
-            r"deployments: 1 pages, 23 rows in \d+\.\d s from the network",
+            r"deployments: 1 page, 23 rows in \d+\.\d s from the network",
             r"deployments: 23 rows in \d+\.\d s from the cache, fetched at 2\d{3}-.*\+00:00",
             r"deployments: 23 rows in \d+\.\d s from the cache, fetched at 2\d{3}-.*\+00:00",
         ]

@@ -279,7 +279,7 @@ def test_lock_that_cannot_be_acquired_warns(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("use", "fault"),
     [
-        (cache_usage, r"read now \(permission denied\). Try again later"),
+        (cache_usage, r"read now \(permission denied\). Call as the user who owns"),
         (
             clear_cache,
             r"deleted \(permission denied\). Make the folder writable, or clear the cache as the user who",

@@ -191,7 +191,9 @@ def cause_all_failures(outputs: Outputs, sandbox: Sandbox, monkeypatch: pytest.M
             lambda: qd.load_deployments(client=client_with_one_retry, refresh=True), errors.PaginationError
         )
     sandbox._faults = type(sandbox._faults)()
-    outputs.must_raise(lambda: qd.load_deployments(offline=True, agent_id="agent_of_nobody"), errors.CacheError)
+    outputs.must_raise(
+        lambda: qd.load_deployments(offline=True, cache_dir=outputs.folder / "none"), errors.CacheError
+    )
     outputs.must_raise(lambda: qd.load_deployments(created_since="2026-06-01"), ValueError)
     outputs.must_raise(
         lambda: qd.load_deployments(client=Client(TOKEN[::-1]), refresh=True), errors.AuthenticationError

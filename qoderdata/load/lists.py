@@ -7,6 +7,7 @@ import importlib
 import logging
 import threading
 import time
+import warnings
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -34,7 +35,7 @@ from qoderdata.arguments import (
 from qoderdata.background import gc_paused
 from qoderdata.client import Client, given_client
 from qoderdata.decode import Decoder, Page
-from qoderdata.errors import APIError, CacheError, NotFoundError, NotStoredWarning, warn
+from qoderdata.errors import APIError, CacheError, CacheWarning, NotFoundError, NotStoredWarning, warn
 from qoderdata.files import Folder
 from qoderdata.formatting import counted, format_duration
 from qoderdata.load.deployment_history import read_as_of
@@ -496,7 +497,8 @@ def _load(
     try:
         answer, requests = _pull(schema, client, filters, progress=progress)
     except APIError as error:
-        kept = _newest_answer(folder, schema, client, filters.wider())
+        with warnings.catch_warnings(action="ignore", category=CacheWarning):  # the answer is not used
+            kept = _newest_answer(folder, schema, client, filters.wider())
         if kept is not None:
             age = format_duration(now - kept.fetched_at)
             error.add_note(f"An answer that is {age} old is cached: pass offline=True to use it.")
