@@ -561,25 +561,44 @@ def test_agent_that_is_not_known_is_an_error(words: str, invoke: Invoke) -> None
     assert "; `qoderdata deployments --by agent` lists them; " in message
 
 
+@pytest.mark.usefixtures("empty_cache")
+@pytest.mark.parametrize("words", ["failures --fail-over 0", "runs --fail-over 0", "missed --fail"])
+def test_names_that_cannot_be_looked_up_are_an_error(words: str, invoke: Invoke) -> None:
+    """A gate must not pass since nothing was checked."""
+    df = qd.load_deployments()
+    name = df["name"][df["stats_total_failures"] > 0].iloc[0]
+    qd.load_runs()
+    code = 1 if words == "failures --fail-over 0" else 2
+    message = invoke(words, "--offline", "--deployment", name, code=code).err
+    assert code == 1 or "has no answer to this call" in message
+    if words.startswith("failures"):
+        agents = qd.load_agents()["name"].iloc[0]
+        qd.clear_cache()
+        qd.load_deployments()
+        assert "has no answer to this call" in invoke(words, "--offline", "--agent", agents, code=2).err
+
+
 @pytest.mark.filterwarnings("ignore:no run is in the time")
-@pytest.mark.parametrize("words", [*FILTERED, *OF_RUNS])
+@pytest.mark.parametrize("words", [*FILTERED, *OF_RUNS, "compare"])
 def test_deployment_that_is_not_known_is_an_error(words: str, invoke: Invoke) -> None:
     name = next(name for name in qd.load_deployments()["name"] if name.isascii() and name[0].isalpha())
     message = invoke(words, "--deployment", name[1:], code=2).err
     assert message.startswith(f"qoderdata: --deployment {name[1:]!r}: no deployment has this id or name; did you ")
     assert repr(name) in message
     assert "`qoderdata deployments` lists them" in invoke(words, "--deployment", "qqqq", code=2).err
-    if words in OF_RUNS:
-        invoke(words, "--deployment", "dep_removed")
+    invoke(words, "--deployment", "dep_removed", code=0 if words in {*OF_RUNS, "compare"} else 2)
 
 
 @pytest.mark.parametrize("words", ["runs --failed", "pull runs", "costs", "triggers --horizon 30D", "deployments"])
-def test_deployment_may_be_given_by_name_or_id(words: str, tmp_path: Path, invoke: Invoke) -> None:
+def test_deployment_may_be_given_by_name_or_id(
+    words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, invoke: Invoke
+) -> None:
     df, runs = qd.load_deployments(), qd.load_runs()
     counts = runs["deployment_id"][runs["status"] == "failed"].value_counts()
     active = df[(df["status"] == "active") & df["schedule_expression"].notna() & df["id"].isin(counts.index)]
-    id_, name = active[["id", "name"]].iloc[0]
-    same = set(df["id"][df["name"] == name])
+    same, id_, name = set(active["id"][:3]), active["id"].iloc[0], "a name of three"
+    df.loc[df["id"].isin(same), "name"] = name
+    monkeypatch.setattr(qd, "load_deployments", lambda **_: df)
     window = [] if words.startswith(("triggers", "deployments")) else ["--since", "all"]
 
     def ids(word: str) -> set[str]:
@@ -600,6 +619,10 @@ def test_table_of_one_deployment_names_it(invoke: Invoke) -> None:
     name = df["name"][df["id"].isin(qd.load_runs()["deployment_id"]) & df["name"].str.isascii()].iloc[0]
     text = invoke("runs --since all --deployment", name).out
     assert f"\nruns of {name}\n" in text
+    assert "first seen in this window" not in invoke("runs --errors --since all --deployment", name).out
+    archived = set(qd.load_deployments(include_archived=True)["id"]) - set(df["id"])
+    message = invoke("deployments --deployment", min(archived)).err
+    assert message.endswith("; it may be archived\n")
     text = invoke("errors --since 2099-01-01T00:00Z --deployment", name).out
     assert f"there are no runs of {name} triggered since 2099" in " ".join(text.split())
 
@@ -694,15 +717,13 @@ def test_maximum_page_size_is_determined_once(sandbox: Sandbox, invoke: Invoke) 
 
 @pytest.mark.usefixtures("empty_cache")
 @pytest.mark.parametrize("fault", ["403", "404"])
-def test_agent_without_matches_is_reported_if_names_are_unavailable(
-    sandbox: Sandbox, invoke: Invoke, fault: str
-) -> None:
+def test_agent_name_that_cannot_be_looked_up_is_an_error(sandbox: Sandbox, invoke: Invoke, fault: str) -> None:
     sandbox.requests.clear()
     sandbox.misbehave(fault, at=2)  # the first request determines the maximum page size
-    message = invoke("pull deployments --agent nobody").err
+    message = invoke("pull deployments --agent nobody", code=4).err
     recorded = [(request.path, request.status) for request in sandbox.requests]
     assert recorded == [("/deployments", 400), ("/deployments", 200), ("/agents", int(fault))]
-    assert "no deployment passes the filters: --agent nobody" in message
+    assert f"GET /agents: the service answered {fault}" in message
 
 
 def test_number_of_deployments_without_counters_is_printed(invoke: Invoke) -> None:

@@ -455,7 +455,7 @@ def test_changes_without_a_snapshot_stores_the_first_one(invoke: Invoke) -> None
     assert "--refresh reads" not in invoke("changes --refresh").out
 
 
-@pytest.mark.filterwarnings("ignore::qoderdata.errors.NotStoredWarning")
+@pytest.mark.filterwarnings("ignore:no snapshot was kept")
 @pytest.mark.usefixtures("sandbox")
 def test_changes_without_any_snapshot_says_how_to_store_one(tmp_path: Path, invoke: Invoke) -> None:
     folder = tmp_path / "cache"

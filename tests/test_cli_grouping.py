@@ -209,13 +209,18 @@ def test_errors_equals_error_groups_and_marks_new_ones(invoke: Invoke) -> None:
     assert len(re.findall(r"^new +\d", invoke(f"errors {SINCE}").out, re.MULTILINE)) == len(new)
 
 
-def test_errors_new_needs_14_days_of_runs(invoke: Invoke) -> None:
+def test_errors_new_needs_14_days_of_runs(monkeypatch: pytest.MonkeyPatch, invoke: Invoke) -> None:
     short = "errors --since 2026-06-10T00:00Z"
-    text = "which errors are new is not known: the runs cover less than 14 days (--since 30D reads more)\n"
-    assert " ".join(invoke(f"{short} --new").out.split()) == text.strip()
+    text = "which errors are new is not known: the runs cover less than 14 days\n"
+    assert invoke(f"{short} --new").out == text
     assert invoke(f"{short} --new --json") == ("[]\n", f"qoderdata: {text}")
     assert "less than 14 days" in invoke(short).out
     assert "less than 14 days" not in invoke(f"errors {SINCE}").out
+    runs = qd.load_runs(since="2026-06-10T00:00Z")
+    monkeypatch.setattr(qd, "load_runs", lambda **_: runs)
+    for since, advice in (("7D", " (--since 30D reads more)"), ("30D", ""), ("all", "")):
+        expected = text.replace("\n", f"{advice}\n")
+        assert " ".join(invoke(f"errors --new --since {since}").out.split()) == expected.strip()
 
 
 def test_unusual_equals_unusual_runs(invoke: Invoke) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import click
@@ -31,9 +32,9 @@ def cache(action: str, *, cache_dir: str | None, as_json: bool) -> None:
     be read from the service again: it only returns the present state.
     """
     location = resolve_cache_dir(cache_dir)
-    if Path(location).is_file():
+    if os.path.isfile(location):  # noqa: PTH113 - unlike a Path, no error if the folder above cannot be read
         raise click.UsageError(f"{location!r} is a file, not the folder of a cache")
-    if "://" not in location and not Path(location).exists() and not as_json:
+    if not as_json and _is_missing(location):
         echo(f"nothing is stored: there is no folder {location!r}")
         return
     if action == "clear":
@@ -49,6 +50,14 @@ def cache(action: str, *, cache_dir: str | None, as_json: bool) -> None:
     for table, kept in usage.items():
         if isinstance(kept, dict):
             echo(f"  {table:12} {counted(kept['files'], 'file'):>12}  {_size(kept['bytes']):>10}")
+
+
+def _is_missing(location: str) -> bool:
+    """Return whether there certainly is no such folder: a URL, and what may not be read, may exist."""
+    try:
+        return "://" not in location and not Path(location).exists()
+    except OSError:
+        return False
 
 
 def _size(count: float) -> str:

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import click
 
 import qoderdata as qd
+from qoderdata import arguments
 from qoderdata.cli import grouping, options
 from qoderdata.cli.output import MINOR, Output, TableColumn, note
 from qoderdata.cli.service import Service, run_service_options
 
 _REACH = timedelta(days=14)
-_SHORT = "which errors are new is not known: the runs cover less than 14 days (--since 30D reads more)"
+_SHORT = "which errors are new is not known: the runs cover less than 14 days"
 
 
 @options.command("errors", example="qoderdata errors --since 30D --by agent")
@@ -43,15 +44,18 @@ def errors(
     columns = [*groups.columns(found), *_COLUMNS]
     times = runs["triggered_at"]
     is_short = len(runs) > 0 and times.max() - times.min() < _REACH
+    now = datetime.now(UTC)
+    since = None if window["since"] is None else arguments.parse_bound(window["since"], now=now, name="since")
+    short = _SHORT if since is None or since <= now - _REACH else f"{_SHORT} (--since 30D reads more)"
     if runs.empty:
         empty = options.nothing_in(period, "runs")
     elif only_new and is_short:
-        empty = _SHORT
+        empty = short
     else:
         empty = "; ".join(["no error is new" if only_new else "no run failed", *period])
     if only_new and is_short and result.style in {"csv", "json"}:
-        note(_SHORT)
-    result.print_frame(found, columns, empty=empty, notes=[*period, _SHORT] if is_short else period)
+        note(short)
+    result.print_frame(found, columns, empty=empty, notes=[*period, short] if is_short else period)
 
 
 _COLUMNS = [

@@ -6,11 +6,10 @@ import math
 from typing import TYPE_CHECKING, Any
 
 import qoderdata as qd
-from qoderdata.arguments import parse_span
 from qoderdata.cli import options
 from qoderdata.cli.output import DEPLOYMENT, Output, TableColumn
 from qoderdata.cli.service import Service, service_options
-from qoderdata.formatting import MISSING, counted, format_credits, format_duration
+from qoderdata.formatting import MISSING, counted, format_credits
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -40,15 +39,18 @@ def forecast(
     deployments = service.deployments(filters)
     sessions = service.load(qd.load_sessions, **window)
     found = qd.cost_forecast(deployments, sessions, horizon, start=start)
-    empty = "paused deployments do not fire" if filters["status"] == "paused" else "nothing fires"
+    ahead = options.describe_horizon(horizon, start, "UTC")
+    empty = f"nothing fires {ahead}" if len(deployments) else "there are no deployments"
+    if filters["status"] == "paused":
+        empty = "paused deployments do not fire"
     empty = options.empty_table_text(empty, deployments, filters)
-    notes = [*_notes(found, horizon), *(f"from the costs of {sessions_of}" for sessions_of in period)]
+    notes = [*_notes(found, ahead), *(f"from the costs of {sessions_of}" for sessions_of in period)]
     result.print_frame(found, _COLUMNS, empty=empty, notes=notes)
 
 
-def _notes(found: pd.DataFrame, horizon: str) -> list[str]:
+def _notes(found: pd.DataFrame, ahead: str) -> list[str]:
     total, without = found["expected"].sum(min_count=1), found.attrs["triggers_without_credits"]
-    in_all = f"credits in all within {format_duration(parse_span(horizon, name='--horizon'))}"
+    in_all = f"credits in all {ahead}"
     notes = [] if math.isnan(total) else [f"{format_credits(total)} {in_all}; intervals do not add up"]
     if without:
         what = counted(without, "more trigger" if notes else "trigger")

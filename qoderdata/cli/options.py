@@ -23,7 +23,7 @@ import qoderdata as qd
 from qoderdata import arguments
 from qoderdata.cli import output
 from qoderdata.cli.output import Output
-from qoderdata.formatting import format_time
+from qoderdata.formatting import format_duration, format_time, one_line
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -267,17 +267,21 @@ def window(
 
     `of`: also add `--deployment`, for such a list as ``"runs"``.
     """
-    only = click.option("--deployment", metavar="ID|NAME", help=f"Only {of} of this deployment.")
     kinds = "a time with its zone, an age, or all" if may_be_all else "a time with its zone, or an age"
     meaning = f"{what} then or later: {kinds} (default {since or 'all'})."
     return gather(
         "window",
         lambda since, **others: {"since": None if since == "all" else since, **others},
-        *([] if of is None else [only]),
+        *([] if of is None else [deployment_option(of)]),
         click.option("--since", default=since, metavar="TIME|AGE", help=meaning),
         click.option("--until", metavar="TIME|AGE", help=f"{what} before then (default: now)."),
         group=group,
     )
+
+
+def deployment_option(of: str) -> Decorator:
+    """Return the decorator that adds `--deployment`, for such a list as ``"runs"``."""
+    return click.option("--deployment", metavar="ID|NAME", help=f"Only {of} of this deployment.")
 
 
 def run_window(*, since: str | None = "30D", of: str | None = "runs") -> Decorator:
@@ -297,8 +301,16 @@ def describe_window(window: dict[str, Any], what: str, tz: str) -> list[str]:
         if window[name] is not None
     ]
     noun, _, verb = what.rpartition(" ")
-    of = [] if window.get("deployment") is None else [f"of {window['deployment']}"]
+    of = [] if window.get("deployment") is None else [f"of {one_line(window['deployment'])}"]
     return [" ".join([noun, *of, *([verb, " and ".join(bounds)] if bounds else [])])] if bounds or of else []
+
+
+def describe_horizon(horizon: str, start: str | None, tz: str) -> str:
+    """Return words for the time ahead that a table is about, such as ``"within the next 24 h"``."""
+    length = format_duration(arguments.parse_span(horizon, name="--horizon"))
+    if start is None:
+        return f"within the next {length}"
+    return f"within {length} after {format_time(arguments.parse_instant(start, name='--start'), tz)}"
 
 
 def nothing_in(period: Sequence[str], what: str) -> str:

@@ -33,7 +33,7 @@ class Destination:
     def pull(self, load: Callable[[], pd.DataFrame], what: str) -> None:
         """Load a frame, write it, and print what was done.
 
-        Without a file, raise `CacheError` if the cache cannot be written: nothing would be left.
+        Without a file, raise `CacheError` if the cache cannot be written: what is read would be lost.
         """
         with warnings.catch_warnings():
             if self.out is None:
@@ -86,7 +86,7 @@ def _deployments(*, filters: dict[str, Any], service: Service, destination: Dest
     """
 
     def load() -> pd.DataFrame:
-        if filters["include_archived"] or options.filters_given(filters):
+        if service.offline or filters["include_archived"] or options.filters_given(filters):
             return service.deployments(filters)
         found = service.deployments()
         return found[found["archived_at"].isna()].reset_index(drop=True)

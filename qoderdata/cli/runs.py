@@ -78,7 +78,7 @@ def runs(
     notes, above = period, []
     if errors:
         found = qd.error_breakdown(frame, by=keys).sort_values("count", ascending=False, kind="stable")
-        first_seen = "first seen in this window" if period else "first seen"
+        first_seen = "first seen in this window" if window["since"] or window["until"] else "first seen"
         columns = [
             *groups.columns(found),
             TableColumn("error", "error_type"),

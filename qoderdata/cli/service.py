@@ -92,39 +92,55 @@ class Service:
             return found
         agent = filters.get("agent_id")
         if agent is not None:
-            ids = self._ids_named("agent", agent, lambda: self.load(qd.load_agents))
+            is_removed = load is not qd.load_deployments
+            ids = self._ids_named("agent", agent, lambda: self.load(qd.load_agents), may_be_removed=is_removed)
             if ids != [agent]:
                 found = self.load_of(load, filters | {"agent_id": None})
                 found = found[found["agent_id"].isin(ids)].reset_index(drop=True)
         if found.empty:
             words = [f"--{name.removesuffix('_id').replace('_', '-')} {value}" for name, value in given.items()]
-            output.note(f"no {what} passes the filters: {' '.join(words)}")
+            hint = (
+                "; it may be archived"
+                if "deployment" in given and not filters.get("include_archived", True)
+                else ""
+            )
+            output.note(f"no {what} passes the filters: {' '.join(words)}{hint}")
         return found
 
     def load_of(self, load: Callable[..., pd.DataFrame], filters: dict[str, Any]) -> pd.DataFrame:
         """Load a list with filters, of which `deployment` may be an id or a name."""
         others = {name: value for name, value in filters.items() if name != "deployment"}
-        if filters.get("deployment") is None:
+        word = filters.get("deployment")
+        if word is None:
             return self.load(load, **others)
-        ids = self._ids_named("deployment", filters["deployment"], self.deployments)
-        key = "id" if load is qd.load_deployments else "deployment_id"
-        if key != "id" and len(ids) == 1:
-            others[key] = ids[0]
+        if load is qd.load_deployments:
+            listed = self.load(load, **others)
+            found = listed[listed["id"].eq(word) | listed["name"].eq(word)]
+            if found.empty:
+                self._ids_named("deployment", word, self.deployments)
+            return found.reset_index(drop=True)
+        ids = self._ids_named("deployment", word, self.deployments, may_be_removed=True)
+        if len(ids) == 1:
+            others["deployment_id"] = ids[0]
         found = self.load(load, **others)
-        return found[found[key].isin(ids)].reset_index(drop=True)
+        return found[found["deployment_id"].isin(ids)].reset_index(drop=True)
 
-    def _ids_named(self, what: str, word: str, load: Callable[[], pd.DataFrame]) -> list[str]:
+    def _ids_named(
+        self, what: str, word: str, load: Callable[[], pd.DataFrame], *, may_be_removed: bool = False
+    ) -> list[str]:
         """Return the ids of the objects with this id or name; raise `click.UsageError` if there is none.
 
-        An id that is not listed passes: the object may have been removed. So does each word if the list cannot be
-        read.
+        An id passes if the list cannot be read, and if the object `may_be_removed`.
         """
+        is_id = word.startswith(_PREFIXES[what])
         try:
             listed = load()
         except NO_NAMES:
-            return [word]
+            if is_id:
+                return [word]
+            raise
         ids = listed["id"][listed["id"].eq(word) | listed["name"].eq(word)].tolist()
-        if ids or word.startswith(_PREFIXES[what]):
+        if ids or (is_id and may_be_removed):
             return ids or [word]
         near = difflib.get_close_matches(word, listed["name"].dropna().unique(), n=3)
         hint = (

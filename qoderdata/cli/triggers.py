@@ -7,11 +7,9 @@ from typing import Any
 import click
 
 import qoderdata as qd
-from qoderdata import arguments
 from qoderdata.cli import options
 from qoderdata.cli.output import DEPLOYMENT, WINDOW, Output, TableColumn
 from qoderdata.cli.service import Service, service_options
-from qoderdata.formatting import format_duration, format_time
 
 #: The columns of `next_triggers` for people.
 TRIGGER_COLUMNS = [
@@ -51,9 +49,7 @@ def triggers(
     deployments = service.deployments({**filters, "include_archived": False})
     upcoming = qd.next_triggers(deployments, horizon, start=start, tz=result.tz, include_paused=include_paused)
     is_paused = filters["status"] == "paused" and not include_paused
-    period = f"within {format_duration(arguments.parse_span(horizon, name='--horizon'))}"
-    if start is not None:
-        period += f" of {format_time(arguments.parse_instant(start, name='--start'), result.tz)}"
+    period = options.describe_horizon(horizon, start, result.tz)
     empty = f"nothing fires {period}"
     if is_paused:
         empty = "paused deployments do not fire; --include-paused treats them as active"

@@ -35,7 +35,7 @@ from qoderdata.arguments import (
 from qoderdata.background import gc_paused
 from qoderdata.client import Client, given_client
 from qoderdata.decode import Decoder, Page
-from qoderdata.errors import APIError, CacheError, CacheWarning, NotFoundError, NotStoredWarning, warn
+from qoderdata.errors import APIError, CacheError, CacheWarning, NotFoundError, warn
 from qoderdata.files import Folder
 from qoderdata.formatting import counted, format_duration
 from qoderdata.load.deployment_history import read_as_of
@@ -196,7 +196,7 @@ def load_deployments(
     DataQualityWarning
         Values that do not fit their column were kept in ``extra``, or a record came twice.
     CacheWarning
-        The cache could not be read or written.
+        The cache could not be read, or written (`NotStoredWarning`).
 
     Examples
     --------
@@ -289,7 +289,7 @@ def load_agents(
     DataQualityWarning
         Values that do not fit their column were kept in ``extra``, or a record came twice.
     CacheWarning
-        The cache could not be read or written.
+        The cache could not be read, or written (`NotStoredWarning`).
 
     Examples
     --------
@@ -359,7 +359,7 @@ def load_environments(
     DataQualityWarning
         Values that do not fit their column were kept in ``extra``, or a record came twice.
     CacheWarning
-        The cache could not be read or written.
+        The cache could not be read, or written (`NotStoredWarning`).
 
     Examples
     --------
@@ -513,7 +513,7 @@ def _load(
         is_cached = cache.write(folder, name, answer)
     frame, failure = framed.result(), None if written is None else written.exception()
     if is_cached and failure is not None:
-        warn(f"no snapshot was kept: {series.folder.describe_failure(failure)}", NotStoredWarning)
+        warn(f"no snapshot was kept: {series.folder.describe_failure(failure)}", CacheWarning)
     return frame
 
 

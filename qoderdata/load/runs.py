@@ -142,7 +142,8 @@ def load_runs(
         runs are stored; the list ended although older runs are stored; or open runs or sessions could not be read
         again.
     CacheWarning
-        The store could not be read or written, was repaired, or is locked by another process.
+        The store could not be read or written (`NotStoredWarning`), was repaired, or is locked by another
+        process.
 
     Examples
     --------

@@ -107,7 +107,8 @@ def load_sessions(
         Values that do not fit their column were kept in ``extra``; ``offline=True`` and not all sessions are
         stored; the list ended although older sessions are stored; or open sessions could not be read again.
     CacheWarning
-        The store could not be read or written, was repaired, or is locked by another process.
+        The store could not be read or written (`NotStoredWarning`), was repaired, or is locked by another
+        process.
 
     Examples
     --------
@@ -194,6 +195,8 @@ class SessionLoading(StoredLoading):
 
     def stored_ends(self, ids: Sequence[str]) -> dict[str, dict[str, Any]]:
         """Return the stored ends of sessions by id, whether they are still valid or not."""
+        if not ids:
+            return {}
         ends = self.ends.read(where=pc.field("id").isin(pa.array(ids, pa.large_string())))
         return {row["id"]: row for row in ends.to_pylist()}
 

@@ -197,10 +197,10 @@ class StoredLoading:
                     error.add_note("The pages that were read are stored: the next call continues from there.")
                 if isinstance(error, APIConnectionError) and self.store.coverage.read_at is not None:
                     error.add_note(_offline_note(self.store.coverage.read_at))
-                raise
-            finally:
                 self.remember_gone(refresh.gone)
+                raise
         reader.decoder.warn_misfits()
+        self.remember_gone(refresh.gone)
         return not refresh.is_contradicted
 
     def reread(self) -> Reread:

@@ -20,12 +20,13 @@ from narwhals.typing import IntoFrameT
 from qoderdata import errors, frame_checks
 from qoderdata.frames import KINDS, NAMES
 from qoderdata.outcomes import open_frame
-from qoderdata.schema import DEPLOYMENTS, RUNS, SESSIONS
+from qoderdata.schema import DEPLOYMENTS, RUNS, SESSIONS, Kind
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
 
 #: The columns that a loader gives; those of the deployments that are not among them can be added.
+_GROUPS = {column.name for column in DEPLOYMENTS.columns if column.kind not in {Kind.TEXTS, Kind.TIMES}}
 _OWN_COLUMNS = {"runs": RUNS.names, "sessions": SESSIONS.names}
 #: A column that is 1 in every row, to group all rows together.
 ALL = "_all"
@@ -263,7 +264,7 @@ def _require_keys(
     added = [key for key in keys if key not in frame_checks.DTYPES or key in NAMES.values()]
     errors.require_columns(present, added, what=what, advice=advice, levels=levels)
     own = _OWN_COLUMNS.get(what, DEPLOYMENTS.names)
-    others = [key for key in keys if key in DEPLOYMENTS.names and key not in own]
+    others = [key for key in keys if key in _GROUPS and key not in own]
     for key in others:
         advice = f"{what}[{key!r}] = {what}['deployment_id'].map(df.set_index('id')[{key!r}]) adds it"
         errors.require_columns(present, [key], what=what, advice=advice, levels=levels)
@@ -277,8 +278,13 @@ def _require_keys(
 
 def _refuse_lists(frame: pd.DataFrame, keys: Sequence[str]) -> None:
     for key in keys:
-        if frame[key].dtype == object and not frame[key].map(pd.api.types.is_hashable).all():
-            raise ValueError(f"by={key!r} holds lists, which are no groups; make a column of text first")
+        dtype = frame[key].dtype
+        is_nested = isinstance(dtype, pd.ArrowDtype) and pa.types.is_nested(dtype.pyarrow_dtype)
+        is_object = pd.api.types.is_object_dtype(dtype)
+        if is_nested or (is_object and not frame[key].map(pd.api.types.is_hashable).all()):
+            raise ValueError(
+                f"by={key!r} holds lists or objects, which are no groups; make a column of text first"
+            )
 
 
 def _type_of(name: str) -> nw.dtypes.DType:

@@ -166,7 +166,7 @@ def _differences(old: pd.DataFrame, new: pd.DataFrame) -> Iterator[_Difference]:
         for id_, before, after in _differing(old[name], new[name]):
             suffix = (after or "").removeprefix(before or "")
             is_archived = name == "name" and id_ in archived and _ARCHIVED_NAME.fullmatch(suffix)
-            if not is_archived and not (name in _LISTS and _items(before) == _items(after)):
+            if not is_archived and not (name in _LISTS and _items(before, name) == _items(after, name)):
                 yield id_, _KINDS.get(name, "other"), name, before, after
     for name, kind in _JSON_COLUMNS.items():
         if name in old.columns and name in new.columns:
@@ -231,10 +231,10 @@ def _text(value: Any) -> str | None:  # noqa: ANN401 - any cell
     return f"{value:.15g}" if isinstance(value, float) else str(value)
 
 
-def _items(text: str | None) -> list[str]:
+def _items(text: str | None, name: str) -> list[str]:
     """Return the items of a JSON list as texts to compare, whatever the order of an object's keys.
 
-    Content of an event that is a text becomes one block, as in the newest edition.
+    Content of an initial event that is a text becomes one block, as in the newest edition.
     """
     try:
         items = json.loads(text or "[]")
@@ -242,7 +242,7 @@ def _items(text: str | None) -> list[str]:
         return [str(text)]
     if not isinstance(items, list):
         return [str(text)]
-    for item in items:
+    for item in items if name == "initial_events" else ():
         if isinstance(item, dict) and isinstance(content := item.get("content"), str):
             item["content"] = [{"type": "text", "text": content}]
     return [json.dumps(item, sort_keys=True) for item in items]
