@@ -231,6 +231,8 @@ def parse_window(freq: str) -> timedelta:
     if not is_window:
         if _CALENDAR_UNIT.fullmatch(str(freq)):  # "1MS" is a millisecond too
             raise _no_fixed_length(freq, "freq")
+        if length >= _UNITS["D"]:
+            raise ValueError(f"freq={freq!r}: whole days are written as text, such as '1D' or '7D'")
         raise ValueError(
             f"freq={freq!r} must fill a day evenly in whole minutes, such as '30min' or '6h'; whole days are "
             "written '1D'"

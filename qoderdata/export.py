@@ -86,11 +86,12 @@ def export_csv(frame: Any, path: str | Path, *, spreadsheet_safe: bool = True) -
     r"""Write a frame to one CSV file, whole or not at all.
 
     The file is UTF-8 without a byte order mark, with one header line and ``\n`` between the lines. Texts are
-    quoted; numbers, ``true`` and ``false`` are not. A missing value is an empty cell without quotes, an empty
-    text one with quotes. In a file of one column every cell is quoted, since CSV readers skip empty lines.
-    Times are written in ISO 8601 with their offset (without one if the column has no zone), lengths of time in
-    ISO 8601, lists and objects as JSON. Times in whole seconds have no fraction, so a column may have two
-    formats: give `pandas.read_csv` ``date_format="ISO8601"`` with ``parse_dates``, or the column stays text.
+    quoted; numbers, ``true`` and ``false`` are not, except in sparse columns and columns of Python objects. A
+    missing value is an empty cell without quotes, an empty text one with quotes. In a file of one column every
+    cell is quoted, since CSV readers skip empty lines. Times are written in ISO 8601 with their offset (without
+    one if the column has no zone), lengths of time in ISO 8601, lists and objects as JSON. Times in whole seconds
+    have no fraction, so a column may have two formats: give `pandas.read_csv` ``date_format="ISO8601"`` with
+    ``parse_dates``, or the column stays text.
 
     The values of ``environment_variables`` may be secrets: each is replaced by ``***``, in ``extra``, in other
     JSON text, and in a column of that name. `export_parquet` keeps them.

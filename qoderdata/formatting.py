@@ -17,7 +17,6 @@ from qoderdata.translation import mark
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
-    from collections.abc import Set as AbstractSet
     from datetime import datetime, timedelta
 
 #: Stands where there is no value: missing is not zero.
@@ -34,7 +33,7 @@ _REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 #: Unicode categories of characters that can control a terminal or change the direction of what follows.
 UNPRINTABLE = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
 _JOINERS = frozenset("\u200c\u200d")
-_ID_TAIL = 4
+_ID_TAIL, _LONGEST_TAIL = 4, 16
 
 
 def one_line(text: str | float | None) -> str:
@@ -68,22 +67,22 @@ def tell_apart(names: Sequence[str], ids: Sequence[str]) -> list[str]:
     >>> tell_apart(["nightly", "hourly", "nightly"], ["dep_1a2b", "dep_1c2d", "dep_1e2f"])
     ['nightly ·1a2b', 'hourly', 'nightly ·1e2f']
     """
-    ids_of: dict[str, set[str]] = defaultdict(set)
+    ids_of: dict[str, dict[str, str]] = defaultdict(dict)
     for name, id_ in zip(names, ids, strict=True):
-        ids_of[name].add(id_)
-    lengths = {name: _distinct_tail(same) for name, same in ids_of.items() if len(same) > 1}
-    return [
-        f"{name} ·{id_[-lengths[name] :]}" if name in lengths else name
-        for name, id_ in zip(names, ids, strict=True)
-    ]
+        ids_of[name][id_] = ""
+    for same in ids_of.values():
+        if len(same) > 1:
+            same.update(zip(same, _distinct_tails(list(same)), strict=True))
+    return [f"{name}{ids_of[name][id_]}" for name, id_ in zip(names, ids, strict=True)]
 
 
-def _distinct_tail(ids: AbstractSet[str]) -> int:
-    """Return how many characters at the end of different ids make them differ, at least `_ID_TAIL`."""
-    length = _ID_TAIL
-    while len({id_[-length:] for id_ in ids}) < len(ids):
-        length += 1
-    return length
+def _distinct_tails(ids: list[str]) -> list[str]:
+    """Return the ends of different ids that make them differ; numbers where those would be long."""
+    for length in range(_ID_TAIL, _LONGEST_TAIL + 1):
+        tails = [one_line(id_[-length:]) for id_ in ids]
+        if len(set(tails)) == len(ids):
+            return [f" ·{tail}" for tail in tails]
+    return [f" ·{number}" for number in range(1, len(ids) + 1)]
 
 
 def display_width(text: str) -> int:

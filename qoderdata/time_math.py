@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta, tzinfo
 from itertools import pairwise
 
 MICROSECOND = timedelta(microseconds=1)
-#: Lengths of time as whole microseconds, and the first Monday after 1970 began, on a Thursday.
+#: Lengths of time in microseconds. 1970 began on a Thursday, so the first Monday is 4 days later.
 MINUTE_MICROS, HOUR_MICROS, DAY_MICROS = 60_000_000, 3_600_000_000, 86_400_000_000
 WEEK_MICROS, FIRST_MONDAY_MICROS = 7 * DAY_MICROS, 4 * DAY_MICROS
 #: The most windows of time that one result may have.
@@ -50,9 +50,9 @@ def window_origin(length: int) -> int:
 def list_windows(first: int, last: int, length: int, zone: tzinfo, *, column: str) -> dict[int, int]:
     """Return the windows from that of the first time to that of the last: when each begins, with its label.
 
-    Windows of whole days are labelled by the wall-clock time at which they begin, and `first` and `last` are
-    wall-clock times too; shorter ones are counted from each local midnight, and all is in UTC. Everything is in
-    microseconds since 1970. Raise `ValueError` for too many windows, or times at the ends of the calendar.
+    If `length` is a day or more, `first`, `last` and the labels are wall-clock times, and a label is the time at
+    which the window begins. Shorter windows are counted from each local midnight, and all times are in UTC. All is
+    in microseconds since 1970. Raise `ValueError` for too many windows, or times at the ends of the calendar.
 
     Examples
     --------

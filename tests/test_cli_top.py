@@ -403,6 +403,36 @@ def test_second_reading_requests_only_new_data(
         assert {one["deployment_id"] for one in created} <= set(view.overview.running["deployment_id"])
 
 
+def test_each_view_counts_the_runs_of_the_newest_edition_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counted, fill = [], qd.fill_counters
+
+    def count(df: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
+        counted.append(len(runs))
+        return fill(df, runs)
+
+    monkeypatch.setattr(qd, "fill_counters", count)
+    with Sandbox(deployments=10, seed=7, runs=60, now=NOW, edition="D") as served:
+        service = Service(served.base_url, None, cache_dir=str(tmp_path), outcomes="events")
+        reader = top._Reader(service, timedelta(0), tz="UTC", team="team")
+        reader.read()
+        served.create_runs(3, status="completed")
+        reader.read()
+    assert counted == [60, 63]
+
+
+def test_keys_before_q_are_ignored(monkeypatch: pytest.MonkeyPatch) -> None:
+    controller, terminal = pty.openpty()
+    with os.fdopen(terminal) as stdin:
+        monkeypatch.setattr(sys, "stdin", stdin)
+        with top_screen._keyboard() as next_key:
+            for typed, key in ((b"xq", "q"), (b"xy", ""), (b"\x1b[A", ""), (b"\x1a", "\x1a")):
+                os.write(controller, typed)
+                assert next_key(TIMEOUT_S) == key
+    os.close(controller)
+
+
 def test_pause_grows_with_the_number_of_requests(
     sandbox: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

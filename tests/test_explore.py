@@ -204,8 +204,8 @@ class TestManyRuns:
         note = found.notes[1]
         assert len(account[1]) > limit
         window = re.fullmatch(
-            rf"These are more than {limit:,} runs: each mark stands for the runs of one deployment and outcome "
-            r"within (\d+) (h|d)\.",
+            rf"These are more than {limit:,} runs: each mark stands for the runs of one deployment, agent "
+            r"and outcome within (\d+) (h|d)\.",
             note,
         )
         assert window is not None

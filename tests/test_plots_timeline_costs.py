@@ -458,3 +458,58 @@ def test_triggers_may_be_in_another_zone_than_runs() -> None:
     triggers = qd.next_triggers(df, "3h", start=f"{DAY}00:30:00Z", tz="Asia/Shanghai")
     ax = qd.plot_run_timeline(runs, triggers=triggers, tz="Asia/Shanghai")
     assert ax.get_title()
+
+
+def test_columns_of_a_timeline_may_be_in_different_zones() -> None:
+    runs = runs_of(
+        [("dep_1", "completed", "00:00:00", "00:00:01", "00:10:00"), ("dep_1", "running", "01:00:00", None, None)]
+    )
+    missed = missed_of([("dep_1", "00:30:00", True)])
+    local = runs.assign(triggered_at=runs["triggered_at"].dt.tz_convert("Asia/Shanghai"))
+    spans = []
+    for frame in (runs, local):
+        ax = qd.plot_run_timeline(frame, missed=missed)
+        spans.append(
+            [np.asarray(path.vertices).tolist() for lines in ax.collections for path in lines.get_paths()]
+        )
+    assert spans[0] == spans[1]
+
+
+def test_zones_are_labelled_with_each_offset_between_the_first_and_last_time() -> None:
+    berlin = pd.DatetimeIndex(["2026-01-05", "2026-12-01"], tz="Europe/Berlin")
+    assert palette.describe_zone(berlin) == "Europe/Berlin (UTC+01:00 to UTC+02:00)"
+    assert palette.describe_zone(berlin[:1]) == "Europe/Berlin (UTC+01:00)"
+    assert palette.describe_zone(pd.DatetimeIndex(["2026-01-05T00:00:00+08:00"])) == "UTC+08:00"
+    assert palette.describe_zone(berlin.tz_convert("UTC")) == "UTC"
+
+
+def test_refused_summary_leaves_no_open_figure() -> None:
+    ids = ["dep_1", "dep_2"]
+    runs = qd.flatten_runs([{"id": f"drun_{id_}", "deployment_id": id_, "status": "failed"} for id_ in ids])
+    sessions = qd.flatten_sessions([{"id": f"sess_{id_}", "deployment_id": id_} for id_ in ids])
+    costs = qd.session_costs(sessions)
+    before = plt.get_fignums()
+    for plot, summary in ((qd.plot_failure_rates, qd.run_failure_rates(runs)), (qd.plot_costs, costs)):
+        with pytest.raises(ValueError, match="index"):
+            plot(summary.reset_index())
+    assert plt.get_fignums() == before
+
+
+def test_deployment_with_the_name_of_its_agent_has_no_id_in_its_label() -> None:
+    schedule = {"expression": "0 * * * *", "timezone": "UTC"}
+    df = qd.flatten_deployments(
+        [
+            {
+                "id": f"dep_{number}",
+                "name": name,
+                "status": "active",
+                "agent": {"id": "agent_1"},
+                "schedule": schedule,
+            }
+            for number, name in enumerate(["Triage", "Report", "Report"])
+        ]
+    )
+    df["agent_name"] = "Triage"
+    ax = qd.plot_next_triggers(qd.next_triggers(df, "3h", start=f"{DAY}00:30:00Z"))
+    shown = {label.get_text() for label in ax.get_yticklabels()}
+    assert shown == {"Triage", "Report ·ep_1", "Report ·ep_2"}

@@ -777,6 +777,34 @@ def test_figures_are_unknown_without_runs_and_counters() -> None:
             assert "Without runs this is not known." in words_of(part(data))
 
 
+def test_missed_triggers_are_unknown_if_the_runs_are_too_old() -> None:
+    frame = flatten_deployments([deployment(1, "a")])
+    old = flatten_runs([run(1, 0, "completed", triggered_at="2026-05-01T00:00:00Z")])
+    old.attrs["fetched_at"] = "2026-05-02T00:00:00+00:00"
+    data = data_of(frame, old)
+    assert tile_of(data, "Missed triggers")[2] == "not known: the runs cover none of the last 7 days"
+    text = words_of(folded_sections.missed(data))
+    assert "The runs cover none of the last 7 days, so this is not known." in text
+    assert "Without runs this is not known." in words_of(folded_sections.missed(data_of(frame)))
+
+
+def test_groups_may_be_categories() -> None:
+    agents = [deployment(number, "a", agent={"id": f"agent_{number}"}) for number in (1, 2)]
+    frame = flatten_deployments(agents)
+    for column in ("agent_id", "agent_name"):
+        frame["agent_name"] = pd.Series(["Triage", None], dtype="str")
+        frame[column] = frame[column].astype("category")
+        assert set(data_of(frame, by="agent").deployments["group"]) == {"Triage", "agent_2"}
+
+
+def test_deployments_of_one_name_are_told_apart() -> None:
+    frame = flatten_deployments([deployment(number, "nightly") for number in (1, 2)])
+    data = data_of(frame)
+    names = [data.name(id_) for id_ in frame["id"]]
+    assert len(set(names)) == 2
+    assert all(name.startswith("nightly ·") for name in names)
+
+
 def test_duration_tile_of_a_week_without_known_durations() -> None:
     first = run(1, 0, "completed", id="drun_first", triggered_at="2026-05-20T00:00:00Z")
     before = run(1, 1, "completed", id="drun_before", triggered_at="2026-06-05T00:00:00Z")

@@ -102,7 +102,7 @@ class Groups:
                 shown.append(TableColumn(heading, _name_or_id(name, key)))
                 shown.append(TableColumn(key, key, "id", optional=MINOR, follows_name=True))
             else:
-                shown.append(TableColumn(word, key, "id" if word.endswith("id") else "text"))
+                shown.append(TableColumn(word, key, "id" if key == "id" or key.endswith("_id") else "text"))
         if "window" in result.index.names:
             shown.append(WINDOW)
         return shown

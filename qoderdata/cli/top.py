@@ -155,18 +155,17 @@ class _Reader:
             error.add_note("To see runs without sessions and costs: qoderdata top --outcomes runs")
             raise
 
-    def _count_stored(self) -> None:
-        """Count all stored runs if there are no counters.
+    def _counted(self) -> pd.DataFrame:
+        """Return the deployments; count all stored runs if there are no counters.
 
         The view only reads 30 days, so older runs are usually not stored: there is no warning about them.
         """
         stored = replace(self._service, max_age=None, offline=True)
         with warnings.catch_warnings(action="ignore", category=errors.DataQualityWarning):
             try:
-                counted = stored.with_streaks(self._frames["deployments"])
+                return stored.with_streaks(self._frames["deployments"])
             except errors.CacheError:  # nothing could be stored
-                counted = qd.fill_counters(self._frames["deployments"], self._frames["runs"])
-        self._frames["deployments"] = counted
+                return qd.fill_counters(self._frames["deployments"], self._frames["runs"])
 
     def _view(self) -> top_screen.View:
         import pandas as pd  # noqa: PLC0415 - slow to import
@@ -174,10 +173,9 @@ class _Reader:
         from qoderdata.frames import fetched_at  # noqa: PLC0415 - as above
         from qoderdata.overview import overview  # noqa: PLC0415 - as above
 
-        self._count_stored()
         frames = self._frames
         found = overview(
-            frames["deployments"],
+            self._counted(),
             frames["runs"],
             frames["sessions"],
             snapshots=self._snapshots,

@@ -401,7 +401,9 @@ def _keyboard() -> Iterator[Callable[[float], str]]:
         typed = os.read(keyboard, 1024)
         if not typed:
             raise OSError("the terminal is gone")
-        return "" if typed.startswith(b"\x1b") else typed[:1].decode("ascii", "replace")
+        if typed.startswith(b"\x1b"):
+            return ""
+        return next((key for key in typed.decode("ascii", "replace") if key in _QUIT or key == _SUSPEND), "")
 
     before = termios.tcgetattr(keyboard)
     try:

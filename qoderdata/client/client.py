@@ -49,8 +49,8 @@ class Client:
     max_retries
         How many times a request is retried after a failure that may be temporary: a broken connection, a
         time-out, a response that is cut short or not JSON, HTTP 408, 429, 500, 502, 503, 504 and 529, and what
-        ``x-should-retry`` says. The first wait is about 0.5 s, doubling, at most 8 s. ``retry-after-ms`` and
-        ``Retry-After`` are obeyed up to 60 s; a longer wait is raised at once.
+        ``x-should-retry`` says, except for 409. The first wait is about 0.5 s, doubling, at most 8 s.
+        ``retry-after-ms`` and ``Retry-After`` are obeyed up to 60 s; a longer wait is raised at once.
     min_interval
         The least time between the starts of two requests, in seconds, retries included. The service asks for 0.1 s
         when whole lists are read.

@@ -233,8 +233,8 @@ def _notes(
     notes = [f"{counted(len(runs), 'run')} of {counted(shown, 'deployment')}{span}."]
     if window is not None:
         notes.append(
-            f"These are more than {MOST_ROWS:,} runs: each mark stands for the runs of one deployment and outcome "
-            f"within {format_duration(window)}."
+            f"These are more than {MOST_ROWS:,} runs: each mark stands for the runs of one deployment, "
+            f"agent and outcome within {format_duration(window)}."
         )
     without = int((~df["id"].isin(runs["deployment_id"].unique())).sum())
     untimed = int(rows["t"].isna().sum())

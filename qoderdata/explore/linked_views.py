@@ -253,7 +253,7 @@ class _Views:
                 alt.Tooltip("runs:Q", format=","),
             ],
         )
-        title = f"Runs {words}: drag to zoom"
+        title = f"Runs per {words}: drag to zoom"
         return chart.add_params(self.zoom).properties(
             name="overview", width=_RIGHT, height=_OVERVIEW_HEIGHT, title=title
         )
@@ -261,9 +261,9 @@ class _Views:
     def _bar(self) -> tuple[int, str]:
         """Return how many milliseconds a bar of the overview sums up, and that in words."""
         days = (self.times[1] - self.times[0]) / DAY_MS
-        bars = [(_HOUR_MS, "an hour"), (DAY_MS, "a day"), (7 * DAY_MS, "a week")]
+        bars = [(_HOUR_MS, "hour"), (DAY_MS, "day"), (7 * DAY_MS, "week")]
         bar = bars[(days > _HOURLY_DAYS) + (days > _DAILY_DAYS)]
-        return bar if bar[0] >= self.window_ms else (self.window_ms, "a window")
+        return bar if bar[0] >= self.window_ms else (self.window_ms, "window")
 
     def calendar(self) -> alt.Chart:
         """Draw the failures of each day and hour."""

@@ -26,7 +26,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
 
-_CLEAR_SECONDS = 5.0
+#: How long to wait for a process that is pulling.
+_LOCK_SECONDS = 5.0
 
 
 class FileSizes(TypedDict):
@@ -170,7 +171,7 @@ def clear_stores(folder: Folder) -> int:
             error = store.raising_cache_error(f"store of {table.name}", is_deleted=True)
             with error, contextlib.ExitStack() as stack:
                 try:
-                    stack.enter_context(parent.lock(key, timeout=_CLEAR_SECONDS))
+                    stack.enter_context(parent.lock(key, timeout=_LOCK_SECONDS))
                 except CacheError as error:
                     raise CacheError(
                         f"{store.location} is not cleared: a process is pulling {table.name} into it"

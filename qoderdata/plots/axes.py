@@ -124,6 +124,11 @@ def plot_style() -> Iterator[None]:
             plt.figure(current)
 
 
+def check_keys(summary: pd.DataFrame) -> None:
+    """Raise where the rows of a summary have no keys: before a figure is made, which would stay open."""
+    keys_and_names(summary)
+
+
 def check_top_and_labels(top: int, labels: Mapping[str, str] | None) -> None:
     """Raise where `top` leaves nothing to draw, or `labels` are no mapping."""
     check_count(top, name="top")
@@ -622,9 +627,11 @@ def describe_zone(times: pd.DatetimeIndex) -> str:
     'UTC'
     """
     name = str(times.tz)
-    if name == "UTC" or not len(times):
+    if name.startswith("UTC") or not len(times):
         return name
-    offsets = dict.fromkeys(stamp.strftime("%z") for stamp in (times.min(), times.max()))
+    first, last = times.min().tz_convert("UTC"), times.max().tz_convert("UTC")
+    weeks = pd.DatetimeIndex([*pd.date_range(first, last, freq="7D"), last])
+    offsets = dict.fromkeys(weeks.tz_convert(times.tz).strftime("%z"))
     return f"{name} ({' to '.join(f'UTC{text[:3]}:{text[3:]}' for text in offsets)})"
 
 

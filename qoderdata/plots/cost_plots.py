@@ -99,6 +99,7 @@ def plot_costs(
     if "window" in costs.index.names:
         return _plot_over_time(costs, ax, top, labels)
     shown = costs.head(top)
+    axes.check_keys(shown)
     ax = axes.given_or_new(ax, height=_MARGIN_INCHES + _ROW_INCHES * max(len(shown), axes.FEWEST_ROWS))
     axes.write_title(ax, _TITLE, len(shown), len(costs), pad=axes.TITLE_PAD_POINTS)
     if shown.empty:

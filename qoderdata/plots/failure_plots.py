@@ -96,6 +96,7 @@ def plot_failure_rates(
     if "window" in rates.index.names:
         raise ValueError("these rates are over time; draw them with plot_run_failure_rates, or leave out freq")
     shown = rates.assign(**{name: 0 for name in _OPTIONAL if name not in rates}).head(top)
+    axes.check_keys(shown)
     ax = axes.given_or_new(ax, height=_MARGIN_INCHES + _ROW_INCHES * max(len(shown), axes.FEWEST_ROWS))
     axes.write_title(ax, _TITLE, len(shown), len(rates), pad=axes.TITLE_PAD_POINTS)
     if shown.empty:

@@ -68,7 +68,12 @@ def _drop_stacked_marks(text: str) -> str:
 
 
 def make_labels(
-    ids: Sequence[str], names: Sequence[str | None], labels: Mapping[str, str] | None, *, columns: int
+    ids: Sequence[str],
+    names: Sequence[str | None],
+    labels: Mapping[str, str] | None,
+    *,
+    columns: int,
+    rows: int | None = None,
 ) -> Labels:
     """Make the labels of a picture: one text an id, followed by the end of the id where texts are equal.
 
@@ -90,7 +95,9 @@ def make_labels(
             f"by labels={{id: name}}",
             UserWarning,
         )
-    return Labels(tell_apart(texts, ids), {"fontfamily": families, "parse_math": False, "usetex": False})
+    rows = len(ids) if rows is None else rows
+    texts = [*tell_apart(texts[:rows], ids[:rows]), *tell_apart(texts[rows:], ids[rows:])]
+    return Labels(texts, {"fontfamily": families, "parse_math": False, "usetex": False})
 
 
 def label_texts(ids: Sequence[str], names: Sequence[str | None], *, columns: int) -> list[str]:

@@ -250,7 +250,7 @@ def _edges(lengths: NDArray[np.float64]) -> NDArray[np.float64]:
 
 def _duration_label(length: float) -> str:
     """Format a duration; two different round ones never have the same text."""
-    return f"{length:.0f} ms" if length < _SECOND else format_milliseconds(length)
+    return f"{length:.0f} ms" if round(length) < _SECOND else format_milliseconds(length)
 
 
 def _duration_axis(ax: Axes, edges: NDArray[np.float64]) -> None:

@@ -189,9 +189,9 @@ def _spans(runs: pd.DataFrame) -> pd.DataFrame:
     """Return deployment, name, outcome, start and end of every run that has a time."""
     optional = ["status_from", "started_at", "completed_at", "duration_ms"]
     runs = require_frame(runs, ["deployment_id", "status", "triggered_at"], what="runs", optional=optional)
-    triggered = runs["triggered_at"]
     missing = pd.Series(pd.NaT, index=runs.index, dtype="datetime64[us, UTC]")
-    started, completed = (runs.get(name, missing) for name in ("started_at", "completed_at"))
+    columns = ("triggered_at", "started_at", "completed_at")
+    triggered, started, completed = (runs.get(name, missing).dt.tz_convert("UTC") for name in columns)
     for times in (triggered, started, completed):
         axes.check_times(pd.concat([triggered, times.dropna()]).rename(times.name))
     start = started.fillna(triggered)
@@ -204,7 +204,7 @@ def _spans(runs: pd.DataFrame) -> pd.DataFrame:
     end = end.where((end >= start) & outcome.isin(list(_BARS)))
     names = runs.get("deployment_name")
     spans = {"deployment_id": _keys(runs), "name": names, "outcome": outcome, "start": start, "end": end}
-    return pd.DataFrame(spans)[start.notna()]
+    return pd.DataFrame(spans).dropna(subset="start")
 
 
 def drawn_outcomes(runs: pd.DataFrame) -> pd.Series[str]:
@@ -220,11 +220,11 @@ def _points(frame: pd.DataFrame | None, column: str, *, what: str, optional: Seq
             {"deployment_id": pd.Series(dtype=TEXT), column: pd.Series(dtype="datetime64[us, UTC]")}
         )
     frame = require_frame(frame, ["deployment_id", column], what=what, optional=optional)
-    times = frame[column]
+    times = frame[column].dt.tz_convert("UTC")
     axes.check_times(times)
     certain = frame["certain"].fillna(value=False).astype(bool) if "certain" in frame else True
     points = {"deployment_id": _keys(frame), "name": frame.get("name"), "time": times, "certain": certain}
-    return pd.DataFrame(points, index=frame.index)[times.notna()]
+    return pd.DataFrame(points, index=frame.index).dropna(subset="time")
 
 
 def _keys(frame: pd.DataFrame) -> pd.Series[str]:
@@ -418,7 +418,8 @@ def plot_next_triggers(
     ids, names = keys_and_names(first)
     agent_names = first.dropna(subset="agent_name").set_index("agent_id")["agent_name"].to_dict()
     keys, named = [*ids, *own], [*names, *map(agent_names.get, own)]
-    texts, properties = make_labels(keys, named, labels, columns=axes.label_columns(ax, len(first)))
+    columns = axes.label_columns(ax, len(first))
+    texts, properties = make_labels(keys, named, labels, columns=columns, rows=len(first))
     points = axes.label_rows(ax, Labels(texts[: len(first)], properties))
 
     shown = triggers[triggers["deployment_id"].isin(first.index)]

@@ -13,7 +13,7 @@ from qoderdata import summaries
 from qoderdata.check import check, failing_now, is_paused_by_error
 from qoderdata.cron import CronError, parse
 from qoderdata.forecast import cost_forecast
-from qoderdata.formatting import format_duration, format_time, one_line, truncate
+from qoderdata.formatting import format_duration, format_time, one_line, tell_apart, truncate
 from qoderdata.frame_checks import TEXT, require_frame, require_snapshots
 from qoderdata.frames import expand_metadata, fetched_at, rows_before
 from qoderdata.outcomes import is_assumed
@@ -64,8 +64,8 @@ class Deployment(NamedTuple):
 class ReportData:
     """The frames, the time and the periods of a report, and figures that several of its parts need."""
 
-    #: Archived ones too; `read` fills the counters from the runs where there are none, shortens names, and adds
-    #: the column ``group``, as to the runs: what failure rates are shown by, an empty text where there is none.
+    #: Archived ones too; `read` fills the counters from the runs where there are none, and shortens names. It adds
+    #: the column ``group`` to the deployments and the runs: the group of the failure rates, else an empty text.
     deployments: pd.DataFrame
     #: The deployments as they were given.
     given: pd.DataFrame
@@ -144,7 +144,7 @@ class ReportData:
         return self.within(self.runs, "triggered_at", length, ago=ago)
 
     def reaches_back(self, times: pd.Series[Any]) -> bool:
-        """Return whether the first time is in the first day of the week before the last one, or earlier."""
+        """Return whether the times begin 13 days or more before the start, which makes two weeks comparable."""
         return bool(times.min() < self.start - 2 * WEEK + _DAY)
 
     @cached_property
@@ -346,7 +346,8 @@ class ReportData:
 
     @cached_property
     def _name_of(self) -> dict[str, str]:
-        return dict(zip(self.deployments["id"], self.deployments["name"], strict=True))
+        ids = self.deployments["id"].to_list()
+        return dict(zip(ids, tell_apart(self.deployments["name"].to_list(), ids), strict=True))
 
     def name(self, identifier: str) -> str:
         """Return a deployment's name, its id where it has none; the beginning of a very long one."""
@@ -398,8 +399,8 @@ def _groups(deployments: pd.DataFrame, by: str | None, labels: Mapping[str, str]
     word = ("team" if "team" in names else "agent") if by is None else by
     ids = {"agent": "agent_id", "environment": "environment_id"}
     if word in ids and ids[word] in deployments:
-        values = deployments[ids[word]]
-        named = deployments.get(f"{word}_name", values).fillna(values)
+        values = deployments[ids[word]].astype(TEXT)
+        named = deployments.get(f"{word}_name", values).astype(TEXT).fillna(values)
         values = values.map(labels).fillna(named) if labels else named
     elif word in names:
         values = keys[f"metadata_{word}"]

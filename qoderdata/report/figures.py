@@ -218,7 +218,10 @@ def _deployments_tile(data: ReportData) -> Tile:
 
 def _missed_tile(data: ReportData) -> Tile:
     if data.missed is None:
-        return Tile(_("Missed triggers"), MISSING, None, _("not known without runs"), anchor="missed")
+        note = _("not known without runs")
+        if data.runs is not None:
+            note = _("not known: the runs cover none of the last 7 days")
+        return Tile(_("Missed triggers"), MISSING, None, note, anchor="missed")
     certain = int(data.missed["certain"].sum())
     before = None if data.missed_before is None else int(data.missed_before["certain"].sum())
     doubtful = len(data.missed) - certain

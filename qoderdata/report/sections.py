@@ -327,12 +327,14 @@ def _when_and_forecast(data: ReportData, sessions: pd.DataFrame, unknown: int) -
     if unknown:
         sentences.append(_("The usage of {count} more is not known.", count=format_count(unknown)))
     without = data.forecast.attrs["triggers_without_credits"]
-    sentences.append(ngettext(
-        "{count} trigger of the next 30 days is expected to use {credits}.",
-        "{count} triggers of the next 30 days are expected to use {credits}.",
-        int(data.forecast["triggers"].sum()) - without,
-        credits=format_credits(data.forecast["expected"].sum(min_count=1)),
-    ))  # fmt: skip
+    priced = int(data.forecast["triggers"].sum()) - without
+    if priced or not without:
+        sentences.append(ngettext(
+            "{count} trigger of the next 30 days is expected to use {credits}.",
+            "{count} triggers of the next 30 days are expected to use {credits}.",
+            priced,
+            credits=format_credits(data.forecast["expected"].sum(min_count=1) if priced else 0.0),
+        ))  # fmt: skip
     if without:
         sentences.append(ngettext(
             "{count} more is of deployments without a known session.",
