@@ -443,7 +443,7 @@ def test_store_files_and_clear_stores(store: TableStore, tmp_path: Path, monkeyp
     assert len(sizes) == 3
     assert {info.path: info.size for info in files} == sizes
     assert tuple(account.values()) == (BASE_URL, None, "someone")
-    monkeypatch.setattr(caches, "_CLEAR_SECONDS", 0)
+    monkeypatch.setattr(caches, "_LOCK_SECONDS", 0)
     with store.writer_lock(), pytest.raises(CacheError, match="a process is pulling runs into it"):
         clear_stores(Folder(tmp_path))
     assert clear_stores(Folder(tmp_path)) == 3

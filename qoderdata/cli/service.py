@@ -92,8 +92,8 @@ class Service:
             return found
         agent = filters.get("agent_id")
         if agent is not None:
-            is_removed = load is not qd.load_deployments
-            ids = self._ids_named("agent", agent, lambda: self.load(qd.load_agents), may_be_removed=is_removed)
+            may_be_removed = load is not qd.load_deployments
+            ids = self._ids_named("agent", agent, lambda: self.load(qd.load_agents), may_be_removed=may_be_removed)
             if ids != [agent]:
                 found = self.load_of(load, filters | {"agent_id": None})
                 found = found[found["agent_id"].isin(ids)].reset_index(drop=True)
