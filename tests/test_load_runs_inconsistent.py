@@ -674,7 +674,7 @@ class ServiceWithoutSessions(FakeSessionService):
         raise status_error(404 if self.fails_at else 429)
 
 
-@pytest.mark.filterwarnings("default:the service ended the list of sessions")
+@pytest.mark.filterwarnings("ignore:the service ended the list of sessions")
 def test_sessions_found_missing_before_an_error_are_not_requested_again(tmp_path: Path) -> None:
     service = ServiceWithoutSessions({})
     for session in service.sessions:
