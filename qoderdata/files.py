@@ -357,7 +357,7 @@ class Folder:
             is_released.set()
             lock.release()
 
-    def describe_failure(self, error: BaseException) -> str:
+    def describe_write_failure(self, error: BaseException) -> str:
         """Say that this folder cannot be written, why, and what to do."""
         reason = (isinstance(error, OSError) and error.strerror) or error
         advice = "Set QODERDATA_CACHE_DIR or cache_dir to a folder that can be written"

@@ -21,7 +21,7 @@ from qoderdata.formatting import MISSING, format_time
 @options.span_option("--recent", "The recent period (default 7D).", default="7D")
 @options.span_option("--baseline", "The length of the period before it (default: the same).")
 @click.option("--until", metavar="TIME|AGE", help="The end of the recent period (default: now).")
-@options.deployment_option("runs")
+@options.deployment_option("Only runs of this deployment.")
 @run_service_options
 @options.output_form(times="of the times shown")
 def compare(

@@ -225,7 +225,7 @@ def ended_by_signals() -> Iterator[None]:
 def deployment_filters(*, archived: bool = True) -> Decorator:
     """Add the filters of deployments, as `filters`; `archived`: with `--include-archived`."""
     options = [
-        click.option("--deployment", metavar="ID|NAME", help="Only this deployment."),
+        deployment_option("Only this deployment."),
         click.option(
             "--status", type=click.Choice(["active", "paused"]), help="Only deployments with this status."
         ),
@@ -272,16 +272,16 @@ def window(
     return gather(
         "window",
         lambda since, **others: {"since": None if since == "all" else since, **others},
-        *([] if of is None else [deployment_option(of)]),
+        *([] if of is None else [deployment_option(f"Only {of} of this deployment.")]),
         click.option("--since", default=since, metavar="TIME|AGE", help=meaning),
         click.option("--until", metavar="TIME|AGE", help=f"{what} before then (default: now)."),
         group=group,
     )
 
 
-def deployment_option(of: str) -> Decorator:
-    """Return the decorator that adds `--deployment`, for such a list as ``"runs"``."""
-    return click.option("--deployment", metavar="ID|NAME", help=f"Only {of} of this deployment.")
+def deployment_option(meaning: str) -> Decorator:
+    """Return the decorator that adds `--deployment`, which `Service` reads as an id or a name."""
+    return click.option("--deployment", metavar="ID|NAME", help=meaning)
 
 
 def run_window(*, since: str | None = "30D", of: str | None = "runs") -> Decorator:

@@ -167,8 +167,7 @@ class Service:
         try:
             return found + qd.load_snapshots(since, columns=_SCHEDULES, **account)
         except CacheError as error:
-            reason = spell_options(str(error), click.get_current_context().command)
-            output.note(f"warning: pauses and earlier schedules are not known: {reason}")
+            output.note(f"warning: pauses and earlier schedules are not known: {spell_options(str(error))}")
             return []
 
     def counted_deployments(self, filters: dict[str, Any]) -> pd.DataFrame:

@@ -513,7 +513,7 @@ def _load(
         is_cached = cache.write(folder, name, answer)
     frame, failure = framed.result(), None if written is None else written.exception()
     if is_cached and failure is not None:
-        warn(f"no snapshot was kept: {series.folder.describe_failure(failure)}", CacheWarning)
+        warn(f"no snapshot was kept: {series.folder.describe_write_failure(failure)}", CacheWarning)
     return frame
 
 

@@ -102,7 +102,7 @@ class RunOutcomes:
         if not is_current(self._sessions, self.loading.freshness, since=self._since, until=None):
             self.loading.bring_up_to_date()
         sessions, ends = self._known()
-        if missing := self._may_be_requested(self._unknown(sessions, ends).to_pylist()):
+        if missing := self._without_refused(self._unknown(sessions, ends).to_pylist()):
             self._read_missing(missing)
             sessions, ends = self._known()
         if self.level == "events" and self._undecided(sessions, ends).num_rows:
@@ -145,8 +145,8 @@ class RunOutcomes:
         has_end = pc.is_in(sessions["id"], value_set=_settled(ends)["id"].combine_chunks())
         return sessions.filter(pc.invert(pc.or_(is_running, has_end)))
 
-    def _may_be_requested(self, ids: list[str]) -> list[str]:
-        """Return the ids of sessions that the service has not refused within `max_age`."""
+    def _without_refused(self, ids: list[str]) -> list[str]:
+        """Return the ids without those of sessions that the service refused within `max_age`."""
         refused = {
             row["id"]
             for row in self.loading.stored_ends(ids).values()
@@ -176,7 +176,7 @@ class RunOutcomes:
             # Another process may have read some events while this one waited for the lock.
             undecided = self._undecided(*self._known())
             updated_at = dict(zip(row_ids(undecided), undecided["updated_at"].to_pylist(), strict=True))
-            wanted = self._may_be_requested(list(updated_at))
+            wanted = self._without_refused(list(updated_at))
             stored, singles = self.loading.stored_ends(wanted), SingleReads()
             found = prefetch(singles.each(wanted, self._read_end), name="qoderdata-events")
             bar = progress_bar("sessions", of="events", progress=self.loading.progress)

@@ -78,7 +78,8 @@ def make_labels(
     """Make the labels of a picture: one text an id, followed by the end of the id where texts are equal.
 
     The caller's labels by id win over `names`; a name that is ``None`` or blank shows the id. `columns` is the
-    widest label, in widths of a Latin letter. Warn once where no installed font has some of the characters.
+    widest label, in widths of a Latin letter. The first `rows` texts are told apart from each other, and so are
+    the others; ``None``: all from all. Warn once where no installed font has some of the characters.
     """
     texts = _short_texts(ids, names, labels or {}, columns)
     families, lacking = _fonts_for("".join(texts))

@@ -52,7 +52,7 @@ class JournalEntry:
     listing: Listing | None = None
     #: The ids of records that the service no longer has.
     gone: tuple[str, ...] = ()
-    #: The ids of records that could not be read.
+    #: The ids of records that the service refused, or that no request can name.
     unreadable: tuple[str, ...] = ()
 
 

@@ -488,7 +488,7 @@ class TableStore:
         if not self._writable:
             return
         self._writable = False
-        warn(f"the {self.table.name} are not kept: {self.folder.describe_failure(error)}", NotStoredWarning)
+        warn(f"the {self.table.name} are not kept: {self.folder.describe_write_failure(error)}", NotStoredWarning)
 
 
 def _extended(coverage: Coverage, entries: Iterable[JournalEntry]) -> Coverage:

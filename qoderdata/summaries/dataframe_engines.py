@@ -25,9 +25,10 @@ from qoderdata.schema import DEPLOYMENTS, RUNS, SESSIONS, Kind
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
 
-#: The columns that a loader gives; those of the deployments that are not among them can be added.
-_GROUPS = {column.name for column in DEPLOYMENTS.columns if column.kind not in {Kind.TEXTS, Kind.TIMES}}
-_OWN_COLUMNS = {"runs": RUNS.names, "sessions": SESSIONS.names}
+#: The columns of the deployments by which other frames can be grouped, once they are added.
+_DEPLOYMENT_KEYS = {column.name for column in DEPLOYMENTS.columns if column.kind not in {Kind.TEXTS, Kind.TIMES}}
+#: The columns that the loaders of other frames give.
+_LOADED_COLUMNS = {"runs": RUNS.names, "sessions": SESSIONS.names}
 #: A column that is 1 in every row, to group all rows together.
 ALL = "_all"
 
@@ -263,9 +264,8 @@ def _require_keys(
     )
     added = [key for key in keys if key not in frame_checks.DTYPES or key in NAMES.values()]
     errors.require_columns(present, added, what=what, advice=advice, levels=levels)
-    own = _OWN_COLUMNS.get(what, DEPLOYMENTS.names)
-    others = [key for key in keys if key in _GROUPS and key not in own]
-    for key in others:
+    loaded = _LOADED_COLUMNS.get(what, DEPLOYMENTS.names)
+    for key in [key for key in keys if key in _DEPLOYMENT_KEYS and key not in loaded]:
         advice = f"{what}[{key!r}] = {what}['deployment_id'].map(df.set_index('id')[{key!r}]) adds it"
         errors.require_columns(present, [key], what=what, advice=advice, levels=levels)
     advice = (

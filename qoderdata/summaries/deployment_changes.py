@@ -48,8 +48,9 @@ def changes(before: pd.DataFrame, after: pd.DataFrame) -> pd.DataFrame:
 
     Counters, next triggers and ``updated_at`` do not count as changes. A change that was undone between the two is
     not found. In JSON objects (``metadata``, ``extra``), a key with ``null``, ``""``, ``{}`` or ``[]`` that is in
-    one frame only is no change; ``false`` and ``0`` are values, and ``1`` is not ``true``. Nor is another order of
-    their keys, or an empty list (``initial_events``, ``resources``, ``vault_ids``) instead of a missing one.
+    one frame only is no change; ``false`` and ``0`` are values, and ``1`` is not ``true``. Another order of keys
+    is no change, and neither is an empty list instead of a missing one (``initial_events``, ``resources``,
+    ``vault_ids``).
 
     Parameters
     ----------
