@@ -30,7 +30,7 @@ MAX_LEARNED = 64
 _UTC = pa.timestamp("us", tz="UTC")
 _LISTS = pa.list_(pa.large_string())
 _MICROSECOND = 26
-_TIME_PATTERN = r"^\d{4}-\d\d-\d\dT([01]\d|2[0-3]):[0-5]\d:[0-5]\d(\.\d+)?Z$"
+_TIME_PATTERN = r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z$"
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9_]+")
 _ENCODER = msgspec.json.Encoder()
 #: The type that msgspec reads for each kind; JSON text stays as it is.
