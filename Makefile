@@ -1,4 +1,4 @@
-# Every target sets itself up; nothing else needs to be installed first than Python 3.11 and make.
+# Every target installs what it needs; only Python 3.11 or later and make must be there first.
 PYTHON ?= python3
 VENV ?= .venv
 BENCH_VENV ?= .venv-bench
@@ -26,7 +26,7 @@ VERSION_PYTEST = -m pytest -n $(TEST_WORKERS) --dist loadfile -m "not long and n
 .PHONY: help demo docs test test-docs test-long test-spark test-oldest test-newest lint format bench bench-runs lab \
 	notebooks clean
 
-help: ## Show what there is to make
+help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 $(VENV)/.made:
@@ -63,7 +63,7 @@ $(DOCS_VENV)/.made: pyproject.toml constraints.txt
 demo: $(VENV)/.core ## Pull a sandbox account and analyse it; no account needed
 	@$(BIN)/qoderdata demo --out demo
 
-lint: $(VENV)/.dev
+lint: $(VENV)/.dev ## Check style, types and structure
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
@@ -72,10 +72,10 @@ lint: $(VENV)/.dev
 test: lint ## Check everything: style, types, structure, tests; COVERAGE=--cov measures coverage too
 	$(BIN)/python -m pytest -n $(TEST_WORKERS) --dist loadfile -m "not long and not spark and not docs" $(COVERAGE)
 
-test-long: $(VENV)/.dev ## The tests that take minutes: kills by the hundred, large sandboxes
+test-long: $(VENV)/.dev ## Run the tests that take minutes: hundreds of killed processes, large sandboxes
 	$(BIN)/python -m pytest -n $(TEST_WORKERS) --dist worksteal -m "long"
 
-test-spark: $(VENV)/.spark ## The summaries on Spark; needs Java 17
+test-spark: $(VENV)/.spark ## Run the tests on Spark; needs Java 17
 	$(BIN)/python -m pytest -m "spark"
 
 docs: $(DOCS_VENV)/.made ## Build the documentation into docs/_build/html
@@ -93,7 +93,7 @@ $(OLDEST_VENV)/.made: pyproject.toml constraints-oldest.txt
 		--constraint constraints-oldest.txt --editable '.[tests]'
 	@touch $@
 
-test-oldest: $(OLDEST_VENV)/.made ## The main tests and the demo on the oldest versions that work
+test-oldest: $(OLDEST_VENV)/.made ## Run the main tests and the demo on the oldest supported versions
 	$(OLDEST_VENV)/bin/python $(VERSION_PYTEST)
 	$(OLDEST_VENV)/bin/qoderdata demo --out $(OLDEST_VENV)/demo >/dev/null
 
@@ -103,7 +103,7 @@ $(NEWEST_VENV)/.made: pyproject.toml constraints.txt
 	@$(NEWEST_VENV)/bin/python $(PIP_INSTALL) --editable '.[tests]'
 	@touch $@
 
-test-newest: $(NEWEST_VENV)/.made ## The same on the newest Python
+test-newest: $(NEWEST_VENV)/.made ## Run the main tests and the demo on the newest Python
 	$(NEWEST_VENV)/bin/python $(VERSION_PYTEST)
 	$(NEWEST_VENV)/bin/qoderdata demo --out $(NEWEST_VENV)/demo >/dev/null
 
@@ -111,7 +111,7 @@ format: $(VENV)/.dev ## Format the code
 	$(BIN)/ruff check --fix-only .
 	$(BIN)/ruff format .
 
-bench: $(VENV)/.core ## Measure speed and memory against what people would use instead
+bench: $(VENV)/.core ## Compare speed and memory with the alternatives
 	@test -e $(BENCH_VENV)/.made || { $(PYTHON) -m venv $(BENCH_VENV) && touch $(BENCH_VENV)/.made; }
 	@$(BENCH_VENV)/bin/python $(PIP_INSTALL) --editable . -r benchmarks/requirements.txt
 	$(BENCH_VENV)/bin/python -m benchmarks.run
@@ -122,7 +122,7 @@ bench-runs: $(VENV)/.dev ## Measure 50 million runs on DuckDB and Dask; needs 3 
 lab: $(VENV)/.notebooks ## Open the notebooks in JupyterLab
 	$(BIN)/jupyter lab --notebook-dir=notebooks
 
-notebooks: $(VENV)/.dev ## Run the notebooks and write their outputs
+notebooks: $(VENV)/.dev ## Run the notebooks, and store their outputs
 	$(BIN)/python notebooks/run.py --write
 
 clean: ## Remove what the other targets made

@@ -71,7 +71,7 @@ JOIN_TIMEOUT_S = 60
 
 @pytest.hookimpl(wrapper=True)
 def pytest_collection() -> Generator[None, object, object]:
-    """Exclude the modules and tests, which stay to the end, from garbage collection: it would take seconds."""
+    """Exclude modules and tests from garbage collection, which would take seconds: they are never freed."""
     gc.disable()
     try:
         return (yield)

@@ -1,4 +1,4 @@
-"""How a command is measured: whole processes, in turn, medians; the operating system's own account of each."""
+"""Measure commands: run whole processes in turn, and take the medians of what the operating system reports."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
 HERE = Path(__file__).parent
-#: Bytecode is cached, as it is for users, and no developer's settings leak in.
+#: The environment of each process: bytecode is cached, as for users; the developer's settings are removed.
 ENVIRONMENT = {
     name: value
     for name, value in os.environ.items()
@@ -27,38 +27,38 @@ ENVIRONMENT = {
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """What one process took: seconds by the clock, seconds of processor, MiB at its peak."""
+    """The cost of one process: wall time and CPU time in seconds, and peak memory in MiB."""
 
     wall: float
     cpu: float
     peak: float
 
 
-def once(command: Sequence[str]) -> Cost:
-    """Run a command to its end and give its cost; raises when it fails."""
+def measure_once(command: Sequence[str]) -> Cost:
+    """Run a command, and return its cost; raise `RuntimeError` if it fails."""
     began = time.perf_counter()
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=ENVIRONMENT)
     assert process.stderr is not None
-    complaint = process.stderr.read()
+    error_output = process.stderr.read()
     _, status, usage = os.wait4(process.pid, 0)
     wall = time.perf_counter() - began
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
-        raise RuntimeError(f"{' '.join(command)}: {complaint.decode(errors='replace')}")
+        raise RuntimeError(f"{' '.join(command)}: {error_output.decode(errors='replace')}")
     return Cost(wall, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024)
 
 
-def printed(command: Sequence[str]) -> str:
-    """Run a command to its end and give what it printed; raises when it fails."""
+def output_of(command: Sequence[str]) -> str:
+    """Run a command, and return its standard output; raise `CalledProcessError` if it fails."""
     return subprocess.run(command, capture_output=True, text=True, check=True, env=ENVIRONMENT).stdout
 
 
-def in_turn(commands: Mapping[str, Sequence[str]], *, rounds: int) -> dict[str, Cost]:
-    """Run commands A B C, A B C, …, after one round that does not count, and give the medians."""
+def measure_in_turn(commands: Mapping[str, Sequence[str]], *, rounds: int) -> dict[str, Cost]:
+    """Run commands in turn (A B C, A B C, …), after one warm-up round; return the median costs."""
     costs: dict[str, list[Cost]] = {name: [] for name in commands}
     for number in range(rounds + 1):
         for name, command in commands.items():
-            cost = once(command)
+            cost = measure_once(command)
             if number:
                 costs[name].append(cost)
         sys.stderr.write("." if number < rounds else ".\n")
@@ -74,8 +74,8 @@ def in_turn(commands: Mapping[str, Sequence[str]], *, rounds: int) -> dict[str, 
 
 
 @contextmanager
-def served(*options: str) -> Iterator[str]:
-    """Run the server of ready pages in a process of its own, and give its base URL."""
+def running_server(*options: str) -> Iterator[str]:
+    """Run `serve.py` in a separate process, and yield its base URL."""
     command = [sys.executable, str(HERE / "serve.py"), *options]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=ENVIRONMENT) as process:
         assert process.stdout is not None
@@ -86,23 +86,23 @@ def served(*options: str) -> Iterator[str]:
 
 
 @contextmanager
-def scratch() -> Iterator[str]:
-    """Return a folder that is gone afterwards."""
+def temporary_folder() -> Iterator[str]:
+    """Yield a temporary folder, which is removed at the end."""
     with tempfile.TemporaryDirectory(prefix="qoderdata-bench-") as folder:
         yield folder
 
 
-def contender(name: str, url: str, folder: str) -> list[str]:
+def contender_command(name: str, url: str, folder: str) -> list[str]:
     """Return the command of a contender."""
     return [sys.executable, str(HERE / "contenders" / f"{name}.py"), url, folder]
 
 
-def python(code: str) -> list[str]:
+def python_command(code: str) -> list[str]:
     """Return the command that runs a line of Python."""
     return [sys.executable, "-c", code]
 
 
-def machine() -> str:
-    """Say what this was measured on."""
+def describe_machine() -> str:
+    """Describe this machine: cores, memory and version of Python."""
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     return f"{len(os.sched_getaffinity(0))} cores, {memory:.0f} GiB, Python {sys.version.split()[0]}"

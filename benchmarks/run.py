@@ -1,4 +1,4 @@
-"""Measure this project against what people would use instead, and write the tables into README.md.
+"""Compare this project with its alternatives, and write the tables into benchmarks/README.md.
 
 Every figure is of a whole process, imports included, unless it says otherwise.
 """
@@ -12,7 +12,18 @@ from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING
 
-from benchmarks.measure import HERE, Cost, contender, in_turn, machine, once, printed, python, scratch, served
+from benchmarks.measure import (
+    HERE,
+    Cost,
+    contender_command,
+    describe_machine,
+    measure_in_turn,
+    measure_once,
+    output_of,
+    python_command,
+    running_server,
+    temporary_folder,
+)
 from qoderdata import cache
 
 if TYPE_CHECKING:
@@ -33,48 +44,52 @@ NAMES = {
 
 def pull(records: int, rounds: int) -> str:
     """Compare the pull of plain records."""
-    with served("--records", str(records)) as url, scratch() as folder:
-        costs = in_turn({name: contender(name, url, folder) for name in (OURS, *PEERS)}, rounds=rounds)
+    with running_server("--records", str(records)) as url, temporary_folder() as folder:
+        costs = measure_in_turn(
+            {name: contender_command(name, url, folder) for name in (OURS, *PEERS)}, rounds=rounds
+        )
     return _table(costs, NAMES)
 
 
 def variant(name: str, records: int, rounds: int) -> str:
     """Compare with the naive code on records that are not all as documented."""
-    with served("--records", str(records), "--variant", name) as url, scratch() as folder:
-        costs = in_turn({one: contender(one, url, folder) for one in (OURS, "naive")}, rounds=rounds)
+    with running_server("--records", str(records), "--variant", name) as url, temporary_folder() as folder:
+        costs = measure_in_turn(
+            {one: contender_command(one, url, folder) for one in (OURS, "naive")}, rounds=rounds
+        )
     return _table(costs, {one: NAMES[one] for one in costs})
 
 
 def load_runs(records: int, rounds: int) -> str:
     """Compare the pull of runs into a new store, and their daily rates by deployment."""
-    with served("--records", str(records), "--variant", "runs") as url, scratch() as folder:
-        costs = in_turn(
-            {one: contender(one, url, folder) for one in ("runs_qoderdata", "runs_naive")}, rounds=rounds
+    with running_server("--records", str(records), "--variant", "runs") as url, temporary_folder() as folder:
+        costs = measure_in_turn(
+            {one: contender_command(one, url, folder) for one in ("runs_qoderdata", "runs_naive")}, rounds=rounds
         )
     return _table(costs, NAMES)
 
 
 def growth(largest: int) -> str:
-    """Show the peak of memory beside the size of the result."""
+    """Measure the peak memory for results of three sizes."""
     rows = ["| records | wall s | frame MiB | peak MiB | Parquet MiB |", "|---:|---:|---:|---:|---:|"]
     for count in (largest // 100, largest // 10, largest):
-        with served("--records", str(count)) as url, scratch() as folder:
-            cost = once(contender(OURS, url, folder))
+        with running_server("--records", str(count)) as url, temporary_folder() as folder:
+            cost = measure_once(contender_command(OURS, url, folder))
             size = sum(file.stat().st_size for file in _files(folder))
-            held = _held(url, folder)
-        rows.append(f"| {count:,} | {cost.wall:.2f} | {held:,.0f} | {cost.peak:,.0f} | {size / 2**20:,.1f} |")
+            frame_mib = _frame_mib(url, folder)
+        rows.append(f"| {count:,} | {cost.wall:.2f} | {frame_mib:,.0f} | {cost.peak:,.0f} | {size / 2**20:,.1f} |")
     return "\n".join(rows)
 
 
-def _held(url: str, folder: str) -> float:
-    """Return the MiB that the frame of a cached answer takes by itself, lists and all."""
+def _frame_mib(url: str, folder: str) -> float:
+    """Return the size in MiB of the frame that a cached answer becomes, including lists."""
     code = (
         "import qoderdata as qd\n"
         f"client = qd.Client(pat='pt-bench', base_url={url!r})\n"
         f"df = qd.load_deployments(client=client, cache_dir={folder!r}, include_archived=True, offline=True)\n"
         "print(df.memory_usage(deep=True).sum() / 2**20)"
     )
-    return float(printed(python(code)))
+    return float(output_of(python_command(code)))
 
 
 def _files(folder: str) -> list[Path]:
@@ -83,8 +98,8 @@ def _files(folder: str) -> list[Path]:
 
 def cached(records: int, rounds: int) -> str:
     """Compare a call that the cache answers with `pandas.read_parquet` of the same file."""
-    with served("--records", str(records)) as url, scratch() as folder:
-        once(contender(OURS, url, folder))
+    with running_server("--records", str(records)) as url, temporary_folder() as folder:
+        measure_once(contender_command(OURS, url, folder))
         (file,) = _files(f"{folder}/{cache.FOLDER}")
         call = (
             f"client = qd.Client(pat='pt-bench', base_url={url!r})\n"
@@ -92,7 +107,7 @@ def cached(records: int, rounds: int) -> str:
         )
         ours = "import pandas, pyarrow.parquet\nimport qoderdata as qd\n" + call
         theirs = f"import pandas, pyarrow.parquet\nimport qoderdata as qd\npandas.read_parquet({str(file)!r})"
-        costs = in_turn({"ours": python(ours), "theirs": python(theirs)}, rounds=rounds)
+        costs = measure_in_turn({"ours": python_command(ours), "theirs": python_command(theirs)}, rounds=rounds)
         inside = _inside(ours, theirs)
     names = {"ours": "`load_deployments`, answered from the cache", "theirs": "`pandas.read_parquet` of that file"}
     return (
@@ -102,7 +117,7 @@ def cached(records: int, rounds: int) -> str:
 
 
 def _inside(*codes: str) -> list[float]:
-    """Time the last call of each code in one process, in turn, and give the medians."""
+    """Run the last line of each code nine times, in one process per code; return the medians in seconds."""
     found = []
     for code in codes:
         setup, call = code.rsplit("\n", 1)
@@ -111,33 +126,33 @@ def _inside(*codes: str) -> list[float]:
             f"    began = time.perf_counter()\n    {call}\n    took.append(time.perf_counter() - began)\n"
             "print(median(took))"
         )
-        found.append(float(printed(python(timed))))
+        found.append(float(output_of(python_command(timed))))
     return found
 
 
 def imports(rounds: int) -> str:
-    """Compare importing the package, and using its loader's name, with importing what it stands on."""
+    """Compare importing the package, and importing its loader, with importing pandas and pyarrow."""
     commands = {
-        "ours": python("import qoderdata"),
-        "used": python("from qoderdata import Client, load_deployments"),
-        "theirs": python("import pandas, pyarrow"),
+        "ours": python_command("import qoderdata"),
+        "used": python_command("from qoderdata import Client, load_deployments"),
+        "theirs": python_command("import pandas, pyarrow"),
     }
     names = {
         "ours": "`import qoderdata`",
         "used": "`from qoderdata import Client, load_deployments`",
         "theirs": "`import pandas, pyarrow`",
     }
-    return _table(in_turn(commands, rounds=rounds), names)
+    return _table(measure_in_turn(commands, rounds=rounds), names)
 
 
 def slow_network(pages: int, rounds: int) -> str:
-    """Compare a pull over a slow network with what the network alone takes."""
+    """Compare a pull over a slow network with the latency alone."""
     return "\n".join(_slow(pages, size, rounds) for size in (100, 1000))
 
 
 def _slow(pages: int, size: int, rounds: int) -> str:
     options = ("--records", str(size * pages), "--page", str(size), "--latency", "0.1")
-    with served(*options) as url, scratch() as folder:
+    with running_server(*options) as url, temporary_folder() as folder:
         code = (
             "import time\nfrom qoderdata import Client, load_deployments\n"
             f"options = dict(cache_dir={folder!r}, include_archived=True, progress=False, refresh=True)\n"
@@ -145,7 +160,7 @@ def _slow(pages: int, size: int, rounds: int) -> str:
             "frame = load_deployments(client=client, **options)\n"
             "print(time.perf_counter() - began, frame.attrs['requests'])"
         )
-        runs = [printed(python(code)).split() for _ in range(rounds)]
+        runs = [output_of(python_command(code)).split() for _ in range(rounds)]
     took, requests = median(float(seconds) for seconds, _ in runs), int(runs[0][1])
     least = requests * 0.1
     return (
@@ -155,8 +170,8 @@ def _slow(pages: int, size: int, rounds: int) -> str:
 
 
 def triggers() -> str:
-    """Compare the projection of a large fleet with croniter, deployment by deployment."""
-    return printed([sys.executable, "-m", "benchmarks.triggers"]).strip()
+    """Compare `next_triggers` for a large fleet with croniter, which is called for each deployment."""
+    return output_of([sys.executable, "-m", "benchmarks.triggers"]).strip()
 
 
 def _table(costs: Mapping[str, Cost], names: Mapping[str, str]) -> str:
@@ -170,8 +185,8 @@ def _table(costs: Mapping[str, Cost], names: Mapping[str, str]) -> str:
     return "\n".join(rows)
 
 
-def write(section: str, text: str) -> None:
-    """Put a measurement between its markers in README.md."""
+def write_section(section: str, text: str) -> None:
+    """Replace the text between the markers of a section in benchmarks/README.md."""
     path = HERE / "README.md"
     begin, end = f"<!-- {section} -->", f"<!-- end of {section} -->"
     pattern = re.compile(f"{re.escape(begin)}.*?{re.escape(end)}", re.DOTALL)
@@ -195,20 +210,20 @@ SECTIONS: dict[str, Callable[[int, int], str]] = {
 
 
 def main() -> int:
-    """Measure what is asked for."""
+    """Run the measurements that the command line names, by default all."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("only", nargs="*", choices=[*SECTIONS, []], help="which measurements (default: all)")
     parser.add_argument("--records", type=int, default=100_000)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--dry", action="store_true", help="print, and leave README.md as it is")
+    parser.add_argument("--dry", action="store_true", help="print, and do not change README.md")
     arguments = parser.parse_args()
     for section in arguments.only or SECTIONS:
         text = SECTIONS[section](arguments.records, arguments.rounds)
         sys.stdout.write(f"\n{section}\n\n{text}\n")
         if not arguments.dry:
-            write(section, text)
+            write_section(section, text)
     if not arguments.dry:
-        write("machine", machine())
+        write_section("machine", describe_machine())
     return 0
 
 

@@ -1,4 +1,4 @@
-"""Measure `run_failure_rates` on a store that no frame holds: DuckDB and Dask against plain SQL on the same files.
+"""Compare `run_failure_rates` on DuckDB and Dask with plain SQL, on a store that is too large for a frame.
 
 The runs are generated straight into the store's layout, a day at a time. Every figure is of a whole process with
 all its children, imports included. Needs the extras ``duckdb`` and ``dask``.
@@ -19,8 +19,8 @@ import numpy as np
 import psutil  # type: ignore[import-untyped] # has no types
 import pyarrow as pa
 
-from benchmarks.measure import ENVIRONMENT, HERE, Cost, machine, scratch
-from benchmarks.run import write
+from benchmarks.measure import ENVIRONMENT, HERE, Cost, describe_machine, temporary_folder
+from benchmarks.run import write_section
 from qoderdata.files import Folder
 from qoderdata.schema import RUNS
 from qoderdata.store import RUNS_TABLE, JournalEntry, TableStore
@@ -43,42 +43,42 @@ NAMES = {
 
 
 def generate(folder: str, runs: int) -> int:
-    """Write a store of so many runs, and return how many bytes it takes."""
+    """Write a store with this number of runs, and return its size in bytes."""
     store = TableStore(Folder(folder), RUNS_TABLE, base_url=_BASE_URL, workspace_id=None, account=_ACCOUNT)
-    chance = np.random.default_rng(7)
-    deployments = _ids("dep_", chance, _DEPLOYMENTS)
+    rng = np.random.default_rng(7)
+    deployments = _ids("dep_", rng, _DEPLOYMENTS)
     left, day = runs, _FIRST_DAY
     with store.writer_lock():
         while left:
             rows = min(left, _DEPLOYMENTS * _RUNS_A_DAY)
-            store.add(JournalEntry(_day(day, rows, deployments, chance), day))
+            store.add(JournalEntry(_day(day, rows, deployments, rng), day))
             store.commit()
             left, day = left - rows, day + timedelta(days=1)
     return sum(path.stat().st_size for path in Path(folder).rglob("*.parquet"))
 
 
-def _day(day: datetime, rows: int, deployments: pa.LargeStringArray, chance: np.random.Generator) -> pa.Table:
-    """Make the runs of a day, as the service records them: newest first, most of them in order."""
+def _day(day: datetime, rows: int, deployments: pa.LargeStringArray, rng: np.random.Generator) -> pa.Table:
+    """Return the runs of a day, newest first."""
     order = np.arange(rows)[::-1]
     of_deployment = order % _DEPLOYMENTS
     seconds = order // _DEPLOYMENTS * (86_400 // _RUNS_A_DAY)
     triggered = np.datetime64(day.replace(tzinfo=None), "us") + (seconds * 1_000_000).astype("timedelta64[us]")
-    started = triggered + chance.integers(0, 5_000_000, rows).astype("timedelta64[us]")
-    took = chance.lognormal(10.5, 0.6, rows).astype("int64")
-    status = chance.choice(4, rows, p=[0.90, 0.06, 0.03, 0.01])
+    started = triggered + rng.integers(0, 5_000_000, rows).astype("timedelta64[us]")
+    took = rng.lognormal(10.5, 0.6, rows).astype("int64")
+    status = rng.choice(4, rows, p=[0.90, 0.06, 0.03, 0.01])
     ended, failed = status < 2, status == 1
     statuses = pa.array(["completed", "failed", "skipped", "running"], pa.large_string())
     errors = pa.array(["timeout", "api_error", "overloaded"], pa.large_string())
     nothing = pa.nulls(rows, pa.large_string())
     columns = {
-        "id": _ids("drun_", chance, rows),
+        "id": _ids("drun_", rng, rows),
         "deployment_id": deployments.take(_indices(of_deployment)),
         "status": statuses.take(_indices(status)),
         "status_from": pa.array(["service"], pa.large_string()).take(_indices(np.zeros(rows, dtype="int64"))),
         "trigger_type": pa.array(["schedule"], pa.large_string()).take(_indices(np.zeros(rows, dtype="int64"))),
         "agent_id": deployments.take(_indices(of_deployment % 40)),
         "agent_version": pa.array(of_deployment % 7),
-        "session_id": _ids("sess_", chance, rows),
+        "session_id": _ids("sess_", rng, rows),
         "attempt": pa.array(np.ones(rows, dtype="int64")),
         "turn_id": nothing,
         "triggered_at": _times(triggered),
@@ -86,18 +86,18 @@ def _day(day: datetime, rows: int, deployments: pa.LargeStringArray, chance: np.
         "started_at": _times(started),
         "completed_at": _times(started + (took * 1_000).astype("timedelta64[us]"), missing=~ended),
         "duration_ms": pa.array(took, mask=~ended),
-        "error_type": errors.take(_indices(chance.integers(0, 3, rows), missing=~failed)),
+        "error_type": errors.take(_indices(rng.integers(0, 3, rows), missing=~failed)),
         "error_message": nothing,
     }
     absent = {field.name: pa.nulls(rows, field.type) for field in RUNS.arrow if field.name not in columns}
     return pa.table({name: {**absent, **columns}[name] for name in RUNS.names}).cast(RUNS.arrow)
 
 
-def _ids(prefix: str, chance: np.random.Generator, count: int) -> Any:  # noqa: ANN401 - an Arrow array
-    """Make random ids in one piece of memory."""
+def _ids(prefix: str, rng: np.random.Generator, count: int) -> Any:  # noqa: ANN401 - an Arrow array
+    """Return random ids as one Arrow array, without a Python object per id."""
     letters = np.empty((count, len(prefix) + _HEX_DIGITS), dtype=np.uint8)
     letters[:, : len(prefix)] = np.frombuffer(prefix.encode(), np.uint8)
-    digits = np.frombuffer(chance.bytes(count * _HEX_DIGITS // 2).hex().encode(), np.uint8)
+    digits = np.frombuffer(rng.bytes(count * _HEX_DIGITS // 2).hex().encode(), np.uint8)
     letters[:, len(prefix) :] = digits.reshape(count, _HEX_DIGITS)
     offsets = np.arange(count + 1, dtype=np.int64) * letters.shape[1]
     pieces = [None, pa.py_buffer(offsets.tobytes()), pa.py_buffer(letters.tobytes())]
@@ -112,29 +112,29 @@ def _times(stamps: Any, *, missing: Any = None) -> Any:  # noqa: ANN401 - times 
     return pa.array(stamps, pa.timestamp("us"), mask=missing).cast(pa.timestamp("us", tz="UTC"))
 
 
-def cost_of(command: list[str]) -> Cost:
-    """Run a command, and give its cost with all processes that it starts; memory is looked at every moment."""
+def measure_with_children(command: list[str]) -> Cost:
+    """Run a command; return its cost including child processes, whose memory is sampled every 20 ms."""
     began = time.perf_counter()
     peak, cpu = 0, 0.0
     with subprocess.Popen(command, stderr=subprocess.PIPE, env=ENVIRONMENT) as process:
-        family = psutil.Process(process.pid)
+        root = psutil.Process(process.pid)
         while process.poll() is None:
-            memory, spent = _taken(family)
+            memory, spent = _resources_of(root)
             peak, cpu = max(peak, memory), max(cpu, spent)
             time.sleep(_SAMPLE_SECONDS)
         wall = time.perf_counter() - began
         assert process.stderr is not None
-        complaint = process.stderr.read().decode(errors="replace")
+        error_output = process.stderr.read().decode(errors="replace")
     if process.returncode:
-        raise RuntimeError(f"{' '.join(command)}: {complaint}")
+        raise RuntimeError(f"{' '.join(command)}: {error_output}")
     return Cost(wall, cpu, peak / 2**20)
 
 
-def _taken(family: psutil.Process) -> tuple[int, float]:
-    """Add up the resident memory and the processor time of a process and all below it, as of now."""
+def _resources_of(root: psutil.Process) -> tuple[int, float]:
+    """Return the resident memory in bytes and the CPU seconds of a process and its children."""
     memory, spent = 0, 0.0
     try:
-        members = [family, *family.children(recursive=True)]
+        members = [root, *root.children(recursive=True)]
     except psutil.NoSuchProcess:
         return memory, spent
     for member in members:
@@ -148,13 +148,13 @@ def _taken(family: psutil.Process) -> tuple[int, float]:
 
 
 def measure(folder: str, rounds: int) -> dict[str, Cost]:
-    """Run the contenders in turn, after one round that does not count, and give the medians; Dask runs once."""
+    """Run the contenders in turn, after one warm-up round, and return the medians; run Dask once."""
     commands = {name: [sys.executable, str(HERE / "contenders" / f"rates_{name}.py"), folder] for name in NAMES}
     costs: dict[str, list[Cost]] = {name: [] for name in NAMES}
-    costs["dask"].append(cost_of(commands.pop("dask")))
+    costs["dask"].append(measure_with_children(commands.pop("dask")))
     for number in range(rounds + 1):
         for name, command in commands.items():
-            cost = cost_of(command)
+            cost = measure_with_children(command)
             if number:
                 costs[name].append(cost)
     return {
@@ -163,8 +163,8 @@ def measure(folder: str, rounds: int) -> dict[str, Cost]:
     }
 
 
-def table(costs: Mapping[str, Cost], *, runs: int, size: int, took: float) -> str:
-    """Write the measurement down."""
+def format_table(costs: Mapping[str, Cost], *, runs: int, size: int, took: float) -> str:
+    """Return the measurement as a Markdown table."""
     sql = costs["sql"].wall
     rows = ["| | wall s | CPU s | peak MiB, all processes | wall, SQL = 1 |", "|---|---:|---:|---:|---:|"]
     rows += [
@@ -174,7 +174,7 @@ def table(costs: Mapping[str, Cost], *, runs: int, size: int, took: float) -> st
     days = -(-runs // (_DEPLOYMENTS * _RUNS_A_DAY))
     head = (
         f"{runs:,} runs of {_DEPLOYMENTS:,} deployments in {days} days: {size / 2**30:.2f} GiB of Parquet,\n"
-        f"generated in {took:.0f} s. Measured on: {machine()}.\n\n"
+        f"generated in {took:.0f} s. Measured on: {describe_machine()}.\n\n"
     )
     return head + "\n".join(rows)
 
@@ -184,17 +184,17 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--runs", type=int, default=50_000_000)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--dry", action="store_true", help="print, and leave README.md as it is")
+    parser.add_argument("--dry", action="store_true", help="print, and do not change README.md")
     arguments = parser.parse_args()
-    with scratch() as folder:
+    with temporary_folder() as folder:
         began = time.perf_counter()
         size = generate(folder, arguments.runs)
         took = time.perf_counter() - began
         costs = measure(folder, arguments.rounds)
-    text = table(costs, runs=arguments.runs, size=size, took=took)
+    text = format_table(costs, runs=arguments.runs, size=size, took=took)
     sys.stdout.write(f"\n{text}\n")
     if not arguments.dry:
-        write("runs", text)
+        write_section("runs", text)
     return 0
 
 

@@ -1,9 +1,9 @@
-"""A server of prepared pages, in a process of its own: a request costs a copy to the socket.
+"""Serve pages that are made in advance, so that a request costs little more than a write to the socket.
 
-It serves 1,000 records a page, as the service's first edition does, or fewer, and every client's way of paging. No
-two records are alike: each has its own prompt, description, name and metadata values. One text in four has
-non-ASCII characters, one in seven has quotes, line breaks and backslashes. A deployment has about 1.5 KB.
-Prints its base URL.
+A page has 1,000 records, as in edition A, or the number that `--page` sets. The cursor parameters of all
+contenders work. No two records are equal: each has its own prompt, description, name and metadata values. One text
+in four has non-ASCII characters, one in seven has quotes, line breaks and backslashes. A deployment has about
+1.5 KB. The base URL is printed.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class Values:
         return f"{prefix}_{self.random.getrandbits(128):032x}"
 
     def time(self, before: datetime = NEWEST) -> str:
-        """Return a time of the year before, with 0 to 9 digits after the second."""
+        """Return a random time in the year that ends at `before`, with 0 to 9 fraction digits."""
         time = before - timedelta(seconds=self.random.randrange(365 * 86_400))
         digits = self.random.choice([0, 0, 3, 6, 9])
         fraction = f".{self.random.randrange(10**digits):0{digits}}" if digits else ""
@@ -166,7 +166,7 @@ def dumps(record: Record) -> bytes:
 
 
 def pages(records: list[Record], size: int) -> list[bytes]:
-    """Return whole responses, one a page; the cursor after page ``k`` is ``page_<k>``."""
+    """Return the HTTP response of each page; the cursor after page ``k`` is ``page_<k>``."""
     found = []
     for start in range(0, len(records), size):
         more = start + size < len(records)
@@ -180,11 +180,11 @@ def pages(records: list[Record], size: int) -> list[bytes]:
 
 
 def main() -> None:
-    """Serve until killed."""
+    """Serve the pages until the process is ended."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--records", type=int, default=100_000)
     parser.add_argument("--variant", choices=["plain", "unknown", "misfit", "runs"], default="plain")
-    parser.add_argument("--page", type=int, default=LARGEST_PAGE, help="records a page")
+    parser.add_argument("--page", type=int, default=LARGEST_PAGE, help="records per page")
     parser.add_argument("--latency", type=float, default=0.0, help="seconds before each answer")
     arguments = parser.parse_args()
     is_runs = arguments.variant == "runs"

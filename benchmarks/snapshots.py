@@ -1,9 +1,9 @@
 """Measure how much disk the dated snapshots of a large fleet take in 400 days.
 
-A fleet is written day by day for as long as one base serves, and what a day takes is scaled to all days. Each
-day every active deployment has run, so that its counters, its last and its next five times are others; one in a
-hundred was edited, and one in a thousand is new. The last 24 hours, of which every pull is kept, are measured with
-a pull each 15 minutes.
+It writes one snapshot per day for as long as one base is used, and extrapolates to 400 days. Between two days,
+every active deployment runs once: its counters, its last trigger and its next triggers change. One in a hundred is
+edited, and one in a thousand is new. For the last 24 hours, of which every pull is kept, it measures one pull per
+15 minutes.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ PULLS_A_DAY = 96
 MEGABYTE = 1e6
 
 
-def move_on(records: list[Record], values: Values, day: int, share: float) -> None:
-    """Let a share of the deployments run once more; some are edited, some are new."""
+def simulate_runs(records: list[Record], values: Values, day: int, share: float) -> None:
+    """Run a share of the deployments once more; edit some of these, and add new deployments."""
     pick = values.random
     for record in records:
         if record["status"] == "paused" or pick.random() > share:
@@ -44,14 +44,14 @@ def move_on(records: list[Record], values: Values, day: int, share: float) -> No
         schedule["last_run_at"] = stats["last_triggered_at"]
         stats["next_trigger_at"] = stamp(coming[0])
         schedule["upcoming_runs_at"] = [stamp(at) for at in coming]
-        if pick.random() < share / 100:
+        if pick.random() < 1 / 100:
             record["initial_events"][0]["content"][0]["text"] = values.text(100)
             record["updated_at"] = stats["last_triggered_at"]
-    records[:0] = [deployment(values, 0, "plain") for _ in range(round(len(records) * share / 1000))]
+    records[:0] = [deployment(values, 0, "plain") for _ in records if pick.random() < share / 1000]
 
 
 def main() -> None:
-    """Print what a base, a day and 400 days take."""
+    """Print the sizes of a base, of one day and of 400 days."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--deployments", type=int, default=10_000)
     count = parser.parse_args().deployments
@@ -61,25 +61,25 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         series = history.series(Folder(folder), IDENTITY, include_archived=True)
         for day in range(base_days):
-            move_on(records, values, day, 1.0)
+            simulate_runs(records, values, day, 1.0)
             history.write(series, from_records(records, DEPLOYMENTS), NEWEST + timedelta(days=day))
         days = [file.size for file in history.files_of(series)]
         before = sum(info.size for info in Folder(folder).parquet_files())
         base = before - sum(days)
         for pull in range(4):
-            move_on(records, values, base_days, 1 / PULLS_A_DAY)
+            simulate_runs(records, values, base_days, 1 / PULLS_A_DAY)
             history.write(
                 series,
                 from_records(records, DEPLOYMENTS),
                 NEWEST + timedelta(days=base_days - 1, minutes=15 * (pull + 1)),
             )
         pulled = (sum(info.size for info in Folder(folder).parquet_files()) - before) / 4
-    bases = history.KEEP_DAYS.days / base_days + 1
-    kept = history.KEEP_DAYS.days * sum(days) / len(days) + bases * base
+    bases = history.KEEP_DAILY_FOR.days / base_days + 1
+    kept = history.KEEP_DAILY_FOR.days * sum(days) / len(days) + bases * base
     print(
         f"{count:,} deployments: a base {base / MEGABYTE:.2f} MB, a day {sum(days) / len(days) / MEGABYTE:.3f} MB"
     )
-    print(f"{history.KEEP_DAYS.days} days: {kept / MEGABYTE:.0f} MB")
+    print(f"{history.KEEP_DAILY_FOR.days} days: {kept / MEGABYTE:.0f} MB")
     print(f"and {PULLS_A_DAY} pulls of the last day: {PULLS_A_DAY * pulled / MEGABYTE:.0f} MB")
 
 

@@ -34,7 +34,7 @@ def read(path: Path) -> nbformat.NotebookNode:
 
 
 def run(path: Path, kernel: KernelManager | None = None) -> nbformat.NotebookNode:
-    """Execute a notebook on the sandbox, and give it with its outputs.
+    """Execute a notebook on the sandbox, and return it with its outputs.
 
     ``None``: in a fresh kernel. A `kernel` that is given runs one notebook after the other, each without the names
     of those before, and is left running.
@@ -84,7 +84,9 @@ def main() -> int:
             stale.append(path.name)
         sys.stdout.write(f"{path.name}\n")
     if stale:
-        sys.stdout.write(f"not what the code gives now: {', '.join(stale)}; `make notebooks` writes them anew\n")
+        sys.stdout.write(
+            f"the stored outputs are outdated: {', '.join(stale)}; `make notebooks` writes them again\n"
+        )
     return len(stale)
 
 

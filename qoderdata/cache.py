@@ -47,14 +47,14 @@ class CachedTable:
     fetched_at: datetime
 
 
-def file_name(kind: str, query: Mapping[str, object]) -> str:
+def cache_key(kind: str, query: Mapping[str, object]) -> str:
     """Return the name of a query's file: what is listed, and a digest of everything that the answer depends on.
 
     `query` has the base URL, the workspace, the account's digest, and the filters.
 
     Examples
     --------
-    >>> file_name("deployments", {"status": "active"})
+    >>> cache_key("deployments", {"status": "active"})
     'deployments-127314c0eaa43cf2772ab830.parquet'
     """
     return f"{kind}-{digest({'kind': kind, **query})}.parquet"

@@ -17,8 +17,8 @@ from qoderdata.formatting import (
     format_milliseconds,
     format_percent,
     format_time,
+    make_distinct,
     one_line,
-    tell_apart,
 )
 from qoderdata.frame_checks import TEXT, require_frame, require_unique_deployments
 from qoderdata.frames import fetched_at, flatten_runs, rows_before
@@ -186,7 +186,7 @@ def check(
     live = df[df["archived_at"].isna()]
     active = live[live["status"] != "paused"]
     ids = df["id"].to_list()
-    names = dict(zip(ids, tell_apart(df["name"].fillna(df["id"]).map(one_line).to_list(), ids), strict=True))
+    names = dict(zip(ids, make_distinct(df["name"].fillna(df["id"]).map(one_line).to_list(), ids), strict=True))
     bad_schedules = schedule_lints(live, start=end)
     bad_schedules = bad_schedules[bad_schedules["lint"].isin({"unreadable", "never_fires"})]
     found = [

@@ -216,9 +216,9 @@ def frame_hint(what: str, start: str = ";") -> str:
     Examples
     --------
     >>> frame_hint("runs")
-    '; pass the frame that load_runs gives'
+    '; pass the frame that load_runs returns'
     """
-    return f"{start} pass the frame that {FRAME_SOURCES[what]} gives" if what in FRAME_SOURCES else ""
+    return f"{start} pass the frame that {FRAME_SOURCES[what]} returns" if what in FRAME_SOURCES else ""
 
 
 def not_a_frame(value: object, *, what: str, kinds: str) -> FrameTypeError:
@@ -227,7 +227,7 @@ def not_a_frame(value: object, *, what: str, kinds: str) -> FrameTypeError:
     Examples
     --------
     >>> print(not_a_frame([], what="runs", kinds="a pandas frame"))
-    runs must be a pandas frame, not list; pass the frame that load_runs gives
+    runs must be a pandas frame, not list; pass the frame that load_runs returns
     """
     return FrameTypeError(f"{what} must be {kinds}, not {type(value).__name__}{frame_hint(what)}")
 
@@ -243,7 +243,7 @@ def require_columns(
     """Raise `MissingColumnError` unless every wanted column is there; `what` is the kind of frame.
 
     `advice` says what to do; ``None``: the message names the function that returns such a frame, where there is
-    one. `levels` are the names of the index levels, which one call makes columns.
+    one. `levels` are the names of the index levels; if one of them is missing, the advice is `reset_index`.
     """
     have = [str(name) for name in present]
     missing = [name for name in wanted if name not in have]

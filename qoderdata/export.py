@@ -52,7 +52,7 @@ if TYPE_CHECKING:
 #: The key of the metadata in which pandas keeps a frame's attrs.
 _ATTRS = b"PANDAS_ATTRS"
 _GZIP = ".csv.gz"
-#: Rows a batch: enough for Arrow to be quick, few enough to hold several.
+#: Rows per batch: large enough to be fast, small enough that several fit into memory.
 BATCH_ROWS = 65_536
 
 #: Columns of arrays whose Arrow type pandas does not know: NumPy has no zones, and missing values have no type.

@@ -42,8 +42,8 @@ _PRIVATE_FOLDER = 0o700
 _TEMPORARY = ".tmp"
 _DISK_FULL = {errno.ENOSPC, errno.EDQUOT}
 _LOCK = ".lock"
-#: Seconds after which a process says that it waits for a lock, and those after which it gives up on a holder that
-#: does not renew it.
+#: Seconds of waiting for a lock after which a process warns, and seconds without a renewal after which it stops
+#: waiting.
 LOCK_NOTICE = 1.0
 LOCK_PATIENCE = 120.0
 #: Seconds between two renewals of a lock.
@@ -358,7 +358,7 @@ class Folder:
             lock.release()
 
     def describe_write_failure(self, error: BaseException) -> str:
-        """Say that this folder cannot be written, why, and what to do."""
+        """Return a message: this folder cannot be written, the reason, and what to do."""
         reason = (isinstance(error, OSError) and error.strerror) or error
         advice = "Set QODERDATA_CACHE_DIR or cache_dir to a folder that can be written"
         if isinstance(error, OSError) and error.errno in _DISK_FULL:

@@ -38,7 +38,7 @@ def cost_forecast(
 ) -> pd.DataFrame:
     """Forecast the credits of the triggers in ``[start, start + horizon)``, per deployment.
 
-    A deployment's triggers (m, as `next_triggers` gives them) times the mean credits of its known sessions. With
+    A deployment's triggers (m, as `next_triggers` returns them) times the mean credits of its known sessions. With
     their number n, mean and standard deviation s, the prediction interval of the sum is
     ``m mean -+ t s sqrt(m + m^2 / n)``, t being the quantile of Student's t with n - 1 degrees of freedom.
 
@@ -154,7 +154,7 @@ def cost_forecast(
 
 @functools.lru_cache(maxsize=4096)
 def _t_quantile(degrees: int, confidence: float) -> float:
-    """Return the bound below which the absolute value of Student's t lies with a probability.
+    """Return the value that the absolute value of Student's t does not exceed, with probability `confidence`.
 
     Abramowitz and Stegun 1964: a series for many degrees (26.7.5), a finite sum for few (26.7.3, 26.7.4).
     """

@@ -59,12 +59,12 @@ def _printable(character: str) -> str:
     return character
 
 
-def tell_apart(names: Sequence[str], ids: Sequence[str]) -> list[str]:
+def make_distinct(names: Sequence[str], ids: Sequence[str]) -> list[str]:
     """Return names; append the end of the id to a name that several ids share, as long as needed to differ.
 
     Examples
     --------
-    >>> tell_apart(["nightly", "hourly", "nightly"], ["dep_1a2b", "dep_1c2d", "dep_1e2f"])
+    >>> make_distinct(["nightly", "hourly", "nightly"], ["dep_1a2b", "dep_1c2d", "dep_1e2f"])
     ['nightly ·1a2b', 'hourly', 'nightly ·1e2f']
     """
     ids_of: dict[str, dict[str, str]] = defaultdict(dict)
@@ -133,7 +133,7 @@ def truncate_middle(text: str, columns: int) -> str:
 
 
 def _fitting(characters: Iterable[str], columns: int) -> str:
-    """Return the first characters that fit into so many columns."""
+    """Return the first characters that fit into a number of columns."""
     kept, used = [], 0
     for character in characters:
         used += _columns(character)

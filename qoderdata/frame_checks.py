@@ -130,7 +130,7 @@ def require_frame(
 def require_snapshots(snapshots: Sequence[pd.DataFrame] | None) -> list[pd.DataFrame]:
     """Return snapshots as a list, empty for ``None``; raise `FrameTypeError` where they are one frame."""
     if isinstance(snapshots, pd.DataFrame):
-        raise FrameTypeError("snapshots must be a list of frames, as load_snapshots gives it, not one frame")
+        raise FrameTypeError("snapshots must be a list of frames, as load_snapshots returns it, not one frame")
     return list(snapshots or ())
 
 
@@ -152,9 +152,9 @@ def require_dtypes(schema: Mapping[str, nw.dtypes.DType], wanted: Collection[str
         if kind is None or isinstance(dtype, nw.Unknown):
             continue
         if isinstance(dtype, nw.Datetime) and kind is Dtype.TIME and dtype.time_zone is None:
-            raise _error(_no_zone(name, what), name, what)
+            raise _error(_lacks_zone_text(name, what), name, what)
         if not _fits(dtype, kind):
-            raise _error(f"{_holds(name, what)} {dtype}, not {kind.description}; convert it", name, what)
+            raise _error(f"{_column_holds(name, what)} {dtype}, not {kind.description}; convert it", name, what)
 
 
 def _fits(dtype: nw.dtypes.DType, kind: Dtype) -> bool:
@@ -169,7 +169,7 @@ def _fits(dtype: nw.dtypes.DType, kind: Dtype) -> bool:
 
 def _convert(column: pd.Series[Any], kind: Dtype, name: str, what: str) -> pd.Series[Any]:
     """Return the column itself where its dtype fits, a converted one where it is unambiguous."""
-    if _is_right(column, kind):
+    if _has_dtype(column, kind):
         return column
     if kind in {Dtype.INTEGER, Dtype.NUMBER} and _is_number(column):
         return _converted_number(column, kind, name, what)
@@ -182,7 +182,7 @@ def _convert(column: pd.Series[Any], kind: Dtype, name: str, what: str) -> pd.Se
     raise _wrong_dtype(column, kind, name, what)
 
 
-def _is_right(column: pd.Series[Any], kind: Dtype) -> bool:
+def _has_dtype(column: pd.Series[Any], kind: Dtype) -> bool:
     dtype = column.dtype
     if kind is Dtype.TIME:
         return isinstance(dtype, pd.DatetimeTZDtype)
@@ -204,7 +204,7 @@ def _converted_number(column: pd.Series[Any], kind: Dtype, name: str, what: str)
     if not pd.api.types.is_integer_dtype(column.dtype):
         known = column.dropna().astype("float64")
         if not (known % 1 == 0).all() or (known.abs() >= _INT64_END).any():
-            raise _error(f"{_holds(name, what)} numbers that are not whole; round them", name, what)
+            raise _error(f"{_column_holds(name, what)} numbers that are not whole; round them", name, what)
     return column.astype("Int64")
 
 
@@ -216,14 +216,14 @@ def _from_arrow(column: pd.Series[Any], kind: Dtype) -> pd.Series[Any]:
 
 
 def _wrong_dtype(column: pd.Series[Any], kind: Dtype, name: str, what: str) -> FrameTypeError:
-    holds, own, dtype = _holds(name, what), f"{what}[{name!r}]", column.dtype
+    holds, own, dtype = _column_holds(name, what), f"{what}[{name!r}]", column.dtype
     is_object = pd.api.types.is_object_dtype(dtype)
     inferred = pd.api.types.infer_dtype(column, skipna=True)
     is_text = inferred == "string"
     if kind is Dtype.TIME and (inferred in {"datetime64", "datetime"} or (is_text and _is_local(column))):
         times = f"pd.to_datetime({own}, format='ISO8601')" if is_object or is_text else own
         how = f"{own} = {times}.dt.tz_localize('UTC').dt.as_unit('us')"
-        lacks = f"{holds} text without a time zone; {_ATTACH}" if is_text else _no_zone(name, what)
+        lacks = f"{holds} text without a time zone; {_ATTACH}" if is_text else _lacks_zone_text(name, what)
         return _error(f"{lacks}, such as {how}", name, what)
     found = "text" if is_text else f"{inferred} values" if is_object else f"values of dtype {dtype}"
     if kind is Dtype.TIMES:
@@ -249,7 +249,7 @@ def _times_as_text(frame: pd.DataFrame, name: str) -> list[str]:
 def _times_error(texts: list[str], name: str, what: str) -> FrameTypeError:
     """Return the error for several columns of times that are text, as where a frame was read from CSV."""
     how = f"{what}[columns] = {what}[columns].apply(pd.to_datetime, utc=True, format='ISO8601')"
-    holds = f"{_holds(name, what)} text, not times with a zone"
+    holds = f"{_column_holds(name, what)} text, not times with a zone"
     return _error(f"{holds}; so do others: convert all with columns = {texts}; {how}", name, what)
 
 
@@ -260,11 +260,11 @@ def _error(message: str, name: str, what: str) -> FrameTypeError:
     return error
 
 
-def _holds(name: str, what: str) -> str:
+def _column_holds(name: str, what: str) -> str:
     return f"column {name!r} of the {what} frame holds"
 
 
-def _no_zone(name: str, what: str) -> str:
+def _lacks_zone_text(name: str, what: str) -> str:
     return f"column {name!r} of the {what} frame has no time zone; {_ATTACH}"
 
 

@@ -466,7 +466,7 @@ def with_names(
         ``deployment_name``  after ``deployment_id``, where `deployments` is given; none beside an ``id``
         ``agent_name``       after ``agent_id``, where `agents` is given
         ``environment_name`` after ``environment_id``, where `environments` is given
-        ``metadata_<key>``   at the end: the value of the key, as `expand_metadata` gives it
+        ``metadata_<key>``   at the end: the value of the key, as `expand_metadata` returns it
         ==================== =============================================================================
 
         The names of index levels are the first columns. An id that is not known has no name: it is missing,
@@ -514,7 +514,7 @@ def with_names(
     present = [*columns, *(level for level in levels if level is not None)]
     if deployments is None and keys:
         if "deployment_id" in present or not {"id", "metadata"} <= set(columns):
-            raise ValueError(f"metadata={keys!r} is of deployments; pass the frame that load_deployments gives")
+            raise ValueError(f"metadata={keys!r} is of deployments; pass the frame that load_deployments returns")
         deployments = frame
     given = {"deployment_id": deployments, "agent_id": agents, "environment_id": environments}
     if all(source is None for source in given.values()):

@@ -45,9 +45,9 @@ FOLDER = "history"
 #: Goes up when older files can no longer be read.
 FORMAT = 1
 #: All snapshots are kept for this long; after that, the last of each day (UTC).
-KEEP_ALL = timedelta(days=1)
+KEEP_ALL_FOR = timedelta(days=1)
 #: No snapshot is kept for longer.
-KEEP_DAYS = timedelta(days=400)
+KEEP_DAILY_FOR = timedelta(days=400)
 #: For how long after a base was written new snapshots may refer to it.
 BASE_AGE = timedelta(days=14)
 
@@ -313,13 +313,13 @@ def _thin(series: Series, files: Sequence[SnapshotFile], *, now: datetime) -> No
     oldest_kept = now
     for file in snapshots:
         age = now - file.fetched_at
-        if age <= KEEP_ALL or (last_of_day[file.fetched_at.date()] is file and age <= KEEP_DAYS):
+        if age <= KEEP_ALL_FOR or (last_of_day[file.fetched_at.date()] is file and age <= KEEP_DAILY_FOR):
             oldest_kept = min(oldest_kept, file.fetched_at)
         else:
             series.folder.remove(file.name)
     for file in files:
         # Another process may still write a snapshot that it began a day ago.
-        if file.is_base and file.fetched_at + BASE_AGE + KEEP_ALL < oldest_kept:
+        if file.is_base and file.fetched_at + BASE_AGE + KEEP_ALL_FOR < oldest_kept:
             series.folder.remove(file.name)
 
 

@@ -4,7 +4,7 @@ The values of ``environment_variables`` may be secrets. Deployments have one tex
 sessions an object. Where a frame is shown or exported as text, both are masked wherever they can stand: under that
 key in JSON text (``extra``, as a whole or as a dotted path), at any depth of a list or object, and in a column of
 that name. The keys of an object stay; a text becomes `MASK` as a whole, since a value may hold what looks like the
-next line.
+next line. The access token is masked elsewhere: by `Token` in `qoderdata.client.transport`.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from qoderdata.errors import APIResponseValidationError
 #: Replaces a secret value.
 MASK = "***"
 SECRET = "environment_variables"  # noqa: S105 - the name of the field, not a secret
-#: Texts that may hold the key; an escape such as ``\\u0065`` could spell it.
+#: Matches texts that may contain the key, also with escapes such as ``\\u0065``.
 SECRET_PATTERN = rf"{SECRET}|\\u"
 
 

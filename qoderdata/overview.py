@@ -34,7 +34,7 @@ _LABELS = ["deployment_id", "name", "agent", "team"]
 class Today:
     """The runs and sessions since midnight; the number of sessions is missing where they could not be read.
 
-    Credits are missing there too, and where no session has them.
+    Credits are missing if the sessions could not be read, or if no session has credits.
     """
 
     runs: int

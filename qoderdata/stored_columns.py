@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from qoderdata.decode.exact import Row, to_array
 from qoderdata.decode.jsontext import parse, write
-from qoderdata.decode.unknown_fields import dotted, nested
+from qoderdata.decode.unknown_fields import dotted, to_nested
 from qoderdata.schema import EXTRA, is_readable
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ def with_all_columns(table: pa.Table, schema: Schema) -> pa.Table:
         if text is None or not any(key in text for key in keys):
             continue
         row = Row(set())
-        row.walk(nested(parse(text.encode())), tree)
+        row.walk(to_nested(parse(text.encode())), tree)
         for name, column in values.items():
             column[index] = row.columns.get(name)
         extra[index] = row.extra_text()

@@ -84,7 +84,7 @@ QUERY: dict[str, object] = {
 
 
 def test_file_name_does_not_depend_on_the_order_of_the_query() -> None:
-    assert cache.file_name("deployments", QUERY) == cache.file_name("deployments", dict(reversed(QUERY.items())))
+    assert cache.cache_key("deployments", QUERY) == cache.cache_key("deployments", dict(reversed(QUERY.items())))
 
 
 @pytest.mark.parametrize(
@@ -101,13 +101,13 @@ def test_file_name_does_not_depend_on_the_order_of_the_query() -> None:
     ],
 )
 def test_file_name_differs_for_another_query(kind: str, change: dict[str, str]) -> None:
-    assert cache.file_name(kind, QUERY | change) != cache.file_name("deployments", QUERY)
+    assert cache.cache_key(kind, QUERY | change) != cache.cache_key("deployments", QUERY)
 
 
 @given(st.dictionaries(st.text(), st.text() | st.none()))
 def test_file_name_has_only_a_digest_for_any_query(query: dict[str, str | None]) -> None:
     """Text from callers is untrusted: none of it may become part of a path."""
-    name = cache.file_name("deployments", query)
+    name = cache.cache_key("deployments", query)
     digest = name.removeprefix("deployments-").removesuffix(".parquet")
     assert len(digest) == 24
     assert set(digest) <= set("0123456789abcdef")
@@ -292,7 +292,7 @@ def test_columns_that_a_cached_answer_lacks_are_filled_from_extra(folder: Folder
 def test_file_renamed_to_another_account_counts_as_absent(local_folder: Folder, answer: cache.CachedTable) -> None:
     """Otherwise one account could read the data of another."""
     cache.write(local_folder, NAME, answer)
-    other = cache.file_name("deployments", QUERY | {"account": "another"})
+    other = cache.cache_key("deployments", QUERY | {"account": "another"})
     Path(local_folder.path_of(NAME)).rename(local_folder.path_of(other))
     with pytest.warns(CacheWarning, match="another query or account"):
         assert cache.read(local_folder, other, DEPLOYMENTS) is None

@@ -46,11 +46,11 @@ pytestmark = pytest.mark.filterwarnings("default:no run is in the time asked for
 NOW = datetime.now(UTC).replace(microsecond=0)
 READ_AT = {"runs": NOW, "sessions": NOW, "deployments": None}
 HOSTILE = "evil\x1b]0;title\x07\x1b[2J\x1b[31m\r\nname \u202e[bold]x[/bold]"
-#: Seconds in which also a busy machine draws a view.
+#: Seconds within which even a busy machine draws a view.
 TIMEOUT_S = 90.0
 #: Written to a terminal after its program ended, to know when all output was read.
 END_MARK = b"end of output"
-#: Allows an interval of less than 5 s, and sends each request once, with a timeout of 6 s.
+#: A program that allows an interval below 5 s, and sends each request once, with a timeout of 6 s.
 PROGRAM = (
     "import sys; from datetime import timedelta; from qoderdata.cli import main\n"
     "top = sys.modules['qoderdata.cli.top']  # the package has the command by this name\n"

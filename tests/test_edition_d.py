@@ -81,7 +81,7 @@ class Loaded(NamedTuple):
 
 @pytest.fixture(scope="module")
 def service() -> Iterator[EditionD]:
-    """Serve the large account, whose runs are of 12 days; no test changes it."""
+    """Serve the large account, which has runs of 12 days; no test changes it."""
     with EditionD(Account(spacing=30)) as running:
         yield running
 

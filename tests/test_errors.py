@@ -119,8 +119,11 @@ class TestRequireColumns:
     @pytest.mark.parametrize(
         ("present", "text"),
         [
-            (["b", 7], "the runs frame has no column 'a', 'c'; it has: b, 7; pass the frame that load_runs gives"),
-            ([], "the runs frame has no column 'a', 'c'; it has: none; pass the frame that load_runs gives"),
+            (
+                ["b", 7],
+                "the runs frame has no column 'a', 'c'; it has: b, 7; pass the frame that load_runs returns",
+            ),
+            ([], "the runs frame has no column 'a', 'c'; it has: none; pass the frame that load_runs returns"),
         ],
     )
     def test_missing_columns_are_named(self, present: list[object], text: str) -> None:

@@ -20,8 +20,8 @@ from qoderdata.formatting import (
     format_milliseconds,
     format_percent,
     format_time,
+    make_distinct,
     one_line,
-    tell_apart,
     truncate,
     truncate_middle,
 )
@@ -228,16 +228,16 @@ def test_format_time(time: datetime | None, tz: str, expected: str) -> None:
 
 def test_names_of_different_ids_differ_even_if_the_ends_of_the_ids_are_equal() -> None:
     ids = ["dep_a0001", "dep_b0001", "dep_c0002", "dep_d0001", "d1"]
-    names = tell_apart(["nightly", "nightly", "hourly", "daily", "daily"], ids)
+    names = make_distinct(["nightly", "nightly", "hourly", "daily", "daily"], ids)
     assert names == ["nightly ·a0001", "nightly ·b0001", "hourly", "daily ·0001", "daily ·d1"]
-    assert tell_apart(["nightly", "nightly"], ["dep_1", "dep_1"]) == ["nightly"] * 2
+    assert make_distinct(["nightly", "nightly"], ["dep_1", "dep_1"]) == ["nightly"] * 2
 
 
 def test_names_of_long_keys_are_numbered_and_have_no_control_characters() -> None:
     keys = [f"the request to {host} failed, and the agent gave up" for host in ("a", "b", "c")]
-    assert tell_apart(["the request…", "the request…", "other"], keys) == [
+    assert make_distinct(["the request…", "the request…", "other"], keys) == [
         "the request… ·1",
         "the request… ·2",
         "other",
     ]
-    assert tell_apart(["red", "red"], ["red", "red\n"]) == ["red ·1", "red ·2"]
+    assert make_distinct(["red", "red"], ["red", "red\n"]) == ["red ·1", "red ·2"]

@@ -136,7 +136,7 @@ def error_and_result(function: Function, given: Any) -> tuple[FrameTypeError | N
         return error, pd.DataFrame()
 
 
-#: Calls that accept ``None``: without these rows the result is another one.
+#: Arguments that may be ``None``; the result then differs.
 NONE_IS_VALID = {"error_budget-missed", "check-sessions"}
 #: Calls that need no column with times.
 NO_TIMES_NEEDED = {
@@ -178,7 +178,7 @@ def test_error_about_a_lost_dtype_says_how_to_restore_it(
         function(given)
     error = caught.value
     assert isinstance(error, QoderdataError)
-    assert f"pass the frame that {FRAME_SOURCES[kind]} gives" in str(error)
+    assert f"pass the frame that {FRAME_SOURCES[kind]} returns" in str(error)
     if isinstance(given, pd.DataFrame):
         assert error.column in given.columns
         assert f"column {error.column!r} of the {kind} frame" in str(error)
@@ -504,7 +504,9 @@ def test_lost_dtypes_on_other_engines_raise_frame_type_error(
 
 
 def test_missing_column_error_names_the_loader_to_use() -> None:
-    with pytest.raises(MissingColumnError, match=r"no column 'status'; .*; pass the frame that load_runs gives$"):
+    with pytest.raises(
+        MissingColumnError, match=r"no column 'status'; .*; pass the frame that load_runs returns$"
+    ):
         frame_checks.require_frame(RUNS.drop(columns="status"), ["status"], what="runs")
 
 

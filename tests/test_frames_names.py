@@ -251,7 +251,7 @@ class TestWrongFrames:
     def test_error_for_a_value_that_is_no_frame_names_the_loaders(self, frame: Any) -> None:  # noqa: ANN401 anything
         with pytest.raises(FrameTypeError, match="load_runs, load_sessions"):
             with_names(frame, DEPLOYMENTS)
-        with pytest.raises(FrameTypeError, match="pass the frame that load_agents gives"):
+        with pytest.raises(FrameTypeError, match="pass the frame that load_agents returns"):
             with_names(RUNS, agents=[] if frame is None else frame)  # type: ignore[arg-type] # must be refused
 
     def test_error_for_a_frame_without_ids_names_the_loaders(self) -> None:
@@ -261,9 +261,9 @@ class TestWrongFrames:
             with_names(pd.DataFrame(), DEPLOYMENTS)
 
     def test_error_for_a_wrong_lookup_frame_names_the_loader(self) -> None:
-        with pytest.raises(MissingColumnError, match="pass the frame that load_deployments gives"):
+        with pytest.raises(MissingColumnError, match="pass the frame that load_deployments returns"):
             with_names(RUNS, RUNS)
-        with pytest.raises(MissingColumnError, match="pass the frame that load_environments gives"):
+        with pytest.raises(MissingColumnError, match="pass the frame that load_environments returns"):
             with_names(SESSIONS, environments=AGENTS[["id"]])
         with pytest.raises(MissingColumnError, match="load_deployments"):
             with_names(opened(RUNS, "duckdb"), opened(RUNS, "duckdb"))
@@ -365,19 +365,19 @@ class TestSummaries:
             lambda: with_names(RUNS, AGENTS),
             "5 ids in deployment_id, which begin with dep_",
             "deployments frame, whose ids begin with agent_",
-            ": pass the frame that load_deployments gives",
+            ": pass the frame that load_deployments returns",
         ),
         (
             lambda: with_names(RUNS, agents=DEPLOYMENTS),
             "3 ids in agent_id, which begin with agent_",
             "agents frame, whose ids begin with dep_",
-            ": pass the frame that load_agents gives",
+            ": pass the frame that load_agents returns",
         ),
         (
             lambda: with_names(qd.run_failure_rates(RUNS, by="agent_id"), agents=opened(DEPLOYMENTS, "polars")),
             "3 ids in agent_id, which begin with agent_",
             "agents frame, whose ids begin with dep_",
-            ": pass the frame that load_agents gives",
+            ": pass the frame that load_agents returns",
         ),
         (
             lambda: with_names(RUNS[["id", "status"]], DEPLOYMENTS),

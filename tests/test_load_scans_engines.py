@@ -231,7 +231,7 @@ def test_files_of_a_version_without_a_column_are_rewritten_before_a_scan(
     table = old_runs.resolve(from_records(runs, old_runs))
     commit_entries(store, JournalEntry(table, NOW, Listing(None, tuple(row_ids(table)), None)))
     answer = cache.CachedTable(from_records(deployments, old_deployments), NOW)
-    name = cache.file_name("deployments", client.identity)
+    name = cache.cache_key("deployments", client.identity)
     cache.write(Folder(location).folder(cache.FOLDER), name, answer)
 
     def locked(*_: Any, **__: Any) -> Any:  # noqa: ANN401
@@ -249,7 +249,7 @@ def test_files_of_a_version_without_a_column_are_rewritten_before_a_scan(
 
 def test_scan_of_a_damaged_answer_raises_cache_error(location: str) -> None:
     client = Client(pat="pt-test", base_url="http://127.0.0.1:9")
-    folder, name = Folder(location).folder(cache.FOLDER), cache.file_name("deployments", client.identity)
+    folder, name = Folder(location).folder(cache.FOLDER), cache.cache_key("deployments", client.identity)
     cache.write(folder, name, cache.CachedTable(from_records([{"id": "dep_1"}], schema.DEPLOYMENTS), NOW))
     content = folder.read(name)
     assert content is not None

@@ -426,7 +426,7 @@ def test_missing_columns_and_wrong_types_are_refused() -> None:
         with pytest.raises(MissingColumnError, match=f"the events frame has no column '{name}'"):
             resolve_outcomes(runs, sessions, events.drop(columns=name))
     with pytest.raises(
-        FrameTypeError, match="runs must be a pandas frame, not list; pass the frame that load_runs gives"
+        FrameTypeError, match="runs must be a pandas frame, not list; pass the frame that load_runs returns"
     ):
         resolve_outcomes([run()])  # type: ignore[arg-type] # must be refused
     with pytest.raises(FrameTypeError, match="'created_at' holds values of dtype datetime64"):

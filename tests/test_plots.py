@@ -190,7 +190,7 @@ SAME_BUT_FOR_SIZE = [case for name, case in CASES.items() if re.search("_of_|_by
 
 
 def cases_without(*names: str) -> pytest.MarkDecorator:
-    """Parametrize with the cases but those that give a test the same input as another case."""
+    """Parametrize with all cases except those whose input equals that of another case."""
     left = {name: case for name, case in CASES.items() if name not in names}
     assert len(left) == len(CASES) - len(names)
     return pytest.mark.parametrize("case", left.values(), ids=left.keys())
@@ -431,7 +431,7 @@ def test_labels_that_are_no_mapping_are_refused(case: str) -> None:
      "costs_over_time", "run_calendar", "durations"],
 )  # fmt: skip
 def test_ax_that_is_no_axes_is_refused(case: str) -> None:
-    with pytest.raises(TypeError, match=r"^ax must be one matplotlib Axes, as .* gives, not str$"):
+    with pytest.raises(TypeError, match=r"^ax must be one matplotlib Axes, as .* returns, not str$"):
         CASES[case].plot(CASES[case].frame(), ax="x")
 
 

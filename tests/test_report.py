@@ -415,7 +415,7 @@ class TestRuns:
         assert "a : 1 time is in doubt, as" in words_of(folded_sections.missed(data))
 
     def test_missed_triggers_are_those_of_a_call_about_the_week(self) -> None:
-        """What changed in the week before makes no time of this week doubtful, nor is it paused in doubt."""
+        """A change or a pause before this week does not make missed triggers of this week uncertain."""
         times = {1: "2026-06-01T00:05:00Z", 2: "2026-06-14T00:05:00Z"}
         runs = flatten_runs([run(3, hour, "completed", triggered_at=time) for hour, time in times.items()])
         deployments = flatten_deployments(
@@ -587,7 +587,9 @@ class TestRefusals:
 
     def test_one_frame_as_snapshots_raises_frame_type_error(self, tmp_path: Path) -> None:
         df = flatten_deployments([])
-        with pytest.raises(FrameTypeError, match="snapshots must be a list of frames, as load_snapshots gives it"):
+        with pytest.raises(
+            FrameTypeError, match="snapshots must be a list of frames, as load_snapshots returns it"
+        ):
             write_report(df, tmp_path / "x.html", snapshots=df)  # type: ignore[arg-type] # what is tested
 
     def test_times_as_text_raise_frame_type_error(self, tmp_path: Path) -> None:

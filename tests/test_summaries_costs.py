@@ -246,7 +246,7 @@ def test_invalid_arguments_are_refused() -> None:
         qd.session_costs(sessions_of([]), "credits")
     with pytest.raises(ValueError, match="freq="):
         qd.session_costs(sessions_of([]), freq="7")
-    with pytest.raises(FrameTypeError, match="pass the frame that load_sessions gives"):
+    with pytest.raises(FrameTypeError, match="pass the frame that load_sessions returns"):
         qd.session_costs([])  # type: ignore[type-var]
     early: list[dict[str, Any]] = [
         {"id": "s1", "created_at": datetime(1, 1, 2, tzinfo=UTC)},

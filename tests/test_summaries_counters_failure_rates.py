@@ -168,7 +168,7 @@ def test_dtypes_of_counts_and_rates() -> None:
         (
             {"by": "deployment_id"},
             MissingColumnError,
-            "'deployment_id'.*; pass the frame that load_deployments gives",
+            "'deployment_id'.*; pass the frame that load_deployments returns",
         ),
         ({"by": []}, ValueError, r"by=\[\] must be a column"),
         ({"by": ["id", "id"]}, ValueError, "different columns"),

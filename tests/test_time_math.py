@@ -20,7 +20,7 @@ ZONES = ["UTC", "Asia/Shanghai", "Europe/Berlin", "America/St_Johns", "Australia
 
 
 def in_zone(wall: pd.DatetimeIndex, zone: str) -> pd.DatetimeIndex:
-    """Return the instants of wall-clock times: the first of two, and the clock change where it skips the time."""
+    """Return the instants of wall-clock times: the first of two, or the clock change that skips the time."""
     return wall.tz_localize(zone, nonexistent="shift_forward", ambiguous=np.ones(len(wall), bool)).tz_convert(
         "UTC"
     )

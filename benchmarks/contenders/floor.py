@@ -1,4 +1,4 @@
-"""The lower bound: fetch and decode every page, and keep nothing."""
+"""Measure the lower bound: fetch and decode every page, and keep nothing."""
 
 import sys
 

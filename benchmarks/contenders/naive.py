@@ -1,4 +1,4 @@
-"""What a notebook does: requests, `json_normalize`, `to_datetime`, `to_parquet`; odd counters are lost."""
+"""Load deployments as typical notebook code does; counters that are not numbers are lost."""
 
 import sys
 

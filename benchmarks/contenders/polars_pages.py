@@ -1,4 +1,4 @@
-"""Polars: `read_json` a page, the structs unnested, times parsed, one Parquet file."""
+"""Load deployments with Polars: read each page, unnest structs, parse times, and write one Parquet file."""
 
 import io
 import sys

@@ -1,4 +1,4 @@
-"""Ours: one call, which also writes the Parquet file."""
+"""Load deployments with this project, in one call that also writes the Parquet file."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""Failure rates by deployment and day with this project, on Dask with two worker processes."""
+"""Compute failure rates by deployment and day with this project, on Dask with two worker processes."""
 
 import sys
 

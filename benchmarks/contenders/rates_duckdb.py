@@ -1,4 +1,4 @@
-"""Failure rates by deployment and day with this project, on DuckDB."""
+"""Compute failure rates by deployment and day with this project, on DuckDB."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""The same rates in SQL, as somebody writes it who knows DuckDB and where the files lie."""
+"""Compute failure rates in plain SQL, written with knowledge of DuckDB and of the store's files."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""What a notebook does with runs: requests, `json_normalize`, `to_datetime`, `to_parquet`, a `groupby`."""
+"""Load runs as typical notebook code does, and compute daily failure rates by deployment."""
 
 import sys
 

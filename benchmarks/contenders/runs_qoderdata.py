@@ -1,4 +1,4 @@
-"""Ours: 200,000 runs into a new store, and their daily rates by deployment."""
+"""Load runs into a new store with this project, and compute daily failure rates by deployment."""
 
 import sys
 import tempfile

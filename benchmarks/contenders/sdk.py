@@ -1,4 +1,4 @@
-"""The official SDK's own paging, then `json_normalize`."""
+"""Load deployments with the official SDK, which pages by itself, and `json_normalize`."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""Which pages of the reference are made of the package itself, and where do the tutorial's notebooks come from?
+"""Generate the reference pages of functions, exceptions and commands, and copy the notebooks of the tutorial.
 
 Before Sphinx looks for pages, this extension writes a page for each public name (`qoderdata.__all__`), for the
 exceptions, for the sandbox, and for each command that click knows. So a new name or command has its page without
@@ -32,14 +32,14 @@ GROUPS = {
     "summaries": "Summaries",
     "forecast": "Summaries",
     "timelines": "Schedules",
-    "check": "Verdict",
+    "check": "Check",
     "plots": "Plots",
     "explore": "Plots",
-    "report": "Hand on",
-    "export": "Hand on",
+    "report": "Share",
+    "export": "Share",
 }
 _OTHERS = "More"
-#: The names of types in public signatures that are neither Python's nor of a page of their own.
+#: The types in public signatures that are not Python's and have no page.
 TYPES = {
     "pd.DataFrame": "a pandas frame",
     "IntoFrameT": "a frame of pandas, Polars, DuckDB, Dask or Spark; the result is one of the same kind",
@@ -56,7 +56,7 @@ def public_names() -> list[str]:
 
 
 def exception_names() -> list[str]:
-    """Return the names of the public exceptions and warnings, bases before what derives from them."""
+    """Return the names of the public exceptions and warnings, base classes first."""
     kinds = [kind for kind in vars(qd.errors).values() if inspect.isclass(kind) and issubclass(kind, Exception)]
     return [kind.__name__ for kind in kinds if kind.__module__ == qd.errors.__name__]
 
@@ -198,7 +198,7 @@ def exit_codes() -> list[tuple[str, str]]:
 
 
 def _command_page(command: click.Command, path: str, line: str) -> Iterator[str]:
-    """Give the lines of a command: usage, help, options by group, example, and the commands below it."""
+    """Return the lines of a command's page: usage, help, options by group, example, and the commands below it."""
     context = click.Context(command, info_name=path, color=False)
     usage = " ".join(command.collect_usage_pieces(context))
     yield f"{_heading(path, line)}\n.. program:: {path}\n\n.. code-block:: text\n\n   {path} {usage}\n"

@@ -45,7 +45,7 @@ from qoderdata.cli.export import export
 from qoderdata.cli.failures import failures
 from qoderdata.cli.forecast import forecast
 from qoderdata.cli.missed import missed
-from qoderdata.cli.options import CommandGroup, spell_options
+from qoderdata.cli.options import CommandGroup, use_option_names
 from qoderdata.cli.pull import pull
 from qoderdata.cli.report import report
 from qoderdata.cli.runs import runs
@@ -141,7 +141,7 @@ def _error_text(error: Exception, command: click.Command, words: Sequence[str] |
     text = " ".join([str(error), *getattr(error, "__notes__", [])])
     before = re.match(r"(?s).*\. (?!\[)", str(error)) if isinstance(error, exceptions.APIError) else None
     advice = before.end() if before else 0
-    return text[:advice] + spell_options(text[advice:], command, words)
+    return text[:advice] + use_option_names(text[advice:], command, words)
 
 
 @contextlib.contextmanager
@@ -152,7 +152,7 @@ def _messages(command: click.Command) -> Iterator[None]:
     def show(message: Warning | str, *_: object, **__: object) -> None:
         if str(message) not in said:
             said.add(str(message))
-            output.note(f"warning: {spell_options(str(message), command)}")
+            output.note(f"warning: {use_option_names(str(message), command)}")
 
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:  # closed, as `>&-` does

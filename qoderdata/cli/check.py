@@ -74,7 +74,7 @@ def check(
     found = qd.check(
         deployments, runs, sessions, snapshots=snapshots, since=since, recent=recent, tz=result.tz, **thresholds
     )
-    found = options.spell_findings(found)
+    found = options.use_option_names_in_findings(found)
     waiting = int(runs["status"].eq("waiting").sum())
     notes = [f"waiting for a person: {counted(waiting, 'run')}; see `qoderdata top`"] if waiting else []
     verdict = "nothing is wrong" if len(deployments) else "nothing is wrong, as there are no deployments"
@@ -88,6 +88,6 @@ def _sessions(service: Service, history: timedelta) -> pd.DataFrame | None:
     try:
         return service.load(qd.load_sessions, since=history)
     except PermissionDeniedError as error:
-        reason = options.spell_options(str(error))
+        reason = options.use_option_names(str(error))
         output.note(f"warning: budgets are not checked, as sessions could not be loaded: {reason}")
         return None

@@ -46,7 +46,7 @@ def events(id: str, *, types: tuple[str, ...], service: Service, result: Output)
             "fixed",
             is_alert=lambda row: row.type == "session.error",
         ),
-        TableColumn("what", _what, "prose"),
+        TableColumn("what", _describe_event, "prose"),
     ]
     empty = f"session {one_line(session_id)} has no {'such ' if types else ''}events"
     result.print_frame(frame, columns, empty=empty, newest=True)
@@ -69,7 +69,7 @@ def _session_of(client: qd.Client, id: str) -> str | None:  # noqa: A002 - as ab
     return session_id or None
 
 
-def _what(row: Any) -> str:  # noqa: ANN401 - a row
+def _describe_event(row: Any) -> str:  # noqa: ANN401 - a row
     """Return what an event says: its end or error, its cost, and the texts in it."""
     error = _joined(row.error_type, row.error_message)
     facts = [

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 import qoderdata as qd
-from qoderdata.cli.options import spell_options
+from qoderdata.cli.options import use_option_names
 from qoderdata.cli.output import MINOR, WINDOW, TableColumn, note
-from qoderdata.cli.service import NO_NAMES
+from qoderdata.cli.service import NAME_ERRORS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -64,14 +64,14 @@ class Groups:
             if self.metadata or ("environment_id" in self.keys and "environment_id" not in columns):
                 deployments = service.deployments()
             elif "deployment_id" in self.keys:
-                deployments = optional(service.deployments)
+                deployments = load_or_none(service.deployments)
         if deployments is not None and self.metadata:
             _require(self.metadata, deployments, columns)
         lists = {"deployments": deployments}
         if "agent_id" in self.keys:
-            lists["agents"] = optional(lambda: service.load(qd.load_agents))
+            lists["agents"] = load_or_none(lambda: service.load(qd.load_agents))
         if "environment_id" in self.keys:
-            lists["environments"] = optional(lambda: service.load(qd.load_environments))
+            lists["environments"] = load_or_none(lambda: service.load(qd.load_environments))
         #: The frames that `with_names` takes the names from, by its arguments.
         self.lists = {name: frame for name, frame in lists.items() if frame is not None}
 
@@ -129,12 +129,12 @@ def _key(word: str, columns: Sequence[str], own: str) -> str:
     return key if key in columns or key in _NAMES else f"metadata_{key}"
 
 
-def optional(load: Callable[[], pd.DataFrame]) -> pd.DataFrame | None:
+def load_or_none(load: Callable[[], pd.DataFrame]) -> pd.DataFrame | None:
     """Load a list for its names; where that fails, warn that ids are shown, and return None."""
     try:
         return load()
-    except NO_NAMES as error:
-        note(f"warning: ids are shown, as names could not be loaded: {spell_options(str(error))}")
+    except NAME_ERRORS as error:
+        note(f"warning: ids are shown, as names could not be loaded: {use_option_names(str(error))}")
         return None
 
 

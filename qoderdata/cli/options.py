@@ -38,7 +38,7 @@ PATH = click.Path(readable=False)
 #: The exit code of a command that found what it was asked to look for.
 FOUND = 1
 #: Parts of messages that are written for callers in Python, and what a command says instead.
-_SPELLINGS = {
+_COMMAND_TEXTS = {
     "refresh='all'": "--refresh-all",
     "refresh=True": "--refresh",
     "offline=True": "--offline",
@@ -56,20 +56,20 @@ _SPELLINGS = {
     " and restart Python, or give other names by labels={id: name}": "",
     arguments.MONTH_ADVICE: "",
 }
-#: What `spell_options` looks for: quoted text, which is not changed; the texts above; a call of `load_runs`; an
+#: What `use_option_names` looks for: quoted text, which is not changed; the texts above; a call of `load_runs`; an
 #: exact time; and a parameter.
 _PYTHON = re.compile(
     "|".join(
         [
             r"""(?<!\w)(?:'[^']*'|"[^"]*")""",
-            *map(re.escape, _SPELLINGS),
+            *map(re.escape, _COMMAND_TEXTS),
             r"load_runs\(outcomes='(?P<outcomes>\w+)'\)",
             r"(?<=was triggered at )\S+",
             r"(?<![\w/?&-])(?:--)?(?P<parameter>[a-z_]+)=",
         ]
     )
 )
-#: What the library calls the values of some parameters of commands.
+#: The library's name of a parameter, where the command has another name for it.
 _ALIASES = {
     "load": "freq", "since": "as_of", "workspace": "workspace_id", "id": "run_id", "agent": "agent_id",
 }  # fmt: skip
@@ -172,7 +172,7 @@ def _add(option: Decorator, function: Any, group: str) -> str:  # noqa: ANN401 -
     return str(param.name)
 
 
-def spell_options(text: str, command: click.Command | None = None, words: Sequence[str] | None = None) -> str:
+def use_option_names(text: str, command: click.Command | None = None, words: Sequence[str] | None = None) -> str:
     """Return a message of the library in the words of a command: its options instead of Python's parameters.
 
     `command`: ``None`` is the command that runs.
@@ -194,16 +194,16 @@ def spell_options(text: str, command: click.Command | None = None, words: Sequen
             return f"the default {option} " if is_default else f"{option} "
         if found[0].isdigit():
             return format_time(datetime.fromisoformat(found))
-        return _SPELLINGS.get(found, found)
+        return _COMMAND_TEXTS.get(found, found)
 
     return _PYTHON.sub(spell, text)
 
 
-def spell_findings(findings: pd.DataFrame, command: click.Command | None = None) -> pd.DataFrame:
-    """Return what `check` finds, with the advice in the words of a command, as `spell_options` returns it."""
+def use_option_names_in_findings(findings: pd.DataFrame, command: click.Command | None = None) -> pd.DataFrame:
+    """Return what `check` finds, with the advice in the words of a command, as `use_option_names` returns it."""
     details = findings["detail"]
     has_advice = findings["kind"] == "incomplete_data"  # the others have names, which stay as they are
-    advice = details.map(lambda text: spell_options(text, command))
+    advice = details.map(lambda text: use_option_names(text, command))
     return findings.assign(detail=details.where(~has_advice, advice))
 
 
@@ -247,7 +247,7 @@ def deployment_filters(*, archived: bool = True) -> Decorator:
 
 
 def filters_given(filters: dict[str, Any]) -> dict[str, Any]:
-    """Return the filters that were given; `include_archived` and `outcomes` leave out nothing."""
+    """Return the filters that were given; `include_archived` and `outcomes` exclude no rows."""
     return {
         name: value
         for name, value in filters.items()
@@ -263,7 +263,7 @@ def empty_table_text(empty: str, deployments: pd.DataFrame, filters: dict[str, A
 def window(
     *, since: str | None, what: str, may_be_all: bool = True, of: str | None = None, group: str = "Which time"
 ) -> Decorator:
-    """Add `--since` and `--until`, as `window`; `what` happened in it, such as ``"Created"``.
+    """Add `--since` and `--until`, as `window`; `what` is the verb of the help texts, such as ``"Created"``.
 
     `of`: also add `--deployment`, for such a list as ``"runs"``.
     """

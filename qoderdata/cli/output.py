@@ -153,7 +153,7 @@ class Output:
     def name_above(
         self, rates: pd.DataFrame, limit: float | None, *, figure: str, groups: Sequence[TableColumn]
     ) -> list[str]:
-        """Return a note that names the rates that are above `--fail-over` by a figure, the worst first."""
+        """Return a note that names the groups whose `figure` is above `--fail-over`, the worst first."""
         if limit is None:
             return []
         above = rates[rates[figure] > limit].sort_values(figure, ascending=False, kind="stable")

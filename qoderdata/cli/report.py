@@ -95,8 +95,8 @@ def report(
         )
     group = next((_WORDS.get(word, word) for word in by), None)
     by_environment = group == "environment"
-    agents = grouping.optional(lambda: service.load(qd.load_agents))
-    environments = grouping.optional(lambda: service.load(qd.load_environments)) if by_environment else None
+    agents = grouping.load_or_none(lambda: service.load(qd.load_agents))
+    environments = grouping.load_or_none(lambda: service.load(qd.load_environments)) if by_environment else None
     if agents is not None or environments is not None:
         deployments = qd.with_names(deployments, agents=agents, environments=environments)
     qd.write_report(

@@ -16,7 +16,7 @@ import click
 
 import qoderdata as qd
 from qoderdata.cli import output
-from qoderdata.cli.options import PATH, filters_given, gather, in_group, spell_options
+from qoderdata.cli.options import PATH, filters_given, gather, in_group, use_option_names
 from qoderdata.errors import CacheError, NotFoundError, PermissionDeniedError, UnknownOutcomesWarning
 
 if TYPE_CHECKING:
@@ -29,8 +29,8 @@ _KEPT = (
     "interrupted; runs, sessions and events that were read so far are stored, and are not read again, unless a "
     "warning says that they are not kept"
 )
-#: What loading a list of names may raise where a command can go on without the names.
-NO_NAMES = (CacheError, NotFoundError, PermissionDeniedError)
+#: Errors of loading a list of names after which a command can continue without names.
+NAME_ERRORS = (CacheError, NotFoundError, PermissionDeniedError)
 #: How ids begin, and the command that lists the objects.
 _PREFIXES = {"deployment": "dep_", "agent": "agent_"}
 _LISTS = {"deployment": "deployments", "agent": "deployments --by agent"}
@@ -49,7 +49,7 @@ class Service:
     refresh: bool = False
     refresh_all: bool = False
     offline: bool = False
-    #: What tells how runs ended, as `load_runs` takes it.
+    #: The argument `outcomes` of `load_runs`.
     outcomes: Literal["auto", "runs", "sessions", "events"] = "auto"
 
     def __post_init__(self) -> None:
@@ -130,12 +130,12 @@ class Service:
     ) -> list[str]:
         """Return the ids of the objects with this id or name; raise `click.UsageError` if there is none.
 
-        An id passes if the list cannot be read, and if the object `may_be_removed`.
+        An unknown id is accepted if the list cannot be read, or if the object `may_be_removed`.
         """
         is_id = word.startswith(_PREFIXES[what])
         try:
             listed = load()
-        except NO_NAMES:
+        except NAME_ERRORS:
             if is_id:
                 return [word]
             raise
@@ -167,7 +167,7 @@ class Service:
         try:
             return found + qd.load_snapshots(since, columns=_SCHEDULES, **account)
         except CacheError as error:
-            output.note(f"warning: pauses and earlier schedules are not known: {spell_options(str(error))}")
+            output.note(f"warning: pauses and earlier schedules are not known: {use_option_names(str(error))}")
             return []
 
     def counted_deployments(self, filters: dict[str, Any]) -> pd.DataFrame:

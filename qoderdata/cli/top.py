@@ -28,13 +28,13 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
-#: No refresh comes sooner than this after the last one.
+#: The minimum time between two refreshes.
 _SHORTEST = timedelta(seconds=5)
-#: How long a list is not read again, for each request that it took: a tenth of what the service allows.
+#: The pause per request of the last reading of a list: it leads to a tenth of the requests that are allowed.
 _PAUSE_A_REQUEST = timedelta(seconds=1)
 #: Runs are read this far back, as `check` does; their sessions may be a little older.
 _HISTORY, _SESSION_HISTORY = "30D", "31D"
-#: How soon a request of the live view fails.
+#: Retries and timeouts of the requests after the first view.
 _PATIENCE: dict[str, Any] = {"max_retries": 1, "timeout": (10, 20)}
 #: The greatest age of what was read a moment ago.
 _JUST_NOW = timedelta(minutes=10)
@@ -182,7 +182,7 @@ class _Reader:
             now=pd.Timestamp.now("UTC"),
             **self._settings,
         )
-        found = replace(found, findings=options.spell_findings(found.findings, top))
+        found = replace(found, findings=options.use_option_names_in_findings(found.findings, top))
         read_at = {name: None if frame is None else fetched_at(frame) for name, frame in frames.items()}
         host = urlsplit(self._client.base_url).netloc
         return top_screen.View(found, read_at, tz=self._settings["tz"], host=host)

@@ -1,6 +1,6 @@
 """How is the live view drawn, and how does it share the terminal with the keyboard?
 
-The view is drawn anew each second, and when the terminal's size changes. One thread draws it and reads the keys;
+The view is drawn again each second, and when the terminal's size changes. One thread draws it and reads the keys;
 it switches to the alternate screen, and always restores the terminal, even after an error in another thread.
 """
 
@@ -266,7 +266,7 @@ def _summary(view: View) -> tuple[str, str]:
 
 
 def _footer(view: View, now: datetime) -> list[RenderableType]:
-    """Return how old the view is, below the reason where that is older than it should be."""
+    """Return the age of the view; if it could not be refreshed, return the reason above the age."""
     from rich.text import Text  # noqa: PLC0415 - only a view needs it
 
     ages = {name: " ".join(_age(now, at).split()[:2]) for name, at in view.read_at.items()}

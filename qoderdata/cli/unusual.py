@@ -89,7 +89,7 @@ def _unknown_durations(runs: pd.DataFrame) -> list[str]:
     if not unknown:
         return []
     advice = "" if runs.attrs.get("outcomes") == "events" else "; --outcomes events reads it"
-    return [f"how long {unknown:,} of {len(took):,} completed runs took is not known{advice}"]
+    return [f"the duration of {unknown:,} of {len(took):,} completed runs is not known{advice}"]
 
 
 _COLUMNS = [

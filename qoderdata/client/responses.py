@@ -108,7 +108,7 @@ class ErrorMapper:
         error.param = facts.get("param") or None
         error.retry_after = wait
         error.request_id = self._request_id(response, facts.get("request_id"))
-        return Failure(error, retries.is_retryable(status, response.headers), wait)
+        return Failure(error, retries.should_retry(status, response.headers), wait)
 
     def from_unreadable(self, path: str, response: Response) -> Failure:
         """Return the failure of a success whose body is not complete JSON; never quote the body."""

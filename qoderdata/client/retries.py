@@ -69,14 +69,14 @@ class RateLimiter:
             self._next = max(self._next, self._clock.monotonic() + seconds)
 
 
-def is_retryable(status: int, headers: Mapping[str, str]) -> bool:
+def should_retry(status: int, headers: Mapping[str, str]) -> bool:
     """Return whether a request is sent again after a response that is not a success.
 
     ``x-should-retry`` decides before the status, except for 409, as in the official SDK.
 
     Examples
     --------
-    >>> is_retryable(529, {}), is_retryable(501, {}), is_retryable(503, {"x-should-retry": "false"})
+    >>> should_retry(529, {}), should_retry(501, {}), should_retry(503, {"x-should-retry": "false"})
     (True, False, False)
     """
     if status == _CONFLICT:

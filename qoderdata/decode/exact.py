@@ -16,7 +16,7 @@ from typing import Any
 import pyarrow as pa
 
 from qoderdata.decode.jsontext import Number, is_utf8, write
-from qoderdata.decode.unknown_fields import FieldPath, dotted, keep
+from qoderdata.decode.unknown_fields import FieldPath, add_to_extra, dotted
 from qoderdata.errors import APIResponseValidationError
 from qoderdata.schema import EXTRA, Branch, Column, Kind, Schema
 from qoderdata.time_math import to_micros
@@ -104,7 +104,7 @@ class Row:
             if branch.rest is not None:
                 own[key] = rest
             else:
-                keep(rest, dotted((*above, key)), self.extra)
+                add_to_extra(rest, dotted((*above, key)), self.extra)
         if branch.rest is not None:
             self.columns[branch.rest.name] = write(own)
 
@@ -113,7 +113,7 @@ class Row:
         return write(dict(sorted(self.extra.items()))) if self.extra else None
 
     def _take(self, item: object, known: Branch | Column | str | None, path: FieldPath) -> object:
-        """Put a value into its column or into `extra`; return what the column does not hold of an object."""
+        """Put a value into its column or into `extra`; return what the column does not store of an object."""
         if isinstance(known, Column):
             rest = None
             if known.kind is Kind.TEXT_OR_ID and isinstance(item, Mapping) and isinstance(item.get("id"), str):
@@ -125,7 +125,7 @@ class Row:
                 return rest or None
             self.misfits.append(dotted(path))
             if rest:
-                keep(rest, dotted(path[:-1]), self.extra)
+                add_to_extra(rest, dotted(path[:-1]), self.extra)
         elif isinstance(known, str):
             if isinstance(item, str) and item == known:
                 return None
@@ -135,7 +135,7 @@ class Row:
             elif item or known.rest is not None:
                 self.walk(item, known, path)
                 return None
-        keep(item, dotted(path), self.extra)
+        add_to_extra(item, dotted(path), self.extra)
         return None
 
 

@@ -37,19 +37,19 @@ def dotted(path: Iterable[str]) -> str:
     return ".".join(map(_escaped, path))
 
 
-def keep(value: object, path: str, extra: dict[str, object], *, depth: int = 0) -> None:
+def add_to_extra(value: object, path: str, extra: dict[str, object], *, depth: int = 0) -> None:
     """Put a value into `extra`, an object leaf by leaf; ``null`` leaves no trace."""
     if depth > DEEPEST:
         raise too_deep_error()
     if isinstance(value, Mapping) and value:
         for key, item in value.items():
-            keep(item, f"{path}.{_escaped(key)}", extra, depth=depth + 1)
+            add_to_extra(item, f"{path}.{_escaped(key)}", extra, depth=depth + 1)
     elif value is not None:
         extra[path] = value
 
 
-def nested(extra: Mapping[str, object]) -> dict[str, Any]:
-    """Return the fields in ``extra`` as nested objects; it reverses `keep`."""
+def to_nested(extra: Mapping[str, object]) -> dict[str, Any]:
+    """Return the fields in ``extra`` as nested objects; it reverses `add_to_extra`."""
     record: dict[str, Any] = {}
     for path, value in extra.items():
         *above, key = (_ESCAPE.sub(r"\1", part) for part in _KEY.findall(path))
@@ -85,7 +85,7 @@ def _escaped(key: object) -> str:
 
 
 def _leaves(values: Mapping[int, object], path: str, depth: int = 0) -> Iterator[tuple[str, dict[int, object]]]:
-    """Yield the path of each leaf of some values, with its values by row; `keep` does it for one row."""
+    """Yield the path of each leaf of some values, with its values by row; `add_to_extra` does it for one row."""
     if depth > DEEPEST:
         raise too_deep_error()
     leaves: dict[int, object] = {}

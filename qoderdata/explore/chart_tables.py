@@ -169,7 +169,7 @@ def _rate_rows(rates: pd.DataFrame, number: str) -> list[_Row]:
 
 
 def _add_others(rows: list[_Row], name: str, others: list[_Row], numbers: pd.Series[Any]) -> None:
-    """Add to each row the numbers of the others that it has runs with, and all names to find it by."""
+    """Add to each row the numbers of the `others` that it shares runs with, and the text that a search matches."""
     for row, mine in zip(rows, numbers, strict=True):
         row[name] = mine
         row["find"] = " ".join([row["full"], *(others[number]["full"] for number in mine)]).lower()

@@ -91,7 +91,7 @@ class _Filters:
         return self == _Filters(include_archived=self.include_archived)
 
     def wider(self) -> list[_Filters]:
-        """Return the filters whose answers have all rows that pass these: these, and those of whole lists."""
+        """Return the filters whose answers contain all wanted rows: these, and those of whole lists."""
         return [self, *(_Filters(include_archived=archived) for archived in {True, self.include_archived})]
 
     def apply(self, table: pa.Table) -> pa.Table:
@@ -480,7 +480,7 @@ def _load(
     client = given_client(client)
     root = Folder(resolve_cache_dir(cache_dir))
     folder = root.folder(cache.FOLDER)
-    name = _file_name(schema, client, filters)
+    name = _cache_key(schema, client, filters)
 
     began, now = time.monotonic(), datetime.now(UTC)
     queries = filters.wider() if offline else [filters]
@@ -517,15 +517,15 @@ def _load(
     return frame
 
 
-def _file_name(schema: Schema, client: Client, filters: _Filters) -> str:
-    return cache.file_name(schema.name, {**client.identity, **filters.params(), **filters.written})
+def _cache_key(schema: Schema, client: Client, filters: _Filters) -> str:
+    return cache.cache_key(schema.name, {**client.identity, **filters.params(), **filters.written})
 
 
 def _newest_answer(
     folder: Folder, schema: Schema, client: Client, queries: Iterable[_Filters]
 ) -> cache.CachedTable | None:
-    """Return the newest cached answer to one of some calls."""
-    names = {_file_name(schema, client, query) for query in queries}
+    """Return the newest cached answer to any of these queries."""
+    names = {_cache_key(schema, client, query) for query in queries}
     answers = [answer for name in names if (answer := cache.read(folder, name, schema)) is not None]
     return max(answers, key=lambda answer: answer.fetched_at, default=None)
 

@@ -183,7 +183,7 @@ def scan_deployments(
     client = _client_or_none(client)
     filters = {"include_archived": "true"} if include_archived else {}
     accounts = history.accounts(root) if client is None else [client.identity]
-    names = {cache.file_name(DEPLOYMENTS.name, {**account, **filters}) for account in accounts}
+    names = {cache.cache_key(DEPLOYMENTS.name, {**account, **filters}) for account in accounts}
     wanted = {folder.path_of(name): name for name in names}
     with folder.raising_cache_error("cached answers"):
         paths = [info.path for info in folder.parquet_files() if info.path in wanted]

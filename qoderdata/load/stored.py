@@ -89,7 +89,7 @@ class StoredLoading:
         self.stores = [self.store]
         self._began = time.monotonic()
         self._answers = self.folder.folder(cache.FOLDER)
-        self._answer_name = cache.file_name(name, {**account, **self.query.params, "since": self.query.since_text})
+        self._answer_name = cache.cache_key(name, {**account, **self.query.params, "since": self.query.since_text})
 
     def online(self) -> LoadedTable:
         """Return stored rows if they are recent enough, otherwise ask the service; pages read stay stored."""

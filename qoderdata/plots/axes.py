@@ -146,7 +146,7 @@ def given_or_new(ax: Axes | None, *, height: float, width: float | None = None) 
 
         if not isinstance(ax, Drawable):
             kind = type(ax).__name__
-            raise TypeError(f"ax must be one matplotlib Axes, as figure, ax = plt.subplots() gives, not {kind}")
+            raise TypeError(f"ax must be one matplotlib Axes, as figure, ax = plt.subplots() returns, not {kind}")
         return ax
     import matplotlib.pyplot as plt  # noqa: PLC0415 - heavy, and needed only when drawing
 
@@ -161,7 +161,7 @@ def width_points(ax: Axes) -> float:
 
 
 def row_points(ax: Axes, rows: int) -> float:
-    """Return the font size in points that fits one of so many rows."""
+    """Return the font size in points that fits a row, of `rows` rows in all."""
     import matplotlib as mpl  # noqa: PLC0415 - heavy, and needed only when drawing
 
     points = ax.bbox.height / ax.figure.dpi * _POINTS_PER_INCH / max(rows, 1)
@@ -169,7 +169,7 @@ def row_points(ax: Axes, rows: int) -> float:
 
 
 def label_columns(ax: Axes, rows: int) -> int:
-    """Return how many letters wide the label of one of so many rows may be: it takes a third of narrow axes."""
+    """Return the maximum width in letters of a row label: about a third of narrow axes."""
     room = _LABEL_SHARE * width_points(ax) / (_LETTER * row_points(ax, rows))
     return max(1, min(_MOST_LABEL_COLUMNS, int(room)))
 
@@ -211,7 +211,7 @@ def _brightness(color: Sequence[float]) -> float:
 def write_title(
     ax: Axes, title: str, shown: int = 0, count: int = 0, words: str = "shown", *, pad: float | None = None
 ) -> None:
-    """Write the title, and how many of so many rows are shown where some are not; break it where it is long."""
+    """Write the title; where rows are left out, add "(`shown` of `count` `words`)". Break a long title."""
     parts = [title, f"({shown} of {count:,} {words})"] if shown < count else [title]
     whole, letters = " ".join(parts), _letters(ax, ax.title)
     ax.set_title(whole if len(whole) <= letters else _break_lines(parts, letters), pad=pad)
@@ -319,7 +319,7 @@ def split_windows(summary: pd.DataFrame) -> list[Group]:
 
 
 def panels_height(count: int) -> float:
-    """Return the inches of a new figure with so many panels."""
+    """Return the height in inches of a new figure with `count` panels."""
     return _PANEL_MARGIN_INCHES + _panel_grid(count)[0] * (_PANEL_INCHES + _PANEL_TITLE_INCHES)
 
 
@@ -400,7 +400,7 @@ def legend_beside(
 ) -> None:
     """Write a legend of samples by text where it covers nothing: to the right of the axes, or in a row below.
 
-    It begins so many points to the `right` of the axes, or ends there and is so many points `below` them.
+    It begins `right` points to the right of the axes; with `below`, it ends there, that far below the axes.
     """
     from matplotlib.transforms import ScaledTranslation  # noqa: PLC0415 - heavy, and needed only when drawing
 
@@ -480,7 +480,7 @@ def _edges(values: NDArray[Any]) -> tuple[NDArray[np.float64], NDArray[np.float6
 
 
 def ticks_up_to(top: float, count: int) -> list[float]:
-    """Return about so many round marks from 0 to the top, none beyond it."""
+    """Return about `count` round ticks from 0 to the top, none above it."""
     from matplotlib.ticker import MaxNLocator  # noqa: PLC0415 - heavy, and needed only when drawing
 
     ticks = MaxNLocator(count, steps=[1, 2, 5, 10]).tick_values(0, top)
@@ -572,12 +572,12 @@ def label_x(ax: Axes, *lines: str) -> None:
 
 
 def _room(ax: Axes, letters: int) -> int:
-    """Return how many labels of so many letters the x axis has room for, as wide as it is when it is drawn."""
+    """Return how many labels of `letters` letters fit on the x axis, as wide as it is when it is drawn."""
     return int(3 * ax.xaxis.get_tick_space() / (0.62 * letters + 1))  # a tick space is 3 em wide
 
 
 def label_ticks(ax: Axes, labels: Mapping[float, str], *, most: int) -> None:
-    """Mark the x axis, and label as many of its marks as there is room for; `most` is how many it would have."""
+    """Mark the x axis, and label every n-th tick where not all labels fit; `most`: the ticks of a full axis."""
     longest = max(map(len, labels.values()))
 
     def text(value: float, number: float | None) -> str:
@@ -601,7 +601,7 @@ def time_axis(ax: Axes, times: pd.DatetimeIndex, *, most_ticks: int = 9) -> None
             return super().get_locator(dmin, dmax)  # type: ignore[no-untyped-call]  # matplotlib has no types for it
 
     locator = Locator(tz=times.tz)  # type: ignore[no-untyped-call]  # ditto
-    # Else matplotlib finds no interval that gives a year and a half three marks, and warns.
+    # Without these, matplotlib finds no interval with three ticks for 18 months, and warns.
     for unit, whole in ((dates.MONTHLY, 12), (dates.HOURLY, 24), (dates.MINUTELY, 60), (dates.SECONDLY, 60)):
         locator.intervald[unit] = [*locator.intervald[unit], whole]
     ax.xaxis_date(times.tz)

@@ -25,7 +25,7 @@ _PANEL_TICKS, _TICKS = 5, 9
 #: The legend stands below the ticks.
 _TICK_POINTS = 20.0
 _COLUMNS = ["sessions", "credits", "model_credits", "sandbox_runtime_credits", "share", "unknown"]
-#: The service cuts each figure to two decimals, so the parts of a session may be so much less than the whole.
+#: The service truncates each figure to two decimals: the sum of the parts may be this much below the total.
 _ROUNDING = 0.0101
 _LOOKS: dict[str, dict[str, Any]] = {
     "model": {},
@@ -50,7 +50,7 @@ def plot_costs(
     Parameters
     ----------
     costs
-        What `qoderdata.session_costs` gives. Without windows it is drawn in the order it is in.
+        What `qoderdata.session_costs` returns. Without windows it is drawn in the order it is in.
     ax
         What to draw on. ``None`` makes a new figure, about 9 inches wide and as high as rows or panels need. Names
         need room: give a figure with ``layout="constrained"``.
@@ -156,7 +156,7 @@ def _plot_over_time(costs: pd.DataFrame, ax: Axes | None, top: int, labels: Mapp
 
 
 def _below(ax: Axes, ticks: float) -> float:
-    """Return the points from the axes to below their label; `ticks` is the height of what is above the label."""
+    """Return the points from the axes to the lower edge of the x label; `ticks` is the height above the label."""
     label = ax.xaxis.label
     return ticks + 6 + 1.25 * float(label.get_fontsize()) * (1 + label.get_text().count("\n"))
 

@@ -26,7 +26,7 @@ _ROW_INCHES, _MARGIN_INCHES = 0.27, 1.3
 _NARROWEST_SCALE = 0.05
 _HEIGHT_INCHES = 4.6
 _COUNTS = ["runs", "completed", "failed", "skipped", "unfinished"]
-#: Columns that only some rates have; without one there are none of these.
+#: Columns that not every rates frame has; a missing one counts as 0.
 _OPTIONAL = ("failing", "completed", "assumed", "unknown")
 _FEWEST_DECIDED, _FAINT = 5, 0.5
 _RATE, _FEW = "rate, with Wilson interval", f"fewer than {_FEWEST_DECIDED} decided runs"
@@ -46,7 +46,7 @@ def plot_failure_rates(
     Parameters
     ----------
     rates
-        What `qoderdata.failure_rates` gives, or `qoderdata.run_failure_rates` without ``freq`` (there is no
+        What `qoderdata.failure_rates` returns, or `qoderdata.run_failure_rates` without ``freq`` (there is no
         streak in those). Drawn in the order they are in.
     ax
         What to draw on. ``None`` makes a new figure, about 9 inches wide and as high as the rows need. Names
@@ -177,7 +177,7 @@ def plot_run_failure_rates(
     Parameters
     ----------
     rates
-        What `qoderdata.run_failure_rates` gives with ``freq``; the time axis is in the zone of its windows.
+        What `qoderdata.run_failure_rates` returns with ``freq``; the time axis is in the zone of its windows.
     ax
         What to draw on. ``None`` makes a new figure, about 9 by 4.6 inches, or as high as the panels need.
     top

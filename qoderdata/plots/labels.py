@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 
 from qoderdata.errors import warn
-from qoderdata.formatting import one_line, tell_apart, truncate_middle
+from qoderdata.formatting import make_distinct, one_line, truncate_middle
 from qoderdata.frames import NAMES
 
 if TYPE_CHECKING:
@@ -97,13 +97,13 @@ def make_labels(
             UserWarning,
         )
     rows = len(ids) if rows is None else rows
-    texts = [*tell_apart(texts[:rows], ids[:rows]), *tell_apart(texts[rows:], ids[rows:])]
+    texts = [*make_distinct(texts[:rows], ids[:rows]), *make_distinct(texts[rows:], ids[rows:])]
     return Labels(texts, {"fontfamily": families, "parse_math": False, "usetex": False})
 
 
 def label_texts(ids: Sequence[str], names: Sequence[str | None], *, columns: int) -> list[str]:
     """Return the texts of labels for a browser, which has its own fonts; parameters as in `make_labels`."""
-    return tell_apart(_short_texts(ids, names, {}, columns), ids)
+    return make_distinct(_short_texts(ids, names, {}, columns), ids)
 
 
 def _short_texts(

@@ -54,7 +54,7 @@ def plot_run_calendar(runs: pd.DataFrame, *, ax: Axes | None = None, tz: str = "
     Parameters
     ----------
     runs
-        What `qoderdata.load_runs` gives.
+        What `qoderdata.load_runs` returns.
     ax
         What to draw on. ``None`` makes a new figure, at most about 10 inches wide.
     tz
@@ -174,7 +174,7 @@ def plot_durations(runs: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
     Parameters
     ----------
     runs
-        What `qoderdata.load_runs` gives.
+        What `qoderdata.load_runs` returns.
     ax
         What to draw on. ``None`` makes a new figure, about 9 by 3.8 inches.
 

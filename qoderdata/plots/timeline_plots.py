@@ -50,7 +50,7 @@ _BARS = {
 }
 #: The lines of runs that have not ended.
 _OPEN_LINES: dict[str, Any] = {"running": "solid", "waiting": (0, (1, 1))}
-#: What outcomes are called where that is not their own name.
+#: The displayed names of outcomes, where they differ from the outcome.
 OUTCOME_WORDS = {
     "assumed": "completed, assumed",
     "running": "running or pending",
@@ -88,12 +88,12 @@ def plot_run_timeline(
     Parameters
     ----------
     runs
-        What `qoderdata.load_runs` gives, with ``deployment_name`` where lanes should have names. Runs without a
+        What `qoderdata.load_runs` returns, with ``deployment_name`` where lanes should have names. Runs without a
         ``triggered_at`` and a ``started_at`` are left out.
     missed
-        What `qoderdata.missed_triggers` gives; ``None`` draws none.
+        What `qoderdata.missed_triggers` returns; ``None`` draws none.
     triggers
-        What `qoderdata.next_triggers` gives; ``None`` draws none. Where there are runs or missed times, triggers
+        What `qoderdata.next_triggers` returns; ``None`` draws none. Where there are runs or missed times, triggers
         later than the newest of these by more than the time that they span (at least an hour) are left out, and
         the legend says up to when they are shown.
     ax
@@ -356,8 +356,8 @@ def plot_next_triggers(
     Parameters
     ----------
     triggers
-        What `qoderdata.next_triggers` gives; the time axis is in the zone of its ``trigger_at``. Agents are shown
-        by name where `qoderdata.with_names` has added ``agent_name``.
+        What `qoderdata.next_triggers` returns; the time axis is in the zone of its ``trigger_at``. Agents are
+        shown by name where `qoderdata.with_names` has added ``agent_name``.
     ax
         What to draw on. ``None`` makes a new figure, about 9 inches wide and as high as the lanes need. Names
         and legend need room: give a figure with ``layout="constrained"``.
@@ -458,7 +458,7 @@ def _first_of_each(triggers: pd.DataFrame) -> pd.DataFrame:
 def _trigger_marks(
     ax: Axes, shown: pd.DataFrame, lanes: pd.Index[Any], color_of: Mapping[str, str], points: float
 ) -> None:
-    """Draw the triggers, one line of markers per agent: those stay fast where there are hundreds of thousands."""
+    """Draw the triggers, one line of markers per agent, which is fast for hundreds of thousands of them."""
     rows = lanes.get_indexer(pd.Index(shown["deployment_id"].astype("object")))
     times = axes.day_numbers(shown["trigger_at"])
     colors = shown["agent_id"].astype("object").map(lambda agent: color_of.get(agent, axes.GREY))
@@ -480,7 +480,7 @@ def plot_trigger_load(triggers: pd.DataFrame, *, ax: Axes | None = None) -> Axes
     Parameters
     ----------
     triggers
-        What `qoderdata.next_triggers` gives; weekdays and hours are those of the zone of its ``trigger_at``.
+        What `qoderdata.next_triggers` returns; weekdays and hours are those of the zone of its ``trigger_at``.
     ax
         What to draw on. ``None`` makes a new figure, about 9 by 3.6 inches.
 

@@ -13,7 +13,7 @@ from qoderdata import summaries
 from qoderdata.check import check, failing_now, is_paused_by_error
 from qoderdata.cron import CronError, parse
 from qoderdata.forecast import cost_forecast
-from qoderdata.formatting import format_duration, format_time, one_line, tell_apart, truncate
+from qoderdata.formatting import format_duration, format_time, make_distinct, one_line, truncate
 from qoderdata.frame_checks import TEXT, require_frame, require_snapshots
 from qoderdata.frames import expand_metadata, fetched_at, rows_before
 from qoderdata.outcomes import is_assumed
@@ -226,7 +226,7 @@ class ReportData:
             return None
         earlier = self.runs[self.runs["triggered_at"] < self.start - WEEK]
         then = failing_now(earlier, self.live_before.drop(columns="stats_consecutive_failures"))["deployment_id"]
-        # A streak that is longer than the runs reach back was one then.
+        # A streak that began before the first run already existed a week ago.
         longer = self.streaks.loc[self.streaks["since"].isna(), "deployment_id"]
         return len({*then, *longer[longer.isin(self.live_before["id"])]})
 
@@ -289,7 +289,7 @@ class ReportData:
         """What should have fired in the week before but did not; ``None`` where the runs do not reach back."""
         if self.missed is None or self.longest_span < 2 * WEEK or not self.do_runs_reach_back:
             return None
-        # Until a day later, since the times just before the end of the period are not judged.
+        # The period ends a day later, because the times just before its end are not judged.
         found = self._missed_within(self.start - 2 * WEEK, self.start - WEEK + _DAY)
         return self.within(found, "scheduled_at", WEEK, ago=WEEK)
 
@@ -347,7 +347,7 @@ class ReportData:
     @cached_property
     def _name_of(self) -> dict[str, str]:
         ids = self.deployments["id"].to_list()
-        return dict(zip(ids, tell_apart(self.deployments["name"].to_list(), ids), strict=True))
+        return dict(zip(ids, make_distinct(self.deployments["name"].to_list(), ids), strict=True))
 
     def name(self, identifier: str) -> str:
         """Return a deployment's name, its id where it has none; the beginning of a very long one."""
@@ -393,7 +393,7 @@ def _short(text: object) -> str:
 
 
 def _groups(deployments: pd.DataFrame, by: str | None, labels: Mapping[str, str]) -> tuple[str, pd.Series[str]]:
-    """Return a word and the group of each deployment: without a choice the key ``team``, else the agent."""
+    """Return the kind of group, and the group of each deployment: by default the key ``team``, else the agent."""
     keys = expand_metadata(deployments[["id", "metadata"]]) if "metadata" in deployments else deployments[["id"]]
     names = [str(name).removeprefix("metadata_") for name in keys.columns if str(name).startswith("metadata_")]
     word = ("team" if "team" in names else "agent") if by is None else by

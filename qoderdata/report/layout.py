@@ -146,7 +146,7 @@ class Picture(NamedTuple):
 class Section:
     """One section of the page, or one folded part."""
 
-    #: The end of its address.
+    #: The id of its HTML element, used in links.
     anchor: str
     title: str
     #: The introduction; `strong`, which is emphasized, and `rest` follow it.
@@ -204,7 +204,7 @@ def make_table(
 
 
 def command(text: str, rows: int) -> str:
-    """Return a command that prints so many rows; by itself it prints fewer."""
+    """Return a command with `--top`, as it prints fewer rows by default."""
     return f"qoderdata {text} --top {rows}"
 
 

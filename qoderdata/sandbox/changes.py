@@ -12,7 +12,7 @@ from qoderdata.sandbox.account import upcoming
 from qoderdata.sandbox.json_records import UPCOMING
 from qoderdata.sandbox.run_history import ERRORS
 from qoderdata.sandbox.sample_values import SECOND, as_datetime, nanoseconds, stamp, uuid7
-from qoderdata.sandbox.scenarios import FINAL, IDLE, OPEN, SESSION_RUNNING, TERMINATED, End, Later, Refusal
+from qoderdata.sandbox.scenarios import FINAL, IDLE, OPEN, SESSION_RUNNING, TERMINATED, End, Refusal, SecondTurn
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -208,7 +208,7 @@ class ChangingAccount:
             columns = database.sessions.columns
             if columns["archived"][index]:
                 raise ValueError(f"{session_id} is archived already")
-            if columns["end"][index] not in (*FINAL, End.SILENT, End.FATAL):
+            if columns["end"][index] not in (*FINAL, End.IDLE_WITHOUT_EVENTS, End.FATAL):
                 raise ValueError(f"{session_id} has not ended")
             now = database.tick()
             _change_session(database, index, {"archived": now, "updated": now, "status": TERMINATED})
@@ -222,7 +222,7 @@ class ChangingAccount:
             if columns["end"][index] not in FINAL or columns["archived"][index] or columns["later"][index]:
                 raise ValueError(f"{session_id} has not ended, is archived, or was continued already")
             now = database.tick()
-            turn = {"later": Later.DONE, "continued": now, "continued_end": now}
+            turn = {"later": SecondTurn.DONE, "continued": now, "continued_end": now}
             _change_session(database, index, turn | {"updated": now, "status": IDLE})
             return database.sessions.record(index, self.edition)
 

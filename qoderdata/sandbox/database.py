@@ -260,11 +260,11 @@ class Database:
         return self.session_writer.session(index).error_in_record()
 
     def shared_id(self, index: int) -> str:
-        """Return the id of the session that is served in place of one up to edition C."""
+        """Return the id of the shared session that editions A to C serve instead of this one."""
         return self.sessions.ids[int(self.sessions.columns["leader"][index])]
 
     def members(self, index: int, edition: str) -> list[int]:
-        """Return the sessions in place of which one is served in an edition."""
+        """Return the sessions that an edition serves as this one session."""
         if edition == "D":
             return [index]
         found: list[int] = np.flatnonzero(self.sessions.columns["leader"] == index).tolist()

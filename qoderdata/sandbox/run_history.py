@@ -182,7 +182,7 @@ def make_runs(fleet: Fleet, count: int, left_out: int) -> tuple[Runs, Planned]:
     """Generate `count` runs of a fleet, oldest first; also return the occurrences that are left out.
 
     Set the fleet's `created`, and the `ends` of deployments that failures paused. Raise `ValueError` if there is
-    no history with so many runs.
+    no history with `count` runs.
     """
     unscheduled = _without_schedule(fleet, count)
     scheduled = count - int(count * _EXTRA_SHARE) - len(unscheduled)

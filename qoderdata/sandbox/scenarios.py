@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from qoderdata.sandbox.run_history import Runs
 
 
-class Before(IntEnum):
+class BeforeEnd(IntEnum):
     """What happened before the end of the first turn."""
 
     PLAIN = 0
@@ -48,23 +48,23 @@ class End(IntEnum):
     FRESH = 0  # created, nothing happened yet
     RUNNING = 1
     WAITING = 2  # for a person
-    SILENT = 3  # idle; its events say nothing about the turn
-    SILENT_TERMINATED = 4  # terminated; its events say nothing about the turn
+    IDLE_WITHOUT_EVENTS = 3  # its events say nothing about the turn
+    TERMINATED_WITHOUT_EVENTS = 4  # likewise
     FATAL = 5  # a fatal error, and no event after it
     DONE = 6
-    QUIET = 7  # idle without a stop reason
-    UNKNOWN = 8  # idle with a stop reason that is not documented
+    IDLE_WITHOUT_REASON = 7
+    UNKNOWN_REASON = 8  # idle with a stop reason that is not documented
     CANCELLED = 9
     EXHAUSTED = 10  # a fatal error, then retries_exhausted
-    SOFT = 11  # an error without a retry status, then retries_exhausted
-    BARE = 12  # retries_exhausted without an error
-    BUDGET = 13
-    TERMINAL = 14  # a fatal error, then terminated
-    TERMINATED = 15  # terminated without an error
-    FATAL_IDLE = 16  # a fatal error, then idle without a stop reason
+    EXHAUSTED_NO_RETRY_STATUS = 11  # an error without a retry status, then retries_exhausted
+    EXHAUSTED_NO_ERROR = 12
+    BUDGET_REACHED = 13
+    FATAL_THEN_TERMINATED = 14
+    TERMINATED_NO_ERROR = 15
+    FATAL_THEN_IDLE = 16  # idle without a stop reason
 
 
-class Later(IntEnum):
+class SecondTurn(IntEnum):
     """How the second turn, which a person started a day later, ended."""
 
     NEVER = 0  # nobody continued the session
@@ -154,24 +154,28 @@ def decide(fleet: Fleet, runs: Runs) -> tuple[Scenarios, NDArray[np.int64]]:
         (waits, End.WAITING),
         (some.status == PENDING, End.FRESH),
         (some.status == RUNNING, End.RUNNING),
-        (good & (chance < 0.04), End.QUIET),
-        (good & (chance < 0.06), End.UNKNOWN),
-        (good & (chance < 0.09), End.SILENT),
+        (good & (chance < 0.04), End.IDLE_WITHOUT_REASON),
+        (good & (chance < 0.06), End.UNKNOWN_REASON),
+        (good & (chance < 0.09), End.IDLE_WITHOUT_EVENTS),
     ]
     end = first_case([*cases, *_failures(fleet, runs, some, chance)], End.DONE)
     runs.status[index[waits]] = RUNNING
 
     draw = draws.uniform("before", some.tail)
-    after_errors = (End.DONE, End.EXHAUSTED, End.TERMINAL, End.UNKNOWN, End.CANCELLED)
+    after_errors = (End.DONE, End.EXHAUSTED, End.FATAL_THEN_TERMINATED, End.UNKNOWN_REASON, End.CANCELLED)
     before = first_case(
         [
-            ((draw < 0.06) & np.isin(end, after_errors), Before.RECOVERED),
-            ((draw > 0.97) & np.isin(end, (End.DONE, End.EXHAUSTED)), Before.VOIDED),
-            ((draw < 0.2) & (end == End.RUNNING), Before.RESCHEDULED),
+            ((draw < 0.06) & np.isin(end, after_errors), BeforeEnd.RECOVERED),
+            ((draw > 0.97) & np.isin(end, (End.DONE, End.EXHAUSTED)), BeforeEnd.VOIDED),
+            ((draw < 0.2) & (end == End.RUNNING), BeforeEnd.RESCHEDULED),
         ],
-        Before.PLAIN,
+        BeforeEnd.PLAIN,
     )
-    answered = np.isin(end, (End.DONE, End.QUIET, End.TERMINAL, End.CANCELLED)) & (draw > 0.5) & (draw < 0.53)
+    answered = (
+        np.isin(end, (End.DONE, End.IDLE_WITHOUT_REASON, End.FATAL_THEN_TERMINATED, End.CANCELLED))
+        & (draw > 0.5)
+        & (draw < 0.53)
+    )
     asked = np.where(waits, np.minimum(some.completed, (some.started + now) // 2), 0)
     asked = np.where(answered, some.started + (some.completed - some.started) // 2, asked)
     scenarios = Scenarios(
@@ -186,7 +190,18 @@ def decide(fleet: Fleet, runs: Runs) -> tuple[Scenarios, NDArray[np.int64]]:
         before=before,
         end=end,
         error=np.where(
-            np.isin(end, (End.EXHAUSTED, End.SOFT, End.TERMINAL, End.FATAL_IDLE, End.FATAL)), some.error, -1
+            np.isin(
+                end,
+                (
+                    End.EXHAUSTED,
+                    End.EXHAUSTED_NO_RETRY_STATUS,
+                    End.FATAL_THEN_TERMINATED,
+                    End.FATAL_THEN_IDLE,
+                    End.FATAL,
+                ),
+            ),
+            some.error,
+            -1,
         ),
         has_start=draws.uniform("start", some.tail) >= 0.03,
         has_end=draws.uniform("end event", some.tail) >= 0.03,
@@ -215,16 +230,16 @@ def _failures(
     retried = np.isin((some.key << 3) + some.attempt + 1, code[runs.trigger == RETRY]) & (some.trigger != MANUAL)
     any_kind = failed & ~retried & (some.error != OVERLOADED)
     return [
-        (any_kind & fleet.has_budget[some.deployment] & (chance < 0.5), End.BUDGET),
+        (any_kind & fleet.has_budget[some.deployment] & (chance < 0.5), End.BUDGET_REACHED),
         (failed & (chance < 0.66), End.EXHAUSTED),
-        (failed & (chance < 0.76), End.TERMINAL),
+        (failed & (chance < 0.76), End.FATAL_THEN_TERMINATED),
         (failed & (chance < 0.80), End.FATAL),
-        (failed & (chance < 0.83), End.FATAL_IDLE),
-        (failed & (chance < 0.86), End.SOFT),
+        (failed & (chance < 0.83), End.FATAL_THEN_IDLE),
+        (failed & (chance < 0.86), End.EXHAUSTED_NO_RETRY_STATUS),
         (any_kind & (chance < 0.92), End.CANCELLED),
-        (any_kind & (chance < 0.94), End.BARE),
-        (any_kind & (chance < 0.97), End.TERMINATED),
-        (any_kind, End.SILENT_TERMINATED),
+        (any_kind & (chance < 0.94), End.EXHAUSTED_NO_ERROR),
+        (any_kind & (chance < 0.97), End.TERMINATED_NO_ERROR),
+        (any_kind, End.TERMINATED_WITHOUT_EVENTS),
         (failed, End.EXHAUSTED),
     ]
 
@@ -238,8 +253,8 @@ def _without_deployment(fleet: Fleet, count: int) -> Scenarios:
         return draws.uniform(f"person {purpose}", index)
 
     ends = np.array(
-        [*[End.DONE] * 7, *[End.SILENT] * 3, *[End.WAITING] * 2, *[End.RUNNING] * 2, End.CANCELLED, End.TERMINAL,
-         End.EXHAUSTED, End.UNKNOWN]
+        [*[End.DONE] * 7, *[End.IDLE_WITHOUT_EVENTS] * 3, *[End.WAITING] * 2, *[End.RUNNING] * 2, End.CANCELLED,
+         End.FATAL_THEN_TERMINATED, End.EXHAUSTED, End.UNKNOWN_REASON]
     )  # fmt: skip
     end = ends[draws.below("person end", index, len(ends))]
     running = end == End.RUNNING
@@ -247,7 +262,7 @@ def _without_deployment(fleet: Fleet, count: int) -> Scenarios:
     created = now - (chance("created") * ago).astype(np.int64) * 1_000 - MINUTE
     started = created + draws.below("person wait", index, 3_000) * 1_000_000
     ended = np.minimum(started + draws.below("person length", index, 900) * SECOND, now)
-    failed = np.isin(end, (End.TERMINAL, End.EXHAUSTED))
+    failed = np.isin(end, (End.FATAL_THEN_TERMINATED, End.EXHAUSTED))
     return Scenarios(
         run=np.full(len(index), -1),
         deployment=np.full(len(index), -1),
@@ -257,7 +272,7 @@ def _without_deployment(fleet: Fleet, count: int) -> Scenarios:
         started=started,
         ended=np.where(running | (end == End.WAITING), 0, ended),
         asked=np.where(end == End.WAITING, ended, 0),
-        before=np.where(running & (chance("before") < 0.4), Before.RESCHEDULED, Before.PLAIN),
+        before=np.where(running & (chance("before") < 0.4), BeforeEnd.RESCHEDULED, BeforeEnd.PLAIN),
         end=end,
         error=np.where(failed, draws.below("person error", index, len(ERRORS)), -1),
         has_start=chance("start") >= 0.03,
@@ -273,16 +288,16 @@ def _after_first_turn(fleet: Fleet, scenarios: Scenarios) -> None:
         own |= ~fleet.reuses_session[scenarios.deployment]
     chance = draws.uniform("later", index)
     continued = scenarios.ended + 20 * HOUR + draws.below("continued", index, 8 * 3600) * SECOND
-    which = own & np.isin(scenarios.end, (End.DONE, End.QUIET, End.UNKNOWN, End.EXHAUSTED, End.CANCELLED))
-    which &= (chance < 0.04) & (continued < now - HOUR)  # the share that somebody continued
-    kinds = np.array(
-        [Later.DONE, Later.DONE, Later.TERMINATED, Later.CANCELLED, Later.EXHAUSTED, Later.WAITING, Later.RUNNING]
+    which = own & np.isin(
+        scenarios.end, (End.DONE, End.IDLE_WITHOUT_REASON, End.UNKNOWN_REASON, End.EXHAUSTED, End.CANCELLED)
     )
-    scenarios.later = np.where(which, kinds[draws.below("later end", index, len(kinds))], Later.NEVER)
+    which &= (chance < 0.04) & (continued < now - HOUR)  # the share that somebody continued
+    kinds = np.array([SecondTurn.DONE] + [kind for kind in SecondTurn if kind != SecondTurn.NEVER])
+    scenarios.later = np.where(which, kinds[draws.below("later end", index, len(kinds))], SecondTurn.NEVER)
     scenarios.continued = np.where(which, continued, 0)
     scenarios.continued_end = np.where(which, continued + 5 * MINUTE, 0)
-    over = np.isin(scenarios.end, (*FINAL, End.SILENT, End.FATAL)) & own
-    over &= ~np.isin(scenarios.later, (Later.WAITING, Later.RUNNING))
+    over = np.isin(scenarios.end, (*FINAL, End.IDLE_WITHOUT_EVENTS, End.FATAL)) & own
+    over &= ~np.isin(scenarios.later, (SecondTurn.WAITING, SecondTurn.RUNNING))
     last = np.maximum.reduce([scenarios.ended, scenarios.started, scenarios.continued_end])
     archived = last + HOUR + draws.below("archive time", index, 72 * 3600) * SECOND
     removal = draws.uniform("fate", index)
@@ -292,13 +307,15 @@ def _after_first_turn(fleet: Fleet, scenarios: Scenarios) -> None:
 
     draw = draws.uniform("status", index)
     running = scenarios.end == End.RUNNING
-    terminated = np.isin(scenarios.end, (End.TERMINAL, End.TERMINATED, End.SILENT_TERMINATED))
+    terminated = np.isin(
+        scenarios.end, (End.FATAL_THEN_TERMINATED, End.TERMINATED_NO_ERROR, End.TERMINATED_WITHOUT_EVENTS)
+    )
     scenarios.status = first_case(
         [
             ((scenarios.archived > 0) & (draw < 0.7), TERMINATED),
-            ((scenarios.later == Later.RUNNING) | (scenarios.end == End.FRESH), SESSION_RUNNING),
-            (terminated | (scenarios.later == Later.TERMINATED), TERMINATED),
-            (running & (scenarios.before == Before.RESCHEDULED), RESCHEDULING),
+            ((scenarios.later == SecondTurn.RUNNING) | (scenarios.end == End.FRESH), SESSION_RUNNING),
+            (terminated | (scenarios.later == SecondTurn.TERMINATED), TERMINATED),
+            (running & (scenarios.before == BeforeEnd.RESCHEDULED), RESCHEDULING),
             (running & (draw < 0.3), CANCELING),
             (running, SESSION_RUNNING),
         ],

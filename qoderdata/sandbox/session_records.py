@@ -11,7 +11,7 @@ import numpy as np
 from qoderdata.sandbox import sample_values
 from qoderdata.sandbox.run_history import ERRORS
 from qoderdata.sandbox.sample_values import DAY, SECOND, Dice, stamp, uuid7, uuid7_time
-from qoderdata.sandbox.scenarios import FINAL, SESSION_STATUSES, TERMINATED, Before, End, Later
+from qoderdata.sandbox.scenarios import FINAL, SESSION_STATUSES, TERMINATED, BeforeEnd, End, SecondTurn
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -28,19 +28,23 @@ OLD_STATUSES = ("processing", *SESSION_STATUSES[1:])
 _PARTS_SINCE = 45 * DAY
 _STOP_REASONS = {
     End.DONE: "end_turn",
-    End.UNKNOWN: "max_iterations_reached",
+    End.UNKNOWN_REASON: "max_iterations_reached",
     End.CANCELLED: "cancelled",
-    **dict.fromkeys((End.EXHAUSTED, End.SOFT, End.BARE), "retries_exhausted"),
-    End.BUDGET: "budget_reached",
+    **dict.fromkeys((End.EXHAUSTED, End.EXHAUSTED_NO_RETRY_STATUS, End.EXHAUSTED_NO_ERROR), "retries_exhausted"),
+    End.BUDGET_REACHED: "budget_reached",
 }
-_LATER_STOP_REASONS = {Later.DONE: "end_turn", Later.CANCELLED: "cancelled", Later.EXHAUSTED: "retries_exhausted"}
+_LATER_STOP_REASONS = {
+    SecondTurn.DONE: "end_turn",
+    SecondTurn.CANCELLED: "cancelled",
+    SecondTurn.EXHAUSTED: "retries_exhausted",
+}
 #: The status of a run in edition D by its end; for all other ends it is failed.
 _OUTCOMES = {
     **dict.fromkeys((End.FRESH, End.RUNNING), "running"),
-    **dict.fromkeys((End.SILENT, End.DONE, End.QUIET), "completed"),
+    **dict.fromkeys((End.IDLE_WITHOUT_EVENTS, End.DONE, End.IDLE_WITHOUT_REASON), "completed"),
     End.WAITING: "waiting",
     End.CANCELLED: "cancelled",
-    End.UNKNOWN: None,
+    End.UNKNOWN_REASON: None,
 }
 #: The message in run records for failures without an error of the session.
 _MESSAGES = {
@@ -72,10 +76,14 @@ class Session(SimpleNamespace):
 
     def outcome(self) -> Record:
         """Return the outcome of a run in edition D; unknown values are None."""
-        silent = self.end in (End.FRESH, End.RUNNING, End.SILENT, End.SILENT_TERMINATED)
+        silent = self.end in (End.FRESH, End.RUNNING, End.IDLE_WITHOUT_EVENTS, End.TERMINATED_WITHOUT_EVENTS)
         status = _OUTCOMES.get(self.end, "failed")
         error_type, error_message = self.failure if status == "failed" else (None, None)
-        is_start_known = self.has_start and self.end not in (End.FRESH, End.SILENT, End.SILENT_TERMINATED)
+        is_start_known = self.has_start and self.end not in (
+            End.FRESH,
+            End.IDLE_WITHOUT_EVENTS,
+            End.TERMINATED_WITHOUT_EVENTS,
+        )
         is_end_known = self.has_end and not silent and status in ("completed", "failed", "cancelled")
         return {
             "status": status,
@@ -101,12 +109,12 @@ class _Writer:
         self._message("user.message", session.created, prompt)
         if end == End.FRESH:
             return
-        if end in (End.SILENT, End.SILENT_TERMINATED):
+        if end in (End.IDLE_WITHOUT_EVENTS, End.TERMINATED_WITHOUT_EVENTS):
             self._message("agent.message", session.started, self._dice.pick(sample_values.REPLIES))
             return
         self._add("session.status_running", session.started, timed=session.has_start)
         self._recover()
-        if end == End.RUNNING and session.before == Before.RESCHEDULED:
+        if end == End.RUNNING and session.before == BeforeEnd.RESCHEDULED:
             return
         self._work(credits_used, now)
         if session.asked:
@@ -124,14 +132,14 @@ class _Writer:
         session, dice = self._session, self._dice
         at, before = session.started, session.before
         rounds = 45 if dice.percent(5) else dice.pick((1, 1, 2, 3))
-        if before == Before.PLAIN:
+        if before == BeforeEnd.PLAIN:
             return
-        is_voided = before == Before.VOIDED
-        for _ in range(rounds if before == Before.RECOVERED else 1):
+        is_voided = before == BeforeEnd.VOIDED
+        for _ in range(rounds if before == BeforeEnd.RECOVERED else 1):
             self._error(at, "exhausted" if is_voided else "retrying", message=dice.pick(sample_values.PASSING))
             if not is_voided or dice.percent(40):
                 self._add("session.status_rescheduled", at)
-            if before != Before.RESCHEDULED or session.end != End.RUNNING:
+            if before != BeforeEnd.RESCHEDULED or session.end != End.RUNNING:
                 self._add("session.status_running", at)
 
     def _ask(self) -> None:
@@ -169,7 +177,7 @@ class _Writer:
         """Write the end of the first turn."""
         session, dice = self._session, self._dice
         at, timed, end = session.ended, session.has_end, session.end
-        if end in (End.DONE, End.QUIET, End.UNKNOWN):
+        if end in (End.DONE, End.IDLE_WITHOUT_REASON, End.UNKNOWN_REASON):
             # Sometimes a message is processed after the end of the turn.
             late = SECOND if dice.percent(5) else 0
             self._message("agent.message", at + late, dice.pick(sample_values.REPLIES))
@@ -178,11 +186,11 @@ class _Writer:
         if end == End.FATAL:
             self._error(at, dice.pick(("exhausted", "terminal")), timed=timed)
             return
-        if end in (End.EXHAUSTED, End.FATAL_IDLE, End.SOFT):
-            self._error(at, None if end == End.SOFT else "exhausted")
-        elif end == End.TERMINAL:
+        if end in (End.EXHAUSTED, End.FATAL_THEN_IDLE, End.EXHAUSTED_NO_RETRY_STATUS):
+            self._error(at, None if end == End.EXHAUSTED_NO_RETRY_STATUS else "exhausted")
+        elif end == End.FATAL_THEN_TERMINATED:
             self._error(at, "terminal")
-        if end in (End.TERMINAL, End.TERMINATED):
+        if end in (End.FATAL_THEN_TERMINATED, End.TERMINATED_NO_ERROR):
             self._add("session.status_terminated", at, timed=timed)
         else:
             self._idle(at, _STOP_REASONS.get(end), timed=timed)
@@ -194,14 +202,14 @@ class _Writer:
         self._message("user.message", at, dice.pick(sample_values.FOLLOW_UPS))
         self._add("session.status_running", at)
         self._message("agent.message", (at + over) // 2, dice.pick(sample_values.REPLIES))
-        if later in (Later.TERMINATED, Later.EXHAUSTED):
-            retry = "terminal" if later == Later.TERMINATED else "exhausted"
+        if later in (SecondTurn.TERMINATED, SecondTurn.EXHAUSTED):
+            retry = "terminal" if later == SecondTurn.TERMINATED else "exhausted"
             self._error(over, retry, message=dice.pick(sample_values.PASSING))
-        if later == Later.TERMINATED:
+        if later == SecondTurn.TERMINATED:
             self._add("session.status_terminated", over)
-        elif later == Later.WAITING:
+        elif later == SecondTurn.WAITING:
             self._idle(over, "requires_action", event_ids=[self.events[-1]["id"]])
-        elif later != Later.RUNNING:
+        elif later != SecondTurn.RUNNING:
             self._idle(over, _LATER_STOP_REASONS[later])
 
     def _add(self, kind: str, at: int, *, timed: bool | None = None, **content: Any) -> str:  # noqa: ANN401 - JSON
@@ -322,7 +330,7 @@ class SessionRecords:
         total = base * (0.5 + dice.below(1_000) / 1_000) * (2.5 if dice.percent(3) else 1)
         if "budget" in deployment:
             budget = float(deployment["budget"]["max_credit_cost"])
-            total = budget + 0.004 if session.end == End.BUDGET else min(total, 0.96 * budget)
+            total = budget + 0.004 if session.end == End.BUDGET_REACHED else min(total, 0.96 * budget)
         return total * 0.83, total * 0.17
 
     def _usage(self, sessions: list[Session]) -> Record | None:

@@ -234,7 +234,7 @@ def error_budget(
     runs
         A runs frame, of pandas or any engine that narwhals knows.
     missed
-        What `missed_triggers` gives for the same window (a pandas frame, or one of the engine of `runs`), with
+        What `missed_triggers` returns for the same window (a pandas frame, or one of the engine of `runs`), with
         the columns to group by. Only its certain rows count. ``None``: missed triggers are not known.
     target
         The share of runs that should succeed, such as 0.99.
@@ -351,7 +351,7 @@ def _missed_rows(missed: Any, source: Source[Any], schema: nw.Schema) -> nw.Lazy
     """Return the certain missed triggers as rows like those of runs, in their engine."""
     optional = ["name", *source.names.values()]
     wanted = ["scheduled_at", "certain"]
-    rows = source.adopt(missed, wanted=wanted, what="missed", optional=optional, shared=source.keys)
+    rows = source.open_same_engine(missed, wanted=wanted, what="missed", optional=optional, shared=source.keys)
     own, names = rows.collect_schema(), {}
     for name, column in source.names.items():
         # The column `name` of `missed_triggers` is the name of the deployment.

@@ -107,7 +107,7 @@ class Source(Generic[IntoFrameT]):
             return []
         return [_quantile(column, share).alias(name) for name, share in shares.items()]
 
-    def adopt(
+    def open_same_engine(
         self,
         frame: Any,  # noqa: ANN401 a frame of any engine
         *,

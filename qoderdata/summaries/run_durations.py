@@ -380,7 +380,7 @@ def _with_limits(source: Source[Any], df: Any, *, min_runs: int) -> nw.LazyFrame
     if df is None:
         # Missing in every row; pandas has no literal for a missing integer.
         return rows.with_columns(nw.when(nw.col("duration_ms").is_null()).then("duration_ms").alias("timeout_ms"))
-    deployments = source.adopt(df, wanted=["id", "config_timeout_ms"], what="deployments")
+    deployments = source.open_same_engine(df, wanted=["id", "config_timeout_ms"], what="deployments")
     timeout = nw.col("config_timeout_ms").cast(nw.Int64)
     known = deployments.filter(timeout > 0).select(nw.col("id").alias("_of"), timeout.alias("timeout_ms"))
     return _left_join(rows, known.group_by("_of").agg(nw.col("timeout_ms").max()))

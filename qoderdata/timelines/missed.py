@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-#: After all times; its negative is before all times, and means an unknown one.
+#: A time after all others, in microseconds; its negative is before all others, and means an unknown time.
 _FAR = 1 << 62
 
 _SCHEDULE_COLUMNS = ("schedule_expression", "schedule_timezone")
@@ -107,7 +107,7 @@ def _schedule_history(
         require_unique_deployments(frame)
     fetched = [fetched_at(one) for one in (df, *snapshots)]
     if None in fetched[1:]:
-        raise ValueError("a snapshot has no attrs['fetched_at']; pass the frames that load_snapshots gives")
+        raise ValueError("a snapshot has no attrs['fetched_at']; pass the frames that load_snapshots returns")
     times = [_FAR if at is None else to_micros(at) for at in fetched]
     all_rows = DistinctSchedules.parse(pd.concat([one[list(_SCHEDULE_COLUMNS)] for one in frames]))
     of_rows = np.split(all_rows.of_row, np.cumsum([len(one) for one in frames])[:-1])

@@ -170,7 +170,7 @@ def trigger_load(triggers: pd.DataFrame, freq: str = "1h") -> pd.DataFrame:
     Parameters
     ----------
     triggers
-        What `next_triggers` gives.
+        What `next_triggers` returns.
     freq
         A length of time with a unit, such as ``"15min"``, ``"1h"``, ``"1D"``. Days and weeks (from
         Monday) are those of the wall clock in the zone of ``trigger_at``, so they have 23 or 25 hours where

@@ -1,6 +1,6 @@
 """
-When does most fire
-===================
+The busiest hours
+=================
 
 Do schedules collide? The triggers of four weeks, by weekday and hour.
 """

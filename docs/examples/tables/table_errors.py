@@ -1,6 +1,6 @@
 """
-Which errors, and which are new
-===============================
+Errors, and which of them are new
+=================================
 
 Error messages, grouped without their variable parts such as ids and numbers.
 """
