@@ -12,6 +12,8 @@ from datetime import MAXYEAR, MINYEAR, UTC, datetime, timedelta, tzinfo
 from typing import TYPE_CHECKING, TypeVar
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
+from qoderdata.errors import DataQualityWarning, warn
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
 
@@ -23,6 +25,9 @@ T = TypeVar("T")
 Instant = str | datetime
 #: A length of time: what `pandas.Timedelta` takes, except a number without a unit.
 Span = str | timedelta
+
+#: How ids begin.
+ID_PREFIXES = {"deployment_id": "dep_", "agent_id": "agent_"}
 
 _USUAL_SPAN = re.compile(r"([1-9][0-9]{0,5})(min|h|D|W)")
 #: Windows of a day or more are days of the wall clock, so they are not written in hours.
@@ -261,6 +266,16 @@ def check_id(value: object, *, name: str) -> str:
     if name == "session_id" and str(value) in {"None", "nan", "<NA>"}:
         raise ValueError(f"session_id={value!r} is a missing value: this run has no session")
     raise ValueError(f"{name}={value!r} is not the id of anything; ids look like dep_0197…")
+
+
+def warn_if_no_id(value: str | None, *, name: str) -> None:
+    """Warn that nothing was found, if the id that was asked for does not begin as ids of its kind do."""
+    prefix = ID_PREFIXES[name]
+    if value is not None and not value.startswith(prefix):
+        warn(
+            f"nothing was found: {name}={value!r} does not look like an id, which begins with {prefix}",
+            DataQualityWarning,
+        )
 
 
 def check_count(value: int, *, name: str, least: int = 1) -> int:

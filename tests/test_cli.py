@@ -614,6 +614,85 @@ def test_deployment_may_be_given_by_name_or_id(
     assert ids(name) == same
 
 
+@pytest.mark.parametrize("words", [*FILTERED, *OF_RUNS, "compare", "check", "failures --fail-over 0"])
+def test_where_with_an_unknown_key_or_value_is_an_error(words: str, invoke: Invoke) -> None:
+    """A gate must not pass because of a typing error."""
+    teams = qd.expand_metadata(qd.load_deployments(include_archived=True), "team")["metadata_team"].dropna()
+    team = teams.iloc[0]
+    message = invoke(words, "--where", f"team={team}s", code=2).err
+    assert message.startswith(
+        f"qoderdata: --where {'team=' + team + 's'!r}: no deployment has this value of 'team'; "
+    )
+    assert f"did you mean {team!r}" in message
+    message = invoke(words, "--where", f"taem={team}", code=2).err
+    assert re.search("no deployment has the key 'taem'; there are: .*team", message)
+    message = invoke(words, "--where", "team", code=2).err
+    assert "'team' has no key and value; write KEY=VALUE, such as team=data" in message
+
+
+@pytest.mark.parametrize(
+    "words", ["runs --failed --since all", "errors --since all", "costs --since all", "triggers", "deployments"]
+)
+def test_where_selects_deployments_by_their_metadata(words: str, invoke: Invoke) -> None:
+    df = qd.expand_metadata(qd.load_deployments(include_archived=True))
+    teams = df["metadata_team"].value_counts().index[:2]
+    rows = {team: invoke.json(f"{words} --top 9999 --where", f"team={team}") for team in teams}
+    for team, found in rows.items():
+        of_team = set(df["id"][df["metadata_team"] == team])
+        if words.startswith("errors"):
+            failed = qd.load_runs(status="failed")
+            assert sum(row["count"] for row in found) == failed["deployment_id"].isin(of_team).sum() > 0
+        else:
+            assert {row.get("deployment_id", row.get("id")) for row in found} <= of_team
+            assert found
+    owner = df["metadata_owner"][df["metadata_team"] == teams[0]].dropna().iloc[0]
+    both = invoke.json(f"{words} --top 9999 --where", f"team={teams[0]}", "--where", f"owner={owner}")
+    assert len(both) <= len(rows[teams[0]])
+
+
+@pytest.mark.parametrize(
+    ("words", "name"),
+    [
+        ("check --since 365D", "check"), ("compare --recent 365D", "compare_periods"),
+        ("forecast", "cost_forecast"), ("report r.html --runs --costs --since all", "write_report"),
+        ("missed --since 2026-06-01T00:00Z", "missed_triggers"), ("unusual --since all", "unusual_runs"),
+    ],
+)  # fmt: skip
+def test_where_passes_only_rows_of_these_deployments(
+    words: str, name: str, monkeypatch: pytest.MonkeyPatch, invoke: Invoke
+) -> None:
+    df = qd.expand_metadata(qd.load_deployments(include_archived=True), "team")
+    team = df["metadata_team"].value_counts().index[0]
+    of_team = set(df["id"][df["metadata_team"] == team])
+    passed: list[pd.DataFrame] = []
+    call = getattr(qd, name)
+
+    def recorded(*frames: object, **options: object) -> object:
+        given = (*frames, options.get("runs"), options.get("sessions"))
+        passed.extend(frame for frame in given if isinstance(frame, pd.DataFrame))
+        return call(*frames, **options)
+
+    monkeypatch.setattr(qd, name, recorded)
+    invoke(words, "--where", f"team={team}", code=None)
+    if name in {"unusual_runs", "missed_triggers"}:  # rows of others in the second frame have no effect
+        del passed[1:]
+    ids = [set(frame["deployment_id" if "deployment_id" in frame else "id"].dropna()) for frame in passed]
+    assert any(ids)
+    assert set().union(*ids) <= of_team
+
+
+def test_where_and_deployment_together(invoke: Invoke) -> None:
+    df = qd.expand_metadata(qd.load_deployments(), "team")
+    teams = df["metadata_team"].value_counts().index
+    name = df["name"][df["metadata_team"] == teams[0]].iloc[0]
+    assert invoke.json("deployments --deployment", name, "--where", f"team={teams[0]}")
+    message = invoke("deployments --deployment", name, "--where", f"team={teams[1]}").err
+    assert message.startswith(f"qoderdata: no deployment passes the filters: --deployment {name}")
+    assert f"--where team={teams[1]}" in message
+    text = " ".join(invoke(f"runs --where team={teams[0]} --since 2020-01-01T00:00Z").out.split())
+    assert f"runs of team={teams[0]} triggered since 2020-01-01 00:00 UTC" in text
+
+
 def test_table_of_one_deployment_names_it(invoke: Invoke) -> None:
     df = qd.load_deployments()
     name = df["name"][df["id"].isin(qd.load_runs()["deployment_id"]) & df["name"].str.isascii()].iloc[0]
@@ -922,7 +1001,7 @@ def test_assumed_outcomes_on_edition_d_are_reported_once(invoke: Invoke) -> None
     assert "load_runs(" not in captured.err
     words = "report report.html --runs --start 2026-06-15T01:30:20Z --since 7D"
     assert invoke(words).err.count("completed runs are assumed") == 1
-    assert "completed runs took is not known; --outcomes events reads it" in invoke("unusual --since all").out
+    assert "completed runs is not known; --outcomes events reads it" in invoke("unusual --since all").out
 
 
 @pytest.mark.filterwarnings("default:.* completed runs are assumed")

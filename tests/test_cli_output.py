@@ -562,7 +562,7 @@ def test_control_characters_in_errors_are_escaped(invoke: Invoke) -> None:
         ("runs --workspace a\tb", r"--workspace 'a\\tb' has characters"),
         ("runs --base-url 127.0.0.1:9", r"the base URL in --base-url is not an absolute http\(s\) URL"),
         ("events ''", r"RUN_ID\|SESSION_ID '' is not the id of anything"),
-        ("failures --agent ''", "--agent '' is not the id of anything"),
+        ("failures --agent ''", "--agent '': no agent has this id or name"),
         ("pull runs --deployment ''", "--deployment '': no deployment has this id or name"),
         ("errors --since all --by error_type", "--by .* is a column of the result and cannot be a group"),
         ("errors --until 2020-01-01T00:00Z", "the default --since '30D' is not before --until '2020"),

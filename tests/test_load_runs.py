@@ -16,6 +16,7 @@ import pytest
 from qoderdata import pages
 from qoderdata.client import Client
 from qoderdata.errors import CacheError, CacheWarning, DataQualityWarning
+from qoderdata.load import load_deployments, load_runs
 from qoderdata.load.sessions import load_sessions
 from qoderdata.pages import ProgressBar
 from qoderdata.sandbox import Sandbox
@@ -284,9 +285,31 @@ def test_outcomes_are_loaded_without_a_writable_cache_folder(tmp_path: Path, out
 def test_offline_attrs_name_the_outcomes_that_are_stored(tmp_path: Path) -> None:
     with sandbox_with_newest(20, edition="D") as sandbox:
         load(sandbox, tmp_path, outcomes="sessions")
-        assert load(sandbox, tmp_path, outcomes="events", offline=True).attrs["outcomes"] == "sessions"
+        message = r"17 of 17 completed runs are assumed.* load_runs\(outcomes='events'\) without offline reads"
+        with pytest.warns(DataQualityWarning, match=message):
+            assumed = load(sandbox, tmp_path, outcomes="events", offline=True)
+        assert (assumed.attrs["outcomes"], assumed.attrs["complete"]) == ("sessions", False)
         load(sandbox, tmp_path, outcomes="events")
-        assert load(sandbox, tmp_path, outcomes="sessions", offline=True).attrs["outcomes"] == "events"
+        known = load(sandbox, tmp_path, outcomes="sessions", offline=True)
+        assert (known.attrs["outcomes"], known.attrs["complete"]) == ("events", True)
+
+
+def test_name_instead_of_an_id_is_reported(tmp_path: Path) -> None:
+    with sandbox_with_newest(20) as sandbox:
+        client = Client(pat=sandbox.pat, base_url=sandbox.base_url)
+        given = {"client": client, "cache_dir": tmp_path}
+        message = "nothing was found: deployment_id='nightly' does not look like an id, which begins with dep_"
+        loaders: list[Callable[..., pd.DataFrame]] = [load_runs, load_sessions]
+        for loader in loaders:
+            with pytest.warns(DataQualityWarning, match=message):
+                assert loader(deployment_id="nightly", **given).empty
+            assert loader(deployment_id="dep_none", **given).empty
+        message = "agent_id='Writer' does not look like an id, which begins with agent_"
+        loaders = [load_deployments, load_sessions]
+        for loader in loaders:
+            with pytest.warns(DataQualityWarning, match=message):
+                assert loader(agent_id="Writer", **given).empty
+            assert loader(agent_id="agent_none", **given).empty
 
 
 def test_account_without_runs(tmp_path: Path) -> None:

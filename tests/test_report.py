@@ -359,7 +359,7 @@ class TestRuns:
         ) in words
         assert re.search(rf"doubtful dep_{2:032x} 1 active .* resting dep_{4:032x} 1 paused", words)
         assert tile_of(data, "Failing now")[0] == "2"
-        data = data_of(flatten_deployments(deployments[1:2]), flatten_runs(runs))
+        data = data_of(flatten_deployments(deployments[1:2]), flatten_runs(runs[4:6]))
         assert tile_of(data, "Failing now")[::2] == ["0", "no deployment's last run failed"]
         without_runs = folded_sections.failing(data_of(flatten_deployments(deployments)))
         assert without_runs.about.endswith("Paused deployments are counted, archived ones are not.")
@@ -867,7 +867,8 @@ def test_runs_of_unlisted_deployments_form_their_own_group() -> None:
 
 
 def test_run_without_a_deployment_is_shown_as_no_deployment() -> None:
-    data = data_of(flatten_deployments([]), flatten_runs([run(1, 1, "failed", deployment_id=None)]))
+    with pytest.warns(DataQualityWarning, match="1 of 1 runs are of deployments that are not listed here"):
+        data = data_of(flatten_deployments([]), flatten_runs([run(1, 1, "failed", deployment_id=None)]))
     assert "No deployment 100.0 %" in words_of(folded_sections.rates(data))
 
 
@@ -886,7 +887,7 @@ def test_commands_for_more_rows_have_the_matching_options(*, has_runs: bool, com
     if has_runs:
         more = "qoderdata runs --since 30D --by deployment --top 30 shows more."
         assert more in words_of(folded_sections.rates(data))
-        more = "20 of 30 rows are shown; qoderdata failures --top 30 shows more."
+        more = "20 of 30 rows are shown; qoderdata runs --streaks --since all --top 30 shows more."
         assert more in words_of(folded_sections.failing(data))
 
 
@@ -1235,6 +1236,14 @@ class TestGroups:
         assert "p1 66.7 % 2 / 3" in words_of(sections.by_group(data))
 
     def test_unknown_key_raises_value_error(self) -> None:
+        frames = self.frames({"owner": "Priya"})
+        own = frames["deployments"].assign(owner="me", squad="blue", metadata_team="data", count=2)
+        for by, group in {"owner": "me", "squad": "blue", "metadata_team": "data", "count": "2"}.items():
+            data = data_of(**frames | {"deployments": own}, by=by)
+            assert set(data.deployments["group"]) == {group}
+            assert by.removeprefix("metadata_") in words_of(sections.by_group(data))
+        data = data_of(**frames, by="agent_id")
+        assert data.deployments["group"].equals(data_of(**frames, by="agent").deployments["group"])
         with pytest.raises(ValueError, match=r"by='cost' is neither .* there are agent, environment, team$"):
             data_of(**self.frames({"team": "data"}), by="cost")
 

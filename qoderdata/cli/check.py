@@ -42,6 +42,7 @@ _COLUMNS = [
 @options.share_option(
     "--doubtful", "Share of outcomes that may be assumed or unknown (default 0.05).", default=0.05, most=1
 )
+@options.gather("which", dict, *options.deployment_options(""), group="Which deployments")
 @run_service_options
 @options.output_form(times="of the times shown")
 def check(
@@ -49,6 +50,7 @@ def check(
     fail_on: str,
     since: str,
     recent: str,
+    which: dict[str, Any],
     service: Service,
     result: Output,
     **thresholds: Any,  # noqa: ANN401 - those of the library's `check`
@@ -66,11 +68,11 @@ def check(
     """
     history = max(_LEAST, 2 * parse_span(recent, name="--recent"), parse_span(since, name="--since"))
     snapshots = service.snapshots(since)
-    deployments = service.deployments()
-    runs = service.runs({"since": history})
+    deployments = service.deployments({"include_archived": True, **which})
+    runs = service.runs({"since": history, **which})
     deployments = service.with_streaks(deployments)
     has_budgets = deployments["budget_max_credit_cost"].notna().any()
-    sessions = _sessions(service, history) if has_budgets else None
+    sessions = _sessions(service, {"since": history, **which}) if has_budgets else None
     found = qd.check(
         deployments, runs, sessions, snapshots=snapshots, since=since, recent=recent, tz=result.tz, **thresholds
     )
@@ -83,10 +85,10 @@ def check(
     return options.FOUND if is_failure.any() else 0
 
 
-def _sessions(service: Service, history: timedelta) -> pd.DataFrame | None:
+def _sessions(service: Service, filters: dict[str, Any]) -> pd.DataFrame | None:
     """Load the sessions, which only the check of budgets needs; print a warning if the token may not read them."""
     try:
-        return service.load(qd.load_sessions, since=history)
+        return service.load_of(qd.load_sessions, filters)
     except PermissionDeniedError as error:
         reason = options.use_option_names(str(error))
         output.note(f"warning: budgets are not checked, as sessions could not be loaded: {reason}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from datetime import UTC, datetime
+from typing import Any
 
 import click
 
@@ -21,7 +22,7 @@ from qoderdata.formatting import MISSING, format_time
 @options.span_option("--recent", "The recent period (default 7D).", default="7D")
 @options.span_option("--baseline", "The length of the period before it (default: the same).")
 @click.option("--until", metavar="TIME|AGE", help="The end of the recent period (default: now).")
-@options.deployment_option("Only runs of this deployment.")
+@options.gather("which", dict, *options.deployment_options("runs of "), group="Which runs")
 @run_service_options
 @options.output_form(times="of the times shown")
 def compare(
@@ -30,7 +31,7 @@ def compare(
     recent: str,
     baseline: str | None,
     until: str | None,
-    deployment: str | None,
+    which: dict[str, Any],
     service: Service,
     result: Output,
 ) -> None:
@@ -43,7 +44,7 @@ def compare(
     begin = end - arguments.parse_span(recent, name="recent")
     begin_before = begin - arguments.parse_span(baseline or recent, name="baseline")
     groups = grouping.Groups(by or ["deployment"], "runs", service)
-    runs = service.runs({"since": begin_before, "until": end, "deployment": deployment})
+    runs = service.runs({"since": begin_before, "until": end, **which})
     found = qd.compare_periods(groups.add_names(runs), by=groups.keys, recent=recent, baseline=baseline, until=end)
     columns = [*groups.columns(found), *_COLUMNS]
     first, middle, last = (format_time(time, result.tz) for time in (begin_before, begin, end))

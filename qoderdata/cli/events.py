@@ -28,8 +28,8 @@ _LONGEST, _LONGEST_TYPE = 400, 40
 def events(id: str, *, types: tuple[str, ...], service: Service, result: Output) -> None:  # noqa: A002 - click's name
     """Show what happened in a run's session, or in a session.
 
-    If there are more events than --top, the last ones are shown. `qoderdata errors --json` and `qoderdata unusual
-    --json` print ids of runs.
+    If there are more events than --top, the last ones are shown. `qoderdata runs --failed --json`, `qoderdata
+    errors --json` and `qoderdata unusual --json` print ids of runs.
     """
     client = service.client()
     session_id = _session_of(client, id)

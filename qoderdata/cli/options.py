@@ -225,7 +225,7 @@ def ended_by_signals() -> Iterator[None]:
 def deployment_filters(*, archived: bool = True) -> Decorator:
     """Add the filters of deployments, as `filters`; `archived`: with `--include-archived`."""
     options = [
-        deployment_option("Only this deployment."),
+        *deployment_options(""),
         click.option(
             "--status", type=click.Choice(["active", "paused"]), help="Only deployments with this status."
         ),
@@ -265,27 +265,44 @@ def window(
 ) -> Decorator:
     """Add `--since` and `--until`, as `window`; `what` is the verb of the help texts, such as ``"Created"``.
 
-    `of`: also add `--deployment`, for such a list as ``"runs"``.
+    `of`: also add `--deployment` and `--where`, for such a list as ``"runs"``.
     """
     kinds = "a time with its zone, an age, or all" if may_be_all else "a time with its zone, or an age"
     meaning = f"{what} then or later: {kinds} (default {since or 'all'})."
     return gather(
         "window",
         lambda since, **others: {"since": None if since == "all" else since, **others},
-        *([] if of is None else [deployment_option(f"Only {of} of this deployment.")]),
+        *([] if of is None else deployment_options(f"{of} of ")),
         click.option("--since", default=since, metavar="TIME|AGE", help=meaning),
         click.option("--until", metavar="TIME|AGE", help=f"{what} before then (default: now)."),
         group=group,
     )
 
 
-def deployment_option(meaning: str) -> Decorator:
-    """Return the decorator that adds `--deployment`, which `Service` reads as an id or a name."""
-    return click.option("--deployment", metavar="ID|NAME", help=meaning)
+def deployment_options(rows: str) -> list[Decorator]:
+    """Return the decorators that add `--deployment` and `--where`, as `Service` reads them.
+
+    `rows`: what the command shows of deployments, such as ``"runs of "``.
+    """
+    values = "deployments with this value in their metadata, such as team=data; may be given several times"
+    return [
+        click.option("--deployment", metavar="ID|NAME", help=f"Only {rows}this deployment."),
+        click.option(
+            "--where", metavar="KEY=VALUE", multiple=True, callback=_conditions, help=f"Only {rows}{values}."
+        ),
+    ]
+
+
+def _conditions(_ctx: click.Context, _param: click.Parameter, values: tuple[str, ...]) -> tuple[str, ...] | None:
+    """Check that each text has a key and a value."""
+    for value in values:
+        if not value.partition("=")[0] or "=" not in value:
+            raise click.BadParameter(f"{value!r} has no key and value; write KEY=VALUE, such as team=data")
+    return values or None
 
 
 def run_window(*, since: str | None = "30D", of: str | None = "runs") -> Decorator:
-    """Add the time in which runs were triggered, and `--deployment`, as `window`."""
+    """Add the time in which runs were triggered, `--deployment` and `--where`, as `window`."""
     return window(since=since, what="Triggered", of=of, group="Which runs")
 
 
@@ -301,7 +318,8 @@ def describe_window(window: dict[str, Any], what: str, tz: str) -> list[str]:
         if window[name] is not None
     ]
     noun, _, verb = what.rpartition(" ")
-    of = [] if window.get("deployment") is None else [f"of {one_line(window['deployment'])}"]
+    which = [*filter(None, [window.get("deployment")]), *(window.get("where") or ())]
+    of = [f"of {one_line(' and '.join(which))}"] if which else []
     return [" ".join([noun, *of, *([verb, " and ".join(bounds)] if bounds else [])])] if bounds or of else []
 
 

@@ -96,7 +96,7 @@ _RATE = TableColumn(
 
 def columns_where_any(frame: pd.DataFrame, name: str, heading: str) -> list[TableColumn]:
     """Return the column of a count, where any is above 0."""
-    return [TableColumn(heading, name, "count", optional=1)] if frame[name].gt(0).any() else []
+    return [TableColumn(heading, name, "count", optional=2)] if frame[name].gt(0).any() else []
 
 
 @dataclass(frozen=True, slots=True)

@@ -110,16 +110,16 @@ def runs(
 def _rate_columns(rates: pd.DataFrame) -> list[TableColumn]:
     return [
         TableColumn("runs", "runs", "count"),
-        TableColumn("completed", "completed", "count", optional=2),
+        TableColumn("completed", "completed", "count", optional=3),
         *columns_where_any(rates, "assumed", "assumed completed"),
         TableColumn("failed", "failed", "count"),
-        TableColumn("skipped", "skipped", "count", optional=4),
-        TableColumn("unfinished", "unfinished", "count", optional=3),
+        TableColumn("skipped", "skipped", "count", optional=5),
+        TableColumn("unfinished", "unfinished", "count", optional=4),
         *columns_where_any(rates, "unknown", "outcome unknown"),
         TableColumn("rate", "failure_rate", "percent"),
         RATE_INTERVAL,
-        TableColumn("median duration", "duration_p50_ms", "milliseconds", optional=2),
-        TableColumn("95th percentile of duration", "duration_p95_ms", "milliseconds", optional=5),
+        TableColumn("median duration", "duration_p50_ms", "milliseconds", optional=3),
+        TableColumn("95th percentile of duration", "duration_p95_ms", "milliseconds", optional=6),
     ]
 
 

@@ -15,12 +15,13 @@ from typing import TYPE_CHECKING, Any, Literal
 import click
 
 import qoderdata as qd
+from qoderdata.arguments import ID_PREFIXES
 from qoderdata.cli import output
 from qoderdata.cli.options import PATH, filters_given, gather, in_group, use_option_names
 from qoderdata.errors import CacheError, NotFoundError, PermissionDeniedError, UnknownOutcomesWarning
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
     from datetime import datetime
 
     import pandas as pd
@@ -31,8 +32,7 @@ _KEPT = (
 )
 #: Errors of loading a list of names after which a command can continue without names.
 NAME_ERRORS = (CacheError, NotFoundError, PermissionDeniedError)
-#: How ids begin, and the command that lists the objects.
-_PREFIXES = {"deployment": "dep_", "agent": "agent_"}
+#: The commands that list objects.
 _LISTS = {"deployment": "deployments", "agent": "deployments --by agent"}
 #: The columns that `missed_triggers` takes from snapshots.
 _SCHEDULES = ["id", "status", "updated_at", "schedule_expression", "schedule_timezone"]
@@ -86,19 +86,19 @@ class Service:
         self, load: Callable[..., pd.DataFrame], filters: dict[str, Any], *, what: str
     ) -> pd.DataFrame:
         """Load a list, and print a note where nothing passes the filters; an agent may be given by its name."""
-        found = self.load_of(load, filters)
-        given = filters_given(filters)
-        if len(found) or not given:
-            return found
-        agent = filters.get("agent_id")
-        if agent is not None:
+        agent, given = filters.get("agent_id"), filters_given(filters)
+        is_name = agent is not None and not agent.startswith(ID_PREFIXES["agent_id"])
+        found = self.load_of(load, filters | {"agent_id": None} if is_name else filters)
+        if agent is not None and (is_name or found.empty):
             may_be_removed = load is not qd.load_deployments
             ids = self._ids_named("agent", agent, lambda: self.load(qd.load_agents), may_be_removed=may_be_removed)
-            if ids != [agent]:
-                found = self.load_of(load, filters | {"agent_id": None})
-                found = found[found["agent_id"].isin(ids)].reset_index(drop=True)
-        if found.empty:
-            words = [f"--{name.removesuffix('_id').replace('_', '-')} {value}" for name, value in given.items()]
+            found = found[found["agent_id"].isin(ids)].reset_index(drop=True)
+        if found.empty and given:
+            words = [
+                f"--{name.removesuffix('_id').replace('_', '-')} {text}"
+                for name, value in given.items()
+                for text in (value if isinstance(value, tuple) else [value])
+            ]
             hint = (
                 "; it may be archived"
                 if "deployment" in given and not filters.get("include_archived", True)
@@ -108,22 +108,36 @@ class Service:
         return found
 
     def load_of(self, load: Callable[..., pd.DataFrame], filters: dict[str, Any]) -> pd.DataFrame:
-        """Load a list with filters, of which `deployment` may be an id or a name."""
-        others = {name: value for name, value in filters.items() if name != "deployment"}
-        word = filters.get("deployment")
-        if word is None:
+        """Load a list with filters; `deployment` may be an id or a name, `where` has texts like ``team=data``."""
+        others = {name: value for name, value in filters.items() if name not in {"deployment", "where"}}
+        word, where = filters.get("deployment"), filters.get("where")
+        if word is None and where is None:
             return self.load(load, **others)
         if load is qd.load_deployments:
             listed = self.load(load, **others)
-            found = listed[listed["id"].eq(word) | listed["name"].eq(word)]
+            found = listed[listed["id"].isin(_ids_in(listed, word, where))].reset_index(drop=True)
             if found.empty:
-                self._ids_named("deployment", word, self.deployments)
-            return found.reset_index(drop=True)
-        ids = self._ids_named("deployment", word, self.deployments, may_be_removed=True)
+                self._ids_of(word, where)
+            return found
+        ids = self._ids_of(word, where, may_be_removed=True)
         if len(ids) == 1:
-            others["deployment_id"] = ids[0]
+            others["deployment_id"] = next(iter(ids))
         found = self.load(load, **others)
         return found[found["deployment_id"].isin(ids)].reset_index(drop=True)
+
+    def _ids_of(self, word: str | None, where: Sequence[str] | None, *, may_be_removed: bool = False) -> set[str]:
+        """Return the ids of the deployments with this name and metadata.
+
+        Raise `click.UsageError` if none has the name, a key or its value; `may_be_removed` as in `_ids_named`.
+        """
+        if where is None:
+            return set(self._ids_named("deployment", word or "", self.deployments, may_be_removed=may_be_removed))
+        deployments = self.deployments()
+        for condition in where:
+            _require_value(deployments, condition)
+        if word is not None:
+            self._ids_named("deployment", word, lambda: deployments)
+        return _ids_in(deployments, word, where)
 
     def _ids_named(
         self, what: str, word: str, load: Callable[[], pd.DataFrame], *, may_be_removed: bool = False
@@ -132,7 +146,7 @@ class Service:
 
         An unknown id is accepted if the list cannot be read, or if the object `may_be_removed`.
         """
-        is_id = word.startswith(_PREFIXES[what])
+        is_id = word.startswith(ID_PREFIXES[f"{what}_id"])
         try:
             listed = load()
         except NAME_ERRORS:
@@ -188,6 +202,31 @@ class Service:
         level = "runs" if self.outcomes == "runs" else "sessions"
         with warnings.catch_warnings(action="ignore", category=UnknownOutcomesWarning):
             return qd.fill_counters(deployments, self.runs({"outcomes": level, "refresh": False}))
+
+
+def _ids_in(deployments: pd.DataFrame, word: str | None, where: Sequence[str] | None) -> set[str]:
+    """Return the ids of the deployments of a frame with this id or name, and these values of metadata."""
+    chosen = deployments
+    if word is not None:
+        chosen = chosen[chosen["id"].eq(word) | chosen["name"].eq(word)]
+    for key, _, value in (condition.partition("=") for condition in where or ()):
+        chosen = chosen[qd.expand_metadata(chosen[["metadata"]], [key])[f"metadata_{key}"].eq(value)]
+    return set(chosen["id"])
+
+
+def _require_value(deployments: pd.DataFrame, condition: str) -> None:
+    """Raise `click.UsageError` if no deployment has this key and value in its metadata."""
+    key, _, value = condition.partition("=")
+    expanded = qd.expand_metadata(deployments[["metadata"]]).drop(columns="metadata")
+    keys = [str(name).removeprefix("metadata_") for name in expanded.columns]
+    if key not in keys:
+        reason = f"no deployment has the key {key!r}; there are: {', '.join(keys) or 'none'}"
+        raise click.UsageError(f"--where {condition!r}: {reason}")
+    values = expanded[f"metadata_{key}"].dropna().unique().tolist()
+    if value not in values:
+        near = difflib.get_close_matches(value, values, n=3)
+        hint = f"; did you mean {' or '.join(map(repr, near))}?" if near else ""
+        raise click.UsageError(f"--where {condition!r}: no deployment has this value of {key!r}{hint}")
 
 
 def lacks_counters(deployments: pd.DataFrame) -> bool:

@@ -194,9 +194,11 @@ def read_as_of(
             f"{format_time(files[0].fetched_at)}"
         )
     which = "with archived deployments" if include_archived else "without archived deployments"
+    _, others = _listed(client, cache_dir, include_archived=not include_archived)
+    hint = f". There are {len(others)} with include_archived={not include_archived}" if others else ""
     raise CacheError(
         f"there is no snapshot {which} in {series.folder.location}; each load_deployments("
-        f"include_archived={include_archived}) without other filters leaves one when it asks the service"
+        f"include_archived={include_archived}) without other filters leaves one when it asks the service{hint}"
     )
 
 

@@ -31,6 +31,7 @@ from qoderdata.arguments import (
     parse_bound,
     parse_period,
     parse_span,
+    warn_if_no_id,
 )
 from qoderdata.background import gc_paused
 from qoderdata.client import Client, given_client
@@ -229,7 +230,7 @@ def load_deployments(
         client = given_client(client)
         table, fetched_at = read_as_of(time, include_archived=include_archived, client=client, cache_dir=cache_dir)
         return _to_frame(filters.apply(table), DEPLOYMENTS, client, fetched_at=fetched_at)
-    return _load(
+    frame = _load(
         DEPLOYMENTS,
         filters,
         client=client,
@@ -239,6 +240,9 @@ def load_deployments(
         offline=offline,
         progress=progress,
     )
+    if frame.empty:
+        warn_if_no_id(agent_id, name="agent_id")
+    return frame
 
 
 def load_agents(

@@ -17,6 +17,7 @@ from qoderdata.arguments import (
     check_refresh,
     parse_period,
     parse_span,
+    warn_if_no_id,
 )
 from qoderdata.client import Client, given_client
 from qoderdata.errors import APIError, DataQualityWarning, warn
@@ -198,11 +199,13 @@ def load_runs(
     runs.attrs["outcomes"] = reader.level
     if known is not None:
         runs = apply_ends(runs, *known)
-        if outcomes == "auto":
-            _warn_assumed(runs, known[1], reader.undecided)
+        if outcomes == "auto" or (outcomes == "events" and offline):
+            is_known = _warn_assumed(runs, known[1], reader.undecided, offline=offline)
+            runs.attrs["complete"] &= is_known or outcomes == "auto"
     runs = _with_outcome(runs, status=status, has_error=has_error)
     if runs.empty:
         runs.attrs["newest"] = newest = loading.newest()
+        warn_if_no_id(deployment_id, name="deployment_id")
         if newest is not None and not query.params and (since is not None or until is not None):
             warn(f"no run is in the time asked for; the newest was triggered at {newest}", DataQualityWarning)
     return runs
@@ -217,16 +220,18 @@ def _with_outcome(runs: pd.DataFrame, *, status: str | None, has_error: bool | N
     return runs.reset_index(drop=True)
 
 
-def _warn_assumed(runs: pd.DataFrame, ends: pd.DataFrame, undecided: int) -> None:
-    """Warn how many outcomes are assumed, if reading events would show more."""
+def _warn_assumed(runs: pd.DataFrame, ends: pd.DataFrame, undecided: int, *, offline: bool) -> bool:
+    """Warn how many outcomes are assumed; return whether all events are stored, so that none would show more."""
     completed = runs[runs["status"] == "completed"]
     assumed = completed[completed["status_from"] == "session"]
-    if set(assumed["session_id"]) - set(ends["session_id"]):
-        length = format_duration(undecided * timedelta(milliseconds=100))  # at the rate that the service asks for
-        warn(
-            f"{len(assumed):,} of {len(completed):,} completed runs are assumed: their sessions are idle or "
-            "archived. Failures inside these sessions are not seen, nor sessions that wait for a person. "
-            "load_runs(outcomes='events') reads the "
-            f"events of all sessions without a known end: about {undecided:,} requests, {length}",
-            DataQualityWarning,
-        )
+    if not set(assumed["session_id"]) - set(ends["session_id"]):
+        return True
+    length = format_duration(undecided * timedelta(milliseconds=100))  # at the rate that the service asks for
+    how = "load_runs(outcomes='events')" + (" without offline" if offline else "")
+    warn(
+        f"{len(assumed):,} of {len(completed):,} completed runs are assumed: their sessions are idle or "
+        "archived. Failures inside these sessions are not seen, nor sessions that wait for a person. "
+        f"{how} reads the events of all sessions without a known end: about {undecided:,} requests, {length}",
+        DataQualityWarning,
+    )
+    return False

@@ -9,7 +9,16 @@ from typing import TYPE_CHECKING, Any, Literal
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from qoderdata.arguments import Instant, Span, bound_text, check_id, check_refresh, parse_period, parse_span
+from qoderdata.arguments import (
+    Instant,
+    Span,
+    bound_text,
+    check_id,
+    check_refresh,
+    parse_period,
+    parse_span,
+    warn_if_no_id,
+)
 from qoderdata.client import Client, given_client
 from qoderdata.files import Folder
 from qoderdata.load.refresh import Freshness, RemoteList, Reread
@@ -140,7 +149,11 @@ def load_sessions(
         Freshness(now if refresh else now - age, everything=refresh == "all"),
         progress,
     )
-    return loading.frame(loading.offline() if offline else loading.online())
+    sessions = loading.frame(loading.offline() if offline else loading.online())
+    if sessions.empty:
+        for name, value in asked.items():
+            warn_if_no_id(value, name=name)
+    return sessions
 
 
 class SessionLoading(StoredLoading):

@@ -223,6 +223,8 @@ def plot_run_failure_rates(
         rates, ["failure_rate", "ci_low", "ci_high", *_COUNTS], what="rates", optional=["assumed", "unknown"]
     )
     if "window" not in rates.index.names:
+        if "window" in rates.columns:
+            raise ValueError("the groups and window must be the index: rates.set_index([…, 'window'])")
         raise ValueError(
             "these rates are not over time; give freq, as in run_failure_rates(runs, freq='1D'), or draw "
             "them with plot_failure_rates"

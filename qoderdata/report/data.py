@@ -12,6 +12,7 @@ import pandas as pd
 from qoderdata import summaries
 from qoderdata.check import check, failing_now, is_paused_by_error
 from qoderdata.cron import CronError, parse
+from qoderdata.errors import DataQualityWarning, warn
 from qoderdata.forecast import cost_forecast
 from qoderdata.formatting import format_duration, format_time, make_distinct, one_line, truncate
 from qoderdata.frame_checks import TEXT, require_frame, require_snapshots
@@ -109,6 +110,14 @@ class ReportData:
             runs = require_frame(runs, _RUN_COLUMNS, what="runs", optional=_NEWER_RUN_COLUMNS)
             runs = rows_before(runs.reset_index(drop=True), "triggered_at", start)
             of_runs = runs["deployment_id"].map(named.drop_duplicates("id").set_index("id")["group"])
+            others = int((~runs["deployment_id"].isin(named["id"])).sum())
+            if others > len(runs) / 2:
+                message = _(
+                    "{others} of {count} runs are of deployments that are not listed here, and count too",
+                    others=f"{others:,}",
+                    count=f"{len(runs):,}",
+                )
+                warn(message, DataQualityWarning)
             runs = runs.assign(group=of_runs.astype(TEXT).fillna(_("deployments not listed")))
             if not runs.empty:
                 named = summaries.fill_counters(named, runs)
@@ -396,9 +405,12 @@ def _groups(deployments: pd.DataFrame, by: str | None, labels: Mapping[str, str]
     """Return the kind of group, and the group of each deployment: by default the key ``team``, else the agent."""
     keys = expand_metadata(deployments[["id", "metadata"]]) if "metadata" in deployments else deployments[["id"]]
     names = [str(name).removeprefix("metadata_") for name in keys.columns if str(name).startswith("metadata_")]
-    word = ("team" if "team" in names else "agent") if by is None else by
+    word = ("team" if "team" in names else "agent") if by is None else by.removesuffix("_id")
     ids = {"agent": "agent_id", "environment": "environment_id"}
-    if word in ids and ids[word] in deployments:
+    if by is not None and by in deployments and word not in ids:
+        values = deployments[by]
+        word = word.removeprefix("metadata_")
+    elif word in ids and ids[word] in deployments:
         values = deployments[ids[word]].astype(TEXT)
         named = deployments.get(f"{word}_name", values).astype(TEXT).fillna(values)
         values = values.map(labels).fillna(named) if labels else named
@@ -408,8 +420,10 @@ def _groups(deployments: pd.DataFrame, by: str | None, labels: Mapping[str, str]
         values = deployments["id"]
     else:
         known = ", ".join([*ids, *map(one_line, names)])
-        raise ValueError(f"by={by!r} is neither an id nor a key of the deployments' metadata; there are {known}")
-    texts = ["" if pd.isna(value) else _short(value) for value in values]
+        raise ValueError(
+            f"by={by!r} is neither a column nor a key of the deployments' metadata; there are {known}"
+        )
+    texts = ["" if pd.api.types.is_scalar(value) and pd.isna(value) else _short(value) for value in values]
     return word, pd.Series(texts, deployments.index, dtype=TEXT)
 
 

@@ -88,8 +88,9 @@ def failing(data: ReportData) -> Section:
     about = join_sentences(about, _("Paused deployments are counted, archived ones are not."))
     found = found.sort_values(["streak", "deployment_id"], ascending=[False, True])
     caption = _("Current streaks of failures, longest first")
-    # `check` leaves out paused deployments; `failures` has these too, with their failures in a row.
-    table = make_table(found, columns, caption, shows_more=command("failures", len(data.live)))
+    # `check` leaves out paused deployments; these commands have them too.
+    shows_more = command("failures" if runs is None else "runs --streaks --since all", len(data.live))
+    table = make_table(found, columns, caption, shows_more=shows_more)
     return Section("failing", title, about, table=table, count=len(found))
 
 

@@ -89,7 +89,8 @@ def write_report(
         what changed in the last week, and make missed triggers certain. ``None``: the page says that there is no
         history.
     by
-        What failure rates are shown by: ``"agent"``, ``"environment"``, or a key of the deployments' metadata.
+        What failure rates are shown by: ``"agent"``, ``"environment"``, a column, or a key of the deployments'
+        metadata.
         ``None``: the key ``team`` where a deployment has it, else the agent.
     start
         The moment that the report is about, with its zone; ``None`` is now. Runs and sessions from then on do not

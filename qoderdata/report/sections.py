@@ -203,7 +203,7 @@ def to_do(data: ReportData) -> Section:
         "failing": _("Read its last failed session, then fix or pause it."),
         "paused_by_error": _("Fix the cause, then resume it."),
         "missed": _("Find out why no run started; start one by hand if it is still needed."),
-        "stuck": _("Cancel the run, or give it more time."),
+        "stuck": _("Cancel the run, or give it more time; if it waits for a person, answer it in its session."),
         "unreadable_schedule": _("Correct its schedule."),
         "worse": _("Compare its failures with those of the week before."),
         "over_budget": _("Raise its budget, or give it less to do."),
