@@ -103,7 +103,7 @@ def check(
     since
         Triggers missed in this time before `now` count.
     streak
-        This many failures in a row are ``failing``.
+        This many failed runs in a row, retries included, are ``failing``.
     recent
         The period that ``worse`` compares with the one before.
     budget_share

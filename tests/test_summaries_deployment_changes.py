@@ -11,6 +11,7 @@ import pytest
 import qoderdata as qd
 from qoderdata.errors import MissingColumnError
 from qoderdata.sandbox import Sandbox
+from qoderdata.summaries.deployment_changes import describe_change
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -266,3 +267,31 @@ def test_a_duplicate_id_or_a_missing_column_is_refused() -> None:
         qd.changes(some, pd.concat([some, some]))
     with pytest.raises(MissingColumnError, match="status"):
         qd.changes(some.drop(columns="status"), some)
+
+
+LONG = "Compare the stock of three sites with the orders of the week, and list the articles that run out"
+BLOCKS = [{"type": "text", "text": LONG}, {"type": "text", "text": "in five days."}]
+
+
+def described(before: object, after: object) -> list[str]:
+    """Return the words for the changes of a deployment whose initial events change."""
+    frames = [qd.flatten_deployments([{**RECORD, "initial_events": events}]) for events in (before, after)]
+    return [describe_change(row) for row in qd.changes(*frames).itertuples()]
+
+
+@pytest.mark.parametrize(
+    ("after", "expected"),
+    [
+        ([{"content": "short"}], "prompt Compare the stock of three sites wit…t run out in five days. → short"),
+        ([{"content": f"{LONG} in six days."}], "prompt …hat run out in five days. → …hat run out in six days."),
+        (None, "prompt Compare the stock of three sites wit…t run out in five days. → none"),
+        ([{"content": [{"type": "image"}]}], '{"type":"image"}'),
+        ([{"content": [*BLOCKS, {"type": "text", "text": 7}]}], '"text":7'),
+        ([{"content": BLOCKS, "type": "system.message"}], '"type":"system.message"}]'),
+    ],
+)
+def test_changed_prompt_is_shown_as_text_from_its_first_difference(after: object, expected: str) -> None:
+    """Where the prompt cannot be read, or only the rest of the events changed, their JSON is shown."""
+    (words,) = described([{"content": BLOCKS}], after)
+    assert expected in words
+    assert len(words) < 140

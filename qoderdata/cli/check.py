@@ -62,9 +62,9 @@ def check(
     needs 10 completed runs of the last 30 days. A trigger counts as missed 10 minutes after its time: for a check
     once a day, give --since 25h.
 
-    A run of unknown outcome ends a streak of failures, and so does one that is assumed to have completed. `runs
-    --streaks` ignores runs of unknown outcome. Events are read for runs of the last 30 days: `qoderdata pull runs
-    --outcomes events` reads those of all runs, once.
+    Failed retries count in a streak of failures. A run of unknown outcome ends a streak, and so does one that is
+    assumed to have completed. `runs --streaks` ignores runs of unknown outcome. Events are read for runs of the
+    last 30 days: `qoderdata pull runs --outcomes events` reads those of all runs, once.
     """
     history = max(_LEAST, 2 * parse_span(recent, name="--recent"), parse_span(since, name="--since"))
     snapshots = service.snapshots(since)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import re
+from itertools import takewhile
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from qoderdata.formatting import MISSING, one_line, truncate_middle
+from qoderdata.formatting import MISSING, display_width, one_line, truncate_middle
 from qoderdata.frame_checks import TEXT, require_frame, require_unique_deployments
 from qoderdata.masking import MASK, is_secret, mask_text
 from qoderdata.schema import DEPLOYMENTS
@@ -40,6 +41,8 @@ _ARCHIVED_NAME = re.compile(r"_archived_\d+")
 _Difference = tuple[str, str, str, str | None, str | None]
 #: The widest value, in terminal columns; longer ones, such as prompts, are shortened.
 _VALUE = 60
+#: How many characters before the first difference of two longer values are shown.
+_CONTEXT = 15
 _RESULT = ("deployment_id", "name", "change", "field", "before", "after")
 
 
@@ -128,18 +131,43 @@ def describe_change(row: Any) -> str:  # noqa: ANN401 - a row as a named tuple
     words = {"created": _("created"), "removed": _("removed"), "archived": _("archived")}
     if row.change in words:
         return words[row.change]
-    before, after = (
-        truncate_middle(_state_in_words(one_line(value)), _VALUE) for value in (row.before, row.after)
-    )
+    before, after = row.before, row.after
+    if row.field == "initial_events" and (prompts := (_prompt(before), _prompt(after)))[0] != prompts[1]:
+        before, after = prompts
+    before, after = _shorten(_state_in_words(one_line(before)), _state_in_words(one_line(after)))
     if row.change == "paused":
         return after
     if row.change == "resumed":
         return _("resumed (was {before})", before=before)
-    fields = {"schedule": _("schedule"), "schedule_expression": _("schedule"), "schedule_timezone": _("time zone")}
+    fields = {
+        "schedule": _("schedule"),
+        "schedule_expression": _("schedule"),
+        "schedule_timezone": _("time zone"),
+        "initial_events": _("prompt"),
+    }
     field = fields.get(row.field) or one_line(row.field)
     none = _("none")
     before, after = (none if value == MISSING else value for value in (before, after))
     return f"{field} {before} → {after}"
+
+
+def _prompt(value: object) -> object:
+    """Return the text of initial events, without their JSON; another value as it is."""
+    if not isinstance(value, str):
+        return value
+    try:
+        events = map(json.loads, _items(value, "initial_events"))
+        return " ".join(block["text"] for event in events for block in event["content"]) or None
+    except (TypeError, KeyError, ValueError):
+        return value
+
+
+def _shorten(before: str, after: str) -> tuple[str, str]:
+    """Shorten two values; if they are long, leave out most of their common beginning."""
+    same = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(before, after, strict=False)))
+    if same > _CONTEXT and max(display_width(before), display_width(after)) > _VALUE:
+        before, after = (f"…{value[same - _CONTEXT :]}" for value in (before, after))
+    return truncate_middle(before, _VALUE), truncate_middle(after, _VALUE)
 
 
 def _state_in_words(text: str) -> str:

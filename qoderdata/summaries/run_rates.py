@@ -180,8 +180,8 @@ def failure_streaks(runs: IntoFrameT, by: str | Sequence[str] | None = "deployme
 
     Runs are ordered by ``triggered_at``, then ``created_at`` if the frame has it, then ``id``. Only ``completed``
     and ``failed`` runs count, ``completed`` ones even if that is assumed. All others (skipped, cancelled,
-    unfinished, of unknown status, or without a time) neither end nor extend a streak. An incident is a streak of
-    one or more failures. The next success closes it; until then it is open.
+    unfinished, of unknown status, or without a time) neither end nor extend a streak. A failed retry extends it.
+    An incident is a streak of one or more failures. The next success closes it; until then it is open.
 
     Parameters
     ----------
