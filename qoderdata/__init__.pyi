@@ -1,130 +1,59 @@
-from . import errors
-from ._version import __version__
-from .check import check
-from .client import Client
-from .connect import connect
-from .explore import explore
-from .export import export_csv, export_parquet
-from .forecast import cost_forecast
-from .frames import (
-    expand_metadata,
-    flatten_deployments,
-    flatten_events,
-    flatten_runs,
-    flatten_sessions,
-    upcoming_runs,
-    with_names,
-)
-from .load import (
-    cache_usage,
-    clear_cache,
-    load_agents,
-    load_deployments,
-    load_environments,
-    load_events,
-    load_runs,
-    load_sessions,
-    load_snapshots,
-    scan_deployments,
-    scan_runs,
-    scan_sessions,
-    snapshots,
-)
-from .outcomes import resolve_outcomes
-from .plots import (
-    plot_costs,
-    plot_durations,
-    plot_failure_rates,
-    plot_next_triggers,
-    plot_run_calendar,
-    plot_run_failure_rates,
-    plot_run_timeline,
-    plot_style,
-    plot_trigger_load,
-)
-from .report import write_report
-from .summaries import (
-    changes,
-    compare_periods,
-    consistency,
-    duration_regressions,
-    error_breakdown,
-    error_budget,
-    error_groups,
-    failure_rates,
-    failure_streaks,
-    fill_counters,
-    run_failure_rates,
-    session_costs,
-    start_delays,
-    unusual_runs,
-)
-from .timelines import (
-    describe_schedule,
-    missed_triggers,
-    next_triggers,
-    schedule_lints,
-    trigger_load,
-)
-
-__all__ = [
-    "Client",
-    "__version__",
-    "cache_usage",
-    "changes",
-    "check",
-    "clear_cache",
-    "compare_periods",
-    "connect",
-    "consistency",
-    "cost_forecast",
-    "describe_schedule",
-    "duration_regressions",
-    "error_breakdown",
-    "error_budget",
-    "error_groups",
-    "errors",
-    "expand_metadata",
-    "explore",
-    "export_csv",
-    "export_parquet",
-    "failure_rates",
-    "failure_streaks",
-    "fill_counters",
-    "flatten_deployments",
-    "flatten_events",
-    "flatten_runs",
-    "flatten_sessions",
-    "load_agents",
-    "load_deployments",
-    "load_environments",
-    "load_events",
-    "load_runs",
-    "load_sessions",
-    "load_snapshots",
-    "missed_triggers",
-    "next_triggers",
-    "plot_costs",
-    "plot_durations",
-    "plot_failure_rates",
-    "plot_next_triggers",
-    "plot_run_calendar",
-    "plot_run_failure_rates",
-    "plot_run_timeline",
-    "plot_style",
-    "plot_trigger_load",
-    "resolve_outcomes",
-    "run_failure_rates",
-    "scan_deployments",
-    "scan_runs",
-    "scan_sessions",
-    "schedule_lints",
-    "session_costs",
-    "snapshots",
-    "start_delays",
-    "trigger_load",
-    "unusual_runs",
-    "upcoming_runs",
-    "with_names",
-    "write_report",
-]
+from . import errors as errors
+from ._version import __version__ as __version__
+from .check import check as check
+from .client import Client as Client
+from .connect import connect as connect
+from .explore.interactive import explore as explore
+from .export import export_csv as export_csv
+from .export import export_parquet as export_parquet
+from .forecast import cost_forecast as cost_forecast
+from .frames import expand_metadata as expand_metadata
+from .frames import flatten_deployments as flatten_deployments
+from .frames import flatten_events as flatten_events
+from .frames import flatten_runs as flatten_runs
+from .frames import flatten_sessions as flatten_sessions
+from .frames import upcoming_runs as upcoming_runs
+from .frames import with_names as with_names
+from .load.caches import cache_usage as cache_usage
+from .load.caches import clear_cache as clear_cache
+from .load.deployment_history import load_snapshots as load_snapshots
+from .load.deployment_history import snapshots as snapshots
+from .load.lists import load_agents as load_agents
+from .load.lists import load_deployments as load_deployments
+from .load.lists import load_environments as load_environments
+from .load.lists import load_events as load_events
+from .load.runs import load_runs as load_runs
+from .load.scans import scan_deployments as scan_deployments
+from .load.scans import scan_runs as scan_runs
+from .load.scans import scan_sessions as scan_sessions
+from .load.sessions import load_sessions as load_sessions
+from .outcomes import resolve_outcomes as resolve_outcomes
+from .plots.axes import plot_style as plot_style
+from .plots.cost_plots import plot_costs as plot_costs
+from .plots.failure_plots import plot_failure_rates as plot_failure_rates
+from .plots.failure_plots import plot_run_failure_rates as plot_run_failure_rates
+from .plots.run_plots import plot_durations as plot_durations
+from .plots.run_plots import plot_run_calendar as plot_run_calendar
+from .plots.timeline_plots import plot_next_triggers as plot_next_triggers
+from .plots.timeline_plots import plot_run_timeline as plot_run_timeline
+from .plots.timeline_plots import plot_trigger_load as plot_trigger_load
+from .report.page import write_report as write_report
+from .summaries.comparison import compare_periods as compare_periods
+from .summaries.comparison import error_budget as error_budget
+from .summaries.costs import session_costs as session_costs
+from .summaries.counters import consistency as consistency
+from .summaries.counters import failure_rates as failure_rates
+from .summaries.counters import fill_counters as fill_counters
+from .summaries.deployment_changes import changes as changes
+from .summaries.run_durations import duration_regressions as duration_regressions
+from .summaries.run_durations import start_delays as start_delays
+from .summaries.run_durations import unusual_runs as unusual_runs
+from .summaries.run_errors import error_breakdown as error_breakdown
+from .summaries.run_errors import error_groups as error_groups
+from .summaries.run_rates import failure_streaks as failure_streaks
+from .summaries.run_rates import run_failure_rates as run_failure_rates
+from .timelines.lints import describe_schedule as describe_schedule
+from .timelines.lints import schedule_lints as schedule_lints
+from .timelines.missed import missed_triggers as missed_triggers
+from .timelines.upcoming_triggers import next_triggers as next_triggers
+from .timelines.upcoming_triggers import trigger_load as trigger_load

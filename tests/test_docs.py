@@ -187,7 +187,7 @@ def test_targets_of_links_and_anchors_exist(pages: dict[str, PageParser]) -> Non
     assert sum(len(page.links) for page in pages.values()) > 1000
 
 
-PUBLIC = [name for name in qoderdata.__all__ if name not in {"__version__", "errors"}]
+PUBLIC = [name for name in dir(qoderdata) if name not in {"__version__", "errors"}]
 
 
 @pytest.mark.parametrize("name", PUBLIC)

@@ -15,7 +15,7 @@ import qoderdata
 from qoderdata import errors
 
 ROOT = Path(__file__).parents[1]
-FUNCTIONS = [name for name in qoderdata.__all__ if callable(getattr(qoderdata, name))]
+FUNCTIONS = [name for name in dir(qoderdata) if callable(getattr(qoderdata, name))]
 #: Not required: an extended summary, "See Also" and the like; and types, which are in the annotations.
 NOT_REQUIRED = {
     "ES01",

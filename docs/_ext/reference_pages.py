@@ -52,7 +52,7 @@ TYPES = {
 
 def public_names() -> list[str]:
     """Return the public names that have a page of their own."""
-    return [name for name in qd.__all__ if name not in {"__version__", "errors"}]
+    return [name for name in dir(qd) if name not in {"__version__", "errors"}]
 
 
 def exception_names() -> list[str]:
