@@ -21,7 +21,7 @@ from urllib3.connection import HTTPConnection
 from qoderdata import errors, settings
 from qoderdata.client import Client
 from qoderdata.client.transport import Token
-from qoderdata.load import load_agents
+from qoderdata.load.lists import load_agents
 from qoderdata.pages import walk
 from qoderdata.settings import Secret
 from tests.test_client_errors import error_body

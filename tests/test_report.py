@@ -24,11 +24,11 @@ import pytest
 import qoderdata as qd
 from qoderdata.errors import DataQualityWarning, FrameTypeError, MissingColumnError
 from qoderdata.frames import flatten_deployments, flatten_runs, flatten_sessions, with_names
-from qoderdata.report import folded_sections, sections, write_report
+from qoderdata.report import folded_sections, sections
 from qoderdata.report.data import ReportData
 from qoderdata.report.figures import Headline, headline, tiles
 from qoderdata.report.layout import Section, round_scale
-from qoderdata.report.page import _template, cautions
+from qoderdata.report.page import _template, cautions, write_report
 from qoderdata.sandbox import Sandbox
 
 if TYPE_CHECKING:

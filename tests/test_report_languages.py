@@ -18,8 +18,7 @@ from babel.messages import extract, pofile
 import qoderdata as qd
 from qoderdata.errors import DataQualityWarning
 from qoderdata.frames import flatten_deployments, flatten_runs, flatten_sessions
-from qoderdata.report import write_report
-from qoderdata.report.page import _translations, cautions
+from qoderdata.report.page import _translations, cautions, write_report
 from qoderdata.sandbox import Sandbox
 from qoderdata.translation import translated
 from tests.test_report import data_of

@@ -17,7 +17,7 @@ from matplotlib.image import imread
 from pypdf import PdfReader
 
 from qoderdata.frames import flatten_deployments, flatten_runs, flatten_sessions
-from qoderdata.report import write_report
+from qoderdata.report.page import write_report
 from qoderdata.sandbox import Sandbox
 from tests.browser import WatchedPage, page_of, running_browser
 from tests.test_report import SECRET, Reader

@@ -7,7 +7,3 @@
 | `chart_tables` | which rows are drawn, one a run or one a window of time, and what is said about them? |
 | `explore.html.j2`, `explore.css`, `explore.js` | how is the page laid out and started? |
 """
-
-from qoderdata.explore.interactive import explore
-
-__all__ = ["explore"]

@@ -16,7 +16,3 @@ file                  question
 `caches`              How much is on disk, and how is it removed?
 ====================  ==========================================================================================
 """
-
-import lazy_loader
-
-__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

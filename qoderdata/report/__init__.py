@@ -10,7 +10,3 @@
 | `data` | which frames, periods and names is it about? |
 | `report.html.j2`, `report.css` | how is it laid out? |
 """
-
-from qoderdata.report.page import write_report
-
-__all__ = ["write_report"]
