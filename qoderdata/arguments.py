@@ -162,8 +162,8 @@ def bound_text(bound: Instant | Span | None) -> str | None:
 
 def parse_period(
     since: Instant | Span | None, until: Instant | Span | None, *, now: datetime, what: str, prefix: str = ""
-) -> tuple[pd.Timestamp | None, pd.Timestamp | None]:
-    """Parse the bounds of a half-open period, ``since <= t < until``; ``None``: no bound.
+) -> tuple[datetime | None, datetime | None]:
+    """Parse the bounds of a half-open period in UTC, ``since <= t < until``; ``None``: no bound.
 
     `what` is what the period is to contain, and `prefix` begins the parameters' names, for the message. Raise
     `ValueError` where `since` is not before `until`.
@@ -175,8 +175,8 @@ def parse_period(
     >>> since.isoformat(), until
     ('2026-06-14T09:00:00+00:00', None)
     """
-    start = None if since is None else parse_bound(since, now=now, name=f"{prefix}since")
-    end = None if until is None else parse_bound(until, now=now, name=f"{prefix}until")
+    start = None if since is None else parse_bound(since, now=now, name=f"{prefix}since").to_pydatetime()
+    end = None if until is None else parse_bound(until, now=now, name=f"{prefix}until").to_pydatetime()
     if start is not None and end is not None and start >= end:
         raise ValueError(
             f"{prefix}since={since!r} is not before {prefix}until={until!r}: no {what} can be in between"

@@ -71,8 +71,8 @@ class _Filters:
     status: str | None = None
     agent_id: str | None = None
     include_archived: bool = False
-    created_since: pd.Timestamp | None = None
-    created_until: pd.Timestamp | None = None
+    created_since: datetime | None = None
+    created_until: datetime | None = None
     #: The bounds as the caller wrote them, for the cache key: the same age in a later call has the same key.
     written: Mapping[str, str] = field(default_factory=dict)
 
@@ -607,5 +607,5 @@ def _read_list(
     return decoder.finish(tables), counts
 
 
-def _wire_time(time: pd.Timestamp | None) -> str | None:
+def _wire_time(time: datetime | None) -> str | None:
     return None if time is None else format_bound(time)

@@ -171,8 +171,8 @@ def load_runs(
     params = {name: value for name, value in asked.items() if value is not None}
     columns = params.keys() & {"deployment_id", "trigger_type"}
     query = Query(
-        since=None if start is None else start.to_pydatetime(),
-        until=None if end is None else end.to_pydatetime(),
+        since=start,
+        until=end,
         since_text=bound_text(since),
         params=params,
         where=all_of(pc.field(name) == params[name] for name in columns),

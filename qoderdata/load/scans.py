@@ -342,8 +342,7 @@ def _scan(
     until: Instant | Span | None,
 ) -> Any:  # noqa: ANN401 - whatever the engine's lazy frame is
     check_choice(engine, ENGINES, name="engine")
-    period = parse_period(since, until, now=datetime.now(UTC), what=table.schema.singular)
-    first, last = (None if bound is None else bound.to_pydatetime() for bound in period)
+    first, last = parse_period(since, until, now=datetime.now(UTC), what=table.schema.singular)
     folder, client = Folder(resolve_cache_dir(cache_dir)), _client_or_none(client)
     account = _only_account(table, folder) if client is None else client.identity
     store = TableStore(folder, table, **account)

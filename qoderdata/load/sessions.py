@@ -138,8 +138,8 @@ def load_sessions(
     check_refresh(refresh=refresh, offline=offline, may_be_all=True)
     loading = SessionLoading(
         Query(
-            since=None if start is None else start.to_pydatetime(),
-            until=None if end is None else end.to_pydatetime(),
+            since=start,
+            until=end,
             since_text=bound_text(since),
             params=asked,
             where=all_of(pc.field(name) == value for name, value in asked.items()),
