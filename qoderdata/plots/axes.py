@@ -242,11 +242,12 @@ def _break_lines(lines: Iterable[str], letters: int) -> str:
     return "\n".join(broken)
 
 
-def show_message(ax: Axes, text: str) -> None:
-    """Write one plain sentence where there is nothing to draw."""
+def show_message(ax: Axes, text: str) -> Axes:
+    """Write one plain sentence where there is nothing to draw, and return the axes."""
     ax.set(xticks=[], yticks=[])
     ax.spines[:].set_visible(False)
     ax.text(0.5, 0.5, text, transform=ax.transAxes, ha="center", va="center", alpha=0.7, wrap=True)
+    return ax
 
 
 def prepare_rows(ax: Axes, shown: pd.DataFrame, labels: Mapping[str, str] | None) -> float:

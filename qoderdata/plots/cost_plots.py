@@ -103,8 +103,7 @@ def plot_costs(
     ax = axes.given_or_new(ax, height=_MARGIN_INCHES + _ROW_INCHES * max(len(shown), axes.FEWEST_ROWS))
     axes.write_title(ax, _TITLE, len(shown), len(costs), pad=axes.TITLE_PAD_POINTS)
     if shown.empty:
-        axes.show_message(ax, "There are no sessions to show.")
-        return ax
+        return axes.show_message(ax, "There are no sessions to show.")
 
     points = axes.prepare_rows(ax, shown, labels)
     samples = axes.stack_bars(ax.barh, np.arange(len(shown), dtype=np.float64), _parts(ax, shown), 0.62)
@@ -127,8 +126,7 @@ def _plot_over_time(costs: pd.DataFrame, ax: Axes | None, top: int, labels: Mapp
     ax = axes.given_or_new(ax, height=_HEIGHT_INCHES if one else axes.panels_height(len(shown)))
     axes.write_title(ax, _TITLE_OVER_TIME, len(shown), len(groups), "shown, most expensive first")
     if not groups:
-        axes.show_message(ax, "There are no sessions to show.")
-        return ax
+        return axes.show_message(ax, "There are no sessions to show.")
 
     totals = [_credits(group.rows["credits"].sum(min_count=1)) for group in shown]
     panels = [ax] if one else axes.group_panels(ax, shown, labels, totals)

@@ -100,8 +100,7 @@ def plot_failure_rates(
     ax = axes.given_or_new(ax, height=_MARGIN_INCHES + _ROW_INCHES * max(len(shown), axes.FEWEST_ROWS))
     axes.write_title(ax, _TITLE, len(shown), len(rates), pad=axes.TITLE_PAD_POINTS)
     if shown.empty:
-        axes.show_message(ax, "There are no failure rates to show.")
-        return ax
+        return axes.show_message(ax, "There are no failure rates to show.")
 
     points = axes.prepare_rows(ax, shown, labels)
     failing = shown["failing"].fillna(0).gt(0).to_numpy(dtype=bool)
@@ -235,8 +234,7 @@ def plot_run_failure_rates(
     ax = axes.given_or_new(ax, height=_HEIGHT_INCHES if one else axes.panels_height(len(shown)))
     axes.write_title(ax, "Failure rate over time", len(shown), len(groups), "shown, most failures first")
     if not groups:
-        axes.show_message(ax, "There are no runs to show.")
-        return ax
+        return axes.show_message(ax, "There are no runs to show.")
 
     drawn = pd.concat(group.rows for group in shown)
     counts = drawn.reindex(columns=[*_COUNTS, "assumed", "unknown"], fill_value=0).groupby(level="window").sum()

@@ -94,8 +94,7 @@ def plot_run_calendar(runs: pd.DataFrame, *, ax: Axes | None = None, tz: str = "
     ax = axes.given_or_new(ax, height=1.5 + 7 * square, width=_SIDE_INCHES + square * columns)
     axes.write_title(ax, "Failed runs by day")
     if counts.empty:
-        axes.show_message(ax, "There are no runs to show.")
-        return ax
+        return axes.show_message(ax, "There are no runs to show.")
 
     from matplotlib.colors import BoundaryNorm, ListedColormap  # noqa: PLC0415 - heavy, and needed only when drawing
 
@@ -205,8 +204,7 @@ def plot_durations(runs: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
     completed, failed = _milliseconds(runs, "completed"), _milliseconds(runs, "failed")
     both = np.concatenate([completed, failed])
     if not both.size:
-        axes.show_message(ax, "No run with a duration has ended.")
-        return ax
+        return axes.show_message(ax, "No run with a duration has ended.")
 
     edges = _edges(both)
     samples: dict[str, Artist] = {}

@@ -158,8 +158,7 @@ def plot_run_timeline(
     title = f"{_TITLE}{_ORDER if len(shown) > 1 else ''}"
     axes.write_title(ax, title, len(shown), len(lanes), "deployments shown")
     if shown.empty:
-        axes.show_message(ax, "There are no runs to show.")
-        return ax
+        return axes.show_message(ax, "There are no runs to show.")
 
     points = axes.prepare_rows(ax, shown, labels)
     ax.grid(visible=True, axis="y", alpha=0.25, linewidth=0.6)
@@ -407,8 +406,7 @@ def plot_next_triggers(
     ax = axes.given_or_new(ax, height=_NEXT_MARGIN_INCHES + _ROW_INCHES * max(len(first), axes.FEWEST_ROWS))
     axes.write_title(ax, "Next triggers, soonest first", len(first), len(firsts), "deployments shown")
     if first.empty:
-        axes.show_message(ax, "Nothing fires in this time.")
-        return ax
+        return axes.show_message(ax, "Nothing fires in this time.")
 
     from matplotlib.lines import Line2D  # noqa: PLC0415 - heavy, and needed only when drawing
 
@@ -512,8 +510,7 @@ def plot_trigger_load(triggers: pd.DataFrame, *, ax: Axes | None = None) -> Axes
     ax = axes.given_or_new(ax, height=_LOAD_INCHES)
     axes.write_title(ax, "Triggers by weekday and hour")
     if times.empty:
-        axes.show_message(ax, "Nothing fires in this time.")
-        return ax
+        return axes.show_message(ax, "Nothing fires in this time.")
 
     from matplotlib import colormaps  # noqa: PLC0415 - heavy, and needed only when drawing
     from matplotlib.colors import Normalize  # noqa: PLC0415 - as above
