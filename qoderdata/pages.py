@@ -45,22 +45,18 @@ class Envelope(Protocol):
     @property
     def has_more(self) -> bool:
         """Whether the list continues; only this field says so."""
-        ...
 
     @property
     def last_id(self) -> str | None:
         """The cursor, where the service gives no `next_page`."""
-        ...
 
     @property
     def next_page(self) -> str | None:
         """The cursor of the next page."""
-        ...
 
     @property
     def count(self) -> int:
         """The number of records."""
-        ...
 
 
 E = TypeVar("E", bound=Envelope)
