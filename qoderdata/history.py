@@ -105,7 +105,7 @@ class _Base:
 
     name: str
     file: pq.ParquetFile
-    rows: pa.Array[Any]
+    rows: _Values
 
 
 def series(cache_folder: Folder, account: Account, *, include_archived: bool) -> Series:
@@ -288,7 +288,7 @@ def _usable_base(
         try:
             opened = _open(series, file.name)[0]
             ids = opened.read(columns=["id"], use_threads=False)["id"]
-            rows = _array(pc.index_in(table["id"], ids))
+            rows = pc.index_in(table["id"], ids)
         except Exception:  # noqa: BLE001, S112 - a new base is written in its place
             continue
         is_usable = opened.schema_arrow.equals(table.schema) and 2 * rows.null_count <= len(table)
@@ -365,13 +365,13 @@ def _differing(old: pa.Table, new: pa.Table) -> pa.Table:
 
 def _restored(base: pa.Table, difference: pa.Table, wanted: pa.Schema) -> pa.Table:
     """Return a snapshot from its differences."""
-    row = _array(difference[_BASE_ROW])
+    row = difference[_BASE_ROW].combine_chunks()
     arrays: list[pa.Array[Any]] = []
     for field in wanted:
-        value: Any = _array(base[field.name]).take(row)
+        value: Any = base[field.name].combine_chunks().take(row)
         if field.name in difference.schema.names:
-            same = _array(difference[_SAME + field.name])
-            value = pc.if_else(same, value, _array(difference[field.name]))
+            same = difference[_SAME + field.name].combine_chunks()
+            value = pc.if_else(same, value, difference[field.name].combine_chunks())
         arrays.append(value)
     return pa.Table.from_arrays(arrays, schema=wanted.remove_metadata())
 
@@ -394,10 +394,3 @@ def _equal_lists(old: _Values, new: _Values) -> pa.Array[Any]:
     result: NDArray[np.bool_] = np.array(alike.to_numpy(zero_copy_only=False), dtype=bool)
     result[result] = np.diff(np.concatenate([[0], differing])[ends], prepend=0) == 0
     return pa.array(result)
-
-
-def _array(column: Any) -> pa.Array[Any]:  # noqa: ANN401 - a chunked array
-    found: Any = column.combine_chunks()
-    # pyarrow leaves a column without a chunk as it is.
-    array: pa.Array[Any] = found if isinstance(found, pa.Array) else pa.nulls(0, column.type)
-    return array
