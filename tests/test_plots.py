@@ -17,7 +17,7 @@ import pytest
 from matplotlib import pyplot as plt
 from matplotlib.text import Text
 
-from qoderdata import plots
+import qoderdata as qd
 from qoderdata.errors import DataQualityWarning, MissingColumnError
 from qoderdata.frame_checks import TEXT
 from qoderdata.plots.axes import PALE_IN_DARK, VERMILLION, write_title
@@ -132,57 +132,47 @@ class Case:
 
 
 CASES = {
-    "failure_rates": Case(plots.plot_failure_rates, rates, ("failure rate", "Wilson", "failed / runs")),
-    "failure_rates_of_one": Case(plots.plot_failure_rates, lambda: rates(1), ("failure rate",)),
-    "failure_rates_of_500": Case(plots.plot_failure_rates, lambda: rates(500), ("20 of 500 shown",)),
+    "failure_rates": Case(qd.plot_failure_rates, rates, ("failure rate", "Wilson", "failed / runs")),
+    "failure_rates_of_one": Case(qd.plot_failure_rates, lambda: rates(1), ("failure rate",)),
+    "failure_rates_of_500": Case(qd.plot_failure_rates, lambda: rates(500), ("20 of 500 shown",)),
     "failure_rates_by_agent": Case(
-        plots.plot_failure_rates, lambda: failure_rates(deployments(90), by="agent_id"), ("failure rate", " of 10")
+        qd.plot_failure_rates, lambda: failure_rates(deployments(90), by="agent_id"), ("failure rate", " of 10")
     ),
-    "failure_rates_of_all": Case(
-        plots.plot_failure_rates, lambda: failure_rates(deployments(90), by=None), ("all",)
-    ),
+    "failure_rates_of_all": Case(qd.plot_failure_rates, lambda: failure_rates(deployments(90), by=None), ("all",)),
     "failure_rates_of_runs": Case(
-        plots.plot_failure_rates, lambda: run_failure_rates(runs()), ("failed / decided runs",)
+        qd.plot_failure_rates, lambda: run_failure_rates(runs()), ("failed / decided runs",)
     ),
-    "next_triggers": Case(
-        plots.plot_next_triggers, triggers, ("trigger time", "Asia/Shanghai (UTC+08:00)", "agent")
-    ),
-    "next_triggers_of_one": Case(plots.plot_next_triggers, lambda: triggers(1), ("trigger time",)),
-    "next_triggers_of_150": Case(plots.plot_next_triggers, lambda: triggers(150), ("40 of 150", "3 other agents")),
-    "trigger_load": Case(
-        plots.plot_trigger_load, triggers, ("hour of day", "Asia/Shanghai", "weekday", "hatched")
-    ),
-    "run_failure_rates": Case(
-        plots.plot_run_failure_rates, run_rates, ("failure rate", "Asia/Shanghai", "Wilson")
-    ),
+    "next_triggers": Case(qd.plot_next_triggers, triggers, ("trigger time", "Asia/Shanghai (UTC+08:00)", "agent")),
+    "next_triggers_of_one": Case(qd.plot_next_triggers, lambda: triggers(1), ("trigger time",)),
+    "next_triggers_of_150": Case(qd.plot_next_triggers, lambda: triggers(150), ("40 of 150", "3 other agents")),
+    "trigger_load": Case(qd.plot_trigger_load, triggers, ("hour of day", "Asia/Shanghai", "weekday", "hatched")),
+    "run_failure_rates": Case(qd.plot_run_failure_rates, run_rates, ("failure rate", "Asia/Shanghai", "Wilson")),
     "run_failure_rates_by": Case(
-        plots.plot_run_failure_rates,
+        qd.plot_run_failure_rates,
         lambda: run_rates("deployment_id"),
         ("start of window", "failed / decided runs"),
     ),
     "run_failure_rates_of_30": Case(
-        plots.plot_run_failure_rates,
+        qd.plot_run_failure_rates,
         lambda: run_failure_rates(runs(deployment_count=30), freq="1D"),
         ("12 of 30 shown", "faint: fewer than 5 decided runs"),
     ),
-    "run_timeline": Case(plots.plot_run_timeline, runs, ("time, UTC", "failed (", "skipped (", "narrowest bar")),
+    "run_timeline": Case(qd.plot_run_timeline, runs, ("time, UTC", "failed (", "skipped (", "narrowest bar")),
     "run_timeline_of_60": Case(
-        plots.plot_run_timeline, lambda: runs(deployment_count=60), ("40 of 60 deployments shown", "running")
+        qd.plot_run_timeline, lambda: runs(deployment_count=60), ("40 of 60 deployments shown", "running")
     ),
-    "costs": Case(plots.plot_costs, costs, ("credits", "share", "sandbox runtime", "are unknown")),
-    "costs_of_50": Case(plots.plot_costs, lambda: costs(count=50), ("20 of 50 shown", "unknown")),
+    "costs": Case(qd.plot_costs, costs, ("credits", "share", "sandbox runtime", "are unknown")),
+    "costs_of_50": Case(qd.plot_costs, lambda: costs(count=50), ("20 of 50 shown", "unknown")),
     "costs_over_time": Case(
-        plots.plot_costs, lambda: costs(by=None, freq="1D"), ("credits", "Asia/Shanghai", "start of window")
+        qd.plot_costs, lambda: costs(by=None, freq="1D"), ("credits", "Asia/Shanghai", "start of window")
     ),
     "costs_over_time_by": Case(
-        partial(plots.plot_costs, top=6),
+        partial(qd.plot_costs, top=6),
         lambda: costs(count=30, freq="1W"),
         ("6 of 30 shown", "titles: credits", "model"),
     ),
-    "run_calendar": Case(
-        plots.plot_run_calendar, runs, ("weekday", "UTC", "no runs", "only skipped or unfinished")
-    ),
-    "durations": Case(plots.plot_durations, runs, ("duration", "runs", "median", "completed", "failed")),
+    "run_calendar": Case(qd.plot_run_calendar, runs, ("weekday", "UTC", "no runs", "only skipped or unfinished")),
+    "durations": Case(qd.plot_durations, runs, ("duration", "runs", "median", "completed", "failed")),
 }
 
 #: Cases that draw the same kinds of marks as another case; they are drawn once and not rendered, to save time.
@@ -328,14 +318,14 @@ def test_a_title_wider_than_the_axes_is_wrapped(width: float, title: str) -> Non
 def test_panels_over_three_years_have_year_labels() -> None:
     """Without help, Matplotlib finds no ticks for more than a year and a half, and warns each time it draws."""
     many = runs(200, days=1100)
-    ax = plots.plot_run_failure_rates(run_failure_rates(many, freq="28D"))
+    ax = qd.plot_run_failure_rates(run_failure_rates(many, freq="28D"))
     figure_of(ax).draw_without_rendering()
     assert "2027" in [label.get_text() for label in ax.child_axes[-1].get_xticklabels()]
 
 
 def test_panels_of_one_day_have_day_labels() -> None:
     day = runs(60, days=1 / 24)
-    ax = plots.plot_run_failure_rates(run_failure_rates(day, freq="1D"))
+    ax = qd.plot_run_failure_rates(run_failure_rates(day, freq="1D"))
     figure_of(ax).draw_without_rendering()
     assert "03" in [label.get_text() for label in ax.child_axes[-1].get_xticklabels()]
 
@@ -343,14 +333,14 @@ def test_panels_of_one_day_have_day_labels() -> None:
 def test_calendar_labels_do_not_touch_above_a_timeline_with_long_names() -> None:
     """The names and the legend of the timeline below make the calendar narrow."""
     figure, grid = plt.subplots(3, 2, figsize=(8, 9), layout="constrained")
-    ax = plots.plot_run_calendar(runs(days=300), ax=grid[0, 1])
-    plots.plot_run_timeline(runs(), ax=grid[1, 1])
+    ax = qd.plot_run_calendar(runs(days=300), ax=grid[0, 1])
+    qd.plot_run_timeline(runs(), ax=grid[1, 1])
     figure.draw_without_rendering()
     assert not x_labels_touch(ax)
 
 
 def test_a_calendar_over_several_years_has_year_labels() -> None:
-    ax = plots.plot_run_calendar(runs(200, days=800))
+    ax = qd.plot_run_calendar(runs(200, days=800))
     figure_of(ax).draw_without_rendering()
     labels = [label.get_text() for label in ax.get_xticklabels() if label.get_text()]
     assert labels[0] == "May 2026"
@@ -360,7 +350,7 @@ def test_a_calendar_over_several_years_has_year_labels() -> None:
 @pytest.mark.parametrize("column", ["deployments", "consecutive_failures"])
 def test_failure_rates_without_a_streak_column_are_refused(column: str) -> None:
     with pytest.raises(MissingColumnError, match=f"the rates frame has no column '{column}'"):
-        plots.plot_failure_rates(rates().drop(columns=column))
+        qd.plot_failure_rates(rates().drop(columns=column))
 
 
 @pytest.mark.parametrize("case", ["failure_rates", "trigger_load", "run_calendar", "durations"])
@@ -383,7 +373,7 @@ def rows_overlap(ax: Axes) -> bool:
 
 @pytest.mark.parametrize("top", [1, 40])
 def test_row_labels_do_not_overlap(top: int) -> None:
-    for ax in (plots.plot_failure_rates(rates(45), top=top), plots.plot_next_triggers(triggers(45), top=top)):
+    for ax in (qd.plot_failure_rates(rates(45), top=top), qd.plot_next_triggers(triggers(45), top=top)):
         figure_of(ax).draw_without_rendering()
         assert len(ax.get_yticklabels()) == top
         assert not rows_overlap(ax)
@@ -439,7 +429,7 @@ def test_ax_that_is_no_axes_is_refused(case: str) -> None:
 def test_cost_bars_have_room_beside_long_names_in_a_small_figure(name: str) -> None:
     spent = sessions().assign(deployment_name=lambda frame: f"{name} " + frame["deployment_id"].str[-1])
     figure, ax = plt.subplots(figsize=(5, 4), layout="constrained")
-    plots.plot_costs(session_costs(spent), ax=ax)
+    qd.plot_costs(session_costs(spent), ax=ax)
     figure.draw_without_rendering()
     assert not texts_cut_off(ax)
     assert ax.get_position().width > 0.08
@@ -474,9 +464,9 @@ def test_panels_have_one_scale_and_do_not_overlap(case: str) -> None:
 each_plot_with_times = pytest.mark.parametrize(
     ("plot", "column", "make"),
     [
-        (plots.plot_next_triggers, "trigger_at", triggers),
-        (plots.plot_trigger_load, "trigger_at", triggers),
-        (plots.plot_run_calendar, "triggered_at", runs),
+        (qd.plot_next_triggers, "trigger_at", triggers),
+        (qd.plot_trigger_load, "trigger_at", triggers),
+        (qd.plot_run_calendar, "triggered_at", runs),
     ],
 )
 
@@ -516,7 +506,7 @@ def test_groups_with_the_same_text_are_drawn_apart() -> None:
         }
     )
     rates = run_failure_rates(runs, by="metadata_team", freq="1D")
-    ax = plots.plot_run_failure_rates(rates)
+    ax = qd.plot_run_failure_rates(rates)
     drawn = [np.asarray(panel.lines[0].get_ydata()).tolist() for panel in ax.child_axes]
     assert sorted(drawn) == [[0.0] * 3, [1.0] * 3]
 
@@ -524,13 +514,13 @@ def test_groups_with_the_same_text_are_drawn_apart() -> None:
 def test_windows_that_repeat_without_keys_are_refused() -> None:
     two = pd.concat([run_rates()] * 2)
     with pytest.raises(ValueError, match=r"a window is there more than once: .* set_index"):
-        plots.plot_run_failure_rates(two)
+        qd.plot_run_failure_rates(two)
 
 
 @pytest.mark.parametrize("top", [None, "5", 2.5, 0, True])
 def test_top_must_be_a_whole_number(top: Any) -> None:  # noqa: ANN401 - wrong on purpose
     with pytest.raises(ValueError, match=r"top=.* must be a whole number, 1 or more"):
-        plots.plot_run_failure_rates(run_rates(), top=top)
+        qd.plot_run_failure_rates(run_rates(), top=top)
 
 
 def test_run_failure_rates_over_200_years_are_refused() -> None:
@@ -539,27 +529,27 @@ def test_run_failure_rates_over_200_years_are_refused() -> None:
     late = pd.DatetimeIndex(["2226-01-01"], tz=times.tz).as_unit("us")
     wrong = rates.set_axis(times[:-1].append(late)).rename_axis("window")
     with pytest.raises(ValueError, match="window reaches from 2026-05-02 16:00 UTC to 2225-12-31"):
-        plots.plot_run_failure_rates(wrong)
+        qd.plot_run_failure_rates(wrong)
 
 
 def test_run_failure_rates_without_any_time_give_a_sentence() -> None:
     """Windows that are all missing once raised NumPy's error about a zero-size array."""
     rates = run_rates().iloc[:2]
     index = pd.DatetimeIndex([pd.NaT, pd.NaT], tz="UTC", name="window")
-    ax = plots.plot_run_failure_rates(rates.set_axis(index))
+    ax = qd.plot_run_failure_rates(rates.set_axis(index))
     assert [text.get_text() for text in ax.texts] == ["There are no runs to show."]
 
 
 def test_plot_failure_rates_refuses_rates_over_time() -> None:
     by_day = run_failure_rates(resolved_runs().dropna(subset="status"), freq="1D")
     with pytest.raises(ValueError, match="these rates are over time; draw them with plot_run_failure_rates"):
-        plots.plot_failure_rates(by_day)
+        qd.plot_failure_rates(by_day)
 
 
 def test_several_rows_without_keys_in_the_index_are_refused() -> None:
     """After ``reset_index()`` all rows would have the same name."""
     rates, spent = failure_rates(deployments(3)).reset_index(), costs().reset_index()
-    for plot, frame in ((plots.plot_failure_rates, rates), (plots.plot_costs, spent)):
+    for plot, frame in ((qd.plot_failure_rates, rates), (qd.plot_costs, spent)):
         with pytest.raises(ValueError, match=r"no keys to be named by.*set_index"):
             plot(frame)
         assert lanes_of(plot(frame[:1])) == ["all"]
@@ -588,45 +578,45 @@ class TestResolvedRuns:
     NOTE = "2 of 3 completed runs are assumed, not proved"
 
     def test_calendar(self) -> None:
-        ax = plots.plot_run_calendar(resolved_runs())
+        ax = qd.plot_run_calendar(resolved_runs())
         assert ax.get_xlabel().endswith(self.NOTE)
         assert "only skipped or unfinished" in words_of(ax)
 
     def test_durations(self) -> None:
-        assert "completed (2 runs, 1 assumed)" in words_of(plots.plot_durations(resolved_runs()))
+        assert "completed (2 runs, 1 assumed)" in words_of(qd.plot_durations(resolved_runs()))
 
     def test_rates(self) -> None:
         runs = resolved_runs()
         with pytest.warns(DataQualityWarning, match="the outcome of 1 of 8 counted runs is not known"):
             by_day, rates = run_failure_rates(runs, by=None, freq="1D"), run_failure_rates(runs)
-        ax = plots.plot_run_failure_rates(by_day)
+        ax = qd.plot_run_failure_rates(by_day)
         assert ax.get_xlabel().endswith(self.NOTE)
         assert "skipped or unfinished or unknown" in words_of(ax)
         bars = [sum(bar.get_height() for bar in part) for part in ax.child_axes[0].containers]
         assert bars == [1, 3, 4]
-        assert plots.plot_failure_rates(rates).get_xlabel().endswith(self.NOTE)
+        assert qd.plot_failure_rates(rates).get_xlabel().endswith(self.NOTE)
 
     def test_unknown_outcomes_are_not_shown_as_no_runs(self) -> None:
         runs = resolved_runs().assign(status=pd.Series([None] * 7 + ["skipped"], dtype=TEXT))
         runs["deployment_id"] = ["dep_1"] * 7 + ["dep_2"]
         with pytest.warns(DataQualityWarning, match="7 of 8"):
             rates = run_failure_rates(runs)
-        words = words_of(plots.plot_failure_rates(rates))
+        words = words_of(qd.plot_failure_rates(rates))
         assert "unknown" in words
         assert "none decided" in words
         assert "no runs" not in words
-        assert "only skipped or unfinished or unknown" in words_of(plots.plot_run_calendar(runs))
+        assert "only skipped or unfinished or unknown" in words_of(qd.plot_run_calendar(runs))
 
     def test_rates_without_assumed_and_unknown_columns_are_drawn(self) -> None:
         old = run_rates().drop(columns=["assumed", "unknown"], errors="ignore")
-        assert "assumed" not in plots.plot_run_failure_rates(old).get_xlabel()
+        assert "assumed" not in qd.plot_run_failure_rates(old).get_xlabel()
 
 
 def test_a_run_of_2_to_the_62_milliseconds_is_drawn() -> None:
     """Such a length does not fit into a `timedelta`."""
     frame = runs()
     frame.loc[0, "status"], frame.loc[0, "duration_ms"] = "completed", 2**62
-    ax = plots.plot_durations(frame)
+    ax = qd.plot_durations(frame)
     figure_of(ax).draw_without_rendering()
     assert ax.get_xlim()[1] > 2**62
 

@@ -19,7 +19,7 @@ from matplotlib.container import BarContainer
 from matplotlib.patches import Rectangle, StepPatch
 from matplotlib.text import Annotation
 
-from qoderdata import plots
+import qoderdata as qd
 from qoderdata.frame_checks import TEXT
 from qoderdata.frames import with_names
 from qoderdata.summaries import failure_rates, run_failure_rates
@@ -76,7 +76,7 @@ def column_beside(ax: Axes, header: str) -> list[str]:
 class TestFailureRates:
     def test_bars_are_rates_and_lines_are_intervals(self) -> None:
         rates = failure_rates(counters([(40, 12, 0), (10, 10, 3), (7, 0, 0), (0, 0, 0), (None, None, None)]))
-        ax = plots.plot_failure_rates(rates)
+        ax = qd.plot_failure_rates(rates)
         known = rates[rates["failure_rate"].notna()]
         bars = [bar for bar in ax.patches if isinstance(bar, Rectangle)]
         assert [bar.get_width() for bar in bars] == known["failure_rate"].tolist()
@@ -87,23 +87,23 @@ class TestFailureRates:
 
     def test_counts_are_beside_the_bars_and_missing_ones_are_no_zeros(self) -> None:
         rates = failure_rates(counters([(40, 12, 0), (1000, 1000, 1), (7, 0, 0), (0, 0, 0), (None, None, None)]))
-        ax = plots.plot_failure_rates(rates)
+        ax = qd.plot_failure_rates(rates)
         assert column_beside(ax, "failed / runs") == ["1,000 / 1,000", "12 / 40", "0 / 7", "no runs", "unknown"]
 
     def test_streaks_are_marked(self) -> None:
-        ax = plots.plot_failure_rates(failure_rates(counters([(40, 12, 0), (10, 9, 3), (7, 0, 0), (9, 1, 1)])))
+        ax = qd.plot_failure_rates(failure_rates(counters([(40, 12, 0), (10, 9, 3), (7, 0, 0), (9, 1, 1)])))
         assert column_beside(ax, "failing now") == ["3 in a row", "", "1 in a row", ""]
         colours = [bar.get_facecolor() for bar in ax.patches if isinstance(bar, Rectangle)]
         assert colours[0] == colours[2] != colours[1] == colours[3]
 
     def test_failing_deployments_of_a_group_are_counted(self) -> None:
         frame = counters([(40, 12, 0), (10, 9, 3), (7, 0, 0), (9, 1, 1)])
-        ax = plots.plot_failure_rates(failure_rates(frame, by="agent_id"))
+        ax = qd.plot_failure_rates(failure_rates(frame, by="agent_id"))
         assert column_beside(ax, "failing now") == ["2 of 4"]
 
     def test_title_and_headers_do_not_overlap_in_narrow_axes(self) -> None:
         figure, ax = plt.subplots(figsize=(4, 3), layout="constrained")
-        plots.plot_failure_rates(failure_rates(counters([(10, 9, 3)] * 9)), ax=ax, top=5)
+        qd.plot_failure_rates(failure_rates(counters([(10, 9, 3)] * 9)), ax=ax, top=5)
         figure.draw_without_rendering()
         title = ax.title.get_window_extent()
         headers = [text for text in ax.texts if text.get_text() in {"failed / runs", "failing now"}]
@@ -111,11 +111,11 @@ class TestFailureRates:
         assert not any(title.overlaps(header.get_window_extent()) for header in headers)
 
     def test_without_streaks_there_is_no_column_failing_now(self) -> None:
-        ax = plots.plot_failure_rates(failure_rates(counters([(40, 12, 0)])))
+        ax = qd.plot_failure_rates(failure_rates(counters([(40, 12, 0)])))
         assert "failing now" not in [text.get_text() for text in ax.texts]
 
     def test_rows_without_any_rate_are_drawn(self) -> None:
-        ax = plots.plot_failure_rates(failure_rates(counters([(0, 0, 0), (None, None, None)])))
+        ax = qd.plot_failure_rates(failure_rates(counters([(0, 0, 0), (None, None, None)])))
         ax.figure.canvas.draw()
         assert sorted(column_beside(ax, "failed / runs")) == ["no runs", "unknown"]
         assert not ax.patches
@@ -124,18 +124,18 @@ class TestFailureRates:
         runs = runs_of(
             [("2026-06-01T00:00Z", status) for status in ("failed", "completed", "completed", "skipped")]
         )
-        ax = plots.plot_failure_rates(run_failure_rates(runs))
+        ax = qd.plot_failure_rates(run_failure_rates(runs))
         assert column_beside(ax, "failed / decided runs") == ["1 / 3"]
 
     def test_top_draws_the_first_rows_and_the_title_counts_them(self) -> None:
         rates = failure_rates(counters([(100, number, 0) for number in range(30)]))
-        ax = plots.plot_failure_rates(rates, top=3)
+        ax = qd.plot_failure_rates(rates, top=3)
         assert lanes_of(ax) == ["job 29", "job 28", "job 27"]
         assert "(3 of 30 shown)" in ax.get_title()
 
     def test_a_missing_key_is_labelled_none(self) -> None:
         frame = counters([(40, 12, 0), (10, 1, 0)]).assign(team=pd.array([None, "red"], dtype=TEXT))
-        ax = plots.plot_failure_rates(failure_rates(frame, by=["agent_id", "team"]))
+        ax = qd.plot_failure_rates(failure_rates(frame, by=["agent_id", "team"]))
         assert lanes_of(ax) == ["agent_1 · (none)", "agent_1 · red"]
 
 
@@ -157,7 +157,7 @@ class TestNextTriggers:
             ("2026-06-15T04:30Z", "b", "agent_2"),
             ("2026-06-15T05:00Z", "a", None),
         ]
-        ax = plots.plot_next_triggers(triggers_of(rows, "Asia/Kathmandu"))
+        ax = qd.plot_next_triggers(triggers_of(rows, "Asia/Kathmandu"))
         lanes = [lane.lower() for lane in lanes_of(ax)]
         assert lanes == ["b", "a", "c"], "lanes are sorted by their first trigger"
         drawn = [(f"{time_of(x):%Y-%m-%dT%H:%MZ}", lanes[int(y)]) for line in ax.lines for x, y in points_of(line)]
@@ -167,7 +167,7 @@ class TestNextTriggers:
 
     def test_each_agent_has_one_colour_and_one_number(self) -> None:
         rows = [(f"2026-06-15T{number:02d}:00Z", f"d{number}", f"agent_{number % 3}") for number in range(9)]
-        ax = plots.plot_next_triggers(triggers_of(rows), labels={"agent_0": "first"})
+        ax = qd.plot_next_triggers(triggers_of(rows), labels={"agent_0": "first"})
         assert len(ax.lines) == 3
         colours = [line.get_color() for line in ax.lines]
         legend = ax.get_legend()
@@ -180,36 +180,36 @@ class TestNextTriggers:
         rows = [(f"2026-06-15T{number:02d}:00Z", f"d{number}", f"agent_{number % 3}") for number in range(9)]
         named = {"agent_0": "Clerk", "agent_2": None}
         agents = pd.DataFrame({"id": named.keys(), "name": pd.array(list(named.values()), dtype=TEXT)})
-        ax = plots.plot_next_triggers(with_names(triggers_of(rows), agents=agents))
+        ax = qd.plot_next_triggers(with_names(triggers_of(rows), agents=agents))
         assert legend_of(ax) == ["1  Clerk", "2  agent_1", "3  agent_2"]
 
     def test_triggers_without_an_agent_have_no_number(self) -> None:
         rows = [("2026-06-15T01:00Z", "d0", None), ("2026-06-15T02:00Z", "d1", "agent_1")]
-        ax = plots.plot_next_triggers(triggers_of(rows))
+        ax = qd.plot_next_triggers(triggers_of(rows))
         assert legend_of(ax) == ["1  agent_1", "no agent"]
         assert [text.get_text() for text in ax.texts] == ["1"]
         assert [points_of(line)[0][1] for line in ax.lines] == [1, 0]
 
     def test_agents_beyond_six_share_one_line_and_legend_entry(self) -> None:
         rows = [(f"2026-06-15T{number:02d}:00Z", f"d{number}", f"agent_{number}") for number in range(10)]
-        ax = plots.plot_next_triggers(triggers_of(rows))
+        ax = qd.plot_next_triggers(triggers_of(rows))
         assert legend_of(ax)[-1] == "4 other agents"
         assert len(legend_of(ax)) == len(ax.lines) == 7
         assert len(points_of(ax.lines[-1])) == 4
 
     def test_legend_has_a_singular_for_one_other_agent(self) -> None:
         rows = [(f"2026-06-15T{number:02d}:00Z", f"d{number}", f"agent_{number}") for number in range(7)]
-        assert legend_of(plots.plot_next_triggers(triggers_of(rows)))[-1] == "1 other agent"
+        assert legend_of(qd.plot_next_triggers(triggers_of(rows)))[-1] == "1 other agent"
 
     def test_axis_of_a_single_trigger_spans_less_than_an_hour(self) -> None:
         """Matplotlib itself shows four years around a single date."""
-        ax = plots.plot_next_triggers(triggers_of([("2026-06-15T01:00Z", "a", "agent_1")]))
+        ax = qd.plot_next_triggers(triggers_of([("2026-06-15T01:00Z", "a", "agent_1")]))
         low, high = map(time_of, ax.get_xlim())
         assert pd.Timedelta("5min") < high - low < pd.Timedelta("1h")
 
     def test_ticks_are_at_whole_local_hours_across_a_clock_change(self) -> None:
         rows = [("2026-10-24T22:00Z", "a", "agent_1"), ("2026-10-25T23:00Z", "a", "agent_1")]
-        ax = plots.plot_next_triggers(triggers_of(rows, "Europe/Berlin"))
+        ax = qd.plot_next_triggers(triggers_of(rows, "Europe/Berlin"))
         ax.figure.canvas.draw()
         assert "Europe/Berlin (UTC+02:00 to UTC+01:00)" in ax.get_xlabel()
         ticks = [time_of(tick).tz_convert("Europe/Berlin") for tick in ax.get_xticks()]
@@ -219,7 +219,7 @@ class TestNextTriggers:
 
     def test_top_draws_the_deployments_that_fire_soonest(self) -> None:
         rows = [(f"2026-06-15T{number:02d}:00Z", f"d{23 - number}", "agent_1") for number in range(24)]
-        ax = plots.plot_next_triggers(triggers_of(rows), top=2)
+        ax = qd.plot_next_triggers(triggers_of(rows), top=2)
         assert lanes_of(ax) == ["D23", "D22"]
         assert "(2 of 24 deployments shown)" in ax.get_title()
         assert sum(len(points_of(line)) for line in ax.lines) == 2
@@ -265,7 +265,7 @@ class TestTriggerLoad:
         for weekday, hour, minute in occurrences:
             mean = counted[weekday, hour, minute] / occurrences[weekday, hour, minute]
             expected[weekday, hour] = np.nan_to_num(expected[weekday, hour]) + mean
-        ax = plots.plot_trigger_load(frame)
+        ax = qd.plot_trigger_load(frame)
         np.testing.assert_allclose(squares(ax).filled(np.nan), expected)
         assert squares(ax).mask.sum() == np.isnan(expected).sum()
         assert ("hatched" in ax.get_xlabel()) == bool(np.isnan(expected).any())
@@ -274,25 +274,25 @@ class TestTriggerLoad:
     @pytest.mark.parametrize(("count", "text"), [(1, "1"), (999, "999"), (1500, "1.5k"), (12_345, "12k")])
     def test_large_numbers_in_squares_are_abbreviated(self, count: int, text: str) -> None:
         frame = triggers_of([("2026-06-15T01:00Z", "a", "x")] * count)
-        ax = plots.plot_trigger_load(frame)
+        ax = qd.plot_trigger_load(frame)
         assert [written.get_text() for written in ax.texts] == [text]
         assert squares(ax)[0, 1] == count
 
     def test_an_hour_split_between_start_and_end_of_a_week_counts_once(self) -> None:
         """Half of it is at the start and half at the end; the mean of both would be half of the load."""
         times = pd.date_range("2026-06-15T09:20Z", periods=7 * 24 * 12, freq="5min")
-        ax = plots.plot_trigger_load(triggers_of([(time.isoformat(), "a", "x") for time in times]))
+        ax = qd.plot_trigger_load(triggers_of([(time.isoformat(), "a", "x") for time in times]))
         assert np.unique(squares(ax)).tolist() == [12.0]
 
     def test_a_partly_covered_hour_does_not_raise_the_mean(self) -> None:
         """Once, an hour covered fully once and by one minute a second time was divided by 1."""
         times = pd.date_range("2026-06-15T01:30Z", "2026-06-25T01:00Z", freq="30min")
-        ax = plots.plot_trigger_load(triggers_of([(time.isoformat(), "a", "x") for time in times]))
+        ax = qd.plot_trigger_load(triggers_of([(time.isoformat(), "a", "x") for time in times]))
         assert np.unique(squares(ax)).tolist() == [2.0]
 
     def test_hours_outside_the_triggers_are_masked_and_not_0(self) -> None:
         frame = triggers_of([("2026-06-15T01:00Z", "a", "x"), ("2026-06-15T03:59Z", "a", "x")])
-        ax = plots.plot_trigger_load(frame)
+        ax = qd.plot_trigger_load(frame)
         assert squares(ax)[0, :5].tolist() == [None, 1.0, 0.0, 1.0, None]
         assert [text.get_text() for text in ax.texts] == ["1", "0", "1"]
         assert lanes_of(ax) == WEEKDAYS
@@ -328,7 +328,7 @@ def some_runs(tz: str = "UTC") -> pd.DataFrame:
 class TestRunFailureRates:
     def test_line_intervals_and_bars_equal_the_frame(self) -> None:
         rates = run_failure_rates(some_runs().dropna(subset="triggered_at"), by=None, freq="1D")
-        ax = plots.plot_run_failure_rates(rates)
+        ax = qd.plot_run_failure_rates(rates)
         (line,) = ax.lines
         np.testing.assert_array_equal(numbers(line.get_ydata()), rates["failure_rate"].to_numpy())
         assert [time_of(x) for x in numbers(line.get_xdata())] == list(rates.index)
@@ -341,7 +341,7 @@ class TestRunFailureRates:
 
     def test_a_window_without_decided_runs_is_a_gap_in_the_line(self) -> None:
         rates = run_failure_rates(some_runs().dropna(subset="triggered_at"), by=None, freq="1D")
-        ax = plots.plot_run_failure_rates(rates)
+        ax = qd.plot_run_failure_rates(rates)
         gaps = np.isnan(numbers(ax.lines[0].get_ydata()))
         assert np.flatnonzero(gaps).tolist() == [4, 6]
 
@@ -349,7 +349,7 @@ class TestRunFailureRates:
         rows = [("2026-06-01T00:00Z", "failed")] * 36 + [("2026-06-02T00:00Z", "completed")]
         which = [f"dep_{number}" for number in range(1, 9) for _ in range(number)] + ["dep_1"]
         rates = run_failure_rates(runs_of(rows).assign(deployment_id=which), freq="1D", tz="Asia/Tokyo")
-        ax = plots.plot_run_failure_rates(rates, top=6, labels={"dep_6": "nightly"})
+        ax = qd.plot_run_failure_rates(rates, top=6, labels={"dep_6": "nightly"})
         titles = [panel.texts[0].get_text() for panel in ax.child_axes]
         names = ["dep_8", "dep_7", "nightly", "dep_5", "dep_4", "dep_3"]
         assert titles == [f"{name}: {count} / {count}" for count, name in zip(range(8, 2, -1), names, strict=True)]
@@ -370,7 +370,7 @@ class TestRunFailureRates:
             for day, count in ((1, 5), (2, 4), (3, 9), (4, 1))
             for status in ["failed", *["completed"] * (count - 1), "skipped", "skipped"]
         ]
-        ax = plots.plot_run_failure_rates(run_failure_rates(runs_of(rows), by=None, freq="1D"))
+        ax = qd.plot_run_failure_rates(run_failure_rates(runs_of(rows), by=None, freq="1D"))
         strong, faint = ax.lines
         assert numbers(strong.get_ydata())[::2] == [1 / 5, 1 / 9]
         assert np.isnan(numbers(strong.get_ydata())[1::2]).all()
@@ -384,15 +384,15 @@ class TestRunFailureRates:
         named = runs_of(rows).assign(
             deployment_id=["dep_1", "dep_2"], deployment_name=pd.Series(["nightly", None])
         )
-        ax = plots.plot_run_failure_rates(run_failure_rates(named, freq="1D"))
+        ax = qd.plot_run_failure_rates(run_failure_rates(named, freq="1D"))
         assert [panel.texts[0].get_text() for panel in ax.child_axes] == ["nightly: 1 / 1", "dep_2: 0 / 1"]
-        ax = plots.plot_failure_rates(run_failure_rates(named))
+        ax = qd.plot_failure_rates(run_failure_rates(named))
         assert lanes_of(ax) == ["nightly", "dep_2"]
 
     def test_an_arabic_name_is_between_left_to_right_marks(self) -> None:
         """Without these marks, "1 / 2" after the name is shown as "2 / 1"."""
         rates = run_failure_rates(some_runs().assign(deployment_id=lambda runs: runs.index % 2), freq="1D")
-        ax = plots.plot_run_failure_rates(rates, labels={"0": "تقرير", "1": "report"})
+        ax = qd.plot_run_failure_rates(rates, labels={"0": "تقرير", "1": "report"})
         titles = sorted(panel.texts[0].get_text() for panel in ax.child_axes)
         assert titles[0].startswith("report: ")
         assert titles[1].startswith("\u200eتقرير\u200e: ")
@@ -400,11 +400,11 @@ class TestRunFailureRates:
     def test_rates_without_windows_are_refused_with_advice(self) -> None:
         rates = run_failure_rates(some_runs(), by=None)
         with pytest.raises(ValueError, match="give freq"):
-            plots.plot_run_failure_rates(rates)
+            qd.plot_run_failure_rates(rates)
 
     def test_bars_are_drawn_without_any_decided_run(self) -> None:
         rates = run_failure_rates(runs_of([("2026-06-01T00:00Z", "skipped")] * 3), by=None, freq="1D")
-        ax = plots.plot_run_failure_rates(rates)
+        ax = qd.plot_run_failure_rates(rates)
         ax.figure.canvas.draw()
         assert ax.child_axes[0].get_ylim()[1] == 3
 
@@ -433,7 +433,7 @@ class TestRunCalendar:
     def test_squares_equal_brute_force(self, tz: str) -> None:
         runs = some_runs()
         levels = levels_by_brute_force(runs, tz)
-        ax = plots.plot_run_calendar(runs, tz=tz)
+        ax = qd.plot_run_calendar(runs, tz=tz)
         drawn = squares(ax)
         monday = pd.Timestamp(min(levels))
         monday -= pd.Timedelta(days=monday.weekday())
@@ -445,19 +445,19 @@ class TestRunCalendar:
         assert tz in ax.get_xlabel()
 
     def test_days_without_runs_or_decided_runs_are_hatched_differently(self) -> None:
-        ax = plots.plot_run_calendar(some_runs())
+        ax = qd.plot_run_calendar(some_runs())
         hatched = {part.get_hatch(): len(part.get_paths()) for part in ax.collections if part.get_hatch()}
         assert hatched == {"////": 1, "....": 1}
         assert squares(ax).count() == 8
 
     def test_an_undocumented_status_is_unknown(self) -> None:
-        ax = plots.plot_run_calendar(runs_of([("2026-06-15T01:00Z", "exploded")]))
+        ax = qd.plot_run_calendar(runs_of([("2026-06-15T01:00Z", "exploded")]))
         assert legend_of(ax)[-1] == "only skipped or unfinished or unknown"
 
     @pytest.mark.parametrize(("style", "sign"), [("default", -1), ("dark_background", 1)])
     def test_colours_of_worse_days_contrast_more_with_the_background(self, style: str, sign: int) -> None:
         with plt.style.context(style):
-            legend = plots.plot_run_calendar(some_runs()).get_legend()
+            legend = qd.plot_run_calendar(some_runs()).get_legend()
         assert legend is not None
         colours = [patch.get_facecolor() for patch in legend.get_patches()[:5]]
         brightness_steps = np.diff(np.array(colours)[:, :3] @ [0.299, 0.587, 0.114])
@@ -465,19 +465,19 @@ class TestRunCalendar:
 
     def test_squares_show_the_number_of_failures(self) -> None:
         runs = some_runs()
-        ax = plots.plot_run_calendar(runs)
+        ax = qd.plot_run_calendar(runs)
         failed = runs[runs["status"].eq("failed")].dropna(subset="triggered_at")
         by_day = failed["triggered_at"].dt.date.value_counts()
         assert sorted(text.get_text() for text in ax.texts if text.get_text()) == sorted(map(str, by_day))
 
     def test_an_unknown_zone_is_refused(self) -> None:
         with pytest.raises(ValueError, match="Mars/Base"):
-            plots.plot_run_calendar(some_runs(), tz="Mars/Base")
+            qd.plot_run_calendar(some_runs(), tz="Mars/Base")
 
     @pytest.mark.parametrize("days", [1, 400, 2000])
     def test_1_to_2000_days_are_drawn(self, days: int) -> None:
         times = pd.date_range("2020-01-01", periods=days, freq="1D", tz="UTC")
-        ax = plots.plot_run_calendar(runs_of([(time.isoformat(), "completed") for time in times]))
+        ax = qd.plot_run_calendar(runs_of([(time.isoformat(), "completed") for time in times]))
         ax.figure.canvas.draw()
         assert squares(ax).count() == days
 
@@ -488,7 +488,7 @@ class TestDurations:
     def test_each_run_is_counted_in_its_histogram_bin(self, lengths: list[int], failed: st.DataObject) -> None:
         statuses = [failed.draw(st.sampled_from(["completed", "failed"])) for _ in lengths]
         frame = runs_of([("2026-06-01T00:00Z", status) for status in statuses], list(lengths))
-        ax = plots.plot_durations(frame)
+        ax = qd.plot_durations(frame)
         drawn = [part for part in ax.patches if isinstance(part, StepPatch)]
         by_status = [
             [max(length, 1) for length, is_ in zip(lengths, statuses, strict=True) if is_ == status]
@@ -506,18 +506,18 @@ class TestDurations:
     def test_runs_without_a_valid_duration_are_left_out(self) -> None:
         statuses = ["completed", "completed", "failed", "skipped", "running", "completed"]
         frame = runs_of([("2026-06-01T00:00Z", s) for s in statuses], [5000, None, -3, None, None, 7000])
-        ax = plots.plot_durations(frame)
+        ax = qd.plot_durations(frame)
         assert legend_of(ax)[0] == "completed (2 runs)"
         assert len(legend_of(ax)) == 3, "failed runs have no valid duration"
 
     def test_one_run_has_a_singular_and_the_y_ticks_are_whole_numbers(self) -> None:
-        ax = plots.plot_durations(runs_of([("2026-06-01T00:00Z", "failed")], [5000]))
+        ax = qd.plot_durations(runs_of([("2026-06-01T00:00Z", "failed")], [5000]))
         assert legend_of(ax) == ["failed (1 run)"]
         assert all(tick == round(tick) for tick in ax.get_yticks())
 
     @pytest.mark.parametrize("length", [0, 1, 37, 1000, 123_456, 86_400_000, 9_000_000_000])
     def test_axis_of_one_run_has_two_or_more_distinct_ticks(self, length: int) -> None:
-        ax = plots.plot_durations(runs_of([("2026-06-01T00:00Z", "completed")], [length]))
+        ax = qd.plot_durations(runs_of([("2026-06-01T00:00Z", "completed")], [length]))
         ax.figure.canvas.draw()
         low, high = ax.get_xlim()
         assert len([tick for tick in ax.get_xticks() if low <= tick <= high]) >= 2

@@ -19,7 +19,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontEntry, fontManager
 
-from qoderdata import plots
+import qoderdata as qd
 from qoderdata.frame_checks import TEXT
 from qoderdata.plots import labels as plot_labels
 from qoderdata.summaries import failure_rates
@@ -67,8 +67,8 @@ def triggers(names: Sequence[str | None]) -> pd.DataFrame:
 each_plot = pytest.mark.parametrize(
     "plot",
     [
-        lambda names, **options: plots.plot_failure_rates(rates(names), **options),
-        lambda names, **options: plots.plot_next_triggers(triggers(names), **options),
+        lambda names, **options: qd.plot_failure_rates(rates(names), **options),
+        lambda names, **options: qd.plot_next_triggers(triggers(names), **options),
     ],
     ids=["failure_rates", "next_triggers"],
 )
@@ -147,7 +147,7 @@ def test_given_labels_replace_names(plot: Plot) -> None:
 def test_labels_may_name_groups() -> None:
     frame = rates(["a", "b"]).drop(columns="name")
     frame.index = pd.Index(["agent_1", "agent_2"], name="agent_id")
-    assert draw(plots.plot_failure_rates(frame, labels={"agent_2": "Triage"})) == ["agent_1", "Triage"]
+    assert draw(qd.plot_failure_rates(frame, labels={"agent_2": "Triage"})) == ["agent_1", "Triage"]
 
 
 @each_plot
@@ -187,7 +187,7 @@ def test_fonts_are_set_on_the_texts_and_not_in_rc_params() -> None:
     before = list(mpl.rcParams["font.family"]), list(mpl.rcParams["font.sans-serif"])
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)
-        draw(plots.plot_failure_rates(rates(["夜间报表 한국어 日本語"])))
+        draw(qd.plot_failure_rates(rates(["夜间报表 한국어 日本語"])))
     assert (list(mpl.rcParams["font.family"]), list(mpl.rcParams["font.sans-serif"])) == before
 
 
@@ -215,7 +215,7 @@ def test_random_names_give_distinct_one_line_labels(names: list[str]) -> None:
     canvas = FigureCanvasAgg(figure)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)
-        ax = plots.plot_failure_rates(rates(names), ax=figure.add_subplot())
+        ax = qd.plot_failure_rates(rates(names), ax=figure.add_subplot())
     canvas.draw()  # type: ignore[no-untyped-call]  # Matplotlib would warn here of each character that it cannot draw
     shown = [label.get_text() for label in ax.get_yticklabels()]
     assert len(set(shown)) == len(names)
@@ -226,4 +226,4 @@ def test_random_names_give_distinct_one_line_labels(names: list[str]) -> None:
 @pytest.mark.usefixtures("only_dejavu")
 def test_a_script_that_is_neither_east_asian_nor_emoji_is_told_its_fonts() -> None:
     with pytest.warns(UserWarning, match="DEVANAGARI .* fonts-noto-core for other scripts"):
-        plots.plot_failure_rates(rates(["साप्ताहिक", "nightly"]))
+        qd.plot_failure_rates(rates(["साप्ताहिक", "nightly"]))

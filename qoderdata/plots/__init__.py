@@ -13,23 +13,3 @@ matplotlib is imported when the first plot is drawn.
 | `axes` | how are axes, rows, panels, grids, legends and times drawn, and a user's own figure styled? |
 | `labels` | how does a name become a label? |
 """
-
-from __future__ import annotations
-
-from qoderdata.plots.axes import plot_style
-from qoderdata.plots.cost_plots import plot_costs
-from qoderdata.plots.failure_plots import plot_failure_rates, plot_run_failure_rates
-from qoderdata.plots.run_plots import plot_durations, plot_run_calendar
-from qoderdata.plots.timeline_plots import plot_next_triggers, plot_run_timeline, plot_trigger_load
-
-__all__ = [
-    "plot_costs",
-    "plot_durations",
-    "plot_failure_rates",
-    "plot_next_triggers",
-    "plot_run_calendar",
-    "plot_run_failure_rates",
-    "plot_run_timeline",
-    "plot_style",
-    "plot_trigger_load",
-]
