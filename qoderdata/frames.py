@@ -33,7 +33,7 @@ from qoderdata.errors import (
 from qoderdata.formatting import counted, first_few
 from qoderdata.frame_checks import TEXT, require_dtypes, require_frame
 from qoderdata.masking import mask_value
-from qoderdata.schema import DEPLOYMENTS, EVENTS, EXTRA, RUNS, SESSIONS, Schema, resolve_record
+from qoderdata.schema import DEPLOYMENTS, EVENTS, EXTRA, RUNS, SESSIONS, Schema
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable
@@ -160,7 +160,7 @@ def flatten_deployments(records: Records) -> pd.DataFrame:
           id schedule_expression        extra
     0  dep_1           0 9 * * *  {"owner.x":5}
     """
-    return _flatten(from_records(records, DEPLOYMENTS), DEPLOYMENTS)
+    return _flatten(records, DEPLOYMENTS)
 
 
 def flatten_runs(records: Records) -> pd.DataFrame:
@@ -198,7 +198,7 @@ def flatten_runs(records: Records) -> pd.DataFrame:
            id  status error_type
     0  drun_1  failed    timeout
     """
-    return _flatten(resolve_record(from_records(records, RUNS)), RUNS)
+    return _flatten(records, RUNS)
 
 
 def flatten_sessions(records: Records) -> pd.DataFrame:
@@ -236,7 +236,7 @@ def flatten_sessions(records: Records) -> pd.DataFrame:
            id status  usage_total_credits
     0  sess_1   idle                 1.25
     """
-    return _flatten(from_records(records, SESSIONS), SESSIONS)
+    return _flatten(records, SESSIONS)
 
 
 def flatten_events(records: Records, session_id: str) -> pd.DataFrame:
@@ -283,8 +283,8 @@ def flatten_events(records: Records, session_id: str) -> pd.DataFrame:
     return frame
 
 
-def _flatten(table: pa.Table, schema: Schema) -> pd.DataFrame:
-    frame = to_pandas(table, schema)
+def _flatten(records: Records, schema: Schema) -> pd.DataFrame:
+    frame = to_pandas(schema.resolve(from_records(records, schema)), schema)
     frame.attrs["source"] = "records"
     return frame
 

@@ -41,7 +41,7 @@ from qoderdata.pages import (
     walk,
 )
 from qoderdata.store import JournalEntry, Listing, StoredTable, TableStore, row_ids
-from qoderdata.time_math import earlier
+from qoderdata.time_math import MICROSECOND, earlier
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -63,7 +63,6 @@ _MIN_OLDER_RECORDS = 20
 #: The maximum difference of the clocks that set the times of a trigger, its run and its session. The filter by
 #: time that is sent begins this much earlier.
 CLOCK_SKEW = timedelta(hours=1)
-_INSTANT = timedelta(microseconds=1)
 _TIME: Any = pa.timestamp("us", tz="UTC")
 _LAST_INSTANT = datetime.max.replace(tzinfo=UTC)
 #: Errors about a single record, so that others can still be read; errors about the account are raised.
@@ -287,7 +286,7 @@ class _RecentTimes:
         if len(times) < _MIN_OLDER_RECORDS or times.null_count:
             return None
         newest = cast("datetime", pc.max(times).as_py())
-        return None if newest == _LAST_INSTANT else newest + _INSTANT
+        return None if newest == _LAST_INSTANT else newest + MICROSECOND
 
     def _followed_by(self, table: pa.Table) -> Any:  # noqa: ANN401 - an Arrow array
         """Return the last times, followed by those of a page."""

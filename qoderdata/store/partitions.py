@@ -28,7 +28,7 @@ from qoderdata.schema import is_readable
 from qoderdata.store.manifest import DataFile, Identity, checksum
 from qoderdata.store.tables import row_ids, take_rows, with_ids, without_ids
 from qoderdata.stored_columns import with_all_columns
-from qoderdata.time_math import earlier
+from qoderdata.time_math import MICROSECOND, earlier
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -95,7 +95,7 @@ def is_day_within(day: str, *, since: datetime | None, until: datetime | None, u
     if day == NO_DAY:
         return undated
     first = "" if since is None else since.date().isoformat()
-    last = "9999-12-31" if until is None else earlier(until, timedelta(microseconds=1)).date().isoformat()
+    last = "9999-12-31" if until is None else earlier(until, MICROSECOND).date().isoformat()
     return first <= day <= last
 
 
