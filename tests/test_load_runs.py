@@ -16,7 +16,8 @@ import pytest
 from qoderdata import pages
 from qoderdata.client import Client
 from qoderdata.errors import CacheError, CacheWarning, DataQualityWarning
-from qoderdata.load import load_deployments, load_runs
+from qoderdata.load.lists import load_deployments
+from qoderdata.load.runs import load_runs
 from qoderdata.load.sessions import load_sessions
 from qoderdata.pages import ProgressBar
 from qoderdata.sandbox import Sandbox
