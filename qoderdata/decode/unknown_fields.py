@@ -6,7 +6,8 @@ It is JSON text of dotted paths and values, an object leaf by leaf.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -65,15 +66,36 @@ def extra_column(fields: Mapping[FieldPath, Sequence[msgspec.Raw]], count: int) 
         return pa.nulls(count, pa.large_string())
     joined = [join_list(texts) for texts in fields.values()]
     load, dump = (orjson.loads, orjson.dumps) if all(map(is_canonical, joined)) else (parse, write_bytes)
+    leaves = [
+        leaf
+        for path, text in zip(fields, joined, strict=True)
+        for leaf in _leaves(dict(enumerate(load(text))), dotted(path))
+    ]
     rows: list[dict[str, object]] = [{} for _ in range(count)]
-    for path, text in zip(fields, joined, strict=True):
-        name = dotted(path)
-        for row, value in zip(rows, load(text), strict=True):
-            add_to_extra(value, name, row)
-    return pa.array([dump(dict(sorted(row.items()))) if row else None for row in rows], pa.large_string())
+    for name, values in sorted(leaves, key=itemgetter(0)):
+        for index, value in values.items():
+            rows[index][name] = value
+    return pa.array([dump(row) if row else None for row in rows], pa.large_string())
 
 
 def _escaped(key: object) -> str:
     if not isinstance(key, str):
         raise APIResponseValidationError(f"a record has a key of type {type(key).__name__}; JSON keys are strings")
     return key.replace("\\", "\\\\").replace(".", "\\.") if "." in key or "\\" in key else key
+
+
+def _leaves(values: Mapping[int, object], path: str, depth: int = 0) -> Iterator[tuple[str, dict[int, object]]]:
+    """Yield the path of each leaf of some values, with its values by row; `add_to_extra` does it for one row."""
+    if depth > DEEPEST:
+        raise too_deep_error()
+    leaves: dict[int, object] = {}
+    nested: dict[str, dict[int, object]] = {}
+    for index, value in values.items():
+        if isinstance(value, dict) and value:
+            for key, item in value.items():
+                nested.setdefault(key, {})[index] = item
+        elif value is not None:
+            leaves[index] = value
+    yield path, leaves
+    for key, inner in nested.items():
+        yield from _leaves(inner, f"{path}.{_escaped(key)}", depth + 1)
