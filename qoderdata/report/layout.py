@@ -87,7 +87,7 @@ class Sentence(NamedTuple):
 class PageColumn(NamedTuple):
     """A column of a table.
 
-    `kind` names the template's way to show a cell: ``text``, ``strong``, ``number``, ``deployment``, ``time`` and
+    `kind` names the template's way to show a cell: ``text``, ``strong``, ``deployment``, ``time`` and
     so on. `look` is ``number`` (set to the right) or ``wide`` (lines of its own on a narrow screen).
     """
 
