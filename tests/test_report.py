@@ -1242,6 +1242,8 @@ class TestGroups:
             data = data_of(**frames | {"deployments": own}, by=by)
             assert set(data.deployments["group"]) == {group}
             assert by.removeprefix("metadata_") in words_of(sections.by_group(data))
+        data = data_of(**self.frames({"customer_id": "c1"}), by="customer_id")
+        assert set(data.deployments["group"]) == {"c1", ""}
         data = data_of(**frames, by="agent_id")
         assert data.deployments["group"].equals(data_of(**frames, by="agent").deployments["group"])
         with pytest.raises(ValueError, match=r"by='cost' is neither .* there are agent, environment, team$"):

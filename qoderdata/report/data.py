@@ -405,8 +405,9 @@ def _groups(deployments: pd.DataFrame, by: str | None, labels: Mapping[str, str]
     """Return the kind of group, and the group of each deployment: by default the key ``team``, else the agent."""
     keys = expand_metadata(deployments[["id", "metadata"]]) if "metadata" in deployments else deployments[["id"]]
     names = [str(name).removeprefix("metadata_") for name in keys.columns if str(name).startswith("metadata_")]
-    word = ("team" if "team" in names else "agent") if by is None else by.removesuffix("_id")
     ids = {"agent": "agent_id", "environment": "environment_id"}
+    words = {name: word for word, name in ids.items()}
+    word = ("team" if "team" in names else "agent") if by is None else words.get(by, by)
     if by is not None and by in deployments and word not in ids:
         values = deployments[by]
         word = word.removeprefix("metadata_")
