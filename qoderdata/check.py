@@ -499,13 +499,13 @@ def _incomplete(
         }
         if runs.attrs.get("outcomes") == "events":
             detail = _(
-                "Of {runs} runs, {assumed} completed by assumption and {unknown} have an unknown outcome "
+                "Of {runs} runs, {assumed} completed by assumption, and the outcome of {unknown} is unknown "
                 "({share}); the service gave no session or no end for them.",
                 **facts,
             )
         else:
             detail = _(
-                "Of {runs} runs, {assumed} completed by assumption and {unknown} have an unknown outcome "
+                "Of {runs} runs, {assumed} completed by assumption, and the outcome of {unknown} is unknown "
                 "({share}); load_runs(outcomes='events') reads how they ended.",
                 **facts,
             )

@@ -177,7 +177,7 @@ def test_an_undocumented_status_is_an_unknown_outcome(account: Account) -> None:
     row = single_row(account.check())
     assert row.kind == "incomplete_data"
     assert row.detail.startswith(
-        "Of 1,800 runs, 0 completed by assumption and 201 have an unknown outcome (11.2 %)"
+        "Of 1,800 runs, 0 completed by assumption, and the outcome of 201 is unknown (11.2 %)"
     )
 
 
@@ -394,7 +394,7 @@ def test_finding_incomplete_data_for_old_partial_or_doubtful_data(account: Accou
     doubtful.loc[20:29, "status"] = None
     detail = single_row(qd.check(df, doubtful, now=NOW)).detail
     assert detail.startswith(
-        f"Of {len(runs):,} runs, {len(runs) // 10 + 1 - 10:,} completed by assumption and 10 have"
+        f"Of {len(runs):,} runs, {len(runs) // 10 + 1 - 10:,} completed by assumption, and the outcome of 10 is"
     )
     assert detail.endswith("; load_runs(outcomes='events') reads how they ended.")
     assert qd.check(df, doubtful, now=NOW, doubtful=0.2).empty

@@ -316,7 +316,7 @@ def test_caution_about_assumed_outcomes_counts_all_runs_and_says_so() -> None:
 def test_undocumented_status_is_an_unknown_outcome() -> None:
     data = data_of(flatten_deployments([deployment(0, "a")]), flatten_runs([run(0, 1, "exploded")]))
     assert "The outcome of 1 run is unknown." in words_of(sections.trend(data))
-    assert "1 have an unknown outcome" in words_of(sections.to_do(data))
+    assert "the outcome of 1 is unknown" in words_of(sections.to_do(data))
 
 
 def test_data_quality_warning_is_shown_on_the_page(tmp_path: Path) -> None:
