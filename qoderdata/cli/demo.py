@@ -80,7 +80,7 @@ def demo(*, account: dict[str, Any], out: Path) -> None:
     qd.export_parquet(runs, out / "runs.parquet")
     _save(qd.plot_failure_rates(rates), out / "failure-rates.png")
     _save(qd.plot_next_triggers(qd.with_names(triggers, agents=agents)), out / "next-triggers.png")
-    _save(qd.plot_trigger_load(triggers), out / "trigger-load.png")
+    _save(qd.plot_trigger_load(qd.next_triggers(deployments, "7D", start=now)), out / "trigger-load.png")
     _save(qd.plot_run_calendar(runs), out / "run-calendar.png")
     qd.write_report(
         qd.with_names(counted, agents=agents), out / "report.html", runs=runs, start=now, horizon=_HORIZON

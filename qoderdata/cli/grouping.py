@@ -13,7 +13,7 @@ import click
 import qoderdata as qd
 from qoderdata.cli.options import use_option_names
 from qoderdata.cli.output import MINOR, WINDOW, TableColumn, note
-from qoderdata.cli.service import NAME_ERRORS
+from qoderdata.cli.service import NAME_ERRORS, metadata_keys
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -136,12 +136,6 @@ def load_or_none(load: Callable[[], pd.DataFrame]) -> pd.DataFrame | None:
     except NAME_ERRORS as error:
         note(f"warning: ids are shown, as names could not be loaded: {use_option_names(str(error))}")
         return None
-
-
-def metadata_keys(deployments: pd.DataFrame) -> list[str]:
-    """Return the keys of deployments' metadata."""
-    expanded = qd.expand_metadata(deployments[["metadata"]])
-    return [str(name).removeprefix("metadata_") for name in expanded.columns if name != "metadata"]
 
 
 def _require(words: Sequence[str], deployments: pd.DataFrame, columns: Sequence[str]) -> None:

@@ -115,7 +115,7 @@ class Service:
             return self.load(load, **others)
         if load is qd.load_deployments:
             listed = self.load(load, **others)
-            found = listed[listed["id"].isin(_ids_in(listed, word, where))].reset_index(drop=True)
+            found = listed[listed["id"].isin(_matching_ids(listed, word, where))].reset_index(drop=True)
             if found.empty:
                 self._ids_of(word, where)
             return found
@@ -130,14 +130,14 @@ class Service:
 
         Raise `click.UsageError` if none has the name, a key or its value; `may_be_removed` as in `_ids_named`.
         """
-        if where is None:
-            return set(self._ids_named("deployment", word or "", self.deployments, may_be_removed=may_be_removed))
-        deployments = self.deployments()
-        for condition in where:
-            _require_value(deployments, condition)
         if word is not None:
-            self._ids_named("deployment", word, lambda: deployments)
-        return _ids_in(deployments, word, where)
+            named = self._ids_named("deployment", word, self.deployments, may_be_removed=may_be_removed)
+            if where is None:
+                return set(named)
+        deployments = self.deployments()
+        for condition in where or ():
+            _require_value(deployments, condition)
+        return _matching_ids(deployments, word, where)
 
     def _ids_named(
         self, what: str, word: str, load: Callable[[], pd.DataFrame], *, may_be_removed: bool = False
@@ -204,7 +204,7 @@ class Service:
             return qd.fill_counters(deployments, self.runs({"outcomes": level, "refresh": False}))
 
 
-def _ids_in(deployments: pd.DataFrame, word: str | None, where: Sequence[str] | None) -> set[str]:
+def _matching_ids(deployments: pd.DataFrame, word: str | None, where: Sequence[str] | None) -> set[str]:
     """Return the ids of the deployments of a frame with this id or name, and these values of metadata."""
     chosen = deployments
     if word is not None:
@@ -217,16 +217,21 @@ def _ids_in(deployments: pd.DataFrame, word: str | None, where: Sequence[str] | 
 def _require_value(deployments: pd.DataFrame, condition: str) -> None:
     """Raise `click.UsageError` if no deployment has this key and value in its metadata."""
     key, _, value = condition.partition("=")
-    expanded = qd.expand_metadata(deployments[["metadata"]]).drop(columns="metadata")
-    keys = [str(name).removeprefix("metadata_") for name in expanded.columns]
+    keys = metadata_keys(deployments)
     if key not in keys:
         reason = f"no deployment has the key {key!r}; there are: {', '.join(keys) or 'none'}"
         raise click.UsageError(f"--where {condition!r}: {reason}")
-    values = expanded[f"metadata_{key}"].dropna().unique().tolist()
+    values = qd.expand_metadata(deployments[["metadata"]], [key])[f"metadata_{key}"].dropna().unique().tolist()
     if value not in values:
         near = difflib.get_close_matches(value, values, n=3)
         hint = f"; did you mean {' or '.join(map(repr, near))}?" if near else ""
         raise click.UsageError(f"--where {condition!r}: no deployment has this value of {key!r}{hint}")
+
+
+def metadata_keys(deployments: pd.DataFrame) -> list[str]:
+    """Return the keys of deployments' metadata."""
+    expanded = qd.expand_metadata(deployments[["metadata"]])
+    return [str(name).removeprefix("metadata_") for name in expanded.columns if name != "metadata"]
 
 
 def lacks_counters(deployments: pd.DataFrame) -> bool:

@@ -19,8 +19,8 @@ import click
 import qoderdata as qd
 from qoderdata import errors
 from qoderdata.arguments import parse_span
-from qoderdata.cli import grouping, options, output, top_screen
-from qoderdata.cli.service import Service, advice_on_archived, live_service_options
+from qoderdata.cli import options, output, top_screen
+from qoderdata.cli.service import Service, advice_on_archived, live_service_options, metadata_keys
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -122,7 +122,7 @@ class _Reader:
 
     def _keep_deployments(self, deployments: pd.DataFrame) -> None:
         known = self._frames.get("deployments")
-        team, keys = self._settings["team"], grouping.metadata_keys(deployments)
+        team, keys = self._settings["team"], metadata_keys(deployments)
         if len(deployments) and team not in {_TEAM, *keys}:
             raise click.UsageError(
                 f"--team {team}: no such key of metadata. Metadata: {', '.join(keys) or 'none'}"
