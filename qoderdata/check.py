@@ -27,16 +27,26 @@ from qoderdata.summaries import compare_periods, failure_streaks, session_costs,
 from qoderdata.summaries.time_windows import parse_micros
 from qoderdata.timelines import missed_triggers, schedule_lints
 from qoderdata.translation import gettext as _
-from qoderdata.translation import ngettext
+from qoderdata.translation import mark, ngettext
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from datetime import datetime
 
-#: All kinds in the order in which they are listed, each with its severity.
-SEVERITIES = {
-    **dict.fromkeys(("failing", "paused_by_error", "missed", "stuck", "unreadable_schedule"), "error"),
-    **dict.fromkeys(("worse", "over_budget", "never_fires", "incomplete_data"), "warning"),
+#: All kinds in the order in which they are listed, each with its severity, and what to do about it.
+KINDS = {
+    "failing": ("error", mark("Read its last failed session, then fix or pause it.")),
+    "paused_by_error": ("error", mark("Fix the cause, then resume it.")),
+    "missed": ("error", mark("Find out why no run started; start one by hand if it is still needed.")),
+    "stuck": (
+        "error",
+        mark("Cancel the run, or give it more time; if it waits for a person, answer it in its session."),
+    ),
+    "unreadable_schedule": ("error", mark("Correct its schedule.")),
+    "worse": ("warning", mark("Compare its failures with those of the week before.")),
+    "over_budget": ("warning", mark("Raise its budget, or give it less to do.")),
+    "never_fires": ("warning", mark("Correct its schedule.")),
+    "incomplete_data": ("warning", None),  # the finding itself says what to do
 }
 _COLUMNS = (
     "id", "name", "status", "created_at", "updated_at", "archived_at", "schedule_expression", "schedule_timezone",
@@ -206,13 +216,13 @@ def check(
         found += _worse(runs, active, names, recent=recent, until=end, doubtful=doubtful)
     if sessions is not None:
         found += _over_budget(sessions, live, names, share=budget_share)
-    kinds = list(SEVERITIES)
+    kinds = list(KINDS)
     found.sort(
         key=lambda one: (kinds.index(one.kind), -one.weight, names.get(one.deployment_id or "", ""), one.detail)
     )
     known = dict(zip(df["id"], df["name"], strict=True))
     rows = [
-        (SEVERITIES[one.kind], one.kind, one.deployment_id, known.get(one.deployment_id), one.detail, one.since)
+        (KINDS[one.kind][0], one.kind, one.deployment_id, known.get(one.deployment_id), one.detail, one.since)
         for one in found
     ]
     return pd.DataFrame(rows, columns=list(_RESULT), dtype=object).astype(_RESULT)

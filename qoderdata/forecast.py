@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from qoderdata.frame_checks import TEXT, require_frame, require_unique_deployments
+from qoderdata.outcomes import RUNNING_SESSIONS
 from qoderdata.summaries.wilson import check_confidence
 from qoderdata.timelines.upcoming_triggers import trigger_counts
 
@@ -56,7 +57,7 @@ def cost_forecast(
         A deployments frame.
     sessions
         A sessions frame, with those of these deployments. Each session counts once, by its last row; those
-        without usage are not known, and do not count.
+        without usage are not known, and do not count. Nor do those that still run, where the frame has ``status``.
     horizon
         How far to look: a length of time with a unit, such as ``"30D"``.
     start
@@ -120,11 +121,14 @@ def cost_forecast(
     df = require_frame(df, ["id", "name"], what="deployments", optional=["budget_max_credit_cost"]).reset_index(
         drop=True
     )
-    sessions = require_frame(sessions, ["id", "deployment_id", "usage_total_credits"], what="sessions")
+    wanted = ["id", "deployment_id", "usage_total_credits"]
+    sessions = require_frame(sessions, wanted, what="sessions", optional=["status"])
     require_unique_deployments(df)
     triggers = trigger_counts(df, horizon, start=start)
 
     last = sessions.drop_duplicates("id", keep="last").reset_index(drop=True)
+    if "status" in last:
+        last = last[~last["status"].isin(RUNNING_SESSIONS)]
     usage = last.groupby("deployment_id", observed=True)["usage_total_credits"]
     known = pd.DataFrame({
         "sessions": usage.count(),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from pathlib import Path
 
 import pandas as pd
 import pyarrow as pa
@@ -74,6 +75,15 @@ def test_argument_is_not_changed_and_empty_frame_gives_the_same_columns_and_dtyp
     assert empty.index.names == full.index.names
     if full.index.names != [None]:
         pd.testing.assert_series_equal(empty.reset_index().dtypes, full.reset_index().dtypes)
+
+
+def test_every_analysis_function_has_a_call_here() -> None:
+    """Only `describe_schedule` takes no frame."""
+    calls = (Path(__file__).parent / "analysis_calls.py").read_text() + Path(__file__).read_text()
+    packages = ("qoderdata.summaries", "qoderdata.timelines")
+    names = [name for name in dir(qd) if getattr(getattr(qd, name), "__module__", "").startswith(packages)]
+    assert len(names) > 10
+    assert [name for name in names if f"qd.{name}" not in calls] == ["describe_schedule"]
 
 
 FUNCTIONS = {call: (function, frame, kind) for call, function, frame, kind in CALLS}

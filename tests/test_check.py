@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 import json
+import re
 from datetime import UTC, datetime, timedelta
 from functools import cache
 from typing import TYPE_CHECKING, Any
@@ -12,7 +14,8 @@ import pyarrow as pa
 import pytest
 
 import qoderdata as qd
-from qoderdata.errors import FrameTypeError, MissingColumnError
+from qoderdata.check import KINDS
+from qoderdata.errors import DataQualityWarning, FrameTypeError, MissingColumnError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -105,6 +108,11 @@ def test_a_healthy_account_has_no_findings(account: Account) -> None:
         "severity": "str", "kind": "str", "deployment_id": "str", "name": "str", "detail": "str",
         "since": "datetime64[us, UTC]",
     }  # fmt: skip
+
+
+def test_docstring_has_the_severity_of_each_kind() -> None:
+    documented = dict(re.findall(r"^ *``(\w+)`` +(error|warning) ", inspect.getdoc(qd.check) or "", re.MULTILINE))
+    assert documented == {kind: severity for kind, (severity, _) in KINDS.items()}
 
 
 def fail(runs: list[dict[str, Any]], error: str = "timeout") -> None:
@@ -363,6 +371,16 @@ def test_finding_unreadable_schedule_for_an_unknown_zone(short_account: Account)
     assert (row.severity, row.kind, row.name) == ("error", "unreadable_schedule", "job 1")
     assert row.detail.startswith("job 1 has a schedule that cannot be read: ")
     assert "Mars/Phobos" in row.detail
+
+
+def test_finding_unreadable_schedule_for_another_type_than_cron(short_account: Account) -> None:
+    short_account.deployments[1]["schedule"] = {"type": "interval", "interval": "PT1H"}
+    row = single_row(short_account.check())
+    assert (row.severity, row.kind, row.name) == ("error", "unreadable_schedule", "job 1")
+    assert "there is no cron text" in row.detail
+    df = qd.flatten_deployments(short_account.deployments)
+    with pytest.warns(DataQualityWarning, match="^1 deployment has a schedule that cannot be read .*: dep_1$"):
+        assert set(qd.next_triggers(df, "1D", start=NOW)["deployment_id"]) == {"dep_0", "dep_2", "dep_3", "dep_4"}
 
 
 def test_finding_never_fires_for_schedules_without_fire_times(short_account: Account) -> None:

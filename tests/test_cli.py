@@ -586,7 +586,10 @@ def test_deployment_that_is_not_known_is_an_error(words: str, invoke: Invoke) ->
     assert message.startswith(f"qoderdata: --deployment {name[1:]!r}: no deployment has this id or name; did you ")
     assert repr(name) in message
     assert "`qoderdata deployments` lists them" in invoke(words, "--deployment", "qqqq", code=2).err
-    invoke(words, "--deployment", "dep_removed", code=0 if words in {*OF_RUNS, "compare"} else 2)
+    is_of_runs = words in {*OF_RUNS, "compare"}
+    message = invoke(words, "--deployment", "dep_removed", code=0 if is_of_runs else 2).err
+    note = "--deployment dep_removed: no deployment that is listed has this id; it may have been removed"
+    assert (note in message) is is_of_runs
 
 
 @pytest.mark.parametrize("words", ["runs --failed", "pull runs", "costs", "triggers --horizon 30D", "deployments"])
@@ -600,10 +603,11 @@ def test_deployment_may_be_given_by_name_or_id(
     df.loc[df["id"].isin(same), "name"] = name
     monkeypatch.setattr(qd, "load_deployments", lambda **_: df)
     window = [] if words.startswith(("triggers", "deployments")) else ["--since", "all"]
+    files = ["--out", "runs.csv"] if words == "pull runs" else []
 
     def ids(word: str) -> set[str]:
         if words == "pull runs":
-            invoke(words, *window, "--out", "runs.csv", "--deployment", word)
+            invoke(words, *window, *files, "--deployment", word)
             return set(pd.read_csv(tmp_path / "runs.csv")["deployment_id"])
         return {
             row.get("deployment_id", row.get("id"))
@@ -612,6 +616,9 @@ def test_deployment_may_be_given_by_name_or_id(
 
     assert ids(id_) == {id_}
     assert ids(name) == same
+    note = f"--deployment {name}: {len(same)} deployments have this name, and all of them count"
+    assert invoke(words, *window, "--deployment", name, *files).err.count(note) == 1
+    assert note not in invoke(words, *window, "--deployment", id_, *files).err
 
 
 @pytest.mark.parametrize("words", [*FILTERED, *OF_RUNS, "compare", "check", "failures --fail-over 0"])
@@ -679,6 +686,42 @@ def test_where_passes_only_rows_of_these_deployments(
     ids = [set(frame["deployment_id" if "deployment_id" in frame else "id"].dropna()) for frame in passed]
     assert any(ids)
     assert set().union(*ids) <= of_team
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "triggers",
+        "missed --since 2026-06-01T00:00Z",
+        "forecast",
+        "failures",
+        "compare --recent 365D",
+        "check --since 365D",
+    ],
+)
+def test_tables_say_which_deployments_they_are_about(words: str, invoke: Invoke) -> None:
+    teams = qd.expand_metadata(qd.load_deployments(), "team")["metadata_team"]
+    team = teams.value_counts().index[0]
+    text = " ".join(invoke(words, "--where", f"team={team}", code=None).out.split())
+    assert f"only deployments that pass --where team={team}" in text
+    assert "only deployments" not in invoke(words, code=None).out
+
+
+@pytest.mark.parametrize(
+    ("words", "note"),
+    [
+        ("runs --since 2026-05-20T12:00Z --until 2026-06-10T12:00Z", "first and the last"),
+        ("runs --since 2026-05-20T00:00Z --until 2026-06-11T00:00Z", ""),
+        ("runs --tz Asia/Shanghai --since 2026-05-20T00:00Z --until 2026-06-11T00:00+08:00", "first"),
+        ("costs --since all --until 2026-06-10T12:00Z", "last"),
+        ("triggers --horizon 7D --start 2026-06-15T00:00Z", ""),
+        ("triggers --horizon 7D --start 2026-06-15T12:00Z", "first and the last"),
+    ],
+)
+def test_windows_that_are_not_whole_are_named(words: str, note: str, invoke: Invoke) -> None:
+    freq = "--load" if words.startswith("triggers") else "--freq"
+    text = invoke(f"{words} {freq} 1D").out
+    assert re.findall(r"^not whole: the (.*) window$", text, re.MULTILINE) == ([note] if note else [])
 
 
 def test_where_and_deployment_together(invoke: Invoke) -> None:

@@ -8,6 +8,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+from collections import Counter
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -541,6 +542,26 @@ def test_since_of_a_report_is_relative_to_start(
         if datetime.fromisoformat(one["created_at"]) >= start - timedelta(days=90)
     }
     assert set(arguments["sessions"]["id"]) == expected_session_ids
+
+
+@pytest.mark.filterwarnings("default:.* completed runs are assumed")
+def test_report_of_a_time_counts_runs_before_it_and_names_its_filters(
+    monkeypatch: pytest.MonkeyPatch, invoke: Invoke
+) -> None:
+    given: dict[str, Any] = {}
+    monkeypatch.setattr(qd, "write_report", lambda df, *_, **more: given.update(more, deployments=df))
+    with current_sandbox(monkeypatch, deployments=15, runs=150, edition="D") as served:
+        start = NOW - timedelta(days=20)
+        runs = [one for one in served.runs if datetime.fromisoformat(one["created_at"]) < start]
+        assert 10 < len(runs) < 140
+        for more in ("", "--runs"):
+            invoke(f"report r.html --start {start.isoformat()} --status active {more}")
+            counts = given["deployments"].set_index("id")["stats_total_runs"]
+            expected = Counter(one["deployment_id"] for one in runs if one["deployment_id"] in counts.index)
+            assert counts[counts > 0].to_dict() == expected
+            assert given["title"] == "--status active"
+        invoke("report r.html --title", "Team data")
+        assert given["title"] == "Team data"
 
 
 # -- recipes -----------------------------------------------------------------------------------------------------

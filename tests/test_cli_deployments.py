@@ -83,7 +83,7 @@ def test_next_triggers_equal_those_of_the_schedules(sandbox: Sandbox, invoke: In
     assert len({at for at in found.values() if at is not None}) > 5
 
 
-@pytest.mark.filterwarnings("ignore:2 deployments have a cron text or zone that cannot be read")
+@pytest.mark.filterwarnings("ignore:2 deployments have a schedule that cannot be read")
 def test_schedules_that_fire_rarely_have_a_next_trigger(monkeypatch: pytest.MonkeyPatch, invoke: Invoke) -> None:
     texts = {"dep_1": "* * * * *", "dep_2": "0 0 20 * *", "dep_3": "0 0 29 2 *", "dep_4": "0 0 30 2 *"}
     texts["dep_5"] = "x"
@@ -127,7 +127,7 @@ def test_rows_are_sorted_by_the_name_of_the_agent(sandbox: Sandbox, invoke: Invo
 def test_the_name_is_shown_once(word: str, monkeypatch: pytest.MonkeyPatch, invoke: Invoke) -> None:
     monkeypatch.setenv("COLUMNS", "200")
     heading = invoke("deployments --by", word).out.splitlines()[0]
-    assert heading.split() == ["name", "deployment", "state", "fires", "next"]
+    assert heading.split().count("name") == heading.split().count("deployment") == 1
 
 
 def test_csv_has_no_long_columns_but_those_asked_for(invoke: Invoke) -> None:

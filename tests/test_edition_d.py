@@ -21,6 +21,7 @@ import warnings
 from collections import Counter
 from collections.abc import Callable
 from datetime import timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pandas as pd
@@ -53,7 +54,6 @@ from tests.edition_d_service import (
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
-    from pathlib import Path
 
 _OUTCOME_COLUMNS = (
     "status",
@@ -1004,25 +1004,8 @@ def test_sessions_have_the_values_of_their_records(service: EditionD, tmp_path: 
         for each in (flat, frame)
     )
     pd.testing.assert_frame_equal(one, other, check_flags=False)
-    assert {name: str(dtype) for name, dtype in frame.dtypes.items()} == _SESSION_DTYPES | {
-        "vault_ids": str(frame["vault_ids"].dtype)
-    }
-
-
-_SESSION_DTYPES = {
-    **dict.fromkeys(
-        ["id", "title", "status", "deployment_id", "agent_id", "agent_name", "agent_model", "environment_id"],
-        "str",
-    ),
-    **dict.fromkeys(
-        ["agent_version", "usage_input_tokens", "usage_output_tokens", "usage_cache_read_input_tokens"], "Int64"
-    ),
-    **dict.fromkeys(["usage_total_credits", "usage_model_credits", "usage_sandbox_runtime_credits"], "float64"),
-    **dict.fromkeys(["stats_active_seconds", "stats_duration_seconds", "budget_max_credit_cost"], "float64"),
-    **dict.fromkeys(["created_at", "updated_at", "archived_at"], "datetime64[us, UTC]"),
-    **dict.fromkeys(["resources", "outcome_evaluations", "metadata", "extra"], "str"),
-    "agent": "category",
-}
+    golden = json.loads((Path(__file__).parents[1] / "data/d_list_sessions.frame.json").read_bytes())
+    assert frame.dtypes.map(str).to_dict() == {name: column["dtype"] for name, column in golden.items()}
 
 
 def test_sessions_of_one_deployment_or_agent(few: EditionD, tmp_path: Path) -> None:

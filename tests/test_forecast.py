@@ -48,6 +48,16 @@ def test_t_quantiles_equal_scipy(degrees: int) -> None:
         assert forecast._t_quantile(degrees, confidence) == pytest.approx(expected, rel=1e-9)
 
 
+def test_sessions_that_still_run_are_not_known() -> None:
+    df = deployments_of({"dep_1": "0 9 * * *", "dep_2": "0 9 * * *"})
+    sessions = sessions_of({"dep_1": [0.0, 4.0, 2.0], "dep_2": [0.0]}).assign(status="idle")
+    sessions.loc[sessions["usage_total_credits"] == 0, "status"] = ["running", "rescheduling"]
+    forecast_ = qd.cost_forecast(df, sessions, "1D", start=START)
+    assert forecast_["sessions"].to_dict() == {"dep_1": 2, "dep_2": 0}
+    assert forecast_["expected"].iloc[0] == 3.0
+    assert forecast_.attrs["triggers_without_credits"] == 1
+
+
 def test_triggers_equal_next_triggers() -> None:
     with Sandbox(deployments=60, seed=3) as sandbox:
         df, now = qd.flatten_deployments(sandbox.deployments), sandbox.now

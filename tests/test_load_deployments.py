@@ -6,6 +6,7 @@ import json
 from collections import Counter
 from datetime import UTC, datetime
 from decimal import Decimal
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,8 +19,8 @@ from qoderdata.sandbox import Sandbox
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
+DATA = Path(__file__).resolve().parent.parent / "data"
 Record = dict[str, Any]
 LeafPath = tuple[str | int, ...]
 
@@ -27,40 +28,10 @@ DEPLOYMENTS = 1_250
 TEXT = "str"
 TIME = "datetime64[us, UTC]"
 
-#: Copied from the documentation, not from the package.
+#: The data types that a frame of the documentation has, written by hand.
 DTYPES = {
-    "id": TEXT,
-    "name": TEXT,
-    "description": TEXT,
-    "status": TEXT,
-    "agent_id": TEXT,
-    "agent_version": "Int64",
-    "environment_id": TEXT,
-    "created_at": TIME,
-    "updated_at": TIME,
-    "archived_at": TIME,
-    "paused_reason_type": TEXT,
-    "paused_reason_error_type": TEXT,
-    "schedule_type": TEXT,
-    "schedule_expression": TEXT,
-    "schedule_timezone": TEXT,
-    "schedule_last_run_at": TIME,
-    "schedule_upcoming_runs_at": "object",
-    "session_strategy": TEXT,
-    "config_max_concurrent": "Int64",
-    "config_max_retries": "Int64",
-    "config_timeout_ms": "Int64",
-    "stats_total_runs": "Int64",
-    "stats_total_failures": "Int64",
-    "stats_consecutive_failures": "Int64",
-    "stats_next_trigger_at": TIME,
-    "stats_last_triggered_at": TIME,
-    "budget_max_credit_cost": "float64",
-    "vault_ids": "object",
-    "initial_events": TEXT,
-    "resources": TEXT,
-    "metadata": TEXT,
-    "extra": TEXT,
+    name: column["dtype"]
+    for name, column in json.loads((DATA / "list_deployments.frame.json").read_bytes()).items()
 }
 CONSTANTS = [(("type",), "deployment"), (("agent", "type"), "agent"), (("budget", "type"), "limit")]
 ARRAYS = ("schedule_upcoming_runs_at", "vault_ids")

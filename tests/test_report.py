@@ -16,7 +16,7 @@ from datetime import datetime, timedelta
 from functools import cached_property
 from html.parser import HTMLParser
 from statistics import median
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import pandas as pd
 import pytest
@@ -166,6 +166,27 @@ def words_of(section: Section) -> str:
 def tile_of(data: ReportData, title: str) -> list[str | None]:
     """Return the figure, the change and the note of a tile."""
     return next([tile.figure, tile.change, tile.note] for tile in tiles(data) if tile.title == title)
+
+
+def test_deployments_are_those_of_the_start() -> None:
+    later = {"created_at": "2026-06-15T02:00:00Z"}
+    archived = [{"archived_at": f"2026-06-15T0{hour}:00:00Z"} for hour in (1, 2)]
+    records = [deployment(1, "a"), deployment(2, "b", **later)]
+    records += [deployment(number, "c", **fields) for number, fields in enumerate(archived, start=3)]
+    df = flatten_deployments(records)
+    before = df.copy(deep=True)
+    data = data_of(df)
+    assert data.live["id"].tolist() == [records[0]["id"], records[3]["id"]]
+    assert data.deployments["id"].tolist() == [records[0]["id"], records[2]["id"], records[3]["id"]]
+    pd.testing.assert_frame_equal(df, before)
+
+
+def test_title_says_what_the_page_is_about(tmp_path: Path) -> None:
+    path = tmp_path / "report.html"
+    write_report(flatten_deployments([deployment(1, "a")]), path, start=START, title="Team <b> & co")
+    text = path.read_text(encoding="utf-8")
+    assert "<title>Team &lt;b&gt; &amp; co · 2026-06-15</title>" in text
+    assert '<p class="kicker">Team &lt;b&gt; &amp; co · ' in text
 
 
 def test_start_is_the_current_time_by_default(tmp_path: Path) -> None:
@@ -503,7 +524,24 @@ class TestEditionD:
         assert shown["Runs"][0] == "4"
         assert shown["Failing now"] == ("1", "the week before is not known", "longest streak: 2 runs")
         about = words_of(folded_sections.about_data(data, []))
-        assert "they are counted in the runs given (since 2026-06-14 00:05 UTC)" in about
+        assert "runs are counted instead (since 2026-06-14 00:05 UTC)" in about
+
+    def test_page_without_runs_says_what_its_counters_are_over(self) -> None:
+        deployments = flatten_deployments([deployment(3, "a", metadata={}), deployment(4, "b", metadata={})])
+        runs = flatten_runs([run(3, hour, "failed" if hour > 1 else "completed") for hour in range(4)])
+        runs["status_from"] = runs["status"].map({"completed": "session", "failed": "run"})
+        data = data_of(qd.fill_counters(deployments, runs))
+        sentence = (
+            "Where the service has no counters, runs are counted instead (since 2026-06-14 00:05 UTC). "
+            "Of 4 counted runs, 2 completed by assumption, and the outcome of 0 is unknown."
+        )
+        assert headline(data).about.startswith(sentence)
+        for section in (sections.by_group(data), folded_sections.rates(data), folded_sections.failing(data)):
+            assert sentence in words_of(section)
+        assert "service's counters" in headline(data_of(flatten_deployments([deployment(3, "a")]))).about
+        assert "service's counters" not in headline(data).about
+        runs["status_from"] = "run"
+        assert "assumption" not in headline(data_of(qd.fill_counters(deployments, runs))).about
 
     def test_frames_without_the_new_columns_and_with_huge_durations(self, tmp_path: Path) -> None:
         """Older versions wrote such frames to Parquet; the durations are longer than any `timedelta`."""
@@ -1235,7 +1273,7 @@ class TestGroups:
         data = data_of(**self.frames({"priority": "p1"}), by="priority")
         assert "p1 66.7 % 2 / 3" in words_of(sections.by_group(data))
 
-    def test_unknown_key_raises_value_error(self) -> None:
+    def test_by_accepts_a_column_of_the_frame(self) -> None:
         frames = self.frames({"owner": "Priya"})
         own = frames["deployments"].assign(owner="me", squad="blue", metadata_team="data", count=2)
         for by, group in {"owner": "me", "squad": "blue", "metadata_team": "data", "count": "2"}.items():
@@ -1246,8 +1284,14 @@ class TestGroups:
         assert set(data.deployments["group"]) == {"c1", ""}
         data = data_of(**frames, by="agent_id")
         assert data.deployments["group"].equals(data_of(**frames, by="agent").deployments["group"])
+
+    def test_unknown_key_raises_value_error(self) -> None:
         with pytest.raises(ValueError, match=r"by='cost' is neither .* there are agent, environment, team$"):
             data_of(**self.frames({"team": "data"}), by="cost")
+
+    def test_a_list_of_keys_raises_type_error(self) -> None:
+        with pytest.raises(TypeError, match=r"by=\['team'\]: a report is grouped by one column or one key"):
+            data_of(**self.frames({"team": "data"}), by=cast("str", ["team"]))
 
 
 class TestChanges:

@@ -19,57 +19,19 @@ from qoderdata.schema import (
     Schema,
 )  # fmt: skip
 
-TEXTS = (
-    "id", "name", "description", "status", "agent_id", "environment_id", "paused_reason_type",
-    "paused_reason_error_type", "schedule_type", "schedule_expression", "schedule_timezone", "session_strategy",
-    "initial_events", "resources", "metadata", "extra",
-)  # fmt: skip
-INTEGERS = (
-    "agent_version", "config_max_concurrent", "config_max_retries", "config_timeout_ms", "stats_total_runs",
-    "stats_total_failures", "stats_consecutive_failures",
-)  # fmt: skip
-TIMES = (
-    "created_at", "updated_at", "archived_at", "schedule_last_run_at", "stats_next_trigger_at",
-    "stats_last_triggered_at",
-)  # fmt: skip
 TIME = pa.timestamp("us", tz="UTC")
 
 
-def test_deployments_have_the_documented_columns_and_types() -> None:
-    documented: dict[str, pa.DataType] = {
-        **dict.fromkeys(TEXTS, pa.large_string()),
-        **dict.fromkeys(INTEGERS, pa.int64()),
-        **dict.fromkeys(TIMES, TIME),
-        "budget_max_credit_cost": pa.float64(),
-        "schedule_upcoming_runs_at": pa.list_(TIME),
-        "vault_ids": pa.list_(pa.string()),
-    }
-    assert {field.name: field.type for field in DEPLOYMENTS.arrow} == documented
-
-
-def test_runs_have_the_documented_columns() -> None:
-    assert RUNS.names == [
-        "id", "deployment_id", "status", "status_from", "trigger_type", "trigger_scheduled_at", "agent_id",
-        "agent_version", "session_id", "attempt", "turn_id", "triggered_at", "created_at", "started_at",
-        "completed_at", "duration_ms", "error_type", "error_message", "extra",
-    ]  # fmt: skip
-
-
-def test_sessions_have_the_documented_columns_and_types() -> None:
-    texts = ["id", "title", "status", "deployment_id", "agent_id", "agent_name", "agent_model", "environment_id"]
-    numbers = [
-        *("usage_total_credits", "usage_model_credits", "usage_sandbox_runtime_credits", "stats_active_seconds"),
-        *("stats_duration_seconds", "budget_max_credit_cost"),
-    ]
-    integers = ["agent_version", "usage_input_tokens", "usage_output_tokens", "usage_cache_read_input_tokens"]
-    json_texts = ["resources", "outcome_evaluations", "metadata", "extra"]
-    assert {field.name: field.type for field in SESSIONS.arrow} == {
-        **dict.fromkeys([*texts, *json_texts], pa.large_string()),
-        **dict.fromkeys(integers, pa.int64()),
-        **dict.fromkeys(numbers, pa.float64()),
-        **dict.fromkeys(["created_at", "updated_at", "archived_at"], TIME),
-        "vault_ids": pa.list_(pa.string()),
-        "agent": pa.dictionary(pa.int32(), pa.large_string()),
+def test_each_kind_has_one_arrow_type() -> None:
+    texts = [Kind.TEXT, Kind.TEXT_OR_ID, Kind.JSON_OBJECT, Kind.JSON_LIST]
+    assert {kind: kind.arrow for kind in Kind} == {
+        **dict.fromkeys(texts, pa.large_string()),
+        Kind.INTEGER: pa.int64(),
+        Kind.NUMBER: pa.float64(),
+        Kind.TIME: TIME,
+        Kind.TEXTS: pa.list_(pa.string()),
+        Kind.TIMES: pa.list_(TIME),
+        Kind.SHARED_OBJECT: pa.dictionary(pa.int32(), pa.large_string()),
     }
 
 

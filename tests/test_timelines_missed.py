@@ -95,7 +95,7 @@ def test_due_times_begin_at_since_and_their_grace_ends_before_until(
     assert times(find([deployment()], [], since=since, until=until, grace=grace)) == expected
 
 
-def new_run(scheduled_at: str, created_at: str, trigger: str = "schedule") -> dict[str, Any]:
+def new_run(scheduled_at: str, created_at: str, trigger: str | None = "schedule") -> dict[str, Any]:
     """Build a run record of the newest edition, which has its scheduled time and no `triggered_at`."""
     return {
         "id": f"drun_{scheduled_at}_{created_at}", "deployment_id": "dep_1", "session_id": "sess_1",
@@ -111,10 +111,11 @@ def new_run(scheduled_at: str, created_at: str, trigger: str = "schedule") -> di
         ([new_run("00:00:00", "00:00:01"), new_run("00:00:00", "00:08:00")], ["01:00", "02:00", "03:00"]),
         ([new_run("01:00:00", "01:30:00", "retry")], ["00:00", "02:00", "03:00"]),
         ([new_run("01:00:00", "01:30:00", "manual")], ["00:00", "01:00", "02:00", "03:00"]),
+        ([new_run("01:00:00", "01:30:00", None)], ["00:00", "02:00", "03:00"]),
         ([new_run("01:05:00", "01:05:00"), new_run("02:11:00", "02:11:00")], ["00:00", "02:00", "03:00"]),
         ([new_run("00:00:00", "00:00:01"), run("00:00:01"), run("01:00:01")], ["02:00", "03:00"]),
     ],
-    ids=["after grace", "run and retry", "retry only", "manual run",
+    ids=["after grace", "run and retry", "retry only", "manual run", "run of unknown kind",
          "not a due time, matched by grace", "both editions"],
 )  # fmt: skip
 def test_a_run_is_matched_to_its_own_scheduled_time(runs: list[dict[str, Any]], expected: list[str]) -> None:

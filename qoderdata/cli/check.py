@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -12,6 +12,7 @@ from qoderdata.arguments import parse_span
 from qoderdata.cli import options, output
 from qoderdata.cli.output import MINOR, Output, TableColumn
 from qoderdata.cli.service import Service, run_service_options
+from qoderdata.cli.unusual import not_judged
 from qoderdata.errors import PermissionDeniedError
 from qoderdata.formatting import counted
 
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 
 #: Runs are read this far back at least, so that streaks and typical durations are known.
 _LEAST = timedelta(days=30)
+#: How many completed runs `unusual_runs` needs of a deployment.
+_RUNS_FOR_MEDIAN = 10
 _COLUMNS = [
     TableColumn("severity", "severity", "fixed", is_alert=lambda row: row.severity == "error"),
     TableColumn("what", "detail", "prose", readable=60),
@@ -66,7 +69,7 @@ def check(
     assumed to have completed. `runs --streaks` ignores runs of unknown outcome. Events are read for runs of the
     last 30 days: `qoderdata pull runs --outcomes events` reads those of all runs, once.
     """
-    history = max(_LEAST, 2 * parse_span(recent, name="--recent"), parse_span(since, name="--since"))
+    history = max(_LEAST, 2 * parse_span(recent, name="recent"), parse_span(since, name="since"))
     snapshots = service.snapshots(since)
     deployments = service.deployments({"include_archived": True, **which})
     runs = service.runs({"since": history, **which})
@@ -79,6 +82,8 @@ def check(
     found = options.use_option_names_in_findings(found)
     waiting = int(runs["status"].eq("waiting").sum())
     notes = [f"waiting for a person: {counted(waiting, 'run')}; see `qoderdata top`"] if waiting else []
+    notes += not_judged(runs, deployments, _RUNS_FOR_MEDIAN, until=datetime.now(UTC) - timedelta(days=1))
+    notes += options.filter_notes(which)
     verdict = "nothing is wrong" if len(deployments) else "nothing is wrong, as there are no deployments"
     result.print_frame(found, _COLUMNS, empty="; ".join([verdict, *notes]), notes=notes)
     is_failure = found["severity"].eq("error") if fail_on == "error" else found["severity"].notna()

@@ -49,7 +49,8 @@ def compare(
     columns = [*groups.columns(found), *_COLUMNS]
     first, middle, last = (format_time(time, result.tz) for time in (begin_before, begin, end))
     periods = f"recent: from {middle} to {last}; before: from {first}"
-    result.print_frame(found, columns, empty=f"there are no runs; {periods}", notes=[periods, RATES_OF])
+    notes = [periods, *options.filter_notes(which), RATES_OF]
+    result.print_frame(found, columns, empty=f"there are no runs; {periods}", notes=notes)
 
 
 def _points(*differences: float) -> str:

@@ -40,7 +40,8 @@ def costs(
     found = qd.session_costs(sessions, by=groups.keys or None, freq=freq, tz=result.tz)
     unknown = columns_where_any(found, "unknown", "usage unknown")
     columns = [*groups.columns(found), *_COLUMNS, *unknown]
-    notes = [*_notes(sessions, groups.keys), *period]
+    cut = options.cut_windows(found, freq, *options.bounds_of(window))
+    notes = [*_notes(sessions, groups.keys), *period, *cut]
     result.print_frame(
         found, columns, empty=options.nothing_in(period, "sessions"), notes=notes, newest=freq is not None
     )

@@ -46,14 +46,15 @@ def errors(
     is_short = len(runs) > 0 and times.max() - times.min() < _REACH
     now = datetime.now(UTC)
     since = None if window["since"] is None else arguments.parse_bound(window["since"], now=now, name="since")
-    short = _SHORT if since is None or since <= now - _REACH else f"{_SHORT} (--since 30D reads more)"
+    is_cut = since is not None and since > now - _REACH - timedelta(days=1)
+    short = f"{_SHORT} (--since 30D reads more)" if is_cut else _SHORT
     if runs.empty:
         empty = options.nothing_in(period, "runs")
     elif only_new and is_short:
         empty = short
     else:
         empty = "; ".join(["no error is new" if only_new else "no run failed", *period])
-    if only_new and is_short and result.style in {"csv", "json"}:
+    if is_short and result.style in {"csv", "json"}:
         note(short)
     result.print_frame(found, columns, empty=empty, notes=[*period, short] if is_short else period)
 

@@ -44,7 +44,8 @@ def forecast(
     if filters["status"] == "paused":
         empty = "paused deployments do not fire"
     empty = options.empty_table_text(empty, deployments, filters)
-    notes = [*_notes(found, ahead), *(f"from the costs of {sessions_of}" for sessions_of in period)]
+    costs_of = [f"from the costs of {sessions_of}" for sessions_of in period]
+    notes = [*_notes(found, ahead), *costs_of, *options.filter_notes(filters)]
     result.print_frame(found, _COLUMNS, empty=empty, notes=notes)
 
 

@@ -53,7 +53,7 @@ def missed(
     until = parse_bound(window["until"] or now, now=now, name="until")
     until = min(until, fetched_at(runs) or until)
     begin, end = parse_bound(since, now=now, name="since"), format_time(until, result.tz)
-    judged_until = until - parse_span(grace, name="--grace")
+    judged_until = until - parse_span(grace, name="grace")
     if begin >= datetime.now(UTC):
         raise click.UsageError("--since is in the future, and no trigger has been missed there yet")
     if begin >= until:
@@ -68,5 +68,7 @@ def missed(
     certain = result.name_rows(found[found["certain"]], _TRIGGER, "certainly missed") if fail else []
     empty = f"nothing was missed {period}" if len(deployments) else "there are no deployments"
     empty = options.empty_table_text(empty, deployments, filters)
-    result.print_frame(found, _COLUMNS, empty=empty, notes=[f"triggers {period}", *certain])
+    result.print_frame(
+        found, _COLUMNS, empty=empty, notes=[f"triggers {period}", *options.filter_notes(filters), *certain]
+    )
     return options.FOUND if certain else 0

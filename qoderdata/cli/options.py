@@ -65,7 +65,7 @@ _PYTHON = re.compile(
             *map(re.escape, _COMMAND_TEXTS),
             r"load_runs\(outcomes='(?P<outcomes>\w+)'\)",
             r"(?<=was triggered at )\S+",
-            r"(?<![\w/?&-])(?:--)?(?P<parameter>[a-z_]+)=",
+            r"(?<![\w/?&-])(?P<parameter>[a-z_]+)=",
         ]
     )
 )
@@ -255,6 +255,21 @@ def filters_given(filters: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+def filter_words(filters: dict[str, Any]) -> str:
+    """Return the filters that were given, as in a command line; an empty text if there are none."""
+    return " ".join(
+        f"--{name.removesuffix('_id').replace('_', '-')} {text}"
+        for name, value in filters_given(filters).items()
+        for text in (value if isinstance(value, tuple) else [value])
+    )
+
+
+def filter_notes(filters: dict[str, Any]) -> list[str]:
+    """Return a note that says which deployments a table is about; none if it is about all."""
+    words = filter_words(filters)
+    return [f"only deployments that pass {one_line(words)}"] if words else []
+
+
 def empty_table_text(empty: str, deployments: pd.DataFrame, filters: dict[str, Any]) -> str:
     """Return the text for an empty table; none where `Service` has noted that nothing passes the filters."""
     return "" if deployments.empty and filters_given(filters) else empty
@@ -323,12 +338,36 @@ def describe_window(window: dict[str, Any], what: str, tz: str) -> list[str]:
     return [" ".join([noun, *of, *([verb, " and ".join(bounds)] if bounds else [])])] if bounds or of else []
 
 
+def bounds_of(window: dict[str, Any]) -> tuple[datetime | None, datetime]:
+    """Return the time from which `window` is, ``None`` for all, and the time before which it is."""
+    now = datetime.now(UTC)
+    since, until = (
+        None if window[name] is None else arguments.parse_bound(window[name], now=now, name=name)
+        for name in ("since", "until")
+    )
+    return since, until or now
+
+
+def cut_windows(frame: pd.DataFrame, freq: str | None, since: datetime | None, until: datetime) -> list[str]:
+    """Return a note that says whether the first or the last window reaches beyond the time that was asked for."""
+    import pandas as pd  # noqa: PLC0415 - slow to import
+
+    if freq is None or frame.empty:
+        return []
+    windows = frame.reset_index()["window"]
+    length = arguments.parse_window(freq)
+    end = windows.max() + (pd.DateOffset(days=length.days) if length.days else length)
+    is_cut = {"first": since is not None and windows.min() < since, "last": end > until}
+    cut = [name for name, is_so in is_cut.items() if is_so]
+    return [f"not whole: the {' and the '.join(cut)} window"] if cut else []
+
+
 def describe_horizon(horizon: str, start: str | None, tz: str) -> str:
     """Return words for the time ahead that a table is about, such as ``"within the next 24 h"``."""
-    length = format_duration(arguments.parse_span(horizon, name="--horizon"))
+    length = format_duration(arguments.parse_span(horizon, name="horizon"))
     if start is None:
         return f"within the next {length}"
-    return f"within {length} after {format_time(arguments.parse_instant(start, name='--start'), tz)}"
+    return f"within {length} after {format_time(arguments.parse_instant(start, name='start'), tz)}"
 
 
 def nothing_in(period: Sequence[str], what: str) -> str:
@@ -432,7 +471,7 @@ def window_option(name: str, meaning: str) -> Decorator:
 def time_option(name: str, meaning: str) -> Decorator:
     """Return the decorator that adds an option with a time."""
     return _checked_option(
-        name, lambda text: arguments.parse_instant(text, name=name), metavar="TIME", help=meaning
+        name, lambda text: arguments.parse_instant(text, name=parameter_of(name)), metavar="TIME", help=meaning
     )
 
 
@@ -466,16 +505,21 @@ def span_option(name: str, meaning: str, *, default: str | None = None, may_be_z
     """Return the decorator that adds an option with a length of time."""
 
     def check(text: str) -> None:
-        if not arguments.parse_span(text, name=name) and not may_be_zero:
+        if not arguments.parse_span(text, name=parameter_of(name)) and not may_be_zero:
             raise click.UsageError(f"{name} {text} must be longer than 0")
 
     return _checked_option(name, check, default=default, metavar="SPAN", help=meaning)
+
+
+def parameter_of(option: str) -> str:
+    """Return the name of the parameter that has an option's value."""
+    return option.lstrip("-").replace("-", "_")
 
 
 def refuse_without_effect(names: Iterable[str], reason: str) -> None:
     """Refuse options that were given on the command line and have no effect there."""
     context = click.get_current_context()
     for name in names:
-        source = context.get_parameter_source(name.lstrip("-").replace("-", "_"))
+        source = context.get_parameter_source(parameter_of(name))
         if source is click.core.ParameterSource.COMMANDLINE:
             raise click.UsageError(f"{name} has no effect {reason}", context)

@@ -46,6 +46,7 @@ def _page_path(ctx: click.Context, param: click.Parameter, value: str) -> Path |
     multiple=True,
     help="Failure rates by agent, environment or a metadata key (default team, else agent).",
 )
+@click.option("--title", metavar="TEXT", help="What the page is about (default: the filters below).")
 @click.option("--lang", type=click.Choice(["en", "zh"]), default="en", help="The language (default en).")
 @options.span_option("--horizon", "Time ahead to look for triggers (default 24h).", default="24h")
 @options.time_option("--start", "Time that the report is about, with its zone (default: now).")
@@ -60,6 +61,7 @@ def report(
     with_costs: bool,
     by: tuple[str, ...],
     lang: str,
+    title: str | None,
     horizon: str,
     start: str | None,
     tz: str,
@@ -79,13 +81,14 @@ def report(
     for name in ("since", "until"):  # ages are counted from the time that the report is about
         if window[name] is not None:
             window[name] = arguments.parse_bound(window[name], now=at, name=name).isoformat()
+    until = None if start is None else at.isoformat()
     snapshots = _snapshots(service, at)
     runs = None
     if with_runs:
         deployments, runs = service.deployments(filters), service.runs(window)
-        deployments = service.with_streaks(deployments)
+        deployments = service.with_streaks(deployments, until=until)
     else:
-        deployments = service.counted_deployments(filters)
+        deployments = service.counted_deployments(filters, until=until)
     sessions = service.load(qd.load_sessions, since=time_math.earlier(at, _COSTS)) if with_costs else None
     if options.filters_given(filters):
         ids = deployments["id"]
@@ -110,6 +113,7 @@ def report(
         horizon=horizon,
         tz=tz,
         lang=lang,
+        title=title or options.filter_words(filters) or None,
     )
     echo(f"report written to {path}")
 

@@ -17,7 +17,7 @@ import click
 import qoderdata as qd
 from qoderdata.arguments import ID_PREFIXES
 from qoderdata.cli import output
-from qoderdata.cli.options import PATH, filters_given, gather, in_group, use_option_names
+from qoderdata.cli.options import PATH, filter_words, filters_given, gather, in_group, use_option_names
 from qoderdata.errors import CacheError, NotFoundError, PermissionDeniedError, UnknownOutcomesWarning
 
 if TYPE_CHECKING:
@@ -92,19 +92,12 @@ class Service:
         if agent is not None and (is_name or found.empty):
             may_be_removed = load is not qd.load_deployments
             ids = self._ids_named("agent", agent, lambda: self.load(qd.load_agents), may_be_removed=may_be_removed)
+            self._note_equal_names("agent", agent, len(ids))
             found = found[found["agent_id"].isin(ids)].reset_index(drop=True)
         if found.empty and given:
-            words = [
-                f"--{name.removesuffix('_id').replace('_', '-')} {text}"
-                for name, value in given.items()
-                for text in (value if isinstance(value, tuple) else [value])
-            ]
-            hint = (
-                "; it may be archived"
-                if "deployment" in given and not filters.get("include_archived", True)
-                else ""
-            )
-            output.note(f"no {what} passes the filters: {' '.join(words)}{hint}")
+            is_hidden = "deployment" in given and not filters.get("include_archived", True)
+            hint = "; it may be archived" if is_hidden else ""
+            output.note(f"no {what} passes the filters: {filter_words(filters)}{hint}")
         return found
 
     def load_of(self, load: Callable[..., pd.DataFrame], filters: dict[str, Any]) -> pd.DataFrame:
@@ -118,8 +111,10 @@ class Service:
             found = listed[listed["id"].isin(_matching_ids(listed, word, where))].reset_index(drop=True)
             if found.empty:
                 self._ids_of(word, where)
+            self._note_equal_names("deployment", word, len(found))
             return found
         ids = self._ids_of(word, where, may_be_removed=True)
+        self._note_equal_names("deployment", word, len(ids))
         if len(ids) == 1:
             others["deployment_id"] = next(iter(ids))
         found = self.load(load, **others)
@@ -154,13 +149,30 @@ class Service:
                 return [word]
             raise
         ids = listed["id"][listed["id"].eq(word) | listed["name"].eq(word)].tolist()
-        if ids or (is_id and may_be_removed):
-            return ids or [word]
+        if not ids and is_id and may_be_removed:
+            self._note_once(f"--{what} {word}: no {what} that is listed has this id; it may have been removed")
+            return [word]
+        if ids:
+            return ids
         near = difflib.get_close_matches(word, listed["name"].dropna().unique(), n=3)
         hint = (
             f"did you mean {' or '.join(map(repr, near))}?" if near else f"`qoderdata {_LISTS[what]}` lists them"
         )
         raise click.UsageError(f"--{what} {word!r}: no {what} has this id or name; {hint}")
+
+    def _note_equal_names(self, what: str, name: str | None, count: int) -> None:
+        if name is not None and count > 1:
+            self._note_once(f"--{what} {name}: {count:,} {what}s have this name, and all of them count")
+
+    def _note_once(self, text: str) -> None:
+        if text not in self._notes:
+            self._notes.add(text)
+            output.note(text)
+
+    @functools.cached_property
+    def _notes(self) -> set[str]:
+        """The notes that were printed."""
+        return set()
 
     def deployments(self, filters: dict[str, Any] | None = None) -> pd.DataFrame:
         """Load deployments that pass filters, by default all, archived ones too."""
@@ -184,15 +196,15 @@ class Service:
             output.note(f"warning: pauses and earlier schedules are not known: {use_option_names(str(error))}")
             return []
 
-    def counted_deployments(self, filters: dict[str, Any]) -> pd.DataFrame:
-        """Load deployments; where the service gives no counters at all, count their runs."""
+    def counted_deployments(self, filters: dict[str, Any], *, until: str | None = None) -> pd.DataFrame:
+        """Load deployments; where the service gives no counters at all, count their runs before a time."""
         deployments = self.deployments(filters)
         if not lacks_counters(deployments):
             return deployments
-        return qd.fill_counters(deployments, self.runs({}))
+        return qd.fill_counters(deployments, self.runs({"until": until}))
 
-    def with_streaks(self, deployments: pd.DataFrame) -> pd.DataFrame:
-        """Count all runs if there are no counters: a streak may have begun before the runs that were just loaded.
+    def with_streaks(self, deployments: pd.DataFrame, *, until: str | None = None) -> pd.DataFrame:
+        """Count all runs before a time if there are no counters: a streak may be older than the runs just loaded.
 
         New runs are not requested again, and no further events are read. There is no warning about unknown
         outcomes, since no rate is shown.
@@ -201,7 +213,7 @@ class Service:
             return deployments
         level = "runs" if self.outcomes == "runs" else "sessions"
         with warnings.catch_warnings(action="ignore", category=UnknownOutcomesWarning):
-            return qd.fill_counters(deployments, self.runs({"outcomes": level, "refresh": False}))
+            return qd.fill_counters(deployments, self.runs({"outcomes": level, "refresh": False, "until": until}))
 
 
 def _matching_ids(deployments: pd.DataFrame, word: str | None, where: Sequence[str] | None) -> set[str]:

@@ -64,7 +64,7 @@ def top(*, once: bool, interval: str, team: str, tz: str, service: Service) -> N
     are read when they are older than --max-age, with one request for each 100. Without the network the last view
     stays, and says how old it is.
     """
-    every = parse_span(interval, name="--interval")
+    every = parse_span(interval, name="interval")
     if every < _SHORTEST:
         raise click.UsageError(f"--interval {interval} is less than {_SHORTEST.total_seconds():.0f}s")
     if once:

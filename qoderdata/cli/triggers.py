@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Any
 
 import click
 
 import qoderdata as qd
+from qoderdata import arguments
 from qoderdata.cli import options
 from qoderdata.cli.output import DEPLOYMENT, WINDOW, Output, TableColumn
 from qoderdata.cli.service import Service, service_options
@@ -56,8 +58,12 @@ def triggers(
     elif deployments.empty:
         empty = "there are no deployments"
     empty = options.empty_table_text(empty, deployments, filters)
+    notes = [f"triggers {period}", *options.filter_notes(filters)]
     if load is None:
-        result.print_frame(upcoming, TRIGGER_COLUMNS, empty=empty, notes=[f"triggers {period}"])
+        result.print_frame(upcoming, TRIGGER_COLUMNS, empty=empty, notes=notes)
     else:
         counts = qd.trigger_load(upcoming, freq=load)
-        result.print_frame(counts, _LOAD_COLUMNS, empty=empty, notes=[f"triggers {period}"])
+        begin = arguments.parse_bound(start or datetime.now(UTC), now=datetime.now(UTC), name="start")
+        end = begin + arguments.parse_span(horizon, name="horizon")
+        notes += options.cut_windows(counts, load, begin, end)
+        result.print_frame(counts, _LOAD_COLUMNS, empty=empty, notes=notes)

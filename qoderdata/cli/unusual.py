@@ -15,6 +15,8 @@ from qoderdata.cli.service import Service, run_service_options
 from qoderdata.formatting import MISSING, counted
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     import pandas as pd
 
 
@@ -57,7 +59,7 @@ def unusual(
     runs = service.runs(window)
     present = fetched_at(runs) if now is None else arguments.parse_instant(now, name="now")
     runs = groups.add_names(runs)
-    notes = [*_unknown_durations(runs), *_not_judged(runs, groups.lists.get("deployments"), min_runs)]
+    notes = [*_unknown_durations(runs), *not_judged(runs, groups.lists.get("deployments"), min_runs)]
     found = qd.unusual_runs(
         runs, groups.lists.get("deployments"), now=present, threshold=threshold, min_runs=min_runs
     )
@@ -67,19 +69,29 @@ def unusual(
     result.print_frame(found, columns, empty=empty, notes=[*period, *notes])
 
 
-def _not_judged(runs: pd.DataFrame, deployments: pd.DataFrame | None, min_runs: int) -> list[str]:
-    """Return a note: how many runs have not ended and have neither a timeout nor a median to compare with."""
+def not_judged(
+    runs: pd.DataFrame, deployments: pd.DataFrame | None, min_runs: int, *, until: datetime | None = None
+) -> list[str]:
+    """Return a note: how many runs have not ended and have neither a timeout nor a median to compare with.
+
+    `until`: only those that were triggered before then.
+    """
     from qoderdata.outcomes import STATUSES  # noqa: PLC0415 - imports pandas
 
     completed = runs[runs["status"].eq("completed") & runs["duration_ms"].notna()]["deployment_id"].value_counts()
     known = {*completed.index[completed >= min_runs]}
     if deployments is not None:
         known.update(deployments["id"][deployments["config_timeout_ms"].gt(0).fillna(value=False)])
-    count = int((runs["status"].isin(STATUSES["unfinished"]) & ~runs["deployment_id"].isin(known)).sum())
+    is_open = runs["status"].isin(STATUSES["unfinished"]) & ~runs["deployment_id"].isin(known)
+    if until is not None:
+        is_open &= runs["triggered_at"] < until
+    count = int(is_open.sum())
     if not count:
         return []
-    reason = f"their deployments have no known timeout and fewer than {min_runs} completed runs"
-    return [f"{counted(count, 'run')} not ended cannot be compared: {reason}"]
+    whose = "its deployment has" if count == 1 else "their deployments have"
+    reason = f"{whose} no known timeout and fewer than {min_runs} completed runs"
+    age = "" if until is None else " of more than a day ago"
+    return [f"{counted(count, 'run')}{age} not ended cannot be compared: {reason}"]
 
 
 def _unknown_durations(runs: pd.DataFrame) -> list[str]:

@@ -98,7 +98,9 @@ class ReportData:
         labels: Mapping[str, str] | None,
     ) -> ReportData:
         """Check the frames, make names safe, and fill the counters from the runs where there are none."""
-        given = require_frame(deployments, _DEPLOYMENT_COLUMNS, what="deployments").reset_index(drop=True)
+        given = require_frame(deployments, _DEPLOYMENT_COLUMNS, what="deployments")
+        given = rows_before(given, "created_at", start).reset_index(drop=True)
+        given["archived_at"] = given["archived_at"].mask(given["archived_at"] > start)
         labels = labels or {}
         names = [
             _short(labels.get(identifier) or (identifier if pd.isna(name) else name))
@@ -403,6 +405,8 @@ def _short(text: object) -> str:
 
 def _groups(deployments: pd.DataFrame, by: str | None, labels: Mapping[str, str]) -> tuple[str, pd.Series[str]]:
     """Return the kind of group, and the group of each deployment: by default the key ``team``, else the agent."""
+    if not isinstance(by, str | None):
+        raise TypeError(f"by={by!r}: a report is grouped by one column or one key of metadata; give its name")
     keys = expand_metadata(deployments[["id", "metadata"]]) if "metadata" in deployments else deployments[["id"]]
     names = [str(name).removeprefix("metadata_") for name in keys.columns if str(name).startswith("metadata_")]
     ids = {"agent": "agent_id", "environment": "environment_id"}

@@ -19,6 +19,8 @@ from qoderdata.report.layout import (
     Sentence,
     Since,
     command,
+    counted_note,
+    counters_note,
     deployment_column,
     error_cell,
     join_facts,
@@ -74,7 +76,7 @@ def failing(data: ReportData) -> Section:
     ]
     if runs is None:
         columns.append(PageColumn(_("Last run"), "time", lambda row: row.stats_last_triggered_at))
-        about = _("Failures since the last success, as the service counts them, longest first.")
+        about = join_sentences(_("Failures since the last success, longest first."), counters_note(data))
     else:
         last_error = _("Last error")
         columns += [
@@ -117,7 +119,7 @@ def rates(data: ReportData) -> Section:
     known = data.rates_by("deployment_id", MONTH).reset_index()
     recent = None if data.runs is None else data.runs_within(MONTH)
     if recent is None:
-        about = _("Over the whole life of the deployments that are not archived, by the service's counters.")
+        about = counters_note(data)
         name = "failures"
     else:
         about = _("Over the decided runs of the last 30 days, of archived deployments too, as in the picture.")
@@ -367,13 +369,9 @@ def about_data(data: ReportData, warnings: list[str]) -> Section:
         _("Times are in {tz} unless another zone is shown.", tz=data.tz),
     ]  # fmt: skip
     if data.runs is None:
-        about.append(_("Lifetime rates are failed by all runs, as the service counts them."))
-    elif "counted_since" in data.deployments.attrs:
-        since = data.deployments.attrs["counted_since"]
-        counted = _("since {time}", time=data.time_text(pd.Timestamp(since))) if since else _("of any age")
-        about.append(
-            _("Where the service has no counters, they are counted in the runs given ({since}).", since=counted)
-        )
+        about.append(_("Lifetime rates are failed by all runs."))
+    if "counted_since" in data.deployments.attrs:
+        about.append(counted_note(data))
     title = _("About the data")
     return Section("about", title, join_sentences(*about), sources=sources, warnings=warnings)
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pandas as pd
 
-from qoderdata.formatting import format_interval, format_percent
+from qoderdata.formatting import format_count, format_interval, format_percent
 from qoderdata.outcomes import is_unknown
 from qoderdata.translation import gettext as _
 from qoderdata.translation import ngettext
@@ -256,6 +256,7 @@ def round_scale(shares: pd.Series[Any]) -> float:
 def rate_columns(rates: pd.DataFrame) -> tuple[PageColumn, PageColumn, PageColumn]:
     """Return the columns of failure rates, of their intervals as bars, and of failed and decided runs."""
     scale = round_scale(rates["ci_high"].head(MOST_ROWS))
+    runs = _("Failed / decided") if "completed" in rates else _("Failed / runs")
 
     def interval(row: Any) -> Bar | None:  # noqa: ANN401 - a row as a named tuple
         if pd.isna(row.failure_rate):
@@ -266,7 +267,7 @@ def rate_columns(rates: pd.DataFrame) -> tuple[PageColumn, PageColumn, PageColum
     return (
         PageColumn(_("Failure rate"), "strong", lambda row: format_percent(row.failure_rate), "number"),
         PageColumn(_("95 % interval"), "bar", interval, note=_scale_note(scale)),
-        PageColumn(_("Failed / runs"), "text", lambda row: f"{row.failed:,} / {row.decided:,}", "number"),
+        PageColumn(runs, "text", lambda row: f"{row.failed:,} / {row.decided:,}", "number"),
     )
 
 
@@ -280,6 +281,28 @@ def share_column(found: pd.DataFrame) -> PageColumn:
         return Bar(format_percent(row.share), 0, row.share / scale)
 
     return PageColumn(_("Share"), "bar", cell, note=_scale_note(scale))
+
+
+def counters_note(data: ReportData) -> str:
+    """Return sentences that say what the figures of a page without runs are over."""
+    attrs = data.deployments.attrs
+    if "counted_since" not in attrs:
+        return _("Over the whole life of the deployments that are not archived, by the service's counters.")
+    outcomes = attrs.get("counted_outcomes", {})
+    if not outcomes.get("assumed") and not outcomes.get("unknown"):
+        return counted_note(data)
+    certainty = _(
+        "Of {runs} counted runs, {assumed} completed by assumption, and the outcome of {unknown} is unknown.",
+        **{name: format_count(count) for name, count in outcomes.items()},
+    )
+    return join_sentences(counted_note(data), certainty)
+
+
+def counted_note(data: ReportData) -> str:
+    """Return a sentence that says which runs were counted, where the service has no counters."""
+    since = data.deployments.attrs["counted_since"]
+    counted = _("since {time}", time=data.time_text(pd.Timestamp(since))) if since else _("of any age")
+    return _("Where the service has no counters, runs are counted instead ({since}).", since=counted)
 
 
 def order_note() -> str:

@@ -58,6 +58,7 @@ def write_report(
     tz: str = "UTC",
     labels: Mapping[str, str] | None = None,
     lang: str = "en",
+    title: str | None = None,
 ) -> None:
     """Write one self-contained HTML page about a fleet: whether it is worse than last week, and what to do.
 
@@ -105,6 +106,8 @@ def write_report(
     lang
         The language of the page: ``"en"``, or ``"zh"`` for simplified Chinese. Names and error messages stay as
         they are.
+    title
+        What the page is about, such as ``"Team data"``; ``None``: scheduled agents on Qoder Cloud.
 
     Raises
     ------
@@ -112,6 +115,8 @@ def write_report(
         An argument is no frame, or a column has lost its dtype.
     MissingColumnError
         A frame is not one of deployments, of runs, or of sessions.
+    TypeError
+        `by` is not text.
     ValueError
         `by`, `start`, `horizon`, `tz` or `lang` is not one, or the file's name ends in another format.
     OSError
@@ -148,7 +153,7 @@ def write_report(
             tz=arguments.parse_zone(tz).key,
             labels=arguments.check_labels(labels),
         )
-        html = _render(data, caught, lang)
+        html = _render(data, caught, lang, title)
     for message, category in dict.fromkeys((str(one.message), one.category) for one in caught):
         warn(message, category)
     files.replace(path, lambda sink: sink.write(html.encode()))
@@ -169,13 +174,13 @@ def _translations(lang: str) -> NullTranslations:
     return GNUTranslations(compiled)
 
 
-def _render(data: ReportData, caught: list[warnings.WarningMessage], lang: str) -> str:
+def _render(data: ReportData, caught: list[warnings.WarningMessage], lang: str, title: str | None) -> str:
     css = _resource("report.css")
     details = make_folded_sections(data)
     first = headline(data)
     values = {
         "lang": _TAGS[lang],
-        "title": _("Scheduled agents, {day}", day=f"{data.start.tz_convert(data.tz):%Y-%m-%d}"),
+        "title": title or _("Scheduled agents on Qoder Cloud"),
         "css": Markup(css),  # noqa: S704 - our own file
         "css_digest": base64.b64encode(hashlib.sha256(css.encode()).digest()).decode(),
         "start": data.start,

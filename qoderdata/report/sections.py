@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from qoderdata.check import KINDS
 from qoderdata.formatting import format_count, format_credits, format_interval, format_percent, truncate
 from qoderdata.frames import fetched_at
 from qoderdata.report.data import MONTH, WEEK, first_row
@@ -29,6 +30,7 @@ from qoderdata.report.layout import (
     Section,
     Sentence,
     command,
+    counters_note,
     deployment_column,
     join_facts,
     join_sentences,
@@ -199,18 +201,7 @@ def to_do(data: ReportData) -> Section:
     title = _("What to do first")
     if found.empty:
         return Section("to-do", title, nothing=_("Nothing is wrong."))
-    hints = {
-        "failing": _("Read its last failed session, then fix or pause it."),
-        "paused_by_error": _("Fix the cause, then resume it."),
-        "missed": _("Find out why no run started; start one by hand if it is still needed."),
-        "stuck": _("Cancel the run, or give it more time; if it waits for a person, answer it in its session."),
-        "unreadable_schedule": _("Correct its schedule."),
-        "worse": _("Compare its failures with those of the week before."),
-        "over_budget": _("Raise its budget, or give it less to do."),
-        "never_fires": _("Correct its schedule."),
-        "incomplete_data": None,  # the finding itself says what to do
-    }
-    first = [_finding(data, row, hints[row.kind]) for row in rows_of(found.head(MOST_AT_FIRST))]
+    first = [_finding(data, row, KINDS[row.kind][1]) for row in rows_of(found.head(MOST_AT_FIRST))]
     folded = None
     if len(found) > len(first):
         columns = [
@@ -232,7 +223,7 @@ def _finding(data: ReportData, row: Any, hint: str | None) -> Sentence:  # noqa:
     colon = _(": ").strip()
     is_listed = rest.startswith(colon)
     text = truncate(rest.removeprefix(colon).strip(), _MOST_CHARACTERS)
-    return Sentence(names, text, hint, row.severity == "error", is_listed)
+    return Sentence(names, text, hint and _(hint), row.severity == "error", is_listed)
 
 
 def changed(data: ReportData) -> Section:
@@ -356,7 +347,7 @@ def by_group(data: ReportData) -> Section:
     count = len(found)
     if data.runs is None:
         found = found.assign(change=np.nan, verdict="")
-        about = _("Over the whole life of the deployments that are not archived, by the service's counters.")
+        about = counters_note(data)
     else:
         compared = compare_periods(data.runs, "group", recent=WEEK, until=data.start)[["change", "verdict"]]
         is_known = data.do_runs_reach_back and data.has_similar_outcomes

@@ -91,20 +91,20 @@ class DeploymentRecords:
             ],
         }
         if self._new_fields:
-            record |= self._newer(index)
+            record |= self._newer_fields(index)
         return record
 
     def as_d(self, index: int, record: Record) -> Record:
         """Convert the record of one deployment from edition C to edition D."""
         record["metadata"].pop("cas_config", None)
-        record |= {"environment_variables": ""} | self._newer(index)
+        record |= {"environment_variables": ""} | self._newer_fields(index)
         for event in record["initial_events"]:
             if isinstance(event.get("content"), str):
                 event["content"] = [{"text": event["content"], "type": "text"}]
         return dict(sorted(record.items()))
 
-    def _newer(self, index: int) -> Record:
-        """Return the budget and environment variables of one deployment, if it has any."""
+    def _newer_fields(self, index: int) -> Record:
+        """Return the fields of one deployment that earlier editions than D may lack, as far as it has them."""
         if index >= len(self._fleet):
             return {}
         identity, number = self._ids[index], int(self._fleet.number[index])

@@ -248,7 +248,7 @@ class Draws:
 
 
 class Dice:
-    """Random choices for one record, which only depend on a name, such as the record's id."""
+    """Random choices for one record, which depend on a name, such as the record's id, and on the choices before."""
 
     def __init__(self, name: str) -> None:
         self._rest = int.from_bytes(blake2b(name.encode()).digest(), "little")

@@ -36,7 +36,7 @@ class DistinctSchedules:
     schedules : list of Schedule or CronError
         One a pair; the error where it cannot be parsed.
     of_row : numpy.ndarray
-        For each row of the frame the index of its pair; -1 for a manual-only deployment, which has none.
+        For each row of the frame the index of its pair; -1 for a manual-only deployment, which has no schedule.
     """
 
     schedules: list[Schedule | CronError]
@@ -49,7 +49,9 @@ class DistinctSchedules:
         of_row = pairs.groupby(list(pairs), sort=False, dropna=False).ngroup().to_numpy(np.int64)
         first = np.unique(of_row, return_index=True)[1]
         schedules = [_parse(*pair) for pair in pairs.iloc[first].itertuples(index=False, name=None)]
-        return cls(schedules, np.where(pairs.isna().all(axis=1), -1, of_row))
+        # A schedule of another type than cron has no cron text.
+        shown = pairs.assign(type=df["schedule_type"].to_numpy()) if "schedule_type" in df else pairs
+        return cls(schedules, np.where(shown.isna().all(axis=1), -1, of_row))
 
     def parsed_rows(self, df: pd.DataFrame, rows: NDArray[np.int64]) -> NDArray[np.int64]:
         """Return those of some rows whose schedule could be parsed; warn of those whose schedule could not."""
@@ -61,9 +63,9 @@ class DistinctSchedules:
             reason = one_line(str(self.schedules[self.of_row[bad[0]]]))
             warn(
                 ngettext(
-                    "{count} deployment has a cron text or zone that cannot be read, and gives no rows "
+                    "{count} deployment has a schedule that cannot be read or never fires, and gives no rows "
                     "({reason}): {ids}",
-                    "{count} deployments have a cron text or zone that cannot be read, and give no rows "
+                    "{count} deployments have a schedule that cannot be read or never fires, and give no rows "
                     "(the first: {reason}): {ids}",
                     bad.size,
                     reason=reason,

@@ -364,8 +364,9 @@ def _scheduled_runs(df: pd.DataFrame, runs: pd.DataFrame, begin: int, end: int) 
     # Ids are looked up once for each deployment, not for each run.
     codes, ids = pd.factorize(runs["deployment_id"])
     row = np.append(pd.Index(df["id"]).get_indexer(pd.Index(ids)), -1)[codes]
-    is_retry = runs["trigger_type"].eq("retry").to_numpy() & names_its_time
-    by_schedule = runs["trigger_type"].eq("schedule").to_numpy() | is_retry
+    # A retry, or a run whose kind is not known, serves the time that it names.
+    may_serve = runs["trigger_type"].isna() | runs["trigger_type"].eq("retry")
+    by_schedule = runs["trigger_type"].eq("schedule").to_numpy() | (may_serve.to_numpy() & names_its_time)
     in_window = (due >= begin) & (due < end + np.where(names_its_time, MINUTE_MICROS, 0))
     found = pd.DataFrame({"row": row, "due": due, "names_its_time": names_its_time})
     return found[by_schedule & in_window & (row >= 0)].sort_values(["row", "due"])
