@@ -542,6 +542,14 @@ def test_runs_at_the_same_time_are_ordered_by_id() -> None:
     assert failure_streaks(runs.iloc[::-1])["current_streak"].tolist() == [1]
 
 
+def test_a_retry_repairs_in_the_time_between_the_creations() -> None:
+    rows = [{"status": status, "triggered_at": at(0)} for status in ("failed", "failed", "completed")]
+    runs = runs_frame(rows)
+    assert failure_streaks(runs)["mttr_ms"].tolist() == [0.0]
+    runs = runs_frame([row | {"created_at": at(hour)} for hour, row in enumerate(rows)])
+    assert failure_streaks(runs)["mttr_ms"].tolist() == [2 * HOUR_MS]
+
+
 def test_a_run_without_a_time_does_not_end_a_streak() -> None:
     runs = runs_frame([{"status": "failed", "triggered_at": at(0)}, {"status": "completed"}])
     assert failure_streaks(runs)["current_streak"].tolist() == [1]
@@ -567,17 +575,22 @@ def test_streaks_equal_brute_force(by: str | None, deployments: int) -> None:
             if run["triggered_at"] and run["status"] in {"completed", "failed"}
         ]  # fmt: skip
         current, longest, since, recoveries = 0, 0, None, []
+        created: list[datetime] = []
         for run in sorted(
             decided, key=lambda run: (run["triggered_at"], run["created_at"] or YEAR_1, run["position"])
         ):
             if run["status"] == "failed":
                 since = since or run["triggered_at"]
+                created += [run["created_at"]] if run["created_at"] else []
                 current += 1
                 longest = max(longest, current)
             else:
                 if since:
-                    recoveries.append((run["triggered_at"] - since) / timedelta(milliseconds=1))
-                current, since = 0, None
+                    took = run["triggered_at"] - since
+                    if not took and created and run["created_at"]:
+                        took = run["created_at"] - min(created)
+                    recoveries.append(took / timedelta(milliseconds=1))
+                current, since, created = 0, None, []
         assert row["current_streak"] == current
         assert row["current_streak_since"] == since
         assert row["longest_streak"] == longest

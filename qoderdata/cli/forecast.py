@@ -33,7 +33,8 @@ def forecast(
 ) -> None:
     """Show what the next triggers will cost, in credits.
 
-    The number of triggers is exact. Each one is expected to cost the mean of the deployment's sessions so far.
+    The number of triggers is exact. Each one is expected to cost the mean of the deployment's sessions that have
+    ended.
     """
     period = options.describe_window(window, "sessions created", "UTC")
     deployments = service.deployments(filters)

@@ -205,8 +205,9 @@ def failure_streaks(runs: IntoFrameT, by: str | Sequence[str] | None = "deployme
         ``incidents``            Int64                closed incidents
         ``mttr_ms``              float64              mean time to recovery of the closed incidents, from the
                                                       ``triggered_at`` of the first failure to that of the
-                                                      next success (0 if that is another run of the same
-                                                      scheduled time); NaN (null) if none is closed
+                                                      next success (from ``created_at`` to ``created_at``,
+                                                      else 0, if that is another run of the same scheduled
+                                                      time); NaN (null) if none is closed
         ``open_incidents``       Int64                1 if an incident is open, else 0; not in ``mttr_ms``
         ======================== ==================== =====================================================
 
@@ -249,33 +250,39 @@ def failure_streaks(runs: IntoFrameT, by: str | Sequence[str] | None = "deployme
         consequence = "a streak may be longer than this says, or have ended"
         warn_of_unknown(count_outcomes(source.frame), outcomes_of(runs), consequence=consequence)
 
+    order_by = [name for name in ("triggered_at", "created_at", "id") if name in source.frame.collect_schema()]
     rows = add_column(source.frame, "_at", EPOCH, "triggered_at")
-    at = nw.col("_at")
+    rows = add_column(rows, "_created", EPOCH, "created_at" if "created_at" in order_by else "triggered_at")
+    at, created = nw.col("_at"), nw.col("_created")
     rows = rows.with_columns(
         flag((nw.col("status") == "failed") & ~at.is_null()).alias("_failure"),
         flag((nw.col("status") == "completed") & ~at.is_null()).alias("_success"),
     )
     # An interval has the failures after a success, and the next success.
-    order_by = [name for name in ("triggered_at", "created_at", "id") if name in rows.collect_schema()]
     successes = nw.col("_success").cum_sum().over(*source.grouping, order_by=order_by)
     rows = rows.with_columns(successes.alias("_successes"))
     rows = rows.with_columns(
         (nw.col("_successes") - nw.col("_success")).alias("_interval"),
         nw.when(nw.col("_failure") == 1).then(at).alias("_failed_at"),
+        nw.when(nw.col("_failure") == 1).then(created).alias("_failed_created"),
         nw.when(nw.col("_success") == 1).then(at).alias("_recovered_at"),
+        nw.when(nw.col("_success") == 1).then(created).alias("_recovered_created"),
     )
-    began, ended = nw.col("_failed_at").min(), nw.col("_recovered_at").max()
+    began = nw.col("_failed_at", "_failed_created").min()
+    ended = nw.col("_recovered_at", "_recovered_created").max()
     intervals = source.group(rows, began, ended, sums=["_failure"], within=["_interval"])
     failures = nw.col("_failure")
     closed = ~nw.col("_recovered_at").is_null() & (failures > 0)
     open_ = nw.col("_recovered_at").is_null() & (failures > 0)
+    took = nw.col("_recovered_at") - nw.col("_failed_at")
+    took_by_retry = (nw.col("_recovered_created") - nw.col("_failed_created")).fill_null(0)
     intervals = intervals.with_columns(
         failures.alias("longest_streak"),
         nw.when(open_).then(failures).otherwise(nw.lit(0)).alias("current_streak"),
         nw.when(open_).then(nw.col("_failed_at")).alias("_since"),
         flag(closed).alias("incidents"),
         flag(open_).alias("open_incidents"),
-        nw.when(closed).then(nw.col("_recovered_at") - nw.col("_failed_at")).alias("_took"),
+        nw.when(closed).then(nw.when(took > 0).then(took).otherwise(took_by_retry)).alias("_took"),
     )
     largest, mean = nw.col("longest_streak", "_since").max(), nw.col("_took").mean()
     grouped = source.group(intervals, largest, mean, sums=["current_streak", "incidents", "open_incidents"])

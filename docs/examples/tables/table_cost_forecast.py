@@ -2,7 +2,7 @@
 What the next month will cost
 =============================
 
-The triggers of the next 30 days are known. What a run costs is taken from the sessions so far.
+The triggers of the next 30 days are known. What a run costs is taken from the sessions that have ended.
 """
 
 import qoderdata as qd
