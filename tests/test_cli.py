@@ -721,7 +721,7 @@ def test_tables_say_which_deployments_they_are_about(words: str, invoke: Invoke)
 def test_windows_that_are_not_whole_are_named(words: str, note: str, invoke: Invoke) -> None:
     freq = "--load" if words.startswith("triggers") else "--freq"
     text = invoke(f"{words} {freq} 1D").out
-    assert re.findall(r"^not whole: the (.*) window$", text, re.MULTILINE) == ([note] if note else [])
+    assert re.findall(r"^the (.*) window (?:is|are) not whole$", text, re.MULTILINE) == ([note] if note else [])
 
 
 def test_where_and_deployment_together(invoke: Invoke) -> None:

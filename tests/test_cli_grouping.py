@@ -245,7 +245,7 @@ def test_unusual_counts_runs_that_cannot_be_compared(monkeypatch: pytest.MonkeyP
             known = of_deployment[of_deployment["status"] == "completed"]["duration_ms"].count()
             if known < least and id_ not in with_timeout:
                 count += int(of_deployment["status"].isin(["pending", "running", "waiting"]).sum())
-        note = f"{count} run{'' if count == 1 else 's'} not ended cannot be compared"
+        note = f"{count} run{' has' if count == 1 else 's have'} not ended and cannot be compared"
         out = " ".join(invoke(f"unusual {SINCE} --min-runs {least}").out.split())
         assert (note in out) is bool(count), (least, count)
         counts.append(count)

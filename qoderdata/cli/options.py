@@ -359,7 +359,7 @@ def cut_windows(frame: pd.DataFrame, freq: str | None, since: datetime | None, u
     end = windows.max() + (pd.DateOffset(days=length.days) if length.days else length)
     is_cut = {"first": since is not None and windows.min() < since, "last": end > until}
     cut = [name for name, is_so in is_cut.items() if is_so]
-    return [f"not whole: the {' and the '.join(cut)} window"] if cut else []
+    return [f"the {' and the '.join(cut)} window {'is' if len(cut) == 1 else 'are'} not whole"] if cut else []
 
 
 def describe_horizon(horizon: str, start: str | None, tz: str) -> str:

@@ -88,10 +88,10 @@ def not_judged(
     count = int(is_open.sum())
     if not count:
         return []
-    whose = "its deployment has" if count == 1 else "their deployments have"
+    have, whose = ("has", "its deployment has") if count == 1 else ("have", "their deployments have")
     reason = f"{whose} no known timeout and fewer than {min_runs} completed runs"
-    age = "" if until is None else " of more than a day ago"
-    return [f"{counted(count, 'run')}{age} not ended cannot be compared: {reason}"]
+    age = "" if until is None else " triggered more than a day ago"
+    return [f"{counted(count, 'run')}{age} {have} not ended and cannot be compared: {reason}"]
 
 
 def _unknown_durations(runs: pd.DataFrame) -> list[str]:
