@@ -14,6 +14,8 @@ from qoderdata.cli.service import Service, run_service_options
 if TYPE_CHECKING:
     import pandas as pd
 
+    #: A frame, its columns for people, and notes below the table.
+    _Table = tuple[pd.DataFrame, list[TableColumn], list[str]]
 
 RATES_OF = "rates are of completed and failed runs only"
 _STREAKS_OF_A_PERIOD = "failures before that are not counted; --since all counts them"
@@ -56,12 +58,12 @@ def runs(
 
     A run of unknown outcome does not end a streak here; in check, top and the report it does.
     """
-    flags = {"--errors": errors, "--streaks": streaks, "--failed": failed}
-    chosen = [name for name, is_given in flags.items() if is_given]
-    if len(chosen) > 1:
+    views = {"--errors": (errors, _errors), "--streaks": (streaks, _streaks), "--failed": (failed, _failed)}
+    given = [name for name, (is_given, _) in views.items() if is_given]
+    if len(given) > 1:
         raise click.UsageError("give one of --errors, --streaks and --failed")
-    if chosen:
-        options.refuse_without_effect(["--freq", "--fail-over", "--min-runs"], f"with {chosen[0]}")
+    if given:
+        options.refuse_without_effect(["--freq", "--fail-over", "--min-runs"], f"with {given[0]}")
     elif freq is None:
         options.refuse_without_effect(["--tz"], "without --freq, --errors, --streaks or --failed")
     if failed:
@@ -71,40 +73,47 @@ def runs(
     period = options.describe_window(window, "runs triggered", result.tz)
     groups = grouping.Groups(by or (["deployment"] if streaks or failed else []), "runs", service)
     frame = groups.add_names(service.runs(window))
-    keys = groups.keys or None
     empty = options.nothing_in(period, "runs")
     if len(frame) and (errors or failed):
         empty = "; ".join(["no run failed", *period])
-    notes, above = period, []
-    if errors:
-        found = qd.error_breakdown(frame, by=keys).sort_values("count", ascending=False, kind="stable")
-        first_seen = "first seen in this window" if window["since"] or window["until"] else "first seen"
-        columns = [
-            *groups.columns(found),
-            TableColumn("error", "error_type"),
-            TableColumn("failed", "count", "count"),
-            TableColumn("share", "share", "percent", optional=1),
-            TableColumn(first_seen, "first_seen", "time", optional=2),
-            TableColumn("last seen", "last_seen", "time"),
-        ]
-    elif failed:
-        found = (
-            frame[frame["status"] == "failed"].reset_index(drop=True).rename(columns={"deployment_name": "name"})
-        )
-        columns = [TableColumn("triggered", "triggered_at", "time"), *groups.columns(found), *_FAILED_COLUMNS]
-    elif streaks:
-        found = qd.failure_streaks(frame, by=keys)
-        columns = [*groups.columns(found), *_STREAK_COLUMNS]
-        notes = period if window["since"] is None else [*period, _STREAKS_OF_A_PERIOD]
-    else:
-        found = qd.run_failure_rates(frame, by=keys, freq=freq, tz=result.tz)
-        labels = groups.columns(found)
-        columns = [*labels, *_rate_columns(found)]
-        enough = found["completed"] + found["failed"] >= min_runs
-        above = result.name_above(found[enough], fail_over, figure="ci_low", groups=labels)
-        notes = [*period, RATES_OF, *options.cut_windows(found, freq, *options.bounds_of(window)), *above]
+    if given:
+        found, columns, notes = views[given[0]][1](frame, groups, window)
+        result.print_frame(found, columns, empty=empty, notes=[*period, *notes])
+        return 0
+    found = qd.run_failure_rates(frame, by=groups.keys or None, freq=freq, tz=result.tz)
+    labels = groups.columns(found)
+    enough = found["completed"] + found["failed"] >= min_runs
+    above = result.name_above(found[enough], fail_over, figure="ci_low", groups=labels)
+    notes = [*period, RATES_OF, *options.cut_windows(found, freq, *options.bounds_of(window)), *above]
+    columns = [*labels, *_rate_columns(found)]
     result.print_frame(found, columns, empty=empty, notes=notes, newest=freq is not None)
     return options.FOUND if above else 0
+
+
+def _errors(runs: pd.DataFrame, groups: grouping.Groups, window: dict[str, Any]) -> _Table:
+    found = qd.error_breakdown(runs, by=groups.keys or None).sort_values("count", ascending=False, kind="stable")
+    first_seen = "first seen in this window" if window["since"] or window["until"] else "first seen"
+    columns = [
+        *groups.columns(found),
+        TableColumn("error", "error_type"),
+        TableColumn("failed", "count", "count"),
+        TableColumn("share", "share", "percent", optional=1),
+        TableColumn(first_seen, "first_seen", "time", optional=2),
+        TableColumn("last seen", "last_seen", "time"),
+    ]
+    return found, columns, []
+
+
+def _streaks(runs: pd.DataFrame, groups: grouping.Groups, window: dict[str, Any]) -> _Table:
+    found = qd.failure_streaks(runs, by=groups.keys)
+    notes = [] if window["since"] is None else [_STREAKS_OF_A_PERIOD]
+    return found, [*groups.columns(found), *_STREAK_COLUMNS], notes
+
+
+def _failed(runs: pd.DataFrame, groups: grouping.Groups, _: dict[str, Any]) -> _Table:
+    found = runs[runs["status"] == "failed"].reset_index(drop=True).rename(columns={"deployment_name": "name"})
+    columns = [TableColumn("triggered", "triggered_at", "time"), *groups.columns(found), *_FAILED_COLUMNS]
+    return found, columns, []
 
 
 def _rate_columns(rates: pd.DataFrame) -> list[TableColumn]:

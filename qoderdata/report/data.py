@@ -99,8 +99,11 @@ class ReportData:
     ) -> ReportData:
         """Check the frames, make names safe, and fill the counters from the runs where there are none."""
         given = require_frame(deployments, _DEPLOYMENT_COLUMNS, what="deployments")
-        given = rows_before(given, "created_at", start).reset_index(drop=True)
-        given["archived_at"] = given["archived_at"].mask(given["archived_at"] > start)
+        read_at = fetched_at(given)
+        if read_at is None or read_at > start:
+            given = rows_before(given, "created_at", start)
+            given = given.assign(archived_at=given["archived_at"].mask(given["archived_at"] > start))
+        given = given.reset_index(drop=True)
         labels = labels or {}
         names = [
             _short(labels.get(identifier) or (identifier if pd.isna(name) else name))
