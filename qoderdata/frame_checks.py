@@ -43,8 +43,8 @@ TEXT: pd.StringDtype = Dtype.TEXT.pandas
 
 _TEXTS = (
     "id", "name", "status", "deployment_id", "agent_id", "environment_id", "schedule_expression",
-    "schedule_timezone", "status_from", "trigger_type", "session_id", "error_type", "error_message", "metadata",
-    "agent_name", "paused_reason_type", "paused_reason_error_type",
+    "schedule_timezone", "schedule_type", "status_from", "trigger_type", "session_id", "error_type",
+    "error_message", "metadata", "agent_name", "paused_reason_type", "paused_reason_error_type",
 )  # fmt: skip
 _INTEGERS = (
     "stats_total_runs", "stats_total_failures", "stats_consecutive_failures", "duration_ms", "attempt",

@@ -377,10 +377,13 @@ def test_finding_unreadable_schedule_for_another_type_than_cron(short_account: A
     short_account.deployments[1]["schedule"] = {"type": "interval", "interval": "PT1H"}
     row = single_row(short_account.check())
     assert (row.severity, row.kind, row.name) == ("error", "unreadable_schedule", "job 1")
-    assert "there is no cron text" in row.detail
+    assert row.detail.endswith("its type is 'interval', and only cron can be read.")
     df = qd.flatten_deployments(short_account.deployments)
     with pytest.warns(DataQualityWarning, match="^1 deployment has a schedule that cannot be read .*: dep_1$"):
         assert set(qd.next_triggers(df, "1D", start=NOW)["deployment_id"]) == {"dep_0", "dep_2", "dep_3", "dep_4"}
+    runs = qd.flatten_runs(short_account.runs)
+    with pytest.warns(DataQualityWarning, match="^1 deployment has a schedule that cannot be read .*: dep_1$"):
+        assert qd.missed_triggers(df, runs, since=NOW - timedelta(hours=3), until=NOW).empty
 
 
 def test_finding_never_fires_for_schedules_without_fire_times(short_account: Account) -> None:

@@ -559,9 +559,18 @@ def test_report_of_a_time_counts_runs_before_it_and_names_its_filters(
             counts = given["deployments"].set_index("id")["stats_total_runs"]
             expected = Counter(one["deployment_id"] for one in runs if one["deployment_id"] in counts.index)
             assert counts[counts > 0].to_dict() == expected
-            assert given["title"] == "--status active"
+            assert given["title"] == "Scheduled agents on Qoder Cloud: --status active"
         invoke("report r.html --title", "Team data")
         assert given["title"] == "Team data"
+
+
+def test_the_window_of_now_is_not_whole(monkeypatch: pytest.MonkeyPatch, invoke: Invoke) -> None:
+    with current_sandbox(monkeypatch, deployments=15, runs=150):
+        for until in ((), ("--until", "2099-01-01T00:00Z")):
+            words = ["runs", "--freq", "1D", "--since", "all", *until]
+            last = datetime.fromisoformat(invoke.json(" ".join(words))[-1]["window"])
+            has_note = "the last window is not whole" in invoke(" ".join(words)).out
+            assert has_note is (last + timedelta(days=1) > NOW)
 
 
 # -- recipes -----------------------------------------------------------------------------------------------------

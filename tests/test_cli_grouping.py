@@ -251,6 +251,16 @@ def test_unusual_counts_runs_that_cannot_be_compared(monkeypatch: pytest.MonkeyP
         counts.append(count)
     assert counts[0] < counts[1] <= counts[2]
 
+    live = df[df["archived_at"].isna()]
+    open_ = runs[runs["status"].isin(["pending", "running", "waiting"])]["deployment_id"]
+    completed = runs[(runs["status"] == "completed") & runs["duration_ms"].notna()]["deployment_id"].value_counts()
+    judged = {*live["id"][live["config_timeout_ms"] > 0], *completed.index[completed >= 10]}
+    count = int((open_.isin(live["id"]) & ~open_.isin(judged)).sum())
+    text = " ".join(invoke("check", code=1).out.split())
+    assert f"{count} runs triggered more than a day ago have not ended and cannot be compared: their" in text
+    assert "; --outcomes events reads durations" in text
+    assert count > 1
+
 
 def test_costs_sum_to_the_credits_of_all_sessions(sandbox: Sandbox, invoke: Invoke) -> None:
     usage = [one.get("usage", {}).get("total_credits") for one in sandbox.sessions]

@@ -170,13 +170,19 @@ def tile_of(data: ReportData, title: str) -> list[str | None]:
 
 def test_deployments_are_those_of_the_start() -> None:
     later = {"created_at": "2026-06-15T02:00:00Z"}
-    archived = [{"archived_at": f"2026-06-15T0{hour}:00:00Z"} for hour in (1, 2)]
     records = [deployment(1, "a"), deployment(2, "b", **later)]
-    records += [deployment(number, "c", **fields) for number, fields in enumerate(archived, start=3)]
+    records += [
+        deployment(hour + 2, f"c{hour}_archived_178149{hour}", archived_at=f"2026-06-15T0{hour}:00:00Z")
+        for hour in (1, 2)
+    ]
     df = flatten_deployments(records)
     before = df.copy(deep=True)
     data = data_of(df)
     assert data.live["id"].tolist() == [records[0]["id"], records[3]["id"]]
+    assert data.deployments["name"].tolist() == ["a", "c1_archived_1781491", "c2"]
+    df.attrs["fetched_at"] = START
+    assert data_of(df).live["id"].tolist() == [records[0]["id"], records[1]["id"]], "the clocks differ"
+    del df.attrs["fetched_at"]
     assert data.deployments["id"].tolist() == [records[0]["id"], records[2]["id"], records[3]["id"]]
     pd.testing.assert_frame_equal(df, before)
 
@@ -531,15 +537,16 @@ class TestEditionD:
         runs = flatten_runs([run(3, hour, "failed" if hour > 1 else "completed") for hour in range(4)])
         runs["status_from"] = runs["status"].map({"completed": "session", "failed": "run"})
         data = data_of(qd.fill_counters(deployments, runs))
-        sentence = (
-            "Where the service has no counters, runs are counted instead (since 2026-06-14 00:05 UTC). "
-            "Of 4 counted runs, 2 completed by assumption, and the outcome of 0 is unknown."
-        )
-        assert headline(data).about.startswith(sentence)
+        sentence = "Where the service has no counters, runs are counted instead (since 2026-06-14 00:05 UTC)."
+        certainty = "Of all 4 runs that were counted, 2 completed by assumption, and the outcome of 0 is unknown."
+        assert f"{sentence} {certainty}" in headline(data).about
         for section in (sections.by_group(data), folded_sections.rates(data), folded_sections.failing(data)):
             assert sentence in words_of(section)
-        assert "service's counters" in headline(data_of(flatten_deployments([deployment(3, "a")]))).about
-        assert "service's counters" not in headline(data).about
+        assert "service counts" not in words_of(folded_sections.failing(data))
+        by_service = data_of(flatten_deployments([deployment(4, "a")]))
+        assert "by the service's counters" in headline(by_service).about
+        assert "as the service counts them" in words_of(folded_sections.failing(by_service))
+        assert "by the service's counters" not in headline(data).about
         runs["status_from"] = "run"
         assert "assumption" not in headline(data_of(qd.fill_counters(deployments, runs))).about
 
@@ -1125,7 +1132,8 @@ class TestEachFigure:
     def test_forecast(self, account: Account) -> None:
         prices: dict[str, list[float]] = defaultdict(list)
         for one in account.sessions:
-            if one.get("deployment_id") and "total_credits" in one.get("usage", {}):
+            is_over = one["status"] not in {"running", "processing", "rescheduling", "canceling"}
+            if one.get("deployment_id") and "total_credits" in one.get("usage", {}) and is_over:
                 prices[one["deployment_id"]].append(one["usage"]["total_credits"])
         fires = Counter(qd.next_triggers(account.df, "30D", start=account.now)["deployment_id"])
         known = {identifier: count for identifier, count in fires.items() if prices[identifier]}

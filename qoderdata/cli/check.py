@@ -82,7 +82,9 @@ def check(
     found = options.use_option_names_in_findings(found)
     waiting = int(runs["status"].eq("waiting").sum())
     notes = [f"waiting for a person: {counted(waiting, 'run')}; see `qoderdata top`"] if waiting else []
-    notes += not_judged(runs, deployments, _RUNS_FOR_MEDIAN, until=datetime.now(UTC) - timedelta(days=1))
+    live = deployments[deployments["archived_at"].isna()]
+    runs = runs[runs["deployment_id"].isin(live["id"])]
+    notes += not_judged(runs, live, _RUNS_FOR_MEDIAN, until=datetime.now(UTC) - timedelta(days=1))
     notes += options.filter_notes(which)
     verdict = "nothing is wrong" if len(deployments) else "nothing is wrong, as there are no deployments"
     result.print_frame(found, _COLUMNS, empty="; ".join([verdict, *notes]), notes=notes)

@@ -50,7 +50,7 @@ def compare(
     first, middle, last = (format_time(time, result.tz) for time in (begin_before, begin, end))
     periods = f"recent: from {middle} to {last}; before: from {first}"
     notes = [periods, *options.filter_notes(which), RATES_OF]
-    result.print_frame(found, columns, empty=f"there are no runs; {periods}", notes=notes)
+    result.print_frame(found, columns, empty="; ".join(["there are no runs", *notes[:-1]]), notes=notes)
 
 
 def _points(*differences: float) -> str:

@@ -40,7 +40,7 @@ def costs(
     found = qd.session_costs(sessions, by=groups.keys or None, freq=freq, tz=result.tz)
     unknown = columns_where_any(found, "unknown", "usage unknown")
     columns = [*groups.columns(found), *_COLUMNS, *unknown]
-    cut = options.cut_windows(found, freq, *options.bounds_of(window))
+    cut = options.cut_windows(found, freq, *options.bounds_of(window, sessions))
     notes = [*_notes(sessions, groups.keys), *period, *cut]
     result.print_frame(
         found, columns, empty=options.nothing_in(period, "sessions"), notes=notes, newest=freq is not None

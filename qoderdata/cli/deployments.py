@@ -50,7 +50,7 @@ def deployments(by: tuple[str, ...], *, filters: dict[str, Any], service: Servic
     ]
     counts = [f"{count:,} {one_line(state)}" for state, count in Counter(listed["state"]).most_common()]
     empty = options.empty_table_text("there are no deployments", found, filters)
-    result.print_frame(listed, columns, empty=empty, notes=[", ".join(counts)])
+    result.print_frame(listed, columns, empty=empty, notes=[", ".join(counts), *options.filter_notes(filters)])
 
 
 def _name_of(key: str, frame: pd.DataFrame) -> str:

@@ -38,17 +38,18 @@ def failures(
     uncounted = int(deployments[["stats_total_runs", "stats_total_failures"]].isna().any(axis=1).sum())
     rates = qd.failure_rates(groups.add_names(deployments), by=groups.keys)
     rates = rates[(rates["total_runs"] >= min_runs).fillna(value=False)]
-    since, outcomes = (deployments.attrs.get(name) for name in ("counted_since", "counted_outcomes"))
+    since = deployments.attrs.get("counted_since")
     notes = ["rates are of all runs, also skipped and unfinished ones", *options.filter_notes(filters)]
     if not filters["include_archived"]:
         notes.append("archived deployments are left out")
     if since:
         time = format_time(datetime.fromisoformat(since), result.tz)
         notes.append(f"the service gives no counters; runs since {time} are counted")
-    if outcomes and (outcomes["assumed"] or outcomes["unknown"]):
+    counts = {name: deployments.attrs.get(f"counted_{name}", 0) for name in ("runs", "assumed", "unknown")}
+    if counts["assumed"] or counts["unknown"]:
         notes.append(
-            f"of {outcomes['runs']:,} counted runs, {outcomes['assumed']:,} completed by assumption, and the "
-            f"outcome of {outcomes['unknown']:,} is unknown"
+            f"of {counts['runs']:,} counted runs, {counts['assumed']:,} completed by assumption, and the "
+            f"outcome of {counts['unknown']:,} is unknown"
         )
     if uncounted:
         what = "a known outcome" if since else "counters"

@@ -42,9 +42,9 @@ def forecast(
     found = qd.cost_forecast(deployments, sessions, horizon, start=start)
     ahead = options.describe_horizon(horizon, start, "UTC")
     empty = f"nothing fires {ahead}" if len(deployments) else "there are no deployments"
-    if filters["status"] == "paused":
-        empty = "paused deployments do not fire"
     empty = options.empty_table_text(empty, deployments, filters)
+    if filters["status"] == "paused" and len(deployments):
+        empty = "paused deployments do not fire"
     costs_of = [f"from the costs of {sessions_of}" for sessions_of in period]
     notes = [*_notes(found, ahead), *costs_of, *options.filter_notes(filters)]
     result.print_frame(found, _COLUMNS, empty=empty, notes=notes)

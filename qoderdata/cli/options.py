@@ -11,6 +11,7 @@ import logging
 import math
 import os
 import re
+import shlex
 import signal
 import zoneinfo
 from datetime import UTC, datetime
@@ -258,7 +259,7 @@ def filters_given(filters: dict[str, Any]) -> dict[str, Any]:
 def filter_words(filters: dict[str, Any]) -> str:
     """Return the filters that were given, as in a command line; an empty text if there are none."""
     return " ".join(
-        f"--{name.removesuffix('_id').replace('_', '-')} {text}"
+        f"--{name.removesuffix('_id').replace('_', '-')} {shlex.quote(text)}"
         for name, value in filters_given(filters).items()
         for text in (value if isinstance(value, tuple) else [value])
     )
@@ -272,7 +273,7 @@ def filter_notes(filters: dict[str, Any]) -> list[str]:
 
 def empty_table_text(empty: str, deployments: pd.DataFrame, filters: dict[str, Any]) -> str:
     """Return the text for an empty table; none where `Service` has noted that nothing passes the filters."""
-    return "" if deployments.empty and filters_given(filters) else empty
+    return "" if deployments.empty and filters_given(filters) else "; ".join([empty, *filter_notes(filters)])
 
 
 def window(
@@ -338,25 +339,26 @@ def describe_window(window: dict[str, Any], what: str, tz: str) -> list[str]:
     return [" ".join([noun, *of, *([verb, " and ".join(bounds)] if bounds else [])])] if bounds or of else []
 
 
-def bounds_of(window: dict[str, Any]) -> tuple[datetime | None, datetime]:
-    """Return the time from which `window` is, ``None`` for all, and the time before which it is."""
+def bounds_of(window: dict[str, Any], rows: pd.DataFrame) -> tuple[datetime | None, datetime]:
+    """Return the time from which `window` is, ``None`` for all, and that before which the loaded rows can be."""
+    from qoderdata.frames import fetched_at  # noqa: PLC0415 - imports pandas
+
     now = datetime.now(UTC)
     since, until = (
         None if window[name] is None else arguments.parse_bound(window[name], now=now, name=name)
         for name in ("since", "until")
     )
-    return since, until or now
+    return since, min(until or now, now, fetched_at(rows) or now)
 
 
 def cut_windows(frame: pd.DataFrame, freq: str | None, since: datetime | None, until: datetime) -> list[str]:
     """Return a note that says whether the first or the last window reaches beyond the time that was asked for."""
-    import pandas as pd  # noqa: PLC0415 - slow to import
-
     if freq is None or frame.empty:
         return []
     windows = frame.reset_index()["window"]
-    length = arguments.parse_window(freq)
-    end = windows.max() + (pd.DateOffset(days=length.days) if length.days else length)
+    last = windows.max()
+    wall_clock_end = last.tz_localize(None) + arguments.parse_window(freq)
+    end = wall_clock_end.tz_localize(last.tz, ambiguous=False, nonexistent="shift_forward")
     is_cut = {"first": since is not None and windows.min() < since, "last": end > until}
     cut = [name for name, is_so in is_cut.items() if is_so]
     return [f"the {' and the '.join(cut)} window {'is' if len(cut) == 1 else 'are'} not whole"] if cut else []

@@ -46,7 +46,9 @@ def _page_path(ctx: click.Context, param: click.Parameter, value: str) -> Path |
     multiple=True,
     help="Failure rates by agent, environment or a metadata key (default team, else agent).",
 )
-@click.option("--title", metavar="TEXT", help="What the page is about (default: the filters below).")
+@click.option(
+    "--title", metavar="TEXT", help="What the page is about; by default it names the filters of deployments."
+)
 @click.option("--lang", type=click.Choice(["en", "zh"]), default="en", help="The language (default en).")
 @options.span_option("--horizon", "Time ahead to look for triggers (default 24h).", default="24h")
 @options.time_option("--start", "Time that the report is about, with its zone (default: now).")
@@ -113,9 +115,17 @@ def report(
         horizon=horizon,
         tz=tz,
         lang=lang,
-        title=title or options.filter_words(filters) or None,
+        title=title or _title(filters, lang),
     )
     echo(f"report written to {path}")
+
+
+def _title(filters: dict[str, Any], lang: str) -> str | None:
+    """Return a title that names the filters; ``None`` if there are none."""
+    from qoderdata.report.page import default_title  # noqa: PLC0415 - `--help` needs none
+
+    words = options.filter_words(filters)
+    return f"{default_title(lang)}: {words}" if words else None
 
 
 def _snapshots(service: Service, start: datetime) -> list[pd.DataFrame]:

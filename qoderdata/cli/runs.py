@@ -84,7 +84,7 @@ def runs(
     labels = groups.columns(found)
     enough = found["completed"] + found["failed"] >= min_runs
     above = result.name_above(found[enough], fail_over, figure="ci_low", groups=labels)
-    notes = [*period, RATES_OF, *options.cut_windows(found, freq, *options.bounds_of(window)), *above]
+    notes = [*period, RATES_OF, *options.cut_windows(found, freq, *options.bounds_of(window, frame)), *above]
     columns = [*labels, *_rate_columns(found)]
     result.print_frame(found, columns, empty=empty, notes=notes, newest=freq is not None)
     return options.FOUND if above else 0

@@ -53,11 +53,11 @@ def triggers(
     is_paused = filters["status"] == "paused" and not include_paused
     period = options.describe_horizon(horizon, start, result.tz)
     empty = f"nothing fires {period}"
-    if is_paused:
-        empty = "paused deployments do not fire; --include-paused treats them as active"
-    elif deployments.empty:
+    if deployments.empty:
         empty = "there are no deployments"
     empty = options.empty_table_text(empty, deployments, filters)
+    if is_paused and len(deployments):
+        empty = "paused deployments do not fire; --include-paused treats them as active"
     notes = [f"triggers {period}", *options.filter_notes(filters)]
     if load is None:
         result.print_frame(upcoming, TRIGGER_COLUMNS, empty=empty, notes=notes)

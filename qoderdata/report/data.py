@@ -41,6 +41,8 @@ _HOURS_IN_WORDS = range(2, 49)
 _NAME_COLUMNS = 80
 _FORECAST_SPAN = "30D"
 
+#: What the service adds to the name of an archived deployment.
+_ARCHIVED_SUFFIX = r"_archived_\d+$"
 _DEPLOYMENT_COLUMNS = (
     "id", "name", "status", "agent_id", "created_at", "updated_at", "archived_at", "paused_reason_type",
     "paused_reason_error_type", "schedule_expression", "schedule_timezone", "schedule_last_run_at",
@@ -102,7 +104,11 @@ class ReportData:
         read_at = fetched_at(given)
         if read_at is None or read_at > start:
             given = rows_before(given, "created_at", start)
-            given = given.assign(archived_at=given["archived_at"].mask(given["archived_at"] > start))
+            is_later = given["archived_at"] > start
+            old_names = given["name"].str.replace(_ARCHIVED_SUFFIX, "", regex=True)
+            given = given.assign(
+                archived_at=given["archived_at"].mask(is_later), name=given["name"].mask(is_later, old_names)
+            )
         given = given.reset_index(drop=True)
         labels = labels or {}
         names = [

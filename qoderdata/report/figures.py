@@ -16,7 +16,7 @@ from qoderdata.formatting import (
     format_percent,
 )
 from qoderdata.report.data import LEAST_DECIDED, WEEK, first_row, span_text
-from qoderdata.report.layout import Tile, counters_note, join_facts, join_sentences, unknown_note
+from qoderdata.report.layout import Tile, certainty_note, counters_note, join_facts, join_sentences, unknown_note
 from qoderdata.summaries import failure_rates, session_costs
 from qoderdata.translation import gettext as _
 from qoderdata.translation import ngettext
@@ -132,7 +132,7 @@ def _headline_without_runs(data: ReportData) -> Headline:
         )
     about = _("With their runs, this page compares the last 7 days with the 7 days before.")
     if failing is not None:
-        about = join_sentences(counters_note(data), about)
+        about = join_sentences(counters_note(data), *certainty_note(data), about)
     return Headline(text, about, is_bad=bool(failing) or by_error > 0)
 
 

@@ -76,7 +76,9 @@ def failing(data: ReportData) -> Section:
     ]
     if runs is None:
         columns.append(PageColumn(_("Last run"), "time", lambda row: row.stats_last_triggered_at))
-        about = join_sentences(_("Failures since the last success, longest first."), counters_note(data))
+        about = _("Failures since the last success, as the service counts them, longest first.")
+        if "counted_since" in data.deployments.attrs:
+            about = join_sentences(_("Failures since the last success, longest first."), counted_note(data))
     else:
         last_error = _("Last error")
         columns += [

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pandas as pd
 
-from qoderdata.formatting import format_count, format_interval, format_percent
+from qoderdata.formatting import format_interval, format_percent
 from qoderdata.outcomes import is_unknown
 from qoderdata.translation import gettext as _
 from qoderdata.translation import ngettext
@@ -285,17 +285,21 @@ def share_column(found: pd.DataFrame) -> PageColumn:
 
 def counters_note(data: ReportData) -> str:
     """Return sentences that say what the figures of a page without runs are over."""
-    attrs = data.deployments.attrs
-    if "counted_since" not in attrs:
+    if "counted_since" not in data.deployments.attrs:
         return _("Over the whole life of the deployments that are not archived, by the service's counters.")
-    outcomes = attrs.get("counted_outcomes", {})
-    if not outcomes.get("assumed") and not outcomes.get("unknown"):
-        return counted_note(data)
-    certainty = _(
-        "Of {runs} counted runs, {assumed} completed by assumption, and the outcome of {unknown} is unknown.",
-        **{name: format_count(count) for name, count in outcomes.items()},
-    )
-    return join_sentences(counted_note(data), certainty)
+    return join_sentences(_("Over the deployments that are not archived."), counted_note(data))
+
+
+def certainty_note(data: ReportData) -> list[str]:
+    """Return a sentence that says how many outcomes of counted runs are not proved; none if all of them are."""
+    attrs = data.deployments.attrs
+    runs, assumed, unknown = (attrs.get(f"counted_{name}", 0) for name in ("runs", "assumed", "unknown"))
+    if not assumed and not unknown:
+        return []
+    return [_(
+        "Of all {runs} runs that were counted, {assumed} completed by assumption, and the outcome of {unknown} is "
+        "unknown.", runs=f"{runs:,}", assumed=f"{assumed:,}", unknown=f"{unknown:,}",
+    )]  # fmt: skip
 
 
 def counted_note(data: ReportData) -> str:

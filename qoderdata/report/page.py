@@ -94,8 +94,9 @@ def write_report(
         metadata.
         ``None``: the key ``team`` where a deployment has it, else the agent.
     start
-        The moment that the report is about, with its zone; ``None`` is now. Runs and sessions from then on do not
-        count. The same frames and the same `start` give the same file, byte for byte.
+        The moment that the report is about, with its zone; ``None`` is now. Runs, sessions and deployments from
+        then on do not count; names, states and the service's counters are those of the frames. The same frames and
+        the same `start` give the same file, byte for byte.
     horizon
         How far ahead to show what fires: anything `pandas.Timedelta` takes. Where more than two million triggers
         would have to be listed, the page looks less far ahead, and says so.
@@ -174,13 +175,19 @@ def _translations(lang: str) -> NullTranslations:
     return GNUTranslations(compiled)
 
 
+def default_title(lang: str) -> str:
+    """Return what a page is about that has no title."""
+    with translated(_translations(lang)):
+        return _("Scheduled agents on Qoder Cloud")
+
+
 def _render(data: ReportData, caught: list[warnings.WarningMessage], lang: str, title: str | None) -> str:
     css = _resource("report.css")
     details = make_folded_sections(data)
     first = headline(data)
     values = {
         "lang": _TAGS[lang],
-        "title": title or _("Scheduled agents on Qoder Cloud"),
+        "title": (title or "").strip() or default_title(lang),
         "css": Markup(css),  # noqa: S704 - our own file
         "css_digest": base64.b64encode(hashlib.sha256(css.encode()).digest()).decode(),
         "start": data.start,

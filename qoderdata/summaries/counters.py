@@ -264,8 +264,9 @@ def fill_counters(df: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
         ============================== =================== ====================================================
 
         If a counter is filled, ``attrs["counted_since"]`` is the first ``triggered_at`` in `runs` as ISO 8601
-        text, or ``None`` if no run has a time; ``attrs["counted_outcomes"]`` is how many ``runs`` were counted,
-        and how many of them have an ``unknown`` outcome, or are ``assumed`` to have completed.
+        text, or ``None`` if no run has a time. ``counted_runs`` in ``attrs`` is how many runs were counted,
+        ``counted_unknown`` how many of them have an unknown outcome, and ``counted_assumed`` how many are assumed
+        to have completed.
 
     Raises
     ------
@@ -324,7 +325,7 @@ def fill_counters(df: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
     result[_LAST] = result[_LAST].astype(last.dtype).where(~uncounted | result[_LAST].notna(), last)
     first = runs["triggered_at"].min()
     result.attrs["counted_since"] = None if pd.isna(first) else first.isoformat()
-    result.attrs["counted_outcomes"] = sums
+    result.attrs |= {f"counted_{name}": count for name, count in sums.items()}
     return result
 
 

@@ -44,14 +44,17 @@ class DistinctSchedules:
 
     @classmethod
     def parse(cls, df: pd.DataFrame) -> DistinctSchedules:
-        """Parse each distinct pair of ``schedule_expression`` and ``schedule_timezone`` once."""
-        pairs = df[["schedule_expression", "schedule_timezone"]].reset_index(drop=True)
+        """Parse each distinct pair of ``schedule_expression`` and ``schedule_timezone`` once.
+
+        A schedule without a cron text is told apart by its ``schedule_type``, where the frame has it.
+        """
+        columns = ["schedule_expression", "schedule_timezone"]
+        pairs = df.reindex(columns=[*columns, "schedule_type"]).reset_index(drop=True)
+        pairs["schedule_type"] = pairs["schedule_type"].where(pairs["schedule_expression"].isna())
         of_row = pairs.groupby(list(pairs), sort=False, dropna=False).ngroup().to_numpy(np.int64)
         first = np.unique(of_row, return_index=True)[1]
         schedules = [_parse(*pair) for pair in pairs.iloc[first].itertuples(index=False, name=None)]
-        # A schedule of another type than cron has no cron text.
-        shown = pairs.assign(type=df["schedule_type"].to_numpy()) if "schedule_type" in df else pairs
-        return cls(schedules, np.where(shown.isna().all(axis=1), -1, of_row))
+        return cls(schedules, np.where(pairs.isna().all(axis=1), -1, of_row))
 
     def parsed_rows(self, df: pd.DataFrame, rows: NDArray[np.int64]) -> NDArray[np.int64]:
         """Return those of some rows whose schedule could be parsed; warn of those whose schedule could not."""
@@ -136,7 +139,9 @@ def distinct_upcoming_triggers(
     return found, of_row
 
 
-def _parse(expression: str | float, timezone: str | float) -> Schedule | CronError:
+def _parse(expression: str | float, timezone: str | float, kind: str | float) -> Schedule | CronError:
+    if isinstance(kind, str) and kind != "cron":
+        return CronError(_("its type is {type}, and only cron can be read", type=repr(kind)))
     if not isinstance(expression, str) or not isinstance(timezone, str):
         return CronError(_("there is no zone") if isinstance(expression, str) else _("there is no cron text"))
     try:

@@ -102,7 +102,7 @@ def schedule_lints(df: pd.DataFrame, *, start: Instant | None = None) -> pd.Data
         all ``str``. Nothing found: no rows, same columns and dtypes.
 
         ==================== ===================================================================================
-        ``unreadable``       the cron text or the zone cannot be read
+        ``unreadable``       the cron text or the zone cannot be read, or its type is another than cron
         ``never_fires``      none of its months has such a day, or clock changes skip its only local times
         ``dst_gap``          a clock change skips a time of it, which will not fire
         ``dst_repeat``       a clock change repeats a time of it, which will fire twice
@@ -134,7 +134,7 @@ def schedule_lints(df: pd.DataFrame, *, start: Instant | None = None) -> pd.Data
       deployment_id         lint
     0         dep_1  uneven_step
     """
-    df = require_frame(df, _COLUMNS, what="deployments")
+    df = require_frame(df, _COLUMNS, what="deployments", optional=["schedule_type"])
     begin = parse_instant(pd.Timestamp.now("UTC") if start is None else start, name="start").to_pydatetime()
     if begin.year == MAXYEAR:
         raise ValueError(f"the schedules of the year after {begin:%Y-%m-%d} reach beyond the year {MAXYEAR}")

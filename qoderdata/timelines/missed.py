@@ -36,6 +36,7 @@ _STATE_COLUMNS = ("id", "status", "updated_at", *_SCHEDULE_COLUMNS)
 _CERTAIN, _PAUSED, _CHANGED, _CREATED = range(4)
 _NO_SCHEDULE = -1
 _DEPLOYMENT_COLUMNS = (*_STATE_COLUMNS, "name", "created_at", "archived_at")
+_OPTIONAL = ("schedule_type",)
 _RUN_COLUMNS = ("deployment_id", "trigger_type", "triggered_at")
 #: About how many scheduled times are matched at once.
 _TIMES_AT_ONCE = 1 << 21
@@ -102,14 +103,17 @@ def _schedule_history(
 
     `_periods` says what the columns are. Where either of two schedules may have been active, each has a period.
     """
-    frames = [require_frame(one, _STATE_COLUMNS, what="deployments") for one in (df, *snapshots)]
+    frames = [
+        require_frame(one, _STATE_COLUMNS, what="deployments", optional=_OPTIONAL) for one in (df, *snapshots)
+    ]
     for frame in frames:
         require_unique_deployments(frame)
     fetched = [fetched_at(one) for one in (df, *snapshots)]
     if None in fetched[1:]:
         raise ValueError("a snapshot has no attrs['fetched_at']; pass the frames that load_snapshots returns")
     times = [_FAR if at is None else to_micros(at) for at in fetched]
-    all_rows = DistinctSchedules.parse(pd.concat([one[list(_SCHEDULE_COLUMNS)] for one in frames]))
+    columns = [*_SCHEDULE_COLUMNS, "schedule_type"]
+    all_rows = DistinctSchedules.parse(pd.concat([one.reindex(columns=columns) for one in frames]))
     of_rows = np.split(all_rows.of_row, np.cumsum([len(one) for one in frames])[:-1])
     ids = pd.Index(df["id"])
     states = [
@@ -301,7 +305,7 @@ def missed_triggers(
                    scheduled_at deployment_id    name  certain reason
     0 2026-06-16 01:00:00+00:00         dep_1  report     True
     """
-    df = require_frame(df, _DEPLOYMENT_COLUMNS, what="deployments")[list(_DEPLOYMENT_COLUMNS)]
+    df = require_frame(df, _DEPLOYMENT_COLUMNS, what="deployments", optional=_OPTIONAL)
     df = df.reset_index(drop=True).sort_values("id", kind="stable", ignore_index=True)
     runs = require_frame(runs, _RUN_COLUMNS, what="runs", optional=["trigger_scheduled_at"])
     earlier = require_snapshots(snapshots)
