@@ -48,8 +48,7 @@ class DistinctSchedules:
 
         A schedule without a cron text is told apart by its ``schedule_type``, where the frame has it.
         """
-        columns = ["schedule_expression", "schedule_timezone"]
-        pairs = df.reindex(columns=[*columns, "schedule_type"]).reset_index(drop=True)
+        pairs = schedule_columns(df).reset_index(drop=True)
         pairs["schedule_type"] = pairs["schedule_type"].where(pairs["schedule_expression"].isna())
         of_row = pairs.groupby(list(pairs), sort=False, dropna=False).ngroup().to_numpy(np.int64)
         first = np.unique(of_row, return_index=True)[1]
@@ -137,6 +136,12 @@ def distinct_upcoming_triggers(
             DataQualityWarning,
         )
     return found, of_row
+
+
+def schedule_columns(df: pd.DataFrame) -> pd.DataFrame:
+    """Return the columns by which schedules are told apart; one that the frame lacks is missing everywhere."""
+    columns = ["schedule_expression", "schedule_timezone", "schedule_type"]
+    return df[[name for name in columns if name in df]].reindex(columns=columns)
 
 
 def _parse(expression: str | float, timezone: str | float, kind: str | float) -> Schedule | CronError:

@@ -21,7 +21,13 @@ from qoderdata.cron import CronError, Schedule
 from qoderdata.frame_checks import TEXT, require_frame, require_snapshots, require_unique_deployments
 from qoderdata.frames import fetched_at
 from qoderdata.time_math import MICROSECOND, MINUTE_MICROS, from_micros, to_micros
-from qoderdata.timelines.distinct_schedules import DistinctSchedules, column_micros, timestamps, trigger_micros
+from qoderdata.timelines.distinct_schedules import (
+    DistinctSchedules,
+    column_micros,
+    schedule_columns,
+    timestamps,
+    trigger_micros,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -31,8 +37,7 @@ if TYPE_CHECKING:
 #: A time after all others, in microseconds; its negative is before all others, and means an unknown time.
 _FAR = 1 << 62
 
-_SCHEDULE_COLUMNS = ("schedule_expression", "schedule_timezone")
-_STATE_COLUMNS = ("id", "status", "updated_at", *_SCHEDULE_COLUMNS)
+_STATE_COLUMNS = ("id", "status", "updated_at", "schedule_expression", "schedule_timezone")
 _CERTAIN, _PAUSED, _CHANGED, _CREATED = range(4)
 _NO_SCHEDULE = -1
 _DEPLOYMENT_COLUMNS = (*_STATE_COLUMNS, "name", "created_at", "archived_at")
@@ -112,8 +117,7 @@ def _schedule_history(
     if None in fetched[1:]:
         raise ValueError("a snapshot has no attrs['fetched_at']; pass the frames that load_snapshots returns")
     times = [_FAR if at is None else to_micros(at) for at in fetched]
-    columns = [*_SCHEDULE_COLUMNS, "schedule_type"]
-    all_rows = DistinctSchedules.parse(pd.concat([one.reindex(columns=columns) for one in frames]))
+    all_rows = DistinctSchedules.parse(pd.concat([schedule_columns(one) for one in frames]))
     of_rows = np.split(all_rows.of_row, np.cumsum([len(one) for one in frames])[:-1])
     ids = pd.Index(df["id"])
     states = [
@@ -306,6 +310,7 @@ def missed_triggers(
     0 2026-06-16 01:00:00+00:00         dep_1  report     True
     """
     df = require_frame(df, _DEPLOYMENT_COLUMNS, what="deployments", optional=_OPTIONAL)
+    df = df[[name for name in (*_DEPLOYMENT_COLUMNS, *_OPTIONAL) if name in df]]
     df = df.reset_index(drop=True).sort_values("id", kind="stable", ignore_index=True)
     runs = require_frame(runs, _RUN_COLUMNS, what="runs", optional=["trigger_scheduled_at"])
     earlier = require_snapshots(snapshots)
