@@ -75,6 +75,8 @@ def report(
 
     Stored snapshots show changes, pauses and earlier schedules; see `qoderdata changes`.
     """
+    from qoderdata.report.page import default_title  # noqa: PLC0415 - `--help` needs none
+
     if len(by) > 1:
         raise click.UsageError("give --by once: a report has rates by one thing")
     if not with_runs:
@@ -115,17 +117,9 @@ def report(
         horizon=horizon,
         tz=tz,
         lang=lang,
-        title=title or _title(filters, lang),
+        title=title or default_title(lang, options.filter_words(filters)),
     )
     echo(f"report written to {path}")
-
-
-def _title(filters: dict[str, Any], lang: str) -> str | None:
-    """Return a title that names the filters; ``None`` if there are none."""
-    from qoderdata.report.page import default_title  # noqa: PLC0415 - `--help` needs none
-
-    words = options.filter_words(filters)
-    return f"{default_title(lang)}: {words}" if words else None
 
 
 def _snapshots(service: Service, start: datetime) -> list[pd.DataFrame]:

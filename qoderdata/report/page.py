@@ -175,10 +175,11 @@ def _translations(lang: str) -> NullTranslations:
     return GNUTranslations(compiled)
 
 
-def default_title(lang: str) -> str:
-    """Return what a page is about that has no title."""
+def default_title(lang: str, filters: str = "") -> str:
+    """Return the title of a page that was given none; it names the filters, if there are any."""
     with translated(_translations(lang)):
-        return _("Scheduled agents on Qoder Cloud")
+        title = _("Scheduled agents on Qoder Cloud")
+        return f"{title}{_(': ')}{filters}" if filters else title
 
 
 def _render(data: ReportData, caught: list[warnings.WarningMessage], lang: str, title: str | None) -> str:
