@@ -16,6 +16,7 @@ import pandas as pd
 from qoderdata.cron import CronError, Schedule, parse
 from qoderdata.errors import DataQualityWarning, warn
 from qoderdata.formatting import first_few, one_line
+from qoderdata.frame_checks import TEXT
 from qoderdata.frames import listed_times
 from qoderdata.time_math import MICROSECOND, from_micros, to_micros
 from qoderdata.translation import gettext as _
@@ -141,7 +142,7 @@ def distinct_upcoming_triggers(
 def schedule_columns(df: pd.DataFrame) -> pd.DataFrame:
     """Return the columns by which schedules are told apart; one that the frame lacks is missing everywhere."""
     columns = ["schedule_expression", "schedule_timezone", "schedule_type"]
-    return df[[name for name in columns if name in df]].reindex(columns=columns)
+    return df[[name for name in columns if name in df]].reindex(columns=columns).astype(TEXT)
 
 
 def _parse(expression: str | float, timezone: str | float, kind: str | float) -> Schedule | CronError:

@@ -122,7 +122,8 @@ def next_triggers(
     1 2026-06-16 01:00:00+00:00         dep_1 2026-06-16 09:00:00    api
     2 2026-06-17 01:00:00+00:00         dep_1 2026-06-17 09:00:00   cron
     """
-    df = require_frame(df, [*_TEXTS.values(), *_FIRES], what="deployments", optional=list(NAMES.values()))
+    optional = ["schedule_type", *NAMES.values()]
+    df = require_frame(df, [*_TEXTS.values(), *_FIRES], what="deployments", optional=optional)
     zone = pandas_zone(parse_zone(tz).key)
     rows, upcoming, upcoming_of, instants = _firing(df, horizon, start, include_paused=include_paused)
 
@@ -157,7 +158,8 @@ def trigger_counts(df: pd.DataFrame, horizon: Span, *, start: Instant | None = N
     pandas.Series
         Of ``Int64``, by ``deployment_id`` in its order, without those that do not fire.
     """
-    df = require_frame(df, ["id", "schedule_expression", "schedule_timezone", *_FIRES], what="deployments")
+    wanted = ["id", "schedule_expression", "schedule_timezone", *_FIRES]
+    df = require_frame(df, wanted, what="deployments", optional=["schedule_type"])
     rows, _, upcoming_of, instants = _firing(df, horizon, start, include_paused=False)
     counts = np.array([at.size for at in instants], dtype=np.int64)[upcoming_of]
     ids = pd.Index(df["id"].iloc[rows[counts > 0]], dtype=TEXT, name="deployment_id")
