@@ -327,12 +327,9 @@ def describe_window(window: dict[str, Any], what: str, tz: str) -> list[str]:
 
     Call this before loading, which may take minutes: ages are counted back from the time of this call.
     """
-    words, now = {"since": "since", "until": "before"}, datetime.now(UTC)
-    bounds = [
-        f"{word} {format_time(arguments.parse_bound(window[name], now=now, name=name), tz)}"
-        for name, word in words.items()
-        if window[name] is not None
-    ]
+    words = {"since": "since", "until": "before"}
+    times = _parse_bounds(window, datetime.now(UTC))
+    bounds = [f"{words[name]} {format_time(time, tz)}" for name, time in times.items() if time is not None]
     noun, _, verb = what.rpartition(" ")
     which = [*filter(None, [window.get("deployment")]), *(window.get("where") or ())]
     of = [f"of {one_line(' and '.join(which))}"] if which else []
@@ -344,11 +341,17 @@ def bounds_of(window: dict[str, Any], rows: pd.DataFrame) -> tuple[datetime | No
     from qoderdata.frames import fetched_at  # noqa: PLC0415 - imports pandas
 
     now = datetime.now(UTC)
-    since, until = (
-        None if window[name] is None else arguments.parse_bound(window[name], now=now, name=name)
-        for name in ("since", "until")
-    )
-    return since, min(until or now, now, fetched_at(rows) or now)
+    times = _parse_bounds(window, now)
+    return times["since"], min(times["until"] or now, now, fetched_at(rows) or now)
+
+
+def _parse_bounds(window: dict[str, Any], now: datetime) -> dict[str, datetime | None]:
+    """Return the bounds of a window as times; ``None`` for one that was not given."""
+    given = {name: window[name] for name in ("since", "until")}
+    return {
+        name: None if bound is None else arguments.parse_bound(bound, now=now, name=name)
+        for name, bound in given.items()
+    }
 
 
 def cut_windows(frame: pd.DataFrame, freq: str | None, since: datetime | None, until: datetime) -> list[str]:

@@ -63,7 +63,7 @@ def triggers(
         result.print_frame(upcoming, TRIGGER_COLUMNS, empty=empty, notes=notes)
     else:
         counts = qd.trigger_load(upcoming, freq=load)
-        begin = arguments.parse_bound(start or datetime.now(UTC), now=datetime.now(UTC), name="start")
+        begin = datetime.now(UTC) if start is None else arguments.parse_instant(start, name="start")
         end = begin + arguments.parse_span(horizon, name="horizon")
         notes += options.cut_windows(counts, load, begin, end)
         result.print_frame(counts, _LOAD_COLUMNS, empty=empty, notes=notes)
