@@ -47,11 +47,7 @@ class Envelope(Protocol):
         """Whether the list continues; only this field says so."""
 
     @property
-    def last_id(self) -> str | None:
-        """The cursor, where the service gives no `next_page`."""
-
-    @property
-    def next_page(self) -> str | None:
+    def cursor(self) -> str | None:
         """The cursor of the next page."""
 
     @property
@@ -191,7 +187,7 @@ def fetch_pages(
         yield page
         if not page.has_more:
             return
-        cursor = page.next_page or page.last_id
+        cursor = page.cursor
         if not cursor:
             raise _broken_list_error("said that there is more, but gave no cursor")
         if cursor in seen:

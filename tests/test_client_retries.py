@@ -268,8 +268,7 @@ class _Page:
     def __init__(self, body: bytes) -> None:
         self.data: list[int] = (page := json.loads(body))["data"]
         self.has_more: bool = page["has_more"]
-        self.last_id: str | None = page["last_id"]
-        self.next_page: str | None = None
+        self.cursor: str | None = page["last_id"]
         self.count = len(self.data)
 
 

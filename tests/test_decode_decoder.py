@@ -59,8 +59,12 @@ class TestReadPage:
         page = Decoder(DEPLOYMENTS).read_page(
             body([deployment(1)], has_more=True, first_id="a", last_id="b", next_page="c", total=[7])
         )
-        assert page.has_more
-        assert (page.last_id, page.next_page) == ("b", "c")
+        assert (page.has_more, page.cursor) == (True, "c")
+
+    @pytest.mark.parametrize("next_page", [None, ""])
+    def test_cursor_is_last_id_if_next_page_is_missing(self, next_page: str | None) -> None:
+        envelope = body([deployment(1)], has_more=True, first_id="a", last_id="b", next_page=next_page)
+        assert Decoder(DEPLOYMENTS).read_page(envelope).cursor == "b"
 
     @pytest.mark.parametrize("first_id", ["dep_1", 5, {}])
     def test_first_id_of_any_type_is_ignored(self, first_id: object) -> None:
@@ -76,14 +80,13 @@ class TestReadPage:
         ],
     )
     def test_envelope_fields_before_and_after_another_list_are_read(self, text: bytes) -> None:
-        page = Decoder(DEPLOYMENTS).read_page(text)
-        assert (page.last_id, page.next_page) == ("b", "c")
+        assert Decoder(DEPLOYMENTS).read_page(text).cursor == "c"
 
     @pytest.mark.parametrize("cursors", [{}, {"first_id": None, "last_id": None, "next_page": None}])
     def test_absent_and_null_cursors_are_none(self, cursors: Record) -> None:
         page = Decoder(DEPLOYMENTS).read_page(body([], **cursors))
         assert not page.has_more
-        assert (page.last_id, page.next_page) == (None, None)
+        assert page.cursor is None
 
     @pytest.mark.parametrize(
         "schema", [DEPLOYMENTS, RUNS, SESSIONS, EVENTS, AGENTS, ENVIRONMENTS], ids=lambda of: of.name

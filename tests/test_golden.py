@@ -109,4 +109,4 @@ def test_envelope_of_the_documented_page_is_read() -> None:
     """The last id is not that of a listed record: cursors come from the envelope."""
     page = Decoder(DEPLOYMENTS).read_page((DATA / "list_deployments.json").read_bytes())
     last = "dep_019ec53748f7784bac33f208c0f66982"
-    assert (page.has_more, page.last_id, page.next_page) == (True, last, last)
+    assert (page.has_more, page.cursor) == (True, last)

@@ -54,7 +54,7 @@ def read_sessions(sandbox: Sandbox) -> pd.DataFrame:
         tables.append(decoder.to_table(page))
         if not page.has_more:
             return to_pandas(decoder.finish(tables), SESSIONS)
-        params["page"] = str(page.next_page)
+        params["page"] = str(page.cursor)
 
 
 def assert_equal_sessions(one: pd.DataFrame, other: pd.DataFrame) -> None:

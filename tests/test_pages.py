@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar, cast
 
 import msgspec
@@ -28,17 +28,16 @@ R = TypeVar("R")
 @dataclass(frozen=True)
 class Page:
     has_more: bool
-    last_id: str | None = None
-    next_page: str | None = None
+    cursor: str | None = None
     count: int = 10
 
 
-def more(last_id: str | None = None, next_page: str | None = None, count: int = 10) -> Page:
-    return Page(True, last_id, next_page, count)  # noqa: FBT003 - its name is in the function's name
+def more(cursor: str | None, count: int = 10) -> Page:
+    return Page(True, cursor, count)  # noqa: FBT003 - its name is in the function's name
 
 
-def last(last_id: str | None = None, next_page: str | None = None, count: int = 10) -> Page:
-    return Page(False, last_id, next_page, count)  # noqa: FBT003 - its name is in the function's name
+def last(cursor: str | None = None, count: int = 10) -> Page:
+    return Page(False, cursor, count)  # noqa: FBT003 - its name is in the function's name
 
 
 def fetch_in_turn(*pages: Page | Exception) -> Callable[[str | None, int], Page]:
@@ -63,20 +62,20 @@ def bad_request(
 
 
 class TestCursors:
-    def test_next_page_is_the_cursor_or_last_id_if_it_is_missing(self) -> None:
+    def test_next_page_is_requested_with_the_cursor(self) -> None:
         requested: list[str | None] = []
-        pages = iter([more("a", "A"), more("b", None), more("c", ""), last("d", "D")])
+        pages = iter([more("a"), more("b"), more("c"), last("d")])
 
         def fetch(cursor: str | None, _limit: int) -> Page:
             requested.append(cursor)
             return next(pages)
 
-        assert [page.last_id for page in walk(fetch)] == ["a", "b", "c", "d"]
-        assert requested == [None, "A", "b", "c"]
+        assert [page.cursor for page in walk(fetch)] == ["a", "b", "c", "d"]
+        assert requested == [None, "a", "b", "c"]
 
     def test_walk_ends_only_when_has_more_is_false(self) -> None:
         """A short or empty page is not the last one; the last page may have cursors."""
-        pages = [more("a", count=0), more("b", count=1), last("c", "c", count=1000)]
+        pages = [more("a", count=0), more("b", count=1), last("c", count=1000)]
         assert list(walk(fetch_in_turn(*pages))) == pages
 
     def test_walk_starts_at_a_given_cursor(self) -> None:
@@ -92,8 +91,8 @@ class TestCursors:
     @pytest.mark.parametrize(
         ("pages", "start", "message"),
         [
-            ([more(None, None)], None, "gave no cursor"),
-            ([more("a"), more("", "")], None, "gave no cursor"),
+            ([more(None)], None, "gave no cursor"),
+            ([more("a"), more("")], None, "gave no cursor"),
             ([more("a"), more("a")], None, "'a' again"),
             ([more("a"), more("b"), more("c"), more("a")], None, "'a' again"),
             ([more("k")], "k", "'k' again"),
@@ -146,8 +145,8 @@ class TestErrors:
         failure = errors.InternalServerError("failed")
         failure.request_id = "req_1"
         pages = walk(fetch_in_turn(more("a"), more("b"), failure))
-        assert next(pages).last_id == "a"
-        assert next(pages).last_id == "b"
+        assert next(pages).cursor == "a"
+        assert next(pages).cursor == "b"
         with pytest.raises(errors.InternalServerError) as caught:
             next(pages)
         assert caught.value is failure
@@ -347,7 +346,8 @@ class FakeClient:
         self.requested.append(dict(params))
         if int(str(params["limit"])) > 100:
             raise bad_request()
-        return read(msgspec.json.encode({"data": [], **asdict(next(self.pages))}))
+        page = next(self.pages)
+        return read(msgspec.json.encode({"data": [], "has_more": page.has_more, "next_page": page.cursor}))
 
     def mask(self, text: str) -> str:
         return text.replace("secret", "***")
@@ -360,10 +360,10 @@ class FakeClient:
 class TestLists:
     @pytest.mark.parametrize(("schema", "cursor_param"), [(DEPLOYMENTS, "after_id"), (AGENTS, "page")])
     def test_cursor_is_sent_in_the_parameter_of_the_list(self, schema: Schema, cursor_param: str) -> None:
-        client = FakeClient(more("a", "A"), more("b"), last(), page_limit=100)
+        client = FakeClient(more("a"), more("b"), last(), page_limit=100)
         assert client.read(schema) == 3
         same = {"order": "asc", "limit": "100"}
-        assert client.requested == [same, same | {cursor_param: "A"}, same | {cursor_param: "b"}]
+        assert client.requested == [same, same | {cursor_param: "a"}, same | {cursor_param: "b"}]
 
     @pytest.mark.parametrize("known", [None, 50, 1000])
     def test_list_with_small_pages_does_not_change_the_page_limit(self, known: int | None) -> None:
@@ -393,18 +393,13 @@ class TestLists:
 
 @given(
     counts=st.lists(st.integers(0, 5), min_size=1, max_size=30),
-    with_next_page=st.lists(st.booleans(), min_size=30, max_size=30),
     granted=st.sampled_from([1000, 100, 37]),
 )
-def test_walk_yields_each_page_once_and_in_order(
-    counts: list[int], with_next_page: list[bool], granted: int
-) -> None:
+def test_walk_yields_each_page_once_and_in_order(counts: list[int], granted: int) -> None:
     def fetch(cursor: str | None, limit: int) -> Page:
         if limit > granted:
             raise bad_request(f"limit must be between 1 and {granted}")
         number = 0 if cursor is None else int(cursor) + 1
-        has_more = number < len(counts) - 1
-        next_page = str(number) if has_more and with_next_page[number] else None
-        return Page(has_more, str(number), next_page, counts[number])
+        return Page(number < len(counts) - 1, str(number), counts[number])
 
     assert [page.count for page in walk(fetch)] == counts

@@ -42,9 +42,8 @@ class Page:
     """One page of a list."""
 
     has_more: bool
-    #: The cursors of the envelope, ``None`` where it has none.
-    last_id: str | None
-    next_page: str | None
+    #: The cursor of the next page: ``next_page`` of the envelope, else its ``last_id``; ``None`` for neither.
+    cursor: str | None
     #: The records: structs, JSON texts, or Python objects.
     records: Sequence[Any]
     #: The reader that made structs of the records; ``None`` where they are no structs.
@@ -102,7 +101,7 @@ class Decoder:
         for reader, decoder in ((self._reader, self._reader.page), (None, _RAW_PAGE)):
             with contextlib.suppress(msgspec.MsgspecError, RecursionError):
                 found = decoder.decode(body)
-                return Page(found.has_more, found.last_id, found.next_page, found.data, reader, body)
+                return Page(found.has_more, found.next_page or found.last_id, found.data, reader, body)
         return _exact_page(body)
 
     def to_table(self, page: Page) -> pa.Table:
@@ -229,7 +228,7 @@ def _exact_page(body: bytes) -> Page:
     for cursor in (last_id, next_page):
         if cursor is not None and not (isinstance(cursor, str) and is_utf8(cursor)):
             raise _not_a_page_error("has a cursor that is not text")
-    return Page(envelope["has_more"], last_id, next_page, envelope["data"], None, body)
+    return Page(envelope["has_more"], next_page or last_id, envelope["data"], None, body)
 
 
 def _not_a_page_error(what: str) -> APIResponseValidationError:

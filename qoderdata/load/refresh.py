@@ -123,8 +123,8 @@ class ListedPage:
     asked_at: datetime
     #: Whether the walk continues.
     has_more: bool
-    last_id: str | None
-    next_page: str | None
+    #: The cursor of the next page, as the service gives it; that of `listing` may have been corrected.
+    cursor: str | None
 
     @property
     def count(self) -> int:
@@ -242,12 +242,12 @@ class ListReader:
         query = list_query({**self.remote.params, **params}, cursor, limit, cursor_param=self.remote.cursor_param)
         page, table = self.client.get(self.remote.path, query, self._decode)
         ids = tuple(row_ids(table))
-        following = (page.next_page or page.last_id) if page.has_more else None
+        following = page.cursor if page.has_more else None
         listing = None
         if following or not page.has_more:
             is_stored = bool(ids) and self.store.contains(ids[-1], table.slice(len(ids) - 1))
             listing = Listing(cursor, ids, following, times.reached(table), is_stored)
-        return ListedPage(table, ids, listing, asked_at, page.has_more, page.last_id, page.next_page)
+        return ListedPage(table, ids, listing, asked_at, page.has_more, page.cursor)
 
     def _decode(self, body: bytes) -> tuple[Page, pa.Table]:
         page = self.decoder.read_page(body)
