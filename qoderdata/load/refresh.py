@@ -95,9 +95,9 @@ class Freshness:
     #: When this call read: always recent enough, even if the clock was set back during the call.
     own_times: set[datetime] = field(default_factory=set)
 
-    def is_recent(self, time: datetime) -> bool:
+    def is_recent(self, time: datetime | None) -> bool:
         """Return whether a reading is recent enough; one in the future is not, as a clock was wrong."""
-        return time in self.own_times or self.not_before <= time <= datetime.now(UTC)
+        return time is not None and (time in self.own_times or self.not_before <= time <= datetime.now(UTC))
 
 
 @dataclass(frozen=True, slots=True)
@@ -410,13 +410,9 @@ class Refresh:
         )
 
     def _is_done(self) -> bool:
-        is_covered = self.store.coverage.covers(self.since, is_recent=self.freshness.is_recent)
-        is_covered = is_covered and self._has_recent_head()
+        coverage, is_recent = self.store.coverage, self.freshness.is_recent
+        is_covered = coverage.covers(self.since, is_recent=is_recent) and is_recent(coverage.read_at)
         return self.is_contradicted or (is_covered and self.reread_since is None)
-
-    def _has_recent_head(self) -> bool:
-        read_at = self.store.coverage.read_at
-        return read_at is not None and self.freshness.is_recent(read_at)
 
     def _walk_on(self) -> None:
         """Walk until enough is read, a segment that can be skipped is reached, or a cursor is refused.
@@ -424,7 +420,7 @@ class Refresh:
         To save requests, it continues into that segment while each page has stale rows and others remain.
         """
         coverage = self.store.coverage
-        goes_below = self._has_recent_head() and self.reread_since is None
+        goes_below = self.freshness.is_recent(coverage.read_at) and self.reread_since is None
         start = cursor = coverage.cursor if goes_below else None
         below = coverage.lowest_ids(after=start)
 
@@ -436,11 +432,7 @@ class Refresh:
                 return page
             self.is_contradicted = coverage.contradicts(listing)
             since = self.reread_since
-            if (
-                since is None
-                or listing.cursor is None
-                or (listing.reaches is not None and listing.reaches <= since)
-            ):
+            if listing.cursor is None or (since and listing.reaches and listing.reaches <= since):
                 # The list has been reread back to that time, or to its end.
                 self.reread_since = None
             listing = replace(listing, reread_since=self.reread_since)
@@ -497,11 +489,9 @@ def _is_failure(error: APIError) -> bool:
 
 def is_current(store: TableStore, freshness: Freshness, *, since: datetime | None, until: datetime | None) -> bool:
     """Return whether a store can answer for ``since <= time < until`` without the service."""
-    read_at = store.coverage.read_at
     return (
         not freshness.everything
-        and read_at is not None
-        and freshness.is_recent(read_at)
+        and freshness.is_recent(store.coverage.read_at)
         and store.coverage.reread_since is None
         and store.coverage.covers(since, is_recent=freshness.is_recent)
         and not store.open_before(freshness.not_before, since=since, until=until)
