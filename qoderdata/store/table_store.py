@@ -301,9 +301,7 @@ class TableStore:
             with self._raising_cache_error():
                 self._load()
         except CacheError as error:
-            if self._writable:
-                self._writable = False
-                warn(f"the {self.table.name} are not kept: {error}", NotStoredWarning)
+            self._keep_in_memory(error)
 
     def _raising_cache_error(self) -> contextlib.AbstractContextManager[None]:
         return self.folder.raising_cache_error(f"store of {self.table.name}")
@@ -484,11 +482,11 @@ class TableStore:
         stored = stored.filter(pc.invert(pc.is_in(stored["id"], value_set=rows["id"])))
         return pa.concat_tables([stored, rows]).unify_dictionaries()
 
-    def _keep_in_memory(self, error: OSError) -> None:
-        if not self._writable:
-            return
-        self._writable = False
-        warn(f"the {self.table.name} are not kept: {self.folder.describe_write_failure(error)}", NotStoredWarning)
+    def _keep_in_memory(self, error: OSError | CacheError) -> None:
+        if self._writable:
+            self._writable = False
+            reason = self.folder.describe_write_failure(error) if isinstance(error, OSError) else error
+            warn(f"the {self.table.name} are not kept: {reason}", NotStoredWarning)
 
 
 def _extended(coverage: Coverage, entries: Iterable[JournalEntry]) -> Coverage:
