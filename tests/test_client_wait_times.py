@@ -32,7 +32,7 @@ class TestRetryWaits:
             assert 0.75 * full <= slept <= full
 
     def test_backoff_has_random_jitter(self) -> None:
-        assert len({retries.backoff(1) for _ in range(20)}) > 1
+        assert len({retries.retry_wait(1, None) for _ in range(20)}) > 1
 
     @pytest.mark.parametrize(
         ("headers", "seconds"),

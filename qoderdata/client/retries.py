@@ -90,29 +90,19 @@ def should_retry(status: int, headers: Mapping[str, str]) -> bool:
 def retry_wait(attempts: int, requested: float | None) -> float | None:
     """Return the seconds to wait after a number of failed attempts; `requested`: what the service asks for.
 
-    ``None`` if that is more than 60: the request is not retried.
+    ``None`` if that is more than 60: the request is not retried. If the service asks for nothing, the wait is
+    about 0.5, doubling, at most 8. Its jitter is for clients that failed at the same time: they do not send their
+    next requests at the same time.
 
     Examples
     --------
     >>> retry_wait(1, 7.0), retry_wait(1, 61.0)
     (7.0, None)
-    """
-    if requested is None:
-        return backoff(attempts)
-    return requested if requested <= _LONGEST_REQUESTED_WAIT else None
-
-
-def backoff(attempts: int) -> float:
-    """Return the wait in seconds after a failed attempt: about 0.5, doubling, at most 8, with jitter.
-
-    It is between three quarters of the full wait and all of it, so that clients that failed at the same time do
-    not send their next requests at the same time.
-
-    Examples
-    --------
-    >>> 0.375 <= backoff(1) <= 0.5, 6.0 <= backoff(20) <= 8.0
+    >>> 0.375 <= retry_wait(1, None) <= 0.5, 6.0 <= retry_wait(20, None) <= 8.0
     (True, True)
     """
+    if requested is not None:
+        return requested if requested <= _LONGEST_REQUESTED_WAIT else None
     full = _BACKOFFS[min(attempts, len(_BACKOFFS)) - 1]
     return full * _random.uniform(_LEAST_SHARE, 1.0)
 
