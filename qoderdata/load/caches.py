@@ -11,16 +11,7 @@ from qoderdata import cache, history
 from qoderdata.errors import CacheError, CacheWarning, warn
 from qoderdata.files import Folder
 from qoderdata.settings import Account, resolve_cache_dir
-from qoderdata.store import (
-    MANIFEST_NAME,
-    OUTCOMES_TABLE,
-    RUNS_TABLE,
-    SESSIONS_TABLE,
-    TABLES,
-    StoredTable,
-    UnusableManifestError,
-    read_manifest,
-)
+from qoderdata.store import MANIFEST_NAME, TABLES, StoredTable, UnusableManifestError, read_manifest
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -86,8 +77,7 @@ def cache_usage(cache_dir: str | Path | None = None) -> CacheUsage:
     with dated.raising_cache_error("snapshots"):
         snapshots = _file_sizes(dated.parquet_files())
     runs, sessions, outcomes = (
-        _file_sizes(info for _, infos in store_files(folder, table) for info in infos)
-        for table in (RUNS_TABLE, SESSIONS_TABLE, OUTCOMES_TABLE)
+        _file_sizes(info for _, infos in store_files(folder, table) for info in infos) for table in TABLES
     )
     return {
         "location": folder.location,
@@ -168,8 +158,8 @@ def clear_stores(folder: Folder) -> int:
         parent = folder.folder(table.name)
         for key in _keys(folder, table):
             store = parent.folder(key)
-            error = store.raising_cache_error(f"store of {table.name}", is_deleted=True)
-            with error, contextlib.ExitStack() as stack:
+            raising = store.raising_cache_error(f"store of {table.name}", is_deleted=True)
+            with raising, contextlib.ExitStack() as stack:
                 try:
                     stack.enter_context(parent.lock(key, timeout=_LOCK_SECONDS))
                 except CacheError as error:
