@@ -91,6 +91,10 @@ _WAITING = 0.03
 OPEN = (End.FRESH, End.RUNNING, End.WAITING)
 #: Ends that an event proves, so that later events do not change them.
 FINAL = tuple(end for end in End if end >= End.DONE)
+#: Ends after an error of the session.
+_WITH_ERROR = (
+    End.FATAL, End.EXHAUSTED, End.EXHAUSTED_NO_RETRY_STATUS, End.FATAL_THEN_TERMINATED, End.FATAL_THEN_IDLE,
+)  # fmt: skip
 SESSION_STATUSES = ("running", "rescheduling", "canceling", "idle", "terminated")
 SESSION_RUNNING, RESCHEDULING, CANCELING, IDLE, TERMINATED = range(5)
 
@@ -189,20 +193,7 @@ def decide(fleet: Fleet, runs: Runs) -> tuple[Scenarios, NDArray[np.int64]]:
         asked=asked,
         before=before,
         end=end,
-        error=np.where(
-            np.isin(
-                end,
-                (
-                    End.EXHAUSTED,
-                    End.EXHAUSTED_NO_RETRY_STATUS,
-                    End.FATAL_THEN_TERMINATED,
-                    End.FATAL_THEN_IDLE,
-                    End.FATAL,
-                ),
-            ),
-            some.error,
-            -1,
-        ),
+        error=np.where(np.isin(end, _WITH_ERROR), some.error, -1),
         has_start=draws.uniform("start", some.tail) >= 0.03,
         has_end=draws.uniform("end event", some.tail) >= 0.03,
     ).join(_without_deployment(fleet, (len(runs) + 49) // 50))
