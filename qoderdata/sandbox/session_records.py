@@ -79,11 +79,7 @@ class Session(SimpleNamespace):
         silent = self.end in (End.FRESH, End.RUNNING, End.IDLE_WITHOUT_EVENTS, End.TERMINATED_WITHOUT_EVENTS)
         status = _OUTCOMES.get(self.end, "failed")
         error_type, error_message = self.failure if status == "failed" else (None, None)
-        is_start_known = self.has_start and self.end not in (
-            End.FRESH,
-            End.IDLE_WITHOUT_EVENTS,
-            End.TERMINATED_WITHOUT_EVENTS,
-        )
+        is_start_known = self.has_start and (not silent or self.end == End.RUNNING)
         is_end_known = self.has_end and not silent and status in ("completed", "failed", "cancelled")
         return {
             "status": status,
