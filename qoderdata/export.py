@@ -371,7 +371,7 @@ def cells(column: pa.Array[Any] | list[object], *, name: str, safe: bool) -> pa.
         kind = column.type
         if pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind):
             texts = replace_some(column.cast(pa.large_string()), SECRET_PATTERN, mask_text)
-            return escape_array(texts) if safe else texts
+            return replace_some(texts, _NEEDS, escape) if safe else texts
         if pa.types.is_integer(kind) or pa.types.is_boolean(kind):
             return column
         if pa.types.is_floating(kind):
@@ -442,11 +442,6 @@ def escape(text: str) -> str:
     ("'=1+1", 'Nightly - report', "a;'  =1+1")
     """
     return _ESCAPE.sub(_MARK, text)
-
-
-def escape_array(texts: pa.Array[Any]) -> pa.Array[Any]:
-    """Escape every text of an Arrow array; missing ones stay missing."""
-    return replace_some(texts, _NEEDS, escape)
 
 
 def replace_some(texts: pa.Array[Any], pattern: str, change: Callable[[str], str]) -> pa.Array[Any]:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qoderdata.export import _BREAKS, _SEPARATORS, _SKIPPED, _STARTS, escape, escape_array
+from qoderdata.export import _BREAKS, _SEPARATORS, _SKIPPED, _STARTS, cells, escape
 
 #: Characters that some program takes for the start of a formula.
 STARTS = "=+-@\uff1d\uff0b\uff0d\uff20\ufe66\ufe62\ufe63\ufe6b\x00"
@@ -85,8 +85,8 @@ def test_no_escaped_cell_starts_a_formula(text: str) -> None:
 
 
 @given(st.lists(st.none() | texts))
-def test_escape_array_equals_escape(column: list[str | None]) -> None:
+def test_cells_of_an_array_are_escaped_as_texts_are(column: list[str | None]) -> None:
     """Arrow's regular expression matches the same texts as Python's."""
     array = pa.array(column, pa.large_string())
     expected = [None if text is None else escape(text) for text in column]
-    assert escape_array(array).to_pylist() == expected
+    assert cells(array, name="name", safe=True).to_pylist() == expected
