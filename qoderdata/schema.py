@@ -122,7 +122,7 @@ def is_readable(found: pa.Schema, expected: pa.Schema) -> bool:
     Two dictionary types are taken to be equal: Parquet does not keep whether the offsets of texts have 64 bits.
     """
     names = found.names
-    fields = list(expected) if names == expected.names else [field for field in expected if field.name in names]
+    fields = [field for field in expected if field.name in names]
     return (
         EXTRA in names
         and names == [field.name for field in fields]
