@@ -832,7 +832,6 @@ def test_missed_triggers_are_unknown_if_the_runs_are_too_old() -> None:
     assert tile_of(data, "Missed triggers")[2] == "not known: the runs cover none of the last 7 days"
     text = words_of(folded_sections.missed(data))
     assert "The runs cover none of the last 7 days, so this is not known." in text
-    assert "Without runs this is not known." in words_of(folded_sections.missed(data_of(frame)))
 
 
 def test_groups_may_be_categories() -> None:

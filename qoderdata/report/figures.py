@@ -217,9 +217,7 @@ def _deployments_tile(data: ReportData) -> Tile:
 
 def _missed_tile(data: ReportData) -> Tile:
     if data.missed is None:
-        note = _("not known without runs")
-        if data.runs is not None:
-            note = _("not known: the runs cover none of the last 7 days")
+        note = _("not known: the runs cover none of the last 7 days")
         return Tile(_("Missed triggers"), MISSING, None, note, anchor="missed")
     certain = int(data.missed["certain"].sum())
     before = None if data.missed_before is None else int(data.missed_before["certain"].sum())
