@@ -237,21 +237,11 @@ def _rows(frame: pd.DataFrame) -> Iterator[Any]:
 
 
 def failing_now(runs: pd.DataFrame, active: pd.DataFrame) -> pd.DataFrame:
-    """Return the deployments whose last run failed, the longest streak first.
+    """Return those of some deployments whose last run failed, the longest streak first.
 
-    Parameters
-    ----------
-    runs
-        A runs frame.
-    active
-        A deployments frame. Where none of a deployment's runs completed, the streak may be longer than `runs`
-        reaches back: the service's counter counts then, if there is one.
-
-    Returns
-    -------
-    pandas.DataFrame
-        ``deployment_id``, ``streak`` (``int64``), ``since`` (missing where the streak began before `runs`),
-        ``error_type``, ``error_message`` (of the last failed run; missing where there is none).
+    Where none of a deployment's runs completed, the streak may be longer than `runs` reaches back: the service's
+    counter counts then, if `active` has it. The columns are ``deployment_id``, ``streak``, ``since`` (missing if
+    the streak began before `runs`), ``error_type`` and ``error_message`` (of the last failed run, if any).
     """
     runs = runs.reset_index(drop=True)  # the index may have the name of a column
     created_at = ["created_at"] if "created_at" in runs.columns else []

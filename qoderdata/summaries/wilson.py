@@ -61,19 +61,9 @@ def add_change(
     The bounds are those of method 10 of Newcombe, R. G. (1998), "Interval estimation for the difference between
     independent proportions: comparison of eleven methods", Statistics in Medicine 17, 873-890: with rates p and
     the bounds l and u of their Wilson intervals, ``p1 - p2 - sqrt((p1 - l1)^2 + (u2 - p2)^2)`` and
-    ``p1 - p2 + sqrt((u1 - p1)^2 + (p2 - l2)^2)``.
+    ``p1 - p2 + sqrt((u1 - p1)^2 + (p2 - l2)^2)``. They are missing if one of the rates is.
 
-    Parameters
-    ----------
-    frame
-        One row per group.
-    first, second
-        Names of the columns of each rate, its lower and its upper bound, as `add_rate` adds them.
-
-    Returns
-    -------
-    narwhals.LazyFrame
-        `frame` with three more columns of 64-bit floats; missing if one of the rates is.
+    `first` and `second` name the columns of a rate, its lower and its upper bound, as `add_rate` adds them.
     """
     (p1, low1, high1), (p2, low2, high2) = ([nw.col(name) for name in names] for names in (first, second))
     down = ((p1 - low1) * (p1 - low1) + (high2 - p2) * (high2 - p2)).sqrt()

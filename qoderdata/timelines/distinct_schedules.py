@@ -30,17 +30,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class DistinctSchedules:
-    """The distinct pairs of cron text and zone in a frame.
+    """The distinct pairs of cron text and zone in a frame."""
 
-    Attributes
-    ----------
-    schedules : list of Schedule or CronError
-        One a pair; the error where it cannot be parsed.
-    of_row : numpy.ndarray
-        For each row of the frame the index of its pair; -1 for a manual-only deployment, which has no schedule.
-    """
-
+    #: One a pair; the error where it cannot be parsed.
     schedules: list[Schedule | CronError]
+    #: For each row of the frame the index of its pair; -1 for a manual-only deployment, which has no schedule.
     of_row: NDArray[np.int64]
 
     @classmethod
@@ -81,17 +75,10 @@ class DistinctSchedules:
 
 @dataclass(frozen=True)
 class UpcomingTriggers:
-    """One schedule with one list of the triggers that the service gives for it.
-
-    Attributes
-    ----------
-    schedule : Schedule
-        The schedule.
-    listed : numpy.ndarray
-        The triggers that the service lists, ascending, in microseconds since 1970; may be empty.
-    """
+    """One schedule with one list of the triggers that the service gives for it."""
 
     schedule: Schedule
+    #: Ascending, in microseconds since 1970; may be empty.
     listed: NDArray[np.int64]
 
     def agrees(self) -> bool:

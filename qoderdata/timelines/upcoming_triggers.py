@@ -148,15 +148,7 @@ def next_triggers(
 def trigger_counts(df: pd.DataFrame, horizon: Span, *, start: Instant | None = None) -> pd.Series[int]:
     """Return how many rows `next_triggers` has for each deployment, without making them.
 
-    Parameters
-    ----------
-    df, horizon, start
-        As `next_triggers` takes them.
-
-    Returns
-    -------
-    pandas.Series
-        Of ``Int64``, by ``deployment_id`` in its order, without those that do not fire.
+    The counts are ``Int64``, in order of ``deployment_id``, without those of deployments that do not fire.
     """
     wanted = ["id", "schedule_expression", "schedule_timezone", *_FIRES]
     df = require_frame(df, wanted, what="deployments", optional=["schedule_type"])
