@@ -248,12 +248,8 @@ def deployment_filters(*, archived: bool = True) -> Decorator:
 
 
 def filters_given(filters: dict[str, Any]) -> dict[str, Any]:
-    """Return the filters that were given; `include_archived` and `outcomes` exclude no rows."""
-    return {
-        name: value
-        for name, value in filters.items()
-        if name not in {"include_archived", "outcomes"} and value is not None
-    }
+    """Return the filters that were given; `include_archived` excludes no rows."""
+    return {name: value for name, value in filters.items() if name != "include_archived" and value is not None}
 
 
 def filter_words(filters: dict[str, Any]) -> str:
