@@ -8,7 +8,6 @@ from typing import Any
 import click
 
 import qoderdata as qd
-from qoderdata import arguments
 from qoderdata.cli import grouping, options
 from qoderdata.cli.output import MINOR, Output, TableColumn, note
 from qoderdata.cli.service import Service, run_service_options
@@ -44,9 +43,8 @@ def errors(
     columns = [*groups.columns(found), *_COLUMNS]
     times = runs["triggered_at"]
     is_short = len(runs) > 0 and times.max() - times.min() < _REACH
-    now = datetime.now(UTC)
-    since = None if window["since"] is None else arguments.parse_bound(window["since"], now=now, name="since")
-    is_cut = since is not None and since > now - _REACH - timedelta(days=1)
+    since, _ = options.bounds_of(window, runs)
+    is_cut = since is not None and since > datetime.now(UTC) - _REACH - timedelta(days=1)
     short = f"{_SHORT} (--since 30D reads more)" if is_cut else _SHORT
     if runs.empty:
         empty = options.nothing_in(period, "runs")
