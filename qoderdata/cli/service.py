@@ -135,7 +135,7 @@ class Service:
         return _matching_ids(deployments, word, where)
 
     def _ids_named(
-        self, what: str, word: str, load: Callable[[], pd.DataFrame], *, may_be_removed: bool = False
+        self, what: str, word: str, load: Callable[[], pd.DataFrame], *, may_be_removed: bool
     ) -> list[str]:
         """Return the ids of the objects with this id or name; raise `click.UsageError` if there is none.
 
@@ -149,11 +149,11 @@ class Service:
                 return [word]
             raise
         ids = listed["id"][listed["id"].eq(word) | listed["name"].eq(word)].tolist()
-        if not ids and is_id and may_be_removed:
-            self._note_once(f"--{what} {word}: no {what} that is listed has this id; it may have been removed")
-            return [word]
         if ids:
             return ids
+        if is_id and may_be_removed:
+            self._note_once(f"--{what} {word}: no {what} that is listed has this id; it may have been removed")
+            return [word]
         near = difflib.get_close_matches(word, listed["name"].dropna().unique(), n=3)
         hint = (
             f"did you mean {' or '.join(map(repr, near))}?" if near else f"`qoderdata {_LISTS[what]}` lists them"
