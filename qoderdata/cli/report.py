@@ -24,8 +24,6 @@ if TYPE_CHECKING:
 #: How far back changes are shown, missed triggers computed (two weeks, for the comparison), and costs added up.
 _CHANGES, _MISSED, _COSTS = timedelta(days=7), timedelta(days=14), timedelta(days=90)
 
-_WORDS = {key: word for word, key in grouping.WORDS.items() if word != "deployment"}
-
 
 def _page_path(ctx: click.Context, param: click.Parameter, value: str) -> Path | None:
     """Read the name of a file to write; its ending, where it has one, is that of an HTML page."""
@@ -100,8 +98,8 @@ def report(
         runs, sessions = (
             None if frame is None else frame[frame["deployment_id"].isin(ids)] for frame in (runs, sessions)
         )
-    group = next((_WORDS.get(word, word) for word in by), None)
-    by_environment = group == "environment"
+    group = next(iter(by), None)
+    by_environment = group in {"environment", "environment_id"}
     agents = grouping.load_or_none(lambda: service.load(qd.load_agents))
     environments = grouping.load_or_none(lambda: service.load(qd.load_environments)) if by_environment else None
     if agents is not None or environments is not None:
