@@ -253,7 +253,7 @@ def _text(value: Any) -> str | None:  # noqa: ANN401 - any cell
     if hasattr(value, "tolist") or isinstance(value, list | tuple):
         # Compact, as `export_csv` writes lists, so that a frame from a file is equal.
         return json.dumps(list(value), ensure_ascii=False, separators=(",", ":"), default=str)
-    if value is None or pd.isna(value):
+    if pd.isna(value):
         return None
     if isinstance(value, pd.Timestamp):
         return value.tz_convert("UTC").isoformat() if value.tzinfo else value.isoformat()
@@ -302,7 +302,7 @@ def _object(text: str | None, column: str, id_: str) -> dict[str, Any]:
 
 def _parts(name: str, old: dict[str, Any], new: dict[str, Any]) -> Iterator[tuple[str, str | None, str | None]]:
     """Yield the keys of two JSON objects whose values differ as JSON; ``""``, ``{}``, ``[]`` count as missing."""
-    for key in [*old, *(key for key in new if key not in old)]:
+    for key in old | new:
         one, other = old.get(key), new.get(key)
         if is_secret(key) and MASK in (one, other):
             continue  # from a CSV file, in which the value is masked
@@ -314,7 +314,7 @@ def _parts(name: str, old: dict[str, Any], new: dict[str, Any]) -> Iterator[tupl
 
 
 def _is_blank(value: Any) -> bool:  # noqa: ANN401 - any JSON value
-    return value is None or value in ("", {}, [])
+    return value in (None, "", {}, [])
 
 
 def _json(value: Any) -> str | None:  # noqa: ANN401 - any JSON value
