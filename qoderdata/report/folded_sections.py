@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from qoderdata.cron import WEEKDAYS, CronError, parse
+from qoderdata.cron import WEEKDAYS
 from qoderdata.formatting import format_duration, format_milliseconds
 from qoderdata.report.data import MONTH, WEEK, span_text
 from qoderdata.report.layout import (
@@ -33,7 +33,7 @@ from qoderdata.report.layout import (
     unknown_note,
 )
 from qoderdata.summaries import duration_regressions, error_groups
-from qoderdata.timelines import schedule_lints, trigger_load
+from qoderdata.timelines import describe_schedule, schedule_lints, trigger_load
 from qoderdata.translation import gettext as _
 from qoderdata.translation import ngettext
 
@@ -274,12 +274,8 @@ def next_triggers(data: ReportData) -> Section:
 
 
 def _schedule(row: Any) -> ScheduleText:  # noqa: ANN401 - a row as a named tuple
-    expression, zone = str(row.schedule_expression), str(row.schedule_timezone)
-    try:
-        words = parse(expression, zone).describe()
-    except CronError:  # the service may know more than we do
-        words = zone
-    return ScheduleText(words, expression)
+    expression = str(row.schedule_expression)
+    return ScheduleText(describe_schedule(expression, str(row.schedule_timezone)), expression)
 
 
 def load(data: ReportData) -> Section:
