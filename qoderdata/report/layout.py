@@ -254,13 +254,11 @@ def round_scale(shares: pd.Series[Any]) -> float:
 
 
 def rate_columns(rates: pd.DataFrame) -> tuple[PageColumn, PageColumn, PageColumn]:
-    """Return the columns of failure rates, of their intervals as bars, and of failed and decided runs."""
+    """Return the columns of known failure rates, of their intervals as bars, and of failed and decided runs."""
     scale = round_scale(rates["ci_high"].head(MOST_ROWS))
     runs = _("Failed / decided") if "completed" in rates else _("Failed / runs")
 
-    def interval(row: Any) -> Bar | None:  # noqa: ANN401 - a row as a named tuple
-        if pd.isna(row.failure_rate):
-            return None
+    def interval(row: Any) -> Bar:  # noqa: ANN401 - a row as a named tuple
         parts = (min(share / scale, 1.0) for share in (row.ci_low, row.ci_high, row.failure_rate))
         return Bar(format_interval(row.ci_low, row.ci_high), *parts)
 
