@@ -15,7 +15,7 @@ from qoderdata.cron import CronError, parse
 from qoderdata.errors import DataQualityWarning, warn
 from qoderdata.forecast import cost_forecast
 from qoderdata.formatting import format_duration, format_time, make_distinct, one_line, truncate
-from qoderdata.frame_checks import TEXT, require_frame, require_snapshots
+from qoderdata.frame_checks import TEXT, require_frame, require_snapshots, require_unique_deployments
 from qoderdata.frames import expand_metadata, fetched_at, rows_before
 from qoderdata.outcomes import is_assumed
 from qoderdata.timelines import missed_triggers, next_triggers
@@ -110,6 +110,7 @@ class ReportData:
                 archived_at=given["archived_at"].mask(is_later), name=given["name"].mask(is_later, old_names)
             )
         given = given.reset_index(drop=True)
+        require_unique_deployments(given)
         labels = labels or {}
         names = [
             _short(labels.get(identifier) or (identifier if pd.isna(name) else name))
@@ -120,7 +121,7 @@ class ReportData:
         if runs is not None:
             runs = require_frame(runs, _RUN_COLUMNS, what="runs", optional=_NEWER_RUN_COLUMNS)
             runs = rows_before(runs.reset_index(drop=True), "triggered_at", start)
-            of_runs = runs["deployment_id"].map(named.drop_duplicates("id").set_index("id")["group"])
+            of_runs = runs["deployment_id"].map(named.set_index("id")["group"])
             others = int((~runs["deployment_id"].isin(named["id"])).sum())
             if others > len(runs) / 2:
                 message = _(

@@ -62,7 +62,7 @@ def failing(data: ReportData) -> Section:
         streaks = data.live.rename(columns={"id": "deployment_id", "stats_consecutive_failures": "streak"})
         found = streaks[(streaks["streak"] > 0).fillna(value=False)]
     else:
-        states = data.live.drop_duplicates("id").set_index("id")[["status", "paused_reason_type"]]
+        states = data.live.set_index("id")[["status", "paused_reason_type"]]
         found = data.streaks.join(states, on="deployment_id")
     if runs is None and data.failing_by_counters is None:
         return Section("failing", title, nothing=_("Without runs this is not known."))
