@@ -37,7 +37,7 @@ def failures(
     groups = grouping.Groups(by or ["deployment"], "deployments", service, deployments=deployments)
     uncounted = int(deployments[["stats_total_runs", "stats_total_failures"]].isna().any(axis=1).sum())
     rates = qd.failure_rates(groups.add_names(deployments), by=groups.keys)
-    rates = rates[(rates["total_runs"] >= min_runs).fillna(value=False)]
+    rates = rates[rates["total_runs"] >= min_runs]
     since = deployments.attrs.get("counted_since")
     notes = ["rates are of all runs, also skipped and unfinished ones", *options.filter_notes(filters)]
     if not filters["include_archived"]:

@@ -81,7 +81,7 @@ def not_judged(
     completed = runs[runs["status"].eq("completed") & runs["duration_ms"].notna()]["deployment_id"].value_counts()
     known = {*completed.index[completed >= min_runs]}
     if deployments is not None:
-        known.update(deployments["id"][deployments["config_timeout_ms"].gt(0).fillna(value=False)])
+        known.update(deployments["id"][deployments["config_timeout_ms"] > 0])
     is_open = runs["status"].isin(STATUSES["unfinished"]) & ~runs["deployment_id"].isin(known)
     if until is not None:
         is_open &= runs["triggered_at"] < until

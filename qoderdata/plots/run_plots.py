@@ -211,8 +211,7 @@ def plot_durations(runs: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
     ax.set_xscale("log")
     if completed.size:
         bars = ax.stairs(np.histogram(completed, edges)[0], edges, fill=True, color=axes.pale_color())
-        with_duration = runs["duration_ms"].ge(0).fillna(value=False)
-        assumed = int(is_assumed(runs[with_duration]).sum())
+        assumed = int(is_assumed(runs[runs["duration_ms"] >= 0]).sum())
         note = f", {assumed:,} assumed" if assumed else ""
         samples[f"completed ({counted(completed.size, 'run')}{note})"] = bars
         for share, words, style in ((0.5, "median", "solid"), (0.95, "95th percentile", "dashed")):

@@ -60,7 +60,7 @@ def failing(data: ReportData) -> Section:
     runs = data.runs
     if runs is None:
         streaks = data.live.rename(columns={"id": "deployment_id", "stats_consecutive_failures": "streak"})
-        found = streaks[(streaks["streak"] > 0).fillna(value=False)]
+        found = streaks[streaks["streak"] > 0]
     else:
         states = data.live.set_index("id")[["status", "paused_reason_type"]]
         found = data.streaks.join(states, on="deployment_id")

@@ -404,5 +404,4 @@ def consistency(df: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
     compared["listed"] = listed.melt()["value"].array
     compared = compared.astype(_COMPARED).sort_index(kind="stable")
     compared["difference"] = compared["counter"] - compared["listed"]
-    differs = (compared["difference"] != 0).fillna(value=False)
-    return compared[differs].reset_index(drop=True)
+    return compared[compared["difference"] != 0].reset_index(drop=True)
