@@ -56,30 +56,24 @@ def make_folded_sections(data: ReportData) -> list[Section]:
 
 def failing(data: ReportData) -> Section:
     """Show who fails in a row now; with runs, since when and with what error."""
-    title = _("Failing now")
-    runs = data.runs
-    if runs is None:
-        streaks = data.live.rename(columns={"id": "deployment_id", "stats_consecutive_failures": "streak"})
-        found = streaks[streaks["streak"] > 0]
-    else:
-        states = data.live.set_index("id")[["status", "paused_reason_type"]]
-        found = data.streaks.join(states, on="deployment_id")
+    title, runs = _("Failing now"), data.runs
     if runs is None and data.failing_by_counters is None:
         return Section("failing", title, nothing=_("Without runs this is not known."))
-    if found.empty:
-        nothing = join_sentences(_("No deployment has failed in its last run."), *unknown_note(runs))
-        return Section("failing", title, nothing=nothing)
     columns = [
         deployment_column(data),
         PageColumn(_("In a row"), "streak", lambda row: row.streak, "number"),
         PageColumn(_("State"), "badge", _state),
     ]
     if runs is None:
+        streaks = data.live.rename(columns={"id": "deployment_id", "stats_consecutive_failures": "streak"})
+        found = streaks[streaks["streak"] > 0]
         columns.append(PageColumn(_("Last run"), "time", lambda row: row.stats_last_triggered_at))
         about = _("Failures since the last success, as the service counts them, longest first.")
         if "counted_since" in data.deployments.attrs:
             about = join_sentences(_("Failures since the last success, longest first."), counted_note(data))
     else:
+        states = data.live.set_index("id")[["status", "paused_reason_type"]]
+        found = data.streaks.join(states, on="deployment_id")
         last_error = _("Last error")
         columns += [
             PageColumn(_("Since"), "since", lambda row: _since(data, runs, row)),
@@ -89,6 +83,9 @@ def failing(data: ReportData) -> Section:
             "Failed runs since the last one that completed or whose outcome is unknown, in the runs given; where "
             "a deployment has no such run, its counter of failures in a row, if that is more."
         )
+    if found.empty:
+        nothing = join_sentences(_("No deployment has failed in its last run."), *unknown_note(runs))
+        return Section("failing", title, nothing=nothing)
     about = join_sentences(about, _("Paused deployments are counted, archived ones are not."))
     found = found.sort_values(["streak", "deployment_id"], ascending=[False, True])
     caption = _("Current streaks of failures, longest first")
