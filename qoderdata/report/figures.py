@@ -191,18 +191,21 @@ def _tiles_of_runs(data: ReportData) -> list[Tile]:
     of = ngettext("of {count} decided run", "of {count} decided runs", decided)
     is_worse = data.is_comparable and row.verdict == "worse"
     runs = _change(len(week), len(before) if has_before else None)
-    longest = data.streaks["streak"].max()
-    streaks = _("no deployment's last run failed")
-    if failing:
-        streaks = ngettext("longest streak: {count} run", "longest streak: {count} runs", longest)
     return [
         Tile(_("Failure rate"), rate, points, of, is_worse, "rates"),
         Tile(_("Runs"), f"{len(week):,}", runs, join_facts(*others) if others else "", anchor="trend"),
-        Tile(_("Failing now"), f"{failing:,}", then, streaks, failing > 0, "failing"),
+        Tile(_("Failing now"), f"{failing:,}", then, _streak_note(data.streaks["streak"]), failing > 0, "failing"),
         _missed_tile(data),
         _duration_tile(week, before if has_before else None),
         _deployments_tile(data),
     ]
+
+
+def _streak_note(lengths: pd.Series[Any]) -> str:
+    """Return how long the longest streak of failures is; a length of 0 or a missing one is none."""
+    if not (lengths > 0).any():
+        return _("no deployment's last run failed")
+    return ngettext("longest streak: {count} run", "longest streak: {count} runs", lengths.max())
 
 
 def _deployments_tile(data: ReportData) -> Tile:
@@ -258,16 +261,13 @@ def _tiles_of_counters(data: ReportData) -> list[Tile]:
     failing, by_error = data.failing_by_counters, len(data.paused_by_error)
     total = first_row(failure_rates(data.deployments, by=None))
     rate, never = (None, 0) if total is None else (total.failure_rate, total.never_run)
-    streaks = lifetime = _("not known without runs")
     if failing is None:
         rate, never = None, None
+        streaks = lifetime = _("not known without runs")
     else:
         runs = format_count(None if total is None else total.total_runs)
         lifetime = _("of {runs} runs, archived deployments included", runs=runs)
-        streaks = _("no deployment's last run failed")
-    if failing:
-        longest = data.live["stats_consecutive_failures"].max()
-        streaks = ngettext("longest streak: {count} run", "longest streak: {count} runs", longest)
+        streaks = _streak_note(data.live["stats_consecutive_failures"])
     paused = int(data.live["status"].eq("paused").sum()) - by_error
     others = ngettext("{count} more is paused", "{count} more are paused", paused)
     ahead, firing = span_text(data.shown_horizon), data.triggers["deployment_id"].nunique()
