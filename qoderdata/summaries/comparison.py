@@ -11,7 +11,7 @@ from qoderdata.arguments import check_number
 from qoderdata.frame_checks import TEXT
 from qoderdata.summaries import wilson
 from qoderdata.summaries.dataframe_engines import ALL, Source, add_column, flag, median, open_source
-from qoderdata.summaries.run_rates import DOUBTFUL, count_outcomes, outcomes_advice, outcomes_of, warn_of_unknown
+from qoderdata.summaries.run_rates import DOUBTFUL, count_outcomes, outcomes_advice, warn_of_unknown
 from qoderdata.summaries.time_windows import EPOCH, parse_micros, with_age
 from qoderdata.time_math import DAY_MICROS
 
@@ -149,8 +149,8 @@ def compare_periods(
     if source.eager:
         counted = {one: count_outcomes(rows.filter(inside[one])) for one in _PERIODS}
         both = {name: sum(counted[one][name] for one in _PERIODS) for name in counted["recent"]}
-        warn_of_unknown(both, outcomes_of(runs))
-        _warn_of_different_shares(counted, outcomes_of(runs), confidence=confidence)
+        warn_of_unknown(both, runs)
+        _warn_of_different_shares(counted, runs, confidence=confidence)
     rows = rows.with_columns(
         *(flag(status.is_in(["completed", "failed"]) & inside[one]).alias(f"{one}_decided") for one in _PERIODS),
         *(flag((status == "failed") & inside[one]).alias(f"{one}_failed") for one in _PERIODS),
@@ -177,9 +177,7 @@ def _add_change(frame: nw.LazyFrame[Any], hits: str, trials: str, *, confidence:
     return wilson.add_change(frame, names["recent"], names["baseline"])
 
 
-def _warn_of_different_shares(
-    counts: dict[str, dict[str, int]], outcomes: str | None, *, confidence: float
-) -> None:
+def _warn_of_different_shares(counts: dict[str, dict[str, int]], runs: object, *, confidence: float) -> None:
     """Warn if the share of assumed runs differs between the periods too much, and by more than chance."""
     recent, baseline = (counts[one] for one in _PERIODS)
     if not recent["completed"] or not baseline["completed"]:
@@ -195,7 +193,7 @@ def _warn_of_different_shares(
             f"{recent['assumed']:,} of {recent['completed']:,} completed runs of the recent period are assumed to "
             f"have completed, and {baseline['assumed']:,} of {baseline['completed']:,} of the baseline: failures "
             "inside these sessions are not seen, so the rates of the periods are not comparable. "
-            f"{outcomes_advice(outcomes)}",
+            f"{outcomes_advice(runs)}",
             errors.UnknownOutcomesWarning,
         )
 
@@ -316,7 +314,7 @@ def error_budget(
         end = rows.select((at + age).max().alias("end")).collect()["end"].fill_null(0).item()
         in_time = counted.filter((at < end) & (at >= end - window_us))
         consequence = "more of the budget may be used than this says"
-        warn_of_unknown(count_outcomes(in_time), outcomes_of(runs), consequence=consequence)
+        warn_of_unknown(count_outcomes(in_time), runs, consequence=consequence)
     in_window, in_day = flag((age > 0) & (age <= window_us)), flag((age > 0) & (age <= DAY_MICROS))
     bad = nw.col("_failed") + nw.col("_missed")
     rows = rows.with_columns(

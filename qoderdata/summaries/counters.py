@@ -13,7 +13,7 @@ from qoderdata.formatting import MISSING, first_few
 from qoderdata.frame_checks import TEXT, require_frame
 from qoderdata.summaries import dataframe_engines as engines
 from qoderdata.summaries import wilson
-from qoderdata.summaries.run_rates import failure_streaks, outcomes_of, run_failure_rates, warn_of_unknown
+from qoderdata.summaries.run_rates import failure_streaks, run_failure_rates, warn_of_unknown
 from qoderdata.translation import gettext as _
 from qoderdata.translation import ngettext
 
@@ -314,7 +314,7 @@ def fill_counters(df: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
     ids = deployments.loc[uncounted, "id"].to_numpy()
     counts = counts[counts.index.isin(ids)]
     sums = {name: int(counts[name].sum()) for name in ("runs", "unknown", "assumed")}
-    warn_of_unknown(sums, outcomes_of(runs), consequence="rates are too low")
+    warn_of_unknown(sums, runs, consequence="rates are too low")
     counts.loc[counts["unknown"] == counts["runs"], ["failed", "current_streak"]] = pd.NA
     for column, figure in _COUNTERS.items():
         filled = counts[figure].reindex(ids, fill_value=0).array

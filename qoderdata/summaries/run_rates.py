@@ -171,7 +171,7 @@ def run_failure_rates(
     rates = source.finalize(grouped, finish, within=within, dtypes=_RATES, order=order)
     if source.eager:
         counts: Any = nw.from_native(rates)
-        warn_of_unknown({name: int(counts[name].sum()) for name in _COUNTS}, outcomes_of(runs))
+        warn_of_unknown({name: int(counts[name].sum()) for name in _COUNTS}, runs)
     return rates
 
 
@@ -248,7 +248,7 @@ def failure_streaks(runs: IntoFrameT, by: str | Sequence[str] | None = "deployme
     source.refuse_dask("failure_streaks", "runs in order of time within a group")
     if source.eager:
         consequence = "a streak may be longer than this says, or have ended"
-        warn_of_unknown(count_outcomes(source.frame), outcomes_of(runs), consequence=consequence)
+        warn_of_unknown(count_outcomes(source.frame), runs, consequence=consequence)
 
     order_by = [name for name in ("triggered_at", "created_at", "id") if name in source.frame.collect_schema()]
     rows = add_column(source.frame, "_at", EPOCH, "triggered_at")
@@ -301,27 +301,22 @@ def count_outcomes(runs: nw.LazyFrame[Any]) -> dict[str, int]:
     return {name: int(sums[name].item() or 0) for name in _COUNTS}
 
 
-def outcomes_of(runs: Any) -> str | None:  # noqa: ANN401 a frame of any engine
-    """Return the `outcomes` with which `load_runs` read the runs; ``None`` if that is not known."""
-    return getattr(runs, "attrs", {}).get("outcomes")
-
-
 def warn_of_unknown(
-    counts: dict[str, int], outcomes: str | None, consequence: str = "rates are those of the other runs alone"
+    counts: dict[str, int], frame: object, consequence: str = "rates are those of the other runs alone"
 ) -> None:
     """Warn if the outcome of too many runs is not known; `consequence` says what follows from that."""
     runs, unknown, assumed = counts["runs"], counts["unknown"], counts["assumed"]
     if unknown > DOUBTFUL * runs:
         errors.warn(
             f"the outcome of {unknown:,} of {runs:,} counted runs is not known, and {assumed:,} are assumed to "
-            f"have completed; failures among these are not counted, so {consequence}. {outcomes_advice(outcomes)}",
+            f"have completed; failures among these are not counted, so {consequence}. {outcomes_advice(frame)}",
             errors.UnknownOutcomesWarning,
         )
 
 
-def outcomes_advice(outcomes: str | None) -> str:
-    """Return a sentence that says how to read the outcomes of more runs."""
-    if outcomes == "events":
+def outcomes_advice(frame: object) -> str:
+    """Return a sentence that says how to read more outcomes than `load_runs` read for a frame of runs."""
+    if getattr(frame, "attrs", {}).get("outcomes") == "events":
         return "The service gave no session or no end for them"
     return "load_runs(outcomes='events') reads how they ended, where the service still has their sessions"
 
