@@ -109,6 +109,7 @@ def explore(
 def _render(spec: dict[str, Any], notes: list[str]) -> str:
     """Make the page; title and sentences are text of the page, not of the picture."""
     from jinja2 import Environment, StrictUndefined  # noqa: PLC0415 - only for a page
+    from jinja2.utils import htmlsafe_json_dumps  # noqa: PLC0415 - as above
 
     title = spec.pop("title")
     spec["datasets"] = {name: json.loads(rows) for name, rows in spec["datasets"].items()}
@@ -123,13 +124,8 @@ def _render(spec: dict[str, Any], notes: list[str]) -> str:
         style_digest=_digest(css),
         script=Markup(script),  # noqa: S704 - our own file and the libraries
         script_digest=_digest(script),
-        spec=Markup(_json(spec)),  # noqa: S704 - escaped there
+        spec=htmlsafe_json_dumps(spec, to_json),
     )
-
-
-def _json(value: object) -> str:
-    r"""Write JSON without ``<``, ``>`` and ``&``, so that no text in it ends the element or begins another."""
-    return to_json(value).replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e")
 
 
 @cache
