@@ -9,7 +9,7 @@ import contextlib
 import difflib
 import functools
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 import click
@@ -51,6 +51,8 @@ class Service:
     offline: bool = False
     #: The argument `outcomes` of `load_runs`.
     outcomes: Literal["auto", "runs", "sessions", "events"] = "auto"
+    #: The notes that were printed.
+    _notes: set[str] = field(default_factory=set, init=False, compare=False)
 
     def __post_init__(self) -> None:
         refresh = "--refresh" if self.refresh else "--refresh-all" if self.refresh_all else ""
@@ -168,11 +170,6 @@ class Service:
         if text not in self._notes:
             self._notes.add(text)
             output.note(text)
-
-    @functools.cached_property
-    def _notes(self) -> set[str]:
-        """The notes that were printed."""
-        return set()
 
     def deployments(self, filters: dict[str, Any] | None = None) -> pd.DataFrame:
         """Load deployments that pass filters, by default all, archived ones too."""
