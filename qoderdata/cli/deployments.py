@@ -73,7 +73,9 @@ def _next_triggers(deployments: pd.DataFrame) -> pd.Series[pd.Timestamp]:
 
     found, left = [], deployments
     for horizon in _HORIZONS:
-        found.append(qd.next_triggers(left, horizon).groupby("deployment_id", observed=True)["trigger_at"].min())
+        # pandas 2 warns where it appends an empty index to one of categories.
+        triggers = qd.next_triggers(left, horizon).astype({"deployment_id": "object"})
+        found.append(triggers.groupby("deployment_id")["trigger_at"].min())
         left = left[~left["id"].isin(found[-1].index)]
     by_id: pd.Series[pd.Timestamp] = pd.concat(found)
     return by_id.reindex(deployments["id"]).reset_index(drop=True)
