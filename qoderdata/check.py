@@ -102,8 +102,8 @@ def check(
         A deployments frame.
     runs
         Their runs: all of the last two `recent` at least. What happened after they were read
-        (``attrs["fetched_at"]``, where it is there and before `now`) is not known: later triggers are not
-        ``missed``, and a run is ``stuck`` by how long it had been running then.
+        (``attrs["fetched_at"]``, where it is there and before `now`) is not known: a run is ``stuck`` by how long
+        it had been running then. Triggers after `df` or the runs were read are not ``missed``.
     sessions
         Their sessions.
     snapshots
@@ -211,8 +211,9 @@ def check(
     else:
         usable = live[~live["id"].isin(bad_schedules["deployment_id"])]
         read_at = min(end, fetched_at(runs) or end)
-        if end - since_length < read_at:
-            found += _missed(usable, runs, names, tz, snapshots=snapshots, since=end - since_length, until=read_at)
+        until = min(end, fetched_at(df, runs) or end)
+        if end - since_length < until:
+            found += _missed(usable, runs, names, tz, snapshots=snapshots, since=end - since_length, until=until)
         found += _stuck(runs, live, names, now=read_at)
         found += _worse(runs, active, names, recent=recent, until=end, doubtful=doubtful)
     if sessions is not None:

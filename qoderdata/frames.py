@@ -36,7 +36,7 @@ from qoderdata.masking import mask_value
 from qoderdata.schema import DEPLOYMENTS, EVENTS, EXTRA, RUNS, SESSIONS, Schema
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable
+    from collections.abc import Callable, Collection, Hashable, Iterable
     from datetime import datetime
 
     from narwhals.typing import IntoFrame, IntoFrameT
@@ -104,14 +104,21 @@ def loaded_frame(
 ) -> pd.DataFrame:
     """Return what a loader returns: a frame whose `attrs` say where its rows are from, and when they were read."""
     frame = to_pandas(table, schema)
-    frame.attrs = {
+    frame.attrs = loaded_attrs(source, fetched_at, requests=requests, complete=complete)
+    return frame
+
+
+def loaded_attrs(
+    source: str, fetched_at: datetime | None, *, requests: int, complete: bool = True
+) -> dict[Hashable | None, Any]:
+    """Return the `attrs` of a frame that a loader returns."""
+    return {
         "source": source,
         "fetched_at": None if fetched_at is None else fetched_at.isoformat(),
         "from_cache": requests == 0,
         "complete": complete,
         "requests": requests,
     }
-    return frame
 
 
 def events_to_pandas(table: pa.Table, session_id: str) -> pd.DataFrame:
@@ -289,10 +296,10 @@ def _flatten(records: Records, schema: Schema) -> pd.DataFrame:
     return frame
 
 
-def fetched_at(frame: pd.DataFrame) -> pd.Timestamp | None:
-    """Return when a frame was fetched, where that is known."""
-    value = frame.attrs.get("fetched_at")
-    return None if value is None else parse_instant(value, name="fetched_at")
+def fetched_at(*frames: pd.DataFrame) -> pd.Timestamp | None:
+    """Return when the first of some frames was fetched, as far as that is known."""
+    values = [value for frame in frames if (value := frame.attrs.get("fetched_at")) is not None]
+    return min((parse_instant(value, name="fetched_at") for value in values), default=None)
 
 
 def rows_before(frame: pd.DataFrame, column: str, moment: pd.Timestamp) -> pd.DataFrame:

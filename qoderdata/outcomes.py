@@ -374,6 +374,7 @@ def _fill(frame: Any) -> Any:  # noqa: ANN401 a narwhals frame of any engine
     cleared, has_end = col("_is_cleared"), col("_has_end")
     own_status, own_error = col("_has_own_status"), col("_has_own_error")
     has_error = ~(col("error_type").is_null() & col("error_message").is_null())
+    has_error |= _is_true((col("status_from") == "run") & (col("status") == "failed"))  # an error without a column
     frame = frame.with_columns((~col("status").is_null() & ~col("_is_resolved")).alias("_has_own_status"))
     frame = frame.with_columns((has_error & ~own_status & ~cleared).alias("_has_own_error"))
     frame = frame.with_columns(

@@ -7,6 +7,7 @@ The rule for a name is the JSON path joined by ``_``, without ``metadata.cas_con
 from __future__ import annotations
 
 import enum
+import json
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -161,11 +162,12 @@ def _run_extra(key: str, kind: Kind, meaning: str) -> Column:
 def resolve_record(runs: pa.Table) -> pa.Table:
     """Fill the columns of runs that the record alone determines.
 
-    A record with a status keeps every field. Without one: it failed where it has an error, it is pending where it
-    has neither an error nor a session, else only its session tells.
+    A record with a status keeps every field. Without one: it failed where it has an error, of any form, it is
+    pending where it has neither an error nor a session, else only its session tells.
     """
     has_status = runs["status"].is_valid()
     failed = pc.or_(runs["error_type"].is_valid(), runs["error_message"].is_valid())
+    failed = pc.or_(failed, pa.array(map(_has_error, runs[EXTRA].to_pylist()), pa.bool_()))
     pending = pc.and_(pc.invert(failed), runs["session_id"].is_null())
     known = pc.or_(failed, pending)
     derived = pc.if_else(failed, _text("failed"), pc.if_else(pending, _text("pending"), _text(None)))
@@ -179,6 +181,15 @@ def resolve_record(runs: pa.Table) -> pa.Table:
     for name, column in columns.items():
         runs = runs.set_column(runs.schema.get_field_index(name), runs.schema.field(name), column)
     return runs
+
+
+def _has_error(extra: str | None) -> bool:
+    """Return whether `extra` has an error, as it has no column for this form of errors."""
+    return (
+        extra is not None
+        and '"error' in extra
+        and any(path.split(".")[0] == "error" for path in json.loads(extra))
+    )
 
 
 def _text(value: str | None) -> pa.Scalar[Any]:

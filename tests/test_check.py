@@ -316,8 +316,17 @@ def test_missed_and_stuck_are_judged_at_the_time_the_runs_were_read(short_accoun
     late.loc[late["id"].eq("drun_4_7"), ["status", "duration_ms"]] = ["running", None]
     assert single_row(qd.check(df, late, now=NOW)).detail == "job 4: a run has not ended after 1 h."
     # A ``fetched_at`` in the future, from a wrong clock, is ignored.
-    runs.attrs["fetched_at"] = (NOW + timedelta(hours=1)).isoformat()
+    runs.attrs["fetched_at"] = df.attrs["fetched_at"] = (NOW + timedelta(hours=1)).isoformat()
     assert sorted(qd.check(df, runs, now=NOW)["kind"]) == ["missed"] * 5 + ["stuck"]
+
+
+def test_no_trigger_is_missed_after_the_deployments_were_read(short_account: Account) -> None:
+    """A deployment may have been paused since."""
+    read_at = NOW - timedelta(hours=6)
+    short_account.runs = [run for run in short_account.runs if run["triggered_at"] <= stamp(read_at)]
+    df, runs, _ = short_account.frames()
+    df.attrs["fetched_at"] = read_at.isoformat()
+    assert qd.check(df, runs, now=NOW).empty
 
 
 def test_finding_worse_for_a_higher_failure_rate(account: Account) -> None:

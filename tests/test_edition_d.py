@@ -20,7 +20,7 @@ import urllib.request
 import warnings
 from collections import Counter
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -1072,6 +1072,8 @@ def test_events_have_the_values_of_their_records(service: EditionD, kind: str) -
         }
         assert {name: value(row[name]) for name in expected} == expected
     pd.testing.assert_frame_equal(qd.flatten_events(records, session), frame, check_flags=False)
+    assert (frame.attrs["from_cache"], frame.attrs["complete"]) == (False, True)
+    assert datetime.now(UTC) - datetime.fromisoformat(frame.attrs["fetched_at"]) < timedelta(minutes=1)
     idle = qd.load_events(session, types=["session.status_idle"], client=client_of(service))
     assert len(idle) == sum(record["type"] == "session.status_idle" for record in records)
     assert list(idle.dtypes) == list(frame.dtypes)

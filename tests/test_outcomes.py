@@ -17,7 +17,7 @@ import polars as pl
 import pyarrow as pa
 import pytest
 
-from qoderdata import resolve_outcomes
+from qoderdata import flatten_runs, flatten_sessions, resolve_outcomes
 from qoderdata.errors import FrameTypeError, MissingColumnError
 from qoderdata.outcomes import apply_ends, apply_ends_lazy, current_ends_lazy, ends_from_events
 from tests.engine_frames import computed
@@ -319,6 +319,17 @@ def test_record_with_an_error_ignores_its_session() -> None:
     )
     expected = {"status": "failed", "status_from": "run", "triggered_at": at(0), "error_message": "no"}
     assert row == {**dict.fromkeys(FILLED_COLUMNS), **expected}
+
+
+@pytest.mark.filterwarnings("ignore:1 value of 1 run did not fit:qoderdata.errors.DataQualityWarning")
+@pytest.mark.parametrize("error", [{}, {"code": 1}, {"type": 5}, "no", ["no"]])
+def test_record_with_an_error_of_another_form_failed(error: object) -> None:
+    """Its error is in `extra`; a list in which a key has this name is no error."""
+    others = {"session_id": "sess_1", "error.x": 1, "other": [{"error": 1}], "more": {"error": 1}}
+    runs = flatten_runs([{"id": "run_1", "session_id": "sess_1", "error": error}, {"id": "run_2", **others}])
+    resolved = resolve_outcomes(runs, flatten_sessions([{"id": "sess_1", "status": "idle"}]))
+    assert resolved["status"].tolist() == ["failed", "completed"]
+    assert resolved["status_from"].tolist() == ["run", "session"]
 
 
 def test_last_row_of_a_session_is_used() -> None:

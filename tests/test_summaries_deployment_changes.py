@@ -58,6 +58,8 @@ def changes_of(**fields: Any) -> list[tuple[str, ...]]:  # noqa: ANN401
         ({"schedule__expression": "0 8 * * *"}, [("schedule", "schedule_expression", "0 9 * * *", "0 8 * * *")]),
         ({"schedule__timezone": "Asia/Tokyo"}, [("schedule", "schedule_timezone", "UTC", "Asia/Tokyo")]),
         ({"schedule": None}, [("schedule", "schedule", "0 9 * * * UTC", "–")]),
+        ({"schedule__type": "interval"}, [("schedule", "schedule_type", "cron", "interval")]),
+        ({"metadata__cas_config__stats": {"total_runs": 6, "total_skipped": 1}}, []),
         ({"agent": {"id": "agent_2", "version": 1}}, [("agent", "agent", "agent_1 3", "agent_2 1")]),
         ({"agent__version": 4}, [("agent", "agent_version", "3", "4")]),
         ({"environment_id": "env_2"}, [("environment", "environment_id", "env_1", "env_2")]),

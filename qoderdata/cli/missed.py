@@ -51,13 +51,13 @@ def missed(
     deployments = service.deployments(filters)
     runs = service.runs({**window, "outcomes": "runs"})  # a run of any outcome serves its trigger
     until = parse_bound(window["until"] or now, now=now, name="until")
-    until = min(until, fetched_at(runs) or until)
+    until = min(until, fetched_at(deployments, runs) or until)
     begin, end = parse_bound(since, now=now, name="since"), format_time(until, result.tz)
     judged_until = until - parse_span(grace, name="grace")
     if begin >= datetime.now(UTC):
         raise click.UsageError("--since is in the future, and no trigger has been missed there yet")
     if begin >= until:
-        raise click.UsageError(f"the runs were read at {end}, not after --since; --refresh reads newer ones")
+        raise click.UsageError(f"the service was read at {end}, not after --since; --refresh reads it again")
     if begin >= judged_until:
         raise click.UsageError(
             f"no trigger can be missed, as --grace covers all the time from --since to {end}; "

@@ -407,7 +407,7 @@ def load_events(
         that is returned), ``id``, ``type`` (``str``), ``processed_at`` (``datetime64[us, UTC]``, may be missing on
         any event), ``stop_reason``, ``error_type``, ``error_message``, ``retry_status`` (``str``),
         ``model_credits`` (``float64``) and ``extra`` (``str``, JSON text of everything else, such as messages). No
-        events: no rows, same columns and dtypes. ``attrs`` holds ``source``, ``complete`` and ``requests``.
+        events: no rows, same columns and dtypes. ``attrs`` as `load_deployments`.
 
     Raises
     ------
@@ -435,10 +435,10 @@ def load_events(
     >>> list(events["position"]) == list(range(len(events)))
     True
     """
-    from qoderdata.frames import events_to_pandas  # noqa: PLC0415 - imports pandas
+    from qoderdata.frames import events_to_pandas, loaded_attrs  # noqa: PLC0415 - imports pandas
 
     path, wanted = events_path(session_id), _event_types(types)
-    client = given_client(client)
+    client, fetched_at = given_client(client), datetime.now(UTC)
     params = {"order": "asc"} if wanted is None else {"order": "asc", "types[]": wanted}
     try:
         table, counts = _read_list(client, EVENTS, path, params)
@@ -448,8 +448,9 @@ def load_events(
         raise
     if wanted is not None:  # an edition may ignore the parameter
         table = table.filter(pc.is_in(table["type"], value_set=pa.array(wanted, pa.large_string())))
+    _logger.info("events of %s: %s from the network", session_id, counted(len(table), "row"))
     frame = events_to_pandas(table, session_id)
-    frame.attrs = {"source": f"{client.base_url}{path}", "complete": True, "requests": counts.requests}
+    frame.attrs = loaded_attrs(f"{client.base_url}{path}", fetched_at, requests=counts.requests)
     return frame
 
 

@@ -292,7 +292,8 @@ class ReportData:
         """
         assert self.runs is not None  # noqa: S101 - for mypy
         times = self.runs["triggered_at"].dropna()
-        until = min(self.start, fetched_at(self.runs) or (self.start if times.empty else times.max()))
+        newest = self.start if times.empty else times.max()
+        until = min(self.start, fetched_at(self.runs) or newest, fetched_at(self.deployments) or self.start)
         since = self.start - min(_DAY, self.longest_span)
         if not times.empty:
             since = max(self.start - WEEK, until - min(WEEK, self.longest_span), times.min())

@@ -24,9 +24,11 @@ _COLUMNS = (
 )  # fmt: skip
 #: Columns that change by themselves, and columns that follow from another one.
 _NO_CHANGE = frozenset({
-    "id", "updated_at", "schedule_type", "schedule_last_run_at", "schedule_upcoming_runs_at", "stats_total_runs",
+    "id", "updated_at", "schedule_last_run_at", "schedule_upcoming_runs_at", "stats_total_runs",
     "stats_total_failures", "stats_consecutive_failures", "stats_next_trigger_at", "stats_last_triggered_at",
 })  # fmt: skip
+#: Counters without a column, which are no changes either.
+_COUNTERS = "extra.metadata.cas_config.stats."
 #: Columns whose changes make one row, by the kind of change.
 _PAIRED_COLUMNS = {
     "schedule": ("schedule_expression", "schedule_timezone"),
@@ -34,7 +36,10 @@ _PAIRED_COLUMNS = {
 }
 _STATE = ("status", "archived_at", "paused_reason_type", "paused_reason_error_type")
 _CONFIG = ("session_strategy", "config_max_concurrent", "config_max_retries", "config_timeout_ms")
-_KINDS = {"environment_id": "environment", "budget_max_credit_cost": "config", **dict.fromkeys(_CONFIG, "config")}
+_KINDS = {
+    "environment_id": "environment", "schedule_type": "schedule", "budget_max_credit_cost": "config",
+    **dict.fromkeys(_CONFIG, "config"),
+}  # fmt: skip
 _JSON_COLUMNS = {"metadata": "metadata", "extra": "other"}
 _LISTS = frozenset({"initial_events", "resources", "vault_ids"})
 _ARCHIVED_NAME = re.compile(r"_archived_\d+")
@@ -195,14 +200,17 @@ def _differences(old: pd.DataFrame, new: pd.DataFrame) -> Iterator[_Difference]:
         for id_, before, after in _differing(old[name], new[name]):
             suffix = (after or "").removeprefix(before or "")
             is_archived = name == "name" and id_ in archived and _ARCHIVED_NAME.fullmatch(suffix)
-            if not is_archived and not (name in _LISTS and _items(before, name) == _items(after, name)):
+            # A schedule that comes or goes has a row for its cron text.
+            is_told = is_archived or (name == "schedule_type" and None in {before, after})
+            if not is_told and not (name in _LISTS and _items(before, name) == _items(after, name)):
                 yield id_, _KINDS.get(name, "other"), name, before, after
     for name, kind in _JSON_COLUMNS.items():
         if name in old.columns and name in new.columns:
             for id_, before, after in _differing(old[name], new[name]):
                 one, other = (_object(text, name, id_) for text in (before, after))
                 for difference in _parts(name, one, other):
-                    yield id_, kind, *difference
+                    if not difference[0].startswith(_COUNTERS):
+                        yield id_, kind, *difference
 
 
 def _settings_to_ignore(old: pd.DataFrame, new: pd.DataFrame) -> set[str]:
