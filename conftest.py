@@ -60,6 +60,10 @@ os.environ["MPLBACKEND"] = "Agg"
 os.environ["MATPLOTLIBRC"] = os.devnull
 os.environ["MPLCONFIGDIR"] = str(Path(__file__).resolve().parent / ".pytest_cache" / "matplotlib")
 
+# Altair imports jsonschema, which, where it finds this package, compiles grammars for 2 s in each process: for the
+# formats "iri" and "iri-reference", which the schema of Vega-Lite does not have.
+sys.modules["rfc3987_syntax"] = None  # type: ignore[assignment] # so that its import raises ImportError
+
 # On a busy machine an example can take longer than the default deadline of 200 ms.
 settings.register_profile("no deadline", deadline=None)
 settings.load_profile("no deadline")
