@@ -153,7 +153,7 @@ def check(
         ``over_budget``         warning the 95th percentile of its credits is above `budget_share` of its budget
         ``never_fires``         warning its schedule has no future time, and it is not paused
         ``incomplete_data``     warning a frame is not complete or older than a day, too many outcomes are
-                                        doubtful, or there are neither runs nor counters
+                                        doubtful, or there are neither runs nor (all) counters
         ======================= ======= =====================================================================
 
     Raises
@@ -197,7 +197,8 @@ def check(
     live = df[df["archived_at"].isna()]
     active = live[live["status"] != "paused"]
     ids = df["id"].to_list()
-    names = dict(zip(ids, make_distinct(df["name"].fillna(df["id"]).map(one_line).to_list(), ids), strict=True))
+    called = df["name"].fillna("").map(one_line)
+    names = dict(zip(ids, make_distinct(called.mask(called.eq(""), df["id"]).to_list(), ids), strict=True))
     bad_schedules = schedule_lints(live, start=end)
     bad_schedules = bad_schedules[bad_schedules["lint"].isin({"unreadable", "never_fires"})]
     found = [
@@ -207,7 +208,7 @@ def check(
     ]
     found += _failing(flatten_runs([]) if runs is None else runs, active, names, tz, streak=streak)
     if runs is None:
-        found += _without_counters(active)
+        found += _without_counters(active, doubtful=doubtful)
     else:
         usable = live[~live["id"].isin(bad_schedules["deployment_id"])]
         read_at = min(end, fetched_at(runs) or end)
@@ -313,11 +314,19 @@ def _failing(
         yield _Finding("failing", row.deployment_id, detail, begin, row.streak)
 
 
-def _without_counters(active: pd.DataFrame) -> Iterator[_Finding]:
-    column = "stats_consecutive_failures"
-    if len(active) and (column not in active.columns or active[column].isna().all()):
+def _without_counters(active: pd.DataFrame, *, doubtful: float) -> Iterator[_Finding]:
+    column, count = "stats_consecutive_failures", len(active)
+    unknown = int(active[column].isna().sum()) if column in active.columns else count
+    if not unknown or unknown <= doubtful * count:
+        return
+    detail = _(
+        "Without runs it is not known whether {count} of {all} deployments are failing.",
+        count=f"{unknown:,}",
+        all=f"{count:,}",
+    )
+    if unknown == count:
         detail = _("Without runs it is not known which deployments are failing.")
-        yield _Finding("incomplete_data", None, detail, None, 3)
+    yield _Finding("incomplete_data", None, detail, None, 3)
 
 
 def _paused(live: pd.DataFrame, names: dict[str, str], tz: str) -> Iterator[_Finding]:
@@ -356,7 +365,7 @@ def _missed(
         if len(times) == 1:
             detail = _("{name} missed the trigger of {first}.", **facts)
         else:
-            detail = _("{name} missed {count} triggers from {first} to {last}.", **facts, count=len(times))
+            detail = _("{name} missed {count} triggers from {first} to {last}.", **facts, count=f"{len(times):,}")
         yield _Finding("missed", str(id_), detail, first, len(times))
 
 
@@ -415,12 +424,12 @@ def _worse(
             "{name} failed {failed} of {decided} runs in the last {length} ({rate}), and {failed_before} of "
             "{decided_before} before ({rate_before}).",
             name=names[row.Index],
-            failed=row.recent_failed,
-            decided=row.recent_decided,
+            failed=f"{row.recent_failed:,}",
+            decided=f"{row.recent_decided:,}",
             length=format_duration(length),
             rate=format_percent(row.recent_rate),
-            failed_before=row.baseline_failed,
-            decided_before=row.baseline_decided,
+            failed_before=f"{row.baseline_failed:,}",
+            decided_before=f"{row.baseline_decided:,}",
             rate_before=format_percent(row.baseline_rate),
         )
         yield _Finding("worse", row.Index, detail, pd.Timestamp(until) - length, row.change_low)

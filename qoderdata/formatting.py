@@ -153,23 +153,27 @@ def format_percent(share: float | None) -> str:
     """
     if share is None or _is_missing(share):
         return MISSING
-    text = f"{100 * share:.1f}"
-    if text == "0.0" and share > 0:
-        text = "<0.1"
-    return _("{percent} %", percent=">99.9" if text == "100.0" and share < 1 else text)
+    return _("{percent} %", percent=_percentage(share))
 
 
 def format_interval(low: float | None, high: float | None) -> str:
-    """Format an interval of shares as percentages.
+    """Format an interval of shares as percentages, each as `format_percent` does.
 
     Examples
     --------
-    >>> format_interval(0.042, 0.21)
-    '4.2–21.0 %'
+    >>> format_interval(0.042, 0.21), format_interval(0.0002, 0.0008)
+    ('4.2–21.0 %', '<0.1–0.1 %')
     """
     if low is None or high is None or _is_missing(low) or _is_missing(high):
         return MISSING
-    return _("{low}–{high} %", low=f"{100 * low:.1f}", high=f"{100 * high:.1f}")
+    return _("{low}–{high} %", low=_percentage(low), high=_percentage(high))
+
+
+def _percentage(share: float) -> str:
+    text = f"{100 * share:.1f}"
+    if text == "0.0" and share > 0:
+        return "<0.1"
+    return ">99.9" if text == "100.0" and share < 1 else text
 
 
 def first_few(texts: Sequence[str]) -> str:

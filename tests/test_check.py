@@ -320,6 +320,18 @@ def test_missed_and_stuck_are_judged_at_the_time_the_runs_were_read(short_accoun
     assert sorted(qd.check(df, runs, now=NOW)["kind"]) == ["missed"] * 5 + ["stuck"]
 
 
+def test_counters_that_some_deployments_lack_are_incomplete_data(short_account: Account) -> None:
+    df, _, _ = short_account.frames()
+    df["stats_consecutive_failures"] = 0
+    assert qd.check(df, now=NOW).empty
+    df.loc[:0, "stats_consecutive_failures"] = None
+    count = len(df)
+    assert single_row(qd.check(df, now=NOW)).detail == (
+        f"Without runs it is not known whether 1 of {count} deployments are failing."
+    )
+    assert qd.check(df, now=NOW, doubtful=1 / count).empty
+
+
 def test_no_trigger_is_missed_after_the_deployments_were_read(short_account: Account) -> None:
     """A deployment may have been paused since."""
     read_at = NOW - timedelta(hours=6)

@@ -122,7 +122,7 @@ def test_0_and_100_percent_are_written_only_for_exactly_0_and_1(runs: int, data:
     ("low", "high", "expected"),
     [
         (0.042, 0.21, "4.2–21.0 %"), (0.0, 1.0, "0.0–100.0 %"), (None, 0.5, MISSING), (0.5, None, MISSING),
-        (float("nan"), float("nan"), MISSING),
+        (float("nan"), float("nan"), MISSING), (0.0001, 0.9999, "<0.1–>99.9 %"),
     ],
 )  # fmt: skip
 def test_format_interval(low: float | None, high: float | None, expected: str) -> None:

@@ -211,7 +211,7 @@ class TestNextTriggers:
         rows = [("2026-10-24T22:00Z", "a", "agent_1"), ("2026-10-25T23:00Z", "a", "agent_1")]
         ax = qd.plot_next_triggers(triggers_of(rows, "Europe/Berlin"))
         ax.figure.canvas.draw()
-        assert "Europe/Berlin (UTC+02:00 to UTC+01:00)" in ax.get_xlabel()
+        assert "Europe/Berlin (UTC+02:00 and UTC+01:00)" in ax.get_xlabel()
         ticks = [time_of(tick).tz_convert("Europe/Berlin") for tick in ax.get_xticks()]
         assert all(tick.hour % 4 == 0 and tick.minute == 0 for tick in ticks), (
             "ticks are at local hours divisible by 4"

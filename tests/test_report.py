@@ -26,7 +26,7 @@ from qoderdata.errors import DataQualityWarning, FrameTypeError, MissingColumnEr
 from qoderdata.frames import flatten_deployments, flatten_runs, flatten_sessions, with_names
 from qoderdata.report import folded_sections, sections
 from qoderdata.report.data import ReportData
-from qoderdata.report.figures import Headline, headline, tiles
+from qoderdata.report.figures import Headline, headline, points_text, tiles
 from qoderdata.report.layout import Section, round_scale
 from qoderdata.report.page import _template, cautions, write_report
 from qoderdata.sandbox import Sandbox
@@ -219,7 +219,8 @@ def test_page_without_runs_shows_the_counters(tmp_path: Path) -> None:
     assert page.tile("Paused by error")[:2] == ["1", "1 more is paused"]
     assert page.tile("Lifetime failure rate")[:2] == ["18.4 %", "of 98 runs, archived deployments included"]
     assert page.tile("Next 24 hours")[:2] == ["48", "triggers of 2 deployments"]
-    assert page.tile("Never run")[:2] == ["1", "of 6 deployments"]
+    assert page.tile("Never run")[:2] == ["1", "of 5 deployments"]
+    assert "Of 1 more deployment it is not known whether it is failing." in " ".join(page.words)
     assert "Missed triggers" not in page.words
     assert "The last 30 days" not in page.words
 
@@ -751,7 +752,7 @@ def test_costs_without_sessions(tmp_path: Path) -> None:
         report(tmp_path, flatten_deployments([]), sessions=flatten_runs([]))
 
 
-def test_credits_tile_if_usage_of_the_week_before_is_unknown() -> None:
+def test_credits_tile_if_usage_is_unknown_and_if_it_is_large() -> None:
     identifier = f"dep_{1:032x}"
     sessions = flatten_sessions(
         [
@@ -759,8 +760,13 @@ def test_credits_tile_if_usage_of_the_week_before_is_unknown() -> None:
             {**session(2, identifier, None), "created_at": "2026-06-02T00:00:00Z"},
         ]
     )
-    data = data_of(flatten_deployments([deployment(1, "a")]), sessions=sessions)
+    frame, now = flatten_deployments([deployment(1, "a")]), pd.Timestamp("2026-06-14T00:00:00Z")
+    data = data_of(frame, sessions=sessions)
     assert tile_of(data, "Credits") == ["2.00", "the week before is not known", "of 1 session"]
+    later = data_of(frame, sessions=sessions[sessions["usage_total_credits"].isna()].assign(created_at=now))
+    assert tile_of(later, "Credits") == ["–", None, "the usage of 1 session is not known"]
+    large = data_of(frame, sessions=sessions.assign(created_at=now, usage_total_credits=61_729.2))
+    assert tile_of(large, "Credits")[0] == "123,458"
 
 
 @pytest.mark.parametrize("status", ["skipped", "cancelled"])
@@ -832,6 +838,81 @@ def test_missed_triggers_are_unknown_if_the_runs_are_too_old() -> None:
     assert tile_of(data, "Missed triggers")[2] == "not known: the runs cover none of the last 7 days"
     text = words_of(folded_sections.missed(data))
     assert "The runs cover none of the last 7 days, so this is not known." in text
+
+
+def test_error_that_was_seen_before_the_last_30_days_is_not_new() -> None:
+    frame = flatten_deployments([deployment(1, "a")])
+    known, other = ({"error": {"type": "tool_error", "message": text}} for text in ("disk full", "no route"))
+    old = run(1, 0, "failed", **known, id="drun_old", triggered_at="2026-04-20T00:00:00Z")
+    failed = [run(1, hour, "failed", **known) for hour in (1, 2)]
+    table = folded_sections.errors(
+        data_of(frame, flatten_runs([old, *failed, run(1, 3, "failed", **other)]))
+    ).table
+    assert table is not None
+    assert [(row[1], row[-1] is not None) for row in table.rows] == [("2", False), ("1", True)]
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (0.0, "unchanged"), (5e-17, "unchanged"), (0.00035, "up 0.03 points"), (-0.0004, "down 0.04 points"),
+        (0.0005, "up 0.1 points"), (-0.125, "down 12.5 points"), (math.nan, "the week before is not known"),
+    ],
+)  # fmt: skip
+def test_small_change_of_a_rate_is_not_called_unchanged(change: float, words: str) -> None:
+    assert points_text(change) == words
+
+
+def test_missed_triggers_are_compared_with_those_of_an_equally_long_time() -> None:
+    """Data that is 3 days old: 4 days are known, so that 4 days of the week before are counted."""
+    frame = flatten_deployments([deployment(1, "a")])
+    first = run(1, 0, "completed", id="drun_old", triggered_at="2026-04-20T00:00:00Z")
+    runs = flatten_runs([first])
+    runs.attrs["fetched_at"] = "2026-06-12T01:30:00+00:00"
+    hours = 4 * 24
+    assert tile_of(data_of(frame, runs), "Missed triggers")[:2] == [str(hours), "unchanged"]
+
+
+def test_findings_have_no_missed_triggers_before_the_first_run() -> None:
+    frame = flatten_deployments([deployment(1, "a")])
+    runs = flatten_runs([run(1, hour, "completed") for hour in range(20, 24)])
+    runs.attrs["fetched_at"] = "2026-06-15T00:00:00+00:00"
+    data = data_of(frame, runs)
+    assert tile_of(data, "Missed triggers")[0] == "0"
+    assert data.findings.empty
+
+
+@pytest.mark.parametrize("name", ["", " ", None])
+def test_deployment_without_a_name_is_shown_by_its_id(tmp_path: Path, name: str | None) -> None:
+    reason = {"type": "error", "error": {"type": "x"}}
+    frame = flatten_deployments([deployment(1, cast("str", name), status="paused", paused_reason=reason)])
+    page = report(tmp_path, frame)
+    assert f"dep_{1:032x}" in page.words
+    assert (
+        qd.check(frame, now=pd.Timestamp(START))["detail"].iloc[0].startswith(f"dep_{1:032x} is paused by error")
+    )
+
+
+def test_removed_deployment_has_the_name_of_the_snapshot() -> None:
+    frame = flatten_deployments([deployment(1, "a"), deployment(2, "b")])
+    frame.attrs["fetched_at"] = "2026-06-07T00:00:00+00:00"
+    data = data_of(frame[frame["name"].eq("a")], snapshots=[frame])
+    assert "b : removed" in words_of(sections.changed(data))
+
+
+def test_load_of_the_week_counts_by_the_local_hour_of_each_trigger() -> None:
+    """On Lord Howe Island clocks change by half an hour."""
+    frame = flatten_deployments(
+        [deployment(1, "a", schedule={"type": "cron", "expression": "*/15 * * * *", "timezone": "UTC"})]
+    )
+    data = data_of(frame, start=pd.Timestamp("2026-10-02T10:00Z"), tz="Australia/Lord_Howe")
+    heat = folded_sections.load(data).heat
+    assert heat is not None
+    local = data.week["trigger_at"].dt.tz_convert("Australia/Lord_Howe")
+    expected = Counter(zip(local.dt.day_of_week, local.dt.hour, strict=True))
+    assert [[text for _, text in cells] for _, cells in heat] == [
+        [str(expected[day, hour]) for hour in range(24)] for day in range(7)
+    ]
 
 
 def test_groups_may_be_categories() -> None:

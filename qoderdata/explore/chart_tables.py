@@ -194,15 +194,17 @@ def _errors(runs: pd.DataFrame) -> tuple[list[str], NDArray[np.intp]]:
 
 def _summed(rows: pd.DataFrame) -> tuple[pd.DataFrame, pd.Timedelta]:
     """Sum runs of one deployment, agent and outcome in the shortest windows that leave few enough rows."""
-    rows = rows.assign(e=rows["e"].where(rows["e"] >= 0))
+    keys = ["t", "d", "a", "o"]
     for window in map(pd.Timedelta, _WINDOWS):
         step = window // pd.Timedelta("1ms")
-        begin = rows["t"] - (rows["t"] - first_window(step)) % step
-        groups = rows.assign(t=begin).groupby(["t", "d", "a", "o"], as_index=False)
+        timed = rows.assign(t=rows["t"] - (rows["t"] - first_window(step)) % step)
+        groups = timed.groupby(keys, as_index=False)
         if groups.ngroups <= MOST_ROWS:
             break
-    # Errors are numbered by frequency, so that the least number is the most frequent one of all runs.
-    summed = groups.agg(ms=("ms", "median"), n=("o", "size"), e=("e", "min"))
+    summed = groups.agg(ms=("ms", "median"), n=("o", "size"))
+    errors = timed[timed["e"] >= 0].groupby([*keys, "e"], as_index=False).size()
+    errors = errors.sort_values(["size", "e"], ascending=[False, True]).drop_duplicates(keys)
+    summed = summed.merge(errors[[*keys, "e"]], on=keys, how="left")
     return summed.assign(ms=summed["ms"].round().astype("Int64"), e=summed["e"].fillna(-1).astype("int64")), window
 
 

@@ -618,12 +618,12 @@ def describe_times(times: pd.DatetimeIndex) -> str:
 
 
 def describe_zone(times: pd.DatetimeIndex) -> str:
-    """Return the name of the times' zone, with its offsets at the first and the last.
+    """Return the name of the times' zone, with its offsets between the first and the last.
 
     Examples
     --------
     >>> describe_zone(pd.DatetimeIndex(["2026-03-28T12:00", "2026-03-30T12:00"], tz="Europe/Berlin"))
-    'Europe/Berlin (UTC+01:00 to UTC+02:00)'
+    'Europe/Berlin (UTC+01:00 and UTC+02:00)'
     >>> describe_zone(pd.DatetimeIndex(["2026-03-28T12:00"], tz="UTC"))
     'UTC'
     """
@@ -633,7 +633,7 @@ def describe_zone(times: pd.DatetimeIndex) -> str:
     first, last = times.min().tz_convert("UTC"), times.max().tz_convert("UTC")
     weeks = pd.DatetimeIndex([*pd.date_range(first, last, freq="7D"), last])
     offsets = dict.fromkeys(weeks.tz_convert(times.tz).strftime("%z"))
-    return f"{name} ({' to '.join(f'UTC{text[:3]}:{text[3:]}' for text in offsets)})"
+    return f"{name} ({' and '.join(f'UTC{text[:3]}:{text[3:]}' for text in offsets)})"
 
 
 def describe_days(times: pd.DatetimeIndex) -> str:

@@ -550,7 +550,9 @@ def _number(value: float, *, whole: bool) -> str:
         return ""
     if value >= 1000:  # noqa: PLR2004 - four digits are too wide for a square
         return f"{value / 1000:.1f}k" if value < 10_000 else f"{value / 1000:.0f}k"  # noqa: PLR2004 - likewise
-    return f"{value:.0f}" if whole or value >= 10 else f"{value:.1f}"  # noqa: PLR2004 - one digit below ten
+    if whole or value >= 10 or not value:  # noqa: PLR2004 - one digit below ten
+        return f"{value:.0f}"
+    return f"{value:.1f}" if value >= 0.05 else "<0.1"  # noqa: PLR2004 - less is rounded to 0
 
 
 def _color_bar(ax: Axes, words: str) -> None:

@@ -113,7 +113,7 @@ class ReportData:
         require_unique_deployments(given)
         labels = labels or {}
         names = [
-            _short(labels.get(identifier) or (identifier if pd.isna(name) else name))
+            _short(labels.get(identifier) or ("" if pd.isna(name) else name)) or _short(identifier)
             for identifier, name in zip(given["id"], given["name"], strict=True)
         ]
         word, groups = _groups(given, by, labels)
@@ -308,12 +308,13 @@ class ReportData:
 
     @cached_property
     def missed_before(self) -> pd.DataFrame | None:
-        """What should have fired in the week before but did not; ``None`` where the runs do not reach back."""
-        if self.missed is None or self.longest_span < 2 * WEEK or not self.do_runs_reach_back:
+        """What should have fired a week before `missed` but did not; ``None`` where the runs do not reach back."""
+        if self.runs is None or self.missed_window is None:
             return None
-        # The period ends a day later, because the times just before its end are not judged.
-        found = self._missed_within(self.start - 2 * WEEK, self.start - WEEK + _DAY)
-        return self.within(found, "scheduled_at", WEEK, ago=WEEK)
+        if self.longest_span < 2 * WEEK or not self.do_runs_reach_back:
+            return None
+        since, until = self.missed_window
+        return self._missed_within(since - WEEK, until - WEEK)
 
     def _missed_within(self, since: pd.Timestamp, until: pd.Timestamp) -> pd.DataFrame:
         assert self.runs is not None  # noqa: S101 - for mypy
@@ -323,14 +324,16 @@ class ReportData:
 
     @cached_property
     def findings(self) -> pd.DataFrame:
-        """What `check` finds, the worst first."""
+        """What `check` finds, the worst first; triggers that are missed only where `missed` has them."""
+        window = None if self.runs is None else self.missed_window
+        since = _DAY if window is None else min(_DAY, self.start - window[0])
         return check(
             self.deployments,
             self.runs,
             self.sessions,
             snapshots=self.snapshots,
             now=self.start,
-            since=min(_DAY, self.longest_span),
+            since=min(since, self.longest_span),
             tz=self.tz,
         )
 
@@ -368,8 +371,12 @@ class ReportData:
 
     @cached_property
     def _name_of(self) -> dict[str, str]:
-        ids = self.deployments["id"].to_list()
-        return dict(zip(ids, make_distinct(self.deployments["name"].to_list(), ids), strict=True))
+        known = self.deployments[["id", "name"]]
+        if self.before is not None:
+            removed = self.before[["id", "name"]][~self.before["id"].isin(known["id"])].dropna()
+            known = pd.concat([known, removed.assign(name=removed["name"].map(_short))])
+        ids = known["id"].to_list()
+        return dict(zip(ids, make_distinct(known["name"].to_list(), ids), strict=True))
 
     def name(self, identifier: str) -> str:
         """Return a deployment's name, its id where it has none; the beginning of a very long one."""

@@ -27,6 +27,14 @@ if TYPE_CHECKING:
     from qoderdata.report.data import ReportData
 
 
+#: A smaller difference of two rates comes from rounding.
+_NO_CHANGE = 1e-9
+#: Fewer points would be 0.0 with one digit after the dot.
+_LEAST_POINTS = 0.05
+#: From this on, credits are shown without decimals, so that they fit.
+_WHOLE_CREDITS = 10_000
+
+
 class Headline(NamedTuple):
     """The headline, and the figures behind it."""
 
@@ -132,8 +140,22 @@ def _headline_without_runs(data: ReportData) -> Headline:
         )
     about = _("With their runs, this page compares the last 7 days with the 7 days before.")
     if failing is not None:
-        about = join_sentences(counters_note(data), *certainty_note(data), about)
+        about = join_sentences(counters_note(data), *certainty_note(data), *_lacking_counters(data), about)
     return Headline(text, about, is_bad=bool(failing) or by_error > 0)
+
+
+def _lacking_counters(data: ReportData) -> list[str]:
+    """Return a sentence about deployments of which it is not known whether they fail, if there are any."""
+    unknown = int(data.live["stats_consecutive_failures"].isna().sum())
+    if not unknown:
+        return []
+    return [
+        ngettext(
+            "Of {count} more deployment it is not known whether it is failing.",
+            "Of {count} more deployments it is not known whether they are failing.",
+            unknown,
+        )
+    ]
 
 
 def nothing_decided(data: ReportData) -> str:
@@ -144,20 +166,26 @@ def nothing_decided(data: ReportData) -> str:
     return _("No run of the last 7 days completed or failed.")
 
 
+def _points(change: float) -> str:
+    """Return the size of a change of a rate in points, with one digit after the dot, or more where that is 0."""
+    points = 100 * abs(change)
+    is_small = abs(change) > _NO_CHANGE and points < _LEAST_POINTS
+    return f"{points:.1g}" if is_small else f"{points:.1f}"
+
+
 def _signed(change: float) -> str:
-    return f"{100 * change:+.1f}".replace("-", "−")
+    return ("−" if change < 0 else "+") + _points(change)
 
 
 def points_text(change: float) -> str:
     """Return how a rate changed, in words."""
     if pd.isna(change):
         return _no_week_before()
-    points = f"{100 * abs(change):.1f}"
-    if points == "0.0":
+    if abs(change) <= _NO_CHANGE:
         return _("unchanged")
     if change > 0:
-        return _("up {points} points", points=points)
-    return _("down {points} points", points=points)
+        return _("up {points} points", points=_points(change))
+    return _("down {points} points", points=_points(change))
 
 
 # -- figures -----------------------------------------------------------------------------------------------------
@@ -250,11 +278,20 @@ def _credits_tile(data: ReportData, sessions: pd.DataFrame) -> Tile:
     now = first_row(session_costs(data.within(sessions, "created_at", WEEK), by=None))
     then = first_row(session_costs(data.within(sessions, "created_at", WEEK, ago=WEEK), by=None))
     total, before = (0.0 if costs is None else costs.credits for costs in (now, then))
+    if now is not None and now.unknown == now.sessions:
+        note = ngettext(
+            "the usage of {count} session is not known", "the usage of {count} sessions is not known", now.unknown
+        )
+        return Tile(_("Credits"), MISSING, None, note, anchor="costs")
     has_before = data.reaches_back(sessions["created_at"])
-    change = _change(total, before if has_before else None, format_credits)
+    change = _change(total, before if has_before else None, _short_credits)
     known = 0 if now is None else int(now.sessions - now.unknown)
     note = ngettext("of {count} session", "of {count} sessions", known)
-    return Tile(_("Credits"), format_credits(total), change, note, anchor="costs")
+    return Tile(_("Credits"), _short_credits(total), change, note, anchor="costs")
+
+
+def _short_credits(number: float) -> str:
+    return format_credits(number) if number < _WHOLE_CREDITS else f"{number:,.0f}"
 
 
 def _tiles_of_counters(data: ReportData) -> list[Tile]:
@@ -265,14 +302,15 @@ def _tiles_of_counters(data: ReportData) -> list[Tile]:
         rate, never = None, None
         streaks = lifetime = _("not known without runs")
     else:
-        runs = format_count(None if total is None else total.total_runs)
+        runs = format_count(0 if total is None else total.total_runs)
         lifetime = _("of {runs} runs, archived deployments included", runs=runs)
         streaks = _streak_note(data.live["stats_consecutive_failures"])
     paused = int(data.live["status"].eq("paused").sum()) - by_error
     others = ngettext("{count} more is paused", "{count} more are paused", paused)
     ahead, firing = span_text(data.shown_horizon), data.triggers["deployment_id"].nunique()
     fires = ngettext("triggers of {count} deployment", "triggers of {count} deployments", firing)
-    of = ngettext("of {count} deployment", "of {count} deployments", len(data.deployments))
+    counted = int(data.deployments["stats_total_runs"].notna().sum())
+    of = ngettext("of {count} deployment", "of {count} deployments", counted)
     return [
         _deployments_tile(data),
         Tile(_("Failing now"), format_count(failing), None, streaks, bool(failing), "failing"),

@@ -159,10 +159,14 @@ def errors(data: ReportData) -> Section:
     """Show what went wrong, by type of error and by message without its variable parts."""
     title = _("Errors")
     recent = data.runs_within(MONTH)
-    found = error_groups(recent).reset_index()
+    found = error_groups(recent).drop(columns="is_new").reset_index()
     if found.empty:
         nothing = join_sentences(_("No run of the last 30 days has failed."), *unknown_note(recent))
         return Section("errors", title, nothing=nothing)
+    assert data.runs is not None  # noqa: S101 - for mypy
+    # An error may have been seen before these days.
+    new = error_groups(data.runs).reset_index()[["error_type", "message", "is_new"]]
+    found = found.merge(new, on=["error_type", "message"])
     columns = [
         PageColumn(_("Error"), "error", lambda row: error_cell(row.error_type, row.message)),
         PageColumn(_("Failed runs"), "text", lambda row: f"{row.count:,}", "number"),
@@ -302,13 +306,14 @@ def load(data: ReportData) -> Section:
             when=when,
             triggers=triggers,
         )
-    return Section("load", title, join_sentences(about, rest), heat=_heat(data, hours))
+    return Section(
+        "load", title, join_sentences(about, rest), heat=_heat(week["trigger_at"].dt.tz_convert(data.tz))
+    )
 
 
-def _heat(data: ReportData, hours: pd.DataFrame) -> HeatRows:
-    """Return the triggers of each weekday by hour, with shades up to that of the most."""
-    local = hours["window"].dt.tz_convert(data.tz)
-    counts = hours.groupby([local.dt.day_of_week, local.dt.hour])["triggers"].sum()
+def _heat(local: pd.Series[pd.Timestamp]) -> HeatRows:
+    """Return the number of times in each hour of each weekday, with shades up to that of the most."""
+    counts = local.groupby([local.dt.day_of_week, local.dt.hour]).size()
     most = max(int(counts.max()), 1)
     rows = []
     for weekday, name in enumerate(WEEKDAYS):

@@ -181,18 +181,18 @@ def _picture_words(data: ReportData, days: pd.DataFrame, total: Any) -> str:  # 
         total.completed + total.failed,
         rate=format_percent(total.failure_rate),
     )  # fmt: skip
-    known = days.dropna(subset=["failure_rate"]).sort_values(["failure_rate", "window"], ascending=[False, True])
-    row = first_row(known)
-    if row is not None:
-        worst = _(
-            "The worst day is {day} with {rate}; the newest one, {newest}, has {newest_rate}.",
-            day=f"{row.window.tz_convert(data.tz):%Y-%m-%d}",
-            rate=format_percent(row.failure_rate),
-            newest=f"{days['window'].iloc[-1].tz_convert(data.tz):%Y-%m-%d}",
-            newest_rate=format_percent(days["failure_rate"].iloc[-1]),
-        )
-        words = join_sentences(words, worst)
-    return words
+    known = days.dropna(subset=["failure_rate"])
+    row = first_row(known.sort_values(["failure_rate", "window"], ascending=[False, True]))
+    if row is None or not row.failure_rate:
+        return words
+    worst = _(
+        "The worst day is {day} with {rate}; the newest one with decided runs, {newest}, has {newest_rate}.",
+        day=f"{row.window.tz_convert(data.tz):%Y-%m-%d}",
+        rate=format_percent(row.failure_rate),
+        newest=f"{known['window'].iloc[-1].tz_convert(data.tz):%Y-%m-%d}",
+        newest_rate=format_percent(known["failure_rate"].iloc[-1]),
+    )
+    return join_sentences(words, worst)
 
 
 def to_do(data: ReportData) -> Section:
@@ -362,7 +362,7 @@ def by_group(data: ReportData) -> Section:
         return Section("groups", title, nothing=nothing)
     name = PageColumn(word, "name", lambda row: row.group or _("(none)"))
     rate, interval, runs = rate_columns(found)
-    change = PageColumn(_("Change"), "badge", _group_change, "number")
+    changes = [] if data.runs is None else [PageColumn(_("Change"), "badge", _group_change, "number")]
     caption = _("Failure rates by group, those that surely fail most first")
     folded = None
     if len(found) > _MOST_GROUPS:
@@ -371,10 +371,9 @@ def by_group(data: ReportData) -> Section:
         ids = data.deployments.get(f"{data.group_word}_id", found["group"])
         rows = max(count, ids.nunique())
         shows_more = command(f"{name_of_command} --by {shlex.quote(data.group_word)}", rows)
-        table = make_table(found, [name, rate, interval, runs, change], caption, shows_more=shows_more)
+        table = make_table(found, [name, rate, interval, runs, *changes], caption, shows_more=shows_more)
         folded = Section("all-groups", _("all {count}", count=f"{len(found):,}"), table=table)
-    columns = [name, rate, runs, *([] if data.runs is None else [change])]
-    table = make_table(found.head(_MOST_GROUPS), columns, caption)
+    table = make_table(found.head(_MOST_GROUPS), [name, rate, runs, *changes], caption)
     return Section("groups", title, join_sentences(about, order_note()), table=table, folded=folded)
 
 
