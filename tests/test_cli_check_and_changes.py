@@ -442,7 +442,7 @@ def test_missed_ends_when_the_runs_were_fetched(
     assert rows("--offline") == found
     since = (NOW + timedelta(hours=1)).isoformat()
     message = invoke(f"missed --since {since} --offline --fail", code=2).err
-    assert "not after --since; --refresh reads newer ones" in message
+    assert "not after --since; --refresh reads it again" in message
 
 
 # -- changes, and dated reports ----------------------------------------------------------------------------------
