@@ -146,14 +146,14 @@ def check(
         ``paused_by_error``     error   the service paused it
         ``missed``              error   scheduled times of the last `since` that certainly had no run
         ``stuck``               error   a run is unfinished for too long; see `unusual_runs`
-        ``unreadable_schedule`` error   its cron text or zone cannot be read, or its type is another than cron, and
-                                        it is not paused
+        ``unreadable_schedule`` error   its cron text or zone cannot be read, or it has none, as its type is
+                                        another than cron; and it is not paused
         ``worse``               warning it fails more than in the period before; see `compare_periods`, and
                                         `doubtful`
         ``over_budget``         warning the 95th percentile of its credits is above `budget_share` of its budget
         ``never_fires``         warning its schedule has no future time, and it is not paused
         ``incomplete_data``     warning a frame is not complete or older than a day, too many outcomes are
-                                        doubtful, or there are neither runs nor (all) counters
+                                        doubtful, or there are no runs, and counters are missing
         ======================= ======= =====================================================================
 
     Raises

@@ -371,12 +371,12 @@ class ReportData:
 
     @cached_property
     def _name_of(self) -> dict[str, str]:
-        known = self.deployments[["id", "name"]]
-        if self.before is not None:
-            removed = self.before[["id", "name"]][~self.before["id"].isin(known["id"])].dropna()
-            known = pd.concat([known, removed.assign(name=removed["name"].map(_short))])
-        ids = known["id"].to_list()
-        return dict(zip(ids, make_distinct(known["name"].to_list(), ids), strict=True))
+        ids = self.deployments["id"].to_list()
+        names = dict(zip(ids, make_distinct(self.deployments["name"].to_list(), ids), strict=True))
+        if self.before is None:
+            return names
+        earlier = self.before[["id", "name"]].dropna()
+        return dict(zip(earlier["id"], earlier["name"].map(_short), strict=True)) | names
 
     def name(self, identifier: str) -> str:
         """Return a deployment's name, its id where it has none; the beginning of a very long one."""
