@@ -239,7 +239,7 @@ def _rows(frame: pd.DataFrame) -> Iterator[Any]:
 
 
 def failing_now(runs: pd.DataFrame, active: pd.DataFrame) -> pd.DataFrame:
-    """Return those of some deployments whose last run failed, the longest streak first.
+    """Return the deployments of `active` whose last run failed, the longest streak first.
 
     Where none of a deployment's runs completed, the streak may be longer than `runs` reaches back: the service's
     counter counts then, if `active` has it. The columns are ``deployment_id``, ``streak``, ``since`` (missing if

@@ -124,7 +124,7 @@ def write(series: Series, table: pa.Table, fetched_at: datetime) -> None:
     difference = _encode(_difference(table, base), series.identity, base=base.name)
     _write_file(series, "", table, fetched_at, difference)
     _thin(series, earlier, now=fetched_at)
-    # Arrow keeps freed memory for more of its own; a loader makes the frame next, which could not use it.
+    # Arrow keeps freed memory for itself. A loader makes the frame next, whose NumPy arrays could not use it.
     pa.default_memory_pool().release_unused()
 
 
