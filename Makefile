@@ -73,7 +73,8 @@ test: lint ## Check everything: style, types, structure, tests; COVERAGE=--cov m
 	$(BIN)/python -m pytest -n $(TEST_WORKERS) --dist loadfile -m "not long and not spark and not docs" $(COVERAGE)
 
 test-long: $(VENV)/.dev ## Run the tests that take minutes: hundreds of killed processes, large sandboxes
-	$(BIN)/python -m pytest -n $(TEST_WORKERS) --dist worksteal -m "long"
+	$(BIN)/python -m pytest -n $(TEST_WORKERS) --dist worksteal -m "long and not alone"
+	$(BIN)/python -m pytest -m "long and alone"
 
 test-spark: $(VENV)/.spark ## Run the tests on Spark; needs Java 17
 	$(BIN)/python -m pytest -m "spark"

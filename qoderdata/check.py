@@ -21,7 +21,7 @@ from qoderdata.formatting import (
     one_line,
 )
 from qoderdata.frame_checks import TEXT, require_frame, require_unique_deployments
-from qoderdata.frames import fetched_at, flatten_runs, rows_before
+from qoderdata.frames import fetched_at, flatten_runs, is_in, rows_before
 from qoderdata.outcomes import STATUSES, is_assumed, is_unknown
 from qoderdata.summaries import compare_periods, failure_streaks, session_costs, unusual_runs
 from qoderdata.summaries.time_windows import parse_micros
@@ -210,7 +210,7 @@ def check(
     if runs is None:
         found += _without_counters(active, doubtful=doubtful)
     else:
-        usable = live[~live["id"].isin(bad_schedules["deployment_id"])]
+        usable = live[~is_in(live["id"], bad_schedules["deployment_id"])]
         read_at = min(end, fetched_at(runs) or end)
         until = min(end, fetched_at(df, runs) or end)
         if end - since_length < until:
@@ -254,14 +254,14 @@ def failing_now(runs: pd.DataFrame, active: pd.DataFrame) -> pd.DataFrame:
     failed = runs[runs["status"].eq("failed") & runs["triggered_at"].notna()]
     failed = failed.sort_values(["triggered_at", *created_at, "id"], na_position="first")
     last = failed.drop_duplicates("deployment_id", keep="last").set_index("deployment_id")
-    completed = runs.loc[status.eq("completed"), "deployment_id"].unique()
+    completed = runs.loc[status.eq("completed"), "deployment_id"]
     ids = pd.Index(active["id"])
     last = last.reindex(ids, columns=["error_type", "error_message"]).astype(TEXT)
     seen = streaks["current_streak"].reindex(ids).fillna(0).astype("int64")
     counted = pd.Series(0, index=ids)
     if "stats_consecutive_failures" in active.columns:
         counted = active.set_index("id")["stats_consecutive_failures"].fillna(0).astype("int64")
-        counted = counted.where(~ids.isin(completed), 0)
+        counted = counted.where(~is_in(ids, completed), 0)
     found = pd.DataFrame(
         {
             "deployment_id": ids.astype(TEXT),
@@ -374,25 +374,27 @@ def _stuck(runs: pd.DataFrame, live: pd.DataFrame, names: dict[str, str], *, now
         return
     with_timeout = live if "config_timeout_ms" in live.columns else None
     unusual = unusual_runs(runs, with_timeout, now=now)
-    stuck = unusual[unusual["kind"].eq("stuck") & unusual["deployment_id"].isin(live["id"])]
-    for id_, some in stuck.groupby("deployment_id", sort=False):
-        longest = format_milliseconds(some["duration_ms"].astype("float64").max())
-        first = some["triggered_at"].min()
-        facts = {"name": names[str(id_)], "length": longest}
-        if len(some) == 1:
+    stuck = unusual[unusual["kind"].eq("stuck") & is_in(unusual["deployment_id"], live["id"])]
+    by_deployment = stuck.assign(waiting=stuck["status"].eq("waiting")).groupby("deployment_id", sort=False)
+    found = by_deployment.agg(
+        runs=("status", "size"),
+        longest=("duration_ms", "max"),
+        first=("triggered_at", "min"),
+        waiting=("waiting", "sum"),
+    )
+    for row in _rows(found):
+        facts = {"name": names[row.Index], "length": format_milliseconds(row.longest)}
+        if row.runs == 1:
             detail = _("{name}: a run has not ended after {length}.", **facts)
         else:
-            detail = _(
-                "{name}: {count} runs have not ended, the longest after {length}.", **facts, count=len(some)
-            )
-        waiting = int(some["status"].eq("waiting").sum())
-        if waiting:
-            detail = _("{detail} Waiting for a person: {count}.", detail=detail, count=waiting)
-        yield _Finding("stuck", str(id_), detail, first, len(some))
+            detail = _("{name}: {count} runs have not ended, the longest after {length}.", **facts, count=row.runs)
+        if row.waiting:
+            detail = _("{detail} Waiting for a person: {count}.", detail=detail, count=row.waiting)
+        yield _Finding("stuck", row.Index, detail, row.first, row.runs)
 
 
 def _schedules(lints: pd.DataFrame, active: pd.DataFrame, names: dict[str, str]) -> Iterator[_Finding]:
-    for row in _rows(lints[lints["deployment_id"].isin(active["id"])]):
+    for row in _rows(lints[is_in(lints["deployment_id"], active["id"])]):
         facts = {"name": names[row.deployment_id], "detail": one_line(row.detail)}
         if row.lint == "unreadable":
             sentence = _("{name} has a schedule that cannot be read: {detail}.", **facts)
@@ -418,7 +420,7 @@ def _worse(
     length = parse_span(recent, name="recent")
     hidden = _more_assumed_before(runs, pd.Timestamp(until), length, doubtful=doubtful)
     is_worse = compared["verdict"].eq("worse") & ~compared.index.isin(hidden)
-    worse = compared[is_worse & compared.index.isin(active["id"])]
+    worse = compared[is_worse & is_in(compared.index, active["id"])]
     for row in _rows(worse):
         detail = _(
             "{name} failed {failed} of {decided} runs in the last {length} ({rate}), and {failed_before} of "
@@ -457,7 +459,7 @@ def _over_budget(
         return
     budgets = live.set_index("id")["budget_max_credit_cost"]
     costs = session_costs(sessions)
-    high = costs["credits_p95"][costs.index.isin(budgets.index)]
+    high = costs["credits_p95"][is_in(costs.index, budgets.index)]
     used = high / budgets[budgets > 0].reindex(high.index)
     for id_, part in used[used > share].items():
         name, budget, credit = names[str(id_)], budgets[str(id_)], high[str(id_)]

@@ -307,6 +307,13 @@ def rows_before(frame: pd.DataFrame, column: str, moment: pd.Timestamp) -> pd.Da
     return frame[~(frame[column] >= moment)]
 
 
+def is_in(ids: pd.Series[str] | pd.Index[str], others: pd.Series[str] | pd.Index[str]) -> NDArray[np.bool_]:
+    """Return which ids are among others; `Series.isin` makes a Python object of each of the others."""
+    texts, value_set = (pa.array(one.array, pa.large_string()) for one in (ids, others))
+    among = pc.is_in(texts, value_set=value_set)
+    return among.to_numpy(zero_copy_only=False)
+
+
 def upcoming_runs(df: pd.DataFrame) -> pd.DataFrame:
     """Return the next triggers that the service lists, one per row.
 

@@ -1,8 +1,9 @@
-"""Tests of `upcoming_runs` and `expand_metadata`, which derive frames from a deployments frame."""
+"""Tests of `upcoming_runs` and `expand_metadata`, which derive frames from a deployments frame, and of `is_in`."""
 
 from __future__ import annotations
 
 import json
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -10,11 +11,23 @@ import pytest
 
 from qoderdata.errors import MissingColumnError
 from qoderdata.frame_checks import TEXT
-from qoderdata.frames import expand_metadata, flatten_deployments, upcoming_runs
+from qoderdata.frames import expand_metadata, flatten_deployments, is_in, upcoming_runs
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 
 def deployment(name: str, **fields: object) -> dict[str, object]:
     return {"id": name, **fields}
+
+
+@pytest.mark.parametrize("dtype", [TEXT, object])
+@pytest.mark.parametrize("kind", [pd.Series, pd.Index])
+def test_is_in_gives_the_result_of_isin(dtype: Any, kind: Callable[..., Any]) -> None:  # noqa: ANN401 - any dtype
+    ids = kind(["a", "b", None, "a", "d"], dtype=dtype)
+    for others in (["a", "c", "a"], ["d", None], [None], []):
+        known = kind(others, dtype=dtype)
+        np.testing.assert_array_equal(is_in(ids, known), ids.isin(known))
 
 
 class TestUpcomingRuns:

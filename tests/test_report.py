@@ -1481,9 +1481,10 @@ class TestCommand:
         assert re.search(rf"{option}'?:? '{value}'", message)
 
 
+@pytest.mark.alone
 @pytest.mark.long
 def test_report_of_10000_deployments_is_small_and_fast(tmp_path: Path) -> None:
-    """The limits are 2 MB and 10 s of CPU time, the better of two, as a busy machine takes more of it."""
+    """The limits are 2 MB and 10 s of CPU time, the better of two, as other programs may use the machine."""
     with Sandbox(deployments=10_000, seed=7) as sandbox:
         df, runs = flatten_deployments(sandbox.deployments), flatten_runs(sandbox.runs)
         sessions, now = flatten_sessions(sandbox.sessions), sandbox.now

@@ -16,7 +16,7 @@ from qoderdata.errors import DataQualityWarning, warn
 from qoderdata.forecast import cost_forecast
 from qoderdata.formatting import format_duration, format_time, make_distinct, one_line, truncate
 from qoderdata.frame_checks import TEXT, require_frame, require_snapshots, require_unique_deployments
-from qoderdata.frames import expand_metadata, fetched_at, rows_before
+from qoderdata.frames import expand_metadata, fetched_at, is_in, rows_before
 from qoderdata.outcomes import is_assumed
 from qoderdata.timelines import missed_triggers, next_triggers
 from qoderdata.translation import gettext as _
@@ -122,7 +122,7 @@ class ReportData:
             runs = require_frame(runs, _RUN_COLUMNS, what="runs", optional=_NEWER_RUN_COLUMNS)
             runs = rows_before(runs.reset_index(drop=True), "triggered_at", start)
             of_runs = runs["deployment_id"].map(named.set_index("id")["group"])
-            others = int((~runs["deployment_id"].isin(named["id"])).sum())
+            others = int((~is_in(runs["deployment_id"], named["id"])).sum())
             if others > len(runs) / 2:
                 message = _(
                     "{others} of {count} runs are of deployments that are not listed here, and count too",
@@ -249,7 +249,7 @@ class ReportData:
         then = failing_now(earlier, self.live_before.drop(columns="stats_consecutive_failures"))["deployment_id"]
         # A streak that began before the first run already existed a week ago.
         longer = self.streaks.loc[self.streaks["since"].isna(), "deployment_id"]
-        return len({*then, *longer[longer.isin(self.live_before["id"])]})
+        return len({*then, *longer[is_in(longer, self.live_before["id"])]})
 
     # -- triggers ------------------------------------------------------------------------------------------------
 
@@ -351,7 +351,7 @@ class ReportData:
         before, after = self.before, self.given
         # One of them may be without archived deployments; these are then no changes.
         if before["archived_at"].isna().all():
-            after = after[after["archived_at"].isna() | after["id"].isin(before["id"])]
+            after = after[after["archived_at"].isna() | is_in(after["id"], before["id"])]
         if after["archived_at"].isna().all():
             before = before[before["archived_at"].isna()]
         return summaries.changes(before, after)
@@ -375,7 +375,7 @@ class ReportData:
         names = dict(zip(ids, make_distinct(self.deployments["name"].to_list(), ids), strict=True))
         if self.before is None:
             return names
-        earlier = self.before[["id", "name"]].dropna()
+        earlier = self.before.loc[~is_in(self.before["id"], self.deployments["id"]), ["id", "name"]].dropna()
         return dict(zip(earlier["id"], earlier["name"].map(_short), strict=True)) | names
 
     def name(self, identifier: str) -> str:

@@ -11,6 +11,7 @@ import pandas as pd
 from qoderdata import errors
 from qoderdata.formatting import MISSING, first_few
 from qoderdata.frame_checks import TEXT, require_frame
+from qoderdata.frames import is_in
 from qoderdata.summaries import dataframe_engines as engines
 from qoderdata.summaries import wilson
 from qoderdata.summaries.run_rates import failure_streaks, run_failure_rates, warn_of_unknown
@@ -311,8 +312,8 @@ def fill_counters(df: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
     if not uncounted.any():
         return result
     counts = _counts(runs)
-    ids = deployments.loc[uncounted, "id"].to_numpy()
-    counts = counts[counts.index.isin(ids)]
+    ids = deployments.loc[uncounted, "id"]
+    counts = counts[is_in(counts.index, ids)]
     sums = {name: int(counts[name].sum()) for name in ("runs", "unknown", "assumed")}
     warn_of_unknown(sums, runs, consequence="rates are too low")
     counts.loc[counts["unknown"] == counts["runs"], ["failed", "current_streak"]] = pd.NA

@@ -11,6 +11,7 @@ import pandas as pd
 
 from qoderdata.formatting import MISSING, display_width, one_line, truncate_middle
 from qoderdata.frame_checks import TEXT, require_frame, require_unique_deployments
+from qoderdata.frames import is_in
 from qoderdata.masking import MASK, is_secret, mask_text
 from qoderdata.schema import DEPLOYMENTS
 from qoderdata.translation import gettext as _
@@ -114,7 +115,7 @@ def changes(before: pd.DataFrame, after: pd.DataFrame) -> pd.DataFrame:
     for frame in frames:
         require_unique_deployments(frame)
     old, new = (one.set_index("id", drop=False) for one in frames)
-    both = new.index[new.index.isin(old.index)]
+    both = new.index[is_in(new.index, old.index)]
     found: dict[str, list[tuple[str | None, ...]]] = {id_: [] for id_ in new.index}
     for id_ in new.index.difference(old.index, sort=False):
         found[id_].append(("created", "", None, None))
