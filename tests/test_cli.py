@@ -632,7 +632,7 @@ def test_where_with_an_unknown_key_or_value_is_an_error(words: str, invoke: Invo
     )
     assert f"did you mean {team!r}" in message
     message = invoke(words, "--where", f"taem={team}", code=2).err
-    assert re.search("no deployment has the key 'taem'; there are: .*team", message)
+    assert re.search("no deployment has the key 'taem' in its metadata; there are: .*team", message)
     message = invoke(words, "--where", "team", code=2).err
     assert "'team' has no key and value; write KEY=VALUE, such as team=data" in message
 

@@ -177,6 +177,27 @@ def test_unknown_group_lists_all_valid_groups(words: str, message: str, sandbox:
     assert "Columns: id, " in captured.err
 
 
+@pytest.mark.parametrize("command", ["deployments --top 999", "failures --min-runs 0", "runs --since all"])
+def test_metadata_key_with_the_name_of_a_column(
+    command: str, monkeypatch: pytest.MonkeyPatch, invoke: Invoke
+) -> None:
+    """`--by` takes the column, `metadata_<key>` the key; `--where` reads metadata alone."""
+    df = qd.load_deployments(include_archived=True)
+    stages = ["prod", "test"] * (len(df) // 2)
+    df["metadata"] = [json.dumps({"environment": stage, "status": stage, "team": "data"}) for stage in stages]
+    monkeypatch.setattr(qd, "load_deployments", lambda **_: df)
+    ids = {row["environment_id"] for row in invoke.json(f"{command} --by environment")}
+    assert ids <= {*df["environment_id"].dropna(), None}
+    for key in ("environment", "status"):
+        found = invoke.json(f"{command} --by metadata_{key}")
+        assert {row[f"metadata_{key}"] for row in found} == {"prod", "test"}
+        found = invoke.json(f"{command} --by metadata_{key} --where {key}=test")
+        assert {row[f"metadata_{key}"] for row in found} == {"test"}
+    assert invoke.json(f"{command} --by metadata_team") == invoke.json(f"{command} --by team")
+    assert "two of them are the same" in invoke(f"{command} --by team --by metadata_team", code=2).err
+    assert "no deployment has the key 'name' in its metadata" in invoke(command, "--where", "name=x", code=2).err
+
+
 # -- commands ----------------------------------------------------------------------------------------------------
 
 

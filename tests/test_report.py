@@ -1368,6 +1368,8 @@ class TestGroups:
             data = data_of(**frames | {"deployments": own}, by=by)
             assert set(data.deployments["group"]) == {group}
             assert by.removeprefix("metadata_") in words_of(sections.by_group(data))
+        data = data_of(**self.frames({"environment": "prod"}), by="metadata_environment")
+        assert (data.group_word, set(data.deployments["group"])) == ("environment", {"prod", ""})
         data = data_of(**self.frames({"customer_id": "c1"}), by="customer_id")
         assert set(data.deployments["group"]) == {"c1", ""}
         data = data_of(**frames, by="agent_id")

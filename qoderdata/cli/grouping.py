@@ -1,6 +1,7 @@
 """What does `--by` mean, and how do the ids in a table get their names?
 
 A word after `--by` is `deployment`, `agent` or `environment`, else a column, else a key of deployments' metadata.
+`metadata_<key>` is always that key. `--where` reads metadata alone.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 #: The words that mean a column of ids.
 WORDS = {"deployment": "deployment_id", "agent": "agent_id", "environment": "environment_id"}
 _NAMES = {key: f"{word}_name" for word, key in WORDS.items()}
+_METADATA = "metadata_"
 
 
 def by_option(table: str, meaning: str) -> Decorator:
@@ -34,9 +36,10 @@ def by_option(table: str, meaning: str) -> Decorator:
     def complete(_ctx: click.Context, _param: click.Parameter, start: str) -> list[str]:
         return [word for word in (*WORDS, *_columns_of(table)) if word.startswith(start)]
 
-    words = "deployment, agent, environment, a key of metadata such as team, or a column"
+    words = "deployment, agent, environment, a column, or a key of metadata such as team"
+    clash = "metadata_team if a column has that name"
     return click.option(
-        "--by", multiple=True, metavar="WHAT", help=f"{meaning}: {words}; may be given several times.",
+        "--by", multiple=True, metavar="WHAT", help=f"{meaning}: {words} ({clash}); may be given several times.",
         shell_complete=complete,
     )  # fmt: skip
 
@@ -59,7 +62,7 @@ class Groups:
         if len(set(self.keys)) < len(self.keys):
             raise click.UsageError(f"--by {' --by '.join(by)}: two of them are the same")
         #: Keys of the deployments' metadata.
-        self.metadata = [word for word in by if word not in {*columns, *WORDS, *_NAMES}]
+        self.metadata = [key.removeprefix(_METADATA) for key in self.keys if key.startswith(_METADATA)]
         if table != "deployments":
             if self.metadata or ("environment_id" in self.keys and "environment_id" not in columns):
                 deployments = service.deployments()
@@ -126,7 +129,7 @@ def _key(word: str, columns: Sequence[str], own: str) -> str:
     key = WORDS.get(word, word)
     if key == "deployment_id":
         return own
-    return key if key in columns or key in _NAMES else f"metadata_{key}"
+    return key if key in columns or key in _NAMES else _METADATA + key.removeprefix(_METADATA)
 
 
 def load_or_none(load: Callable[[], pd.DataFrame]) -> pd.DataFrame | None:

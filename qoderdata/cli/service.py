@@ -228,7 +228,7 @@ def _require_value(deployments: pd.DataFrame, condition: str) -> None:
     key, _, value = condition.partition("=")
     keys = metadata_keys(deployments)
     if key not in keys:
-        reason = f"no deployment has the key {key!r}; there are: {', '.join(keys) or 'none'}"
+        reason = f"no deployment has the key {key!r} in its metadata; there are: {', '.join(keys) or 'none'}"
         raise click.UsageError(f"--where {condition!r}: {reason}")
     values = qd.expand_metadata(deployments[["metadata"]], [key])[f"metadata_{key}"].dropna().unique().tolist()
     if value not in values:

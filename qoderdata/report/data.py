@@ -430,8 +430,8 @@ def _groups(deployments: pd.DataFrame, by: str | None, labels: Mapping[str, str]
     ids = {"agent": "agent_id", "environment": "environment_id"}
     words = {name: word for word, name in ids.items()}
     word = ("team" if "team" in names else "agent") if by is None else words.get(by, by)
-    if by is not None and by in deployments and word not in ids:
-        values = deployments[by]
+    if by is not None and word not in ids and (by in deployments or by in keys):
+        values = (deployments if by in deployments else keys)[by]
         word = word.removeprefix("metadata_")
     elif word in ids and ids[word] in deployments:
         values = deployments[ids[word]].astype(TEXT)

@@ -91,7 +91,7 @@ def write_report(
         history.
     by
         What failure rates are shown by: ``"agent"``, ``"environment"``, a column, or a key of the deployments'
-        metadata.
+        metadata; ``"metadata_team"`` is the key ``team`` also if a column has that name.
         ``None``: the key ``team`` where a deployment has it, else the agent.
     start
         The moment that the report is about, with its zone; ``None`` is now. Runs, sessions and deployments from
