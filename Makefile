@@ -15,11 +15,12 @@ unexport PYTHONDONTWRITEBYTECODE
 BIN := $(VENV)/bin
 PIP_INSTALL := -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-# What the oldest and the newest versions are tested with: frames, summaries, loaders, stores, snapshots,
-# exports, pictures, reports; not what takes long: other engines, several processes, kills, inconsistent lists, browsers.
+# What the oldest and the newest versions are tested with: arguments, frames, summaries, loaders, stores, snapshots, exports,
+# pictures, reports, the command; not what takes long: other engines, several processes, kills, inconsistent lists,
+# browsers, the live view.
 VERSION_TESTS = $(filter-out %_engines.py %_spark.py %_cluster.py %_processes.py %_kills.py %_inconsistent.py %_interrupted.py \
-	%_page.py,$(foreach name,analysis frame_checks frames outcomes summaries timelines forecast check golden load pages store \
-	files history export plots report,$(wildcard tests/test_$(name)*.py)))
+	%_page.py %_top.py,$(foreach name,analysis arguments frame_checks frames outcomes summaries timelines forecast check golden load \
+	pages store files history export plots report cli. cli_,$(wildcard tests/test_$(name)*py)))
 VERSION_PYTEST = -m pytest -n $(TEST_WORKERS) --dist loadfile -m "not long and not spark and not docs" $(VERSION_TESTS)
 
 .DEFAULT_GOAL := help

@@ -49,6 +49,8 @@ _YEAR_MONTH_DAY = re.compile(r"\s*[0-9]{4}(-[0-9]{2}-|[0-9]{2})[0-9]{2}")
 _DEPRECATED_UNIT = re.compile(r"(?<=[0-9.\s])(w|d|H|MIN|S|MS|US|NS)(?![A-Za-z])")
 _NEW_UNITS = {"w": "W", "d": "D"}
 _ALLOWED_UNITS = "s, min, h, D or W"
+#: Units that pandas 2 reads, with a warning, and pandas 3 does not.
+_REMOVED_UNIT = re.compile(r"(?<=[0-9.\s])[TLUNtlun](?![A-Za-z])")
 #: Months, quarters and years, as words or as pandas writes them, such as "1M", "MS" and "QE".
 _CALENDAR_UNIT = re.compile(
     r"\s*[0-9.]*\s*(B?[MQYA][SE]?(-[A-Z]{3})?|(?i:mo|y|yr|month|quarter|year)s?|(?i:month|quarter|year)ly)\s*"
@@ -382,6 +384,8 @@ def _no_fixed_length(value: str, name: str) -> ValueError:
 def _with_new_units(value: Span) -> Span:
     if not isinstance(value, str) or "P" in value:  # ISO 8601, as in "PT2H"
         return value
+    if _REMOVED_UNIT.search(value):
+        return "NaT"
     return _DEPRECATED_UNIT.sub(lambda unit: _NEW_UNITS.get(unit[1], unit[1].lower()), value)
 
 

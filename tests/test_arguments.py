@@ -134,8 +134,10 @@ class TestParseSpan:
         assert arguments.parse_span(value, name="max_age") == timedelta(hours=2)
 
     @pytest.mark.parametrize(
-        "value", ["", "soon", "-1h", timedelta(seconds=-1), "NaT", None, [], "7 parsecs", "99999W"]
-    )
+        "value",
+        ["", "soon", "-1h", timedelta(seconds=-1), "NaT", None, [], "7 parsecs", "99999W", "60T", "1h 5 t", "6L",
+         "6n"],
+    )  # fmt: skip
     def test_invalid_span_is_refused(self, value: arguments.Span) -> None:
         with pytest.raises(ValueError, match=r"max_age=.* is not a length of time"):
             arguments.parse_span(value, name="max_age")
