@@ -387,9 +387,10 @@ def _stuck(runs: pd.DataFrame, live: pd.DataFrame, names: dict[str, str], *, now
         if row.runs == 1:
             detail = _("{name}: a run has not ended after {length}.", **facts)
         else:
-            detail = _("{name}: {count} runs have not ended, the longest after {length}.", **facts, count=row.runs)
+            count = f"{row.runs:,}"
+            detail = _("{name}: {count} runs have not ended, the longest after {length}.", **facts, count=count)
         if row.waiting:
-            detail = _("{detail} Waiting for a person: {count}.", detail=detail, count=row.waiting)
+            detail = _("{detail} Waiting for a person: {count}.", detail=detail, count=f"{row.waiting:,}")
         yield _Finding("stuck", row.Index, detail, row.first, row.runs)
 
 

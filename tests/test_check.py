@@ -298,6 +298,23 @@ def test_finding_stuck_for_runs_without_an_end(short_account: Account) -> None:
     )
 
 
+def test_large_numbers_in_findings_have_separators(short_account: Account) -> None:
+    first = short_account.runs[0]
+    short_account.runs += [
+        first
+        | {"id": f"drun_{status}_{number}", "deployment_id": id_, "status": status, "triggered_at": stamp(at)}
+        for id_, status, at, count in (
+            ("dep_0", "running", NOW - timedelta(hours=1), 1000),
+            ("dep_0", "waiting", NOW - timedelta(hours=1), 1234),
+            ("dep_1", "failed", NOW - timedelta(seconds=1), 2500),
+        )
+        for number in range(count)
+    ]
+    details = short_account.check()["detail"].tolist()
+    assert "job 0: 2,234 runs have not ended, the longest after 1 h. Waiting for a person: 1,234." in details
+    assert any(detail.startswith("job 1 failed 2,500 times in a row") for detail in details), details
+
+
 def test_missed_and_stuck_are_judged_at_the_time_the_runs_were_read(short_account: Account) -> None:
     """In runs read 6 h ago, later triggers are not missed, and a run that had just begun is not stuck."""
     read_at = NOW - timedelta(hours=6)

@@ -278,6 +278,14 @@ class TestTriggerLoad:
         assert [written.get_text() for written in ax.texts] == [text]
         assert squares(ax)[0, 1] == count
 
+    @pytest.mark.parametrize(("weeks", "text"), [(1, "0.5"), (19, "0.1"), (20, "<0.1")])
+    def test_small_means_in_squares_are_not_written_as_0(self, weeks: int, text: str) -> None:
+        """An hour of each week has one trigger in all of the weeks."""
+        times = [pd.Timestamp("2026-01-05T01:00Z"), pd.Timestamp("2026-01-05T03:00Z") + pd.Timedelta(weeks=weeks)]
+        ax = qd.plot_trigger_load(triggers_of([(time.isoformat(), "a", "x") for time in times]))
+        written = Counter(text.get_text() for text in ax.texts)
+        assert written == {text: 2, "0": 7 * 24 - 2}
+
     def test_an_hour_split_between_start_and_end_of_a_week_counts_once(self) -> None:
         """Half of it is at the start and half at the end; the mean of both would be half of the load."""
         times = pd.date_range("2026-06-15T09:20Z", periods=7 * 24 * 12, freq="5min")

@@ -1354,6 +1354,16 @@ class TestGroups:
         assert "data 66.7 % 2 / 3" in words
         assert "(none) 33.3 % 1 / 3" in words
 
+    def test_column_of_changes_is_there_only_with_runs(self) -> None:
+        frames = self.frames({"team": "data"})
+        frames["deployments"] = frames["deployments"].assign(
+            stats_total_runs=3, stats_total_failures=1, stats_consecutive_failures=0
+        )
+        for given, is_there in ((frames, True), ({"deployments": frames["deployments"]}, False)):
+            table = sections.by_group(data_of(**given)).table
+            assert table is not None
+            assert ("Change" in [column.heading for column in table.columns]) is is_there
+
     def test_groups_are_agents_without_a_team(self) -> None:
         assert data_of(**self.frames({})).group_word == "agent"
 
