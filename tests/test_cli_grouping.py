@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import html
+import inspect
 import json
 import math
 import re
@@ -15,6 +16,7 @@ import pytest
 
 import qoderdata as qd
 from qoderdata.cli import commands
+from qoderdata.cli.unusual import RUNS_FOR_MEDIAN
 from qoderdata.sandbox import NOW, Sandbox
 from tests.test_cli_output import ID, SINCE
 
@@ -251,6 +253,11 @@ def test_unusual_equals_unusual_runs(invoke: Invoke) -> None:
     found = invoke.json(f"unusual {SINCE} --now {NOW_TEXT} --threshold 2 --min-runs 5")
     assert found == rows_of(expected)
     assert len(found) > 0
+
+
+def test_runs_for_a_median_are_those_of_unusual_runs() -> None:
+    assert inspect.signature(qd.unusual_runs).parameters["min_runs"].default == RUNS_FOR_MEDIAN
+    assert f"needs {RUNS_FOR_MEDIAN} completed runs" in (commands.commands["check"].help or "")
 
 
 def test_unusual_counts_runs_that_cannot_be_compared(monkeypatch: pytest.MonkeyPatch, invoke: Invoke) -> None:

@@ -12,7 +12,7 @@ from qoderdata.arguments import parse_span
 from qoderdata.cli import options, output
 from qoderdata.cli.output import MINOR, Output, TableColumn
 from qoderdata.cli.service import Service, run_service_options
-from qoderdata.cli.unusual import not_judged
+from qoderdata.cli.unusual import RUNS_FOR_MEDIAN, not_judged
 from qoderdata.errors import PermissionDeniedError
 from qoderdata.formatting import counted
 
@@ -21,8 +21,6 @@ if TYPE_CHECKING:
 
 #: Runs are read this far back at least, so that streaks and typical durations are known.
 _LEAST = timedelta(days=30)
-#: How many completed runs `unusual_runs` needs of a deployment.
-_RUNS_FOR_MEDIAN = 10
 _COLUMNS = [
     TableColumn("severity", "severity", "fixed", is_alert=lambda row: row.severity == "error"),
     TableColumn("what", "detail", "prose", readable=60),
@@ -84,7 +82,7 @@ def check(
     notes = [f"waiting for a person: {counted(waiting, 'run')}; see `qoderdata top`"] if waiting else []
     live = deployments[deployments["archived_at"].isna()]
     runs = runs[runs["deployment_id"].isin(live["id"])]
-    notes += not_judged(runs, live, _RUNS_FOR_MEDIAN, until=datetime.now(UTC) - timedelta(days=1))
+    notes += not_judged(runs, live, RUNS_FOR_MEDIAN, until=datetime.now(UTC) - timedelta(days=1))
     notes += options.filter_notes(which)
     verdict = "nothing is wrong" if len(deployments) else "nothing is wrong, as there are no deployments"
     result.print_frame(found, _COLUMNS, empty="; ".join([verdict, *notes]), notes=notes)

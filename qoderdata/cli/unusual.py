@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
     import pandas as pd
 
+#: How many completed runs of a deployment `qoderdata.unusual_runs` needs for a median, by default.
+RUNS_FOR_MEDIAN = 10
+
 
 @options.command("unusual", example="qoderdata unusual --since 7D")
 @click.option(
@@ -30,9 +33,9 @@ if TYPE_CHECKING:
 )
 @options.number_option(
     "--min-runs",
-    "Number of completed runs that a deployment needs for a median (default 10).",
+    f"Number of completed runs that a deployment needs for a median (default {RUNS_FOR_MEDIAN}).",
     least=1,
-    default=10,
+    default=RUNS_FOR_MEDIAN,
 )
 @options.time_option("--now", "Time up to which unfinished runs have been running (default: when they were read).")
 @options.run_window()
