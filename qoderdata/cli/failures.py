@@ -59,8 +59,7 @@ def failures(
     above = result.name_above(rates, fail_over, figure="failure_rate", groups=labels)
     columns = [*labels, *rate_columns(is_grouped=groups.keys != ["id"])]
     none_left = f"no group has {min_runs:,} runs" if min_runs > 1 else "no run has been counted"
-    empty = none_left if len(deployments) else "there are no deployments"
-    empty = options.empty_table_text(empty, deployments, filters)
+    empty = options.empty_table_text(none_left, deployments, filters)
     result.print_frame(rates, columns, empty=empty, notes=[*notes, *above])
     return options.FOUND if above else 0
 

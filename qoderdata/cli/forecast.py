@@ -41,8 +41,7 @@ def forecast(
     sessions = service.load(qd.load_sessions, **window)
     found = qd.cost_forecast(deployments, sessions, horizon, start=start)
     ahead = options.describe_horizon(horizon, start, "UTC")
-    empty = f"nothing fires {ahead}" if len(deployments) else "there are no deployments"
-    empty = options.empty_table_text(empty, deployments, filters)
+    empty = options.empty_table_text(f"nothing fires {ahead}", deployments, filters)
     if filters["status"] == "paused" and len(deployments):
         empty = "paused deployments do not fire"
     costs_of = [f"from the costs of {sessions_of}" for sessions_of in period]

@@ -66,8 +66,7 @@ def missed(
     period = f"from {format_time(begin, result.tz)} to {format_time(judged_until, result.tz)}"
     found = qd.missed_triggers(deployments, runs, since=since, until=until, grace=grace, snapshots=snapshots)
     certain = result.name_rows(found[found["certain"]], _TRIGGER, "certainly missed") if fail else []
-    empty = f"nothing was missed {period}" if len(deployments) else "there are no deployments"
-    empty = options.empty_table_text(empty, deployments, filters)
+    empty = options.empty_table_text(f"nothing was missed {period}", deployments, filters)
     result.print_frame(
         found, _COLUMNS, empty=empty, notes=[f"triggers {period}", *options.filter_notes(filters), *certain]
     )

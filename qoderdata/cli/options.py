@@ -269,7 +269,9 @@ def filter_notes(filters: dict[str, Any]) -> list[str]:
 
 def empty_table_text(empty: str, deployments: pd.DataFrame, filters: dict[str, Any]) -> str:
     """Return the text for an empty table; none where `Service` has noted that nothing passes the filters."""
-    return "" if deployments.empty and filters_given(filters) else "; ".join([empty, *filter_notes(filters)])
+    if deployments.empty:
+        return "" if filters_given(filters) else "there are no deployments"
+    return "; ".join([empty, *filter_notes(filters)])
 
 
 def window(

@@ -50,13 +50,9 @@ def triggers(
     """Show what fires next."""
     deployments = service.deployments({**filters, "include_archived": False})
     upcoming = qd.next_triggers(deployments, horizon, start=start, tz=result.tz, include_paused=include_paused)
-    is_paused = filters["status"] == "paused" and not include_paused
     period = options.describe_horizon(horizon, start, result.tz)
-    empty = f"nothing fires {period}"
-    if deployments.empty:
-        empty = "there are no deployments"
-    empty = options.empty_table_text(empty, deployments, filters)
-    if is_paused and len(deployments):
+    empty = options.empty_table_text(f"nothing fires {period}", deployments, filters)
+    if filters["status"] == "paused" and not include_paused and len(deployments):
         empty = "paused deployments do not fire; --include-paused treats them as active"
     notes = [f"triggers {period}", *options.filter_notes(filters)]
     if load is None:
