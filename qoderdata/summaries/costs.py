@@ -33,7 +33,7 @@ _COSTS = {
 }
 #: The number of a row of a PyArrow table.
 _ROW = "_row"
-_COUNTS = ["sessions", "unknown", *(f"_known_{name}" for name in _SUMS)]
+_COUNTS = ["sessions", *(f"_known_{name}" for name in _SUMS)]
 
 
 def session_costs(
@@ -131,11 +131,9 @@ def session_costs(
     )
     rows = _each_once(source).with_columns(nw.col(*_SUMS.values()).cast(nw.Float64))
     rows = windows.label(rows) if windows else rows
-    known = {name: ~nw.col(column).is_null() for name, column in _SUMS.items()}
     rows = rows.with_columns(
         nw.lit(1).alias("sessions"),
-        (1 - flag(known["credits"])).alias("unknown"),
-        *(flag(condition).alias(f"_known_{name}") for name, condition in known.items()),
+        *(flag(~nw.col(column).is_null()).alias(f"_known_{name}") for name, column in _SUMS.items()),
         *(nw.col(column).fill_null(0.0).alias(name) for name, column in _SUMS.items()),
     )
     within = ["window"] if windows else []
@@ -146,15 +144,15 @@ def session_costs(
         grouped = windows.with_empty(grouped, rows, source, sums=[*_COUNTS, *_SUMS])
 
     def finish(frame: nw.LazyFrame[Any]) -> nw.LazyFrame[Any]:
-        frame = with_missing(frame, _QUANTILES)
-        frame = frame.with_columns(nw.lit(1).alias("_one")).with_columns(
-            nw.col("credits").sum().over("_one").alias("_all"),
+        frame = with_missing(frame, _QUANTILES).with_columns(
+            (nw.col("sessions") - nw.col("_known_credits")).alias("unknown"),
             *(
                 nw.when((nw.col(f"_known_{name}") > 0) | (nw.col("sessions") == 0)).then(nw.col(name))
                 for name in _SUMS
             ),
         )
-        share = nw.col("credits") / nw.when(nw.col("_all") > 0).then(nw.col("_all"))
+        total = nw.col("credits").sum()
+        share = nw.col("credits") / nw.when(total > 0).then(total)
         frame = frame.with_columns(share.alias("share"))
         return windows.begin(frame) if windows else frame
 

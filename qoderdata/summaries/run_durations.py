@@ -124,7 +124,7 @@ def duration_regressions(
     source.refuse_dask("duration_regressions", "a median within a group")
 
     rows = add_column(source.frame, "_at", EPOCH, "triggered_at")
-    rows = rows.with_columns((nw.col("_at").max().over(ALL) - nw.col("_at")).alias("_ago"))
+    rows = rows.with_columns((nw.col("_at").max() - nw.col("_at")).alias("_ago"))
     ago, counts = nw.col("_ago"), (nw.col("status") == "completed") & ~nw.col("duration_ms").is_null()
     rows = rows.with_columns(
         flag(counts & (ago <= recent_us)).alias("recent_runs"),
