@@ -302,16 +302,12 @@ class ReportData:
     @cached_property
     def missed(self) -> pd.DataFrame | None:
         """What should have fired in the last week but did not; ``None`` where that is not known."""
-        if self.runs is None or self.missed_window is None:
-            return None
-        return self._missed_within(*self.missed_window)
+        return None if self.missed_window is None else self._missed_within(*self.missed_window)
 
     @cached_property
     def missed_before(self) -> pd.DataFrame | None:
         """What should have fired a week before `missed` but did not; ``None`` where the runs do not reach back."""
-        if self.runs is None or self.missed_window is None:
-            return None
-        if self.longest_span < 2 * WEEK or not self.do_runs_reach_back:
+        if self.missed_window is None or self.longest_span < 2 * WEEK or not self.do_runs_reach_back:
             return None
         since, until = self.missed_window
         return self._missed_within(since - WEEK, until - WEEK)

@@ -182,7 +182,7 @@ def _picture_words(data: ReportData, days: pd.DataFrame, total: Any) -> str:  # 
         rate=format_percent(total.failure_rate),
     )  # fmt: skip
     known = days.dropna(subset=["failure_rate"])
-    row = first_row(known.sort_values(["failure_rate", "window"], ascending=[False, True]))
+    row = first_row(known.nlargest(1, "failure_rate"))
     if row is None or not row.failure_rate:
         return words
     worst = _(
