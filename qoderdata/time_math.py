@@ -11,7 +11,7 @@ from itertools import pairwise
 
 MICROSECOND = timedelta(microseconds=1)
 #: Lengths of time in microseconds. 1970 began on a Thursday, so the first Monday is 4 days later.
-MINUTE_MICROS, HOUR_MICROS, DAY_MICROS = 60_000_000, 3_600_000_000, 86_400_000_000
+SECOND_MICROS, MINUTE_MICROS, HOUR_MICROS, DAY_MICROS = 1_000_000, 60_000_000, 3_600_000_000, 86_400_000_000
 WEEK_MICROS, FIRST_MONDAY_MICROS = 7 * DAY_MICROS, 4 * DAY_MICROS
 #: The most windows of time that one result may have.
 MAX_WINDOWS = 1_000_000

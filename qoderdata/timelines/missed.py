@@ -20,7 +20,7 @@ from qoderdata.arguments import Instant, Span, parse_period, parse_span
 from qoderdata.cron import CronError, Schedule
 from qoderdata.frame_checks import TEXT, require_frame, require_snapshots, require_unique_deployments
 from qoderdata.frames import fetched_at
-from qoderdata.time_math import MICROSECOND, MINUTE_MICROS, from_micros, to_micros
+from qoderdata.time_math import MICROSECOND, MINUTE_MICROS, SECOND_MICROS, from_micros, to_micros
 from qoderdata.timelines.distinct_schedules import (
     DistinctSchedules,
     column_micros,
@@ -45,7 +45,6 @@ _OPTIONAL = ("schedule_type",)
 _RUN_COLUMNS = ("deployment_id", "trigger_type", "triggered_at")
 #: About how many scheduled times are matched at once.
 _TIMES_AT_ONCE = 1 << 21
-_SECOND = 1_000_000
 #: Bits that hold the seconds of all years from 1 to 9999.
 _KEY_BITS = 40
 
@@ -414,7 +413,7 @@ def _is_unserved(times: pd.DataFrame, runs: pd.DataFrame, grace: int) -> NDArray
 
 def _sort_key(row: NDArray[np.int64], micros: NDArray[np.int64]) -> NDArray[np.int64]:
     """Return integers in order of row, then of time in whole seconds, in which schedules fire."""
-    return (row << _KEY_BITS) + micros // _SECOND
+    return (row << _KEY_BITS) + micros // SECOND_MICROS
 
 
 def _unmatched(scheduled: list[int], due: list[int], grace: int) -> list[bool]:

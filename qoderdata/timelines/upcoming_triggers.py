@@ -18,6 +18,7 @@ from qoderdata.time_math import (
     HOUR_MICROS,
     MICROSECOND,
     MINUTE_MICROS,
+    SECOND_MICROS,
     list_windows,
     no_windows_error,
     to_micros,
@@ -43,7 +44,6 @@ _TEXTS = {
 }
 _FIRES = ("status", "archived_at", "schedule_upcoming_runs_at")
 _SOURCES = pd.CategoricalDtype(pd.Index(["api", "cron"], dtype=TEXT))
-_SECOND = 1_000_000
 _NEVER = np.iinfo(np.int64).max
 
 
@@ -310,17 +310,17 @@ def _local(
     if not at.size:
         return at
     zone_of, names = pd.factorize(timezones)
-    first, last = int(moments[0]) // _SECOND, int(moments[-1]) // _SECOND + 1
+    first, last = int(moments[0]) // SECOND_MICROS, int(moments[-1]) // SECOND_MICROS + 1
     segments = [offset_segments(name, first, last) for name in names]
     changes = np.unique([segment.begin for of_zone in segments for segment in of_zone])
     offsets = np.array([
         [next(one.offset for one in reversed(of_zone) if one.begin <= change) for change in changes.tolist()]
         for of_zone in segments
     ])  # fmt: skip
-    period_of = np.searchsorted(changes * _SECOND, moments, side="right") - 1
+    period_of = np.searchsorted(changes * SECOND_MICROS, moments, side="right") - 1
     index = (zone_of * changes.size)[deployment]
     index += period_of[moment]
-    local = (offsets.ravel() * _SECOND)[index]
+    local = (offsets.ravel() * SECOND_MICROS)[index]
     local += at
     return local
 
