@@ -525,7 +525,7 @@ def plot_trigger_load(triggers: pd.DataFrame, *, ax: Axes | None = None) -> Axes
     axes.label_ticks(ax, {hour: f"{hour:02d}" for hour in range(0, _HOURS, 2)}, most=_HOURS // 2)
     hatched = "" if known.all() else "; hatched: no data"
     axes.label_x(ax, f"hour of day, {axes.describe_times(times)}{hatched}")
-    _color_bar(ax, "triggers per hour")
+    _color_bar(ax)
     return ax
 
 
@@ -555,10 +555,10 @@ def _number(value: float, *, whole: bool) -> str:
     return f"{value:.1f}" if value >= 0.05 else "<0.1"  # noqa: PLR2004 - less is rounded to 0
 
 
-def _color_bar(ax: Axes, words: str) -> None:
+def _color_bar(ax: Axes) -> None:
     """Draw the scale of colors inside the room of the axes, so that no other axes has to shrink."""
     bar = ax.inset_axes((1.02, 0.0, 0.02, 1.0))
-    ax.figure.colorbar(ax.collections[0], cax=bar, label=words)
+    ax.figure.colorbar(ax.collections[0], cax=bar, label="triggers per hour")
     for shades in bar.collections:  # in an SVG file they would be a picture otherwise
         shades.set(rasterized=False, antialiased=False)
     bar.spines[:].set_visible(False)
