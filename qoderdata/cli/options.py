@@ -345,10 +345,9 @@ def bounds_of(window: dict[str, Any], rows: pd.DataFrame) -> tuple[datetime | No
 
 def _parse_bounds(window: dict[str, Any], now: datetime) -> dict[str, datetime | None]:
     """Return the bounds of a window as times; ``None`` for one that was not given."""
-    given = {name: window[name] for name in ("since", "until")}
     return {
-        name: None if bound is None else arguments.parse_bound(bound, now=now, name=name)
-        for name, bound in given.items()
+        name: None if window[name] is None else arguments.parse_bound(window[name], now=now, name=name)
+        for name in ("since", "until")
     }
 
 
@@ -390,11 +389,10 @@ def _output(*, top: int | None, tz: str = "UTC", **forms: bool) -> Output:
 
 def output_form(*, times: str | None = None) -> Decorator:
     """Add the options of the output, as `result`; with `--tz` if `times`, a part of its help, is given."""
-    zone = [] if times is None else [tz_option(times)]
     return gather(
         "result",
         _output,
-        *zone,
+        *([] if times is None else [tz_option(times)]),
         number_option(
             "--top", f"Print at most N rows (default {output.DEFAULT_TOP}; --csv and --json: all).", least=1
         ),

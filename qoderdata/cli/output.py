@@ -244,14 +244,12 @@ def _cells(frame: pd.DataFrame, columns: Sequence[TableColumn], tz: str) -> list
     rows = list(frame.itertuples(index=False))
     cells = []
     for column in columns:
-        is_name = isinstance(column.value, str)
         values = frame[column.value] if isinstance(column.value, str) else map(column.value, rows)
+        hide = isinstance(column.value, str) and is_secret(column.value)
         cells.append(
             [
                 Text(
-                    formatting.one_line(
-                        _written(mask_value(value, hide=is_name and is_secret(column.value)), column.kind, tz)
-                    ),
+                    formatting.one_line(_written(mask_value(value, hide=hide), column.kind, tz)),
                     style="red" if column.is_alert is not None and column.is_alert(row) else "",
                     no_wrap=column.kind != "prose",
                 )
