@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
+
+import pytest
 
 from qoderdata.decode import from_records
 from qoderdata.files import Folder
@@ -12,6 +16,7 @@ from qoderdata.schema import RUNS
 from qoderdata.store import RUNS_TABLE, JournalEntry, Listing, StoredTable, TableStore, row_ids
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     import pyarrow as pa
@@ -74,3 +79,26 @@ def stored(store: TableStore, column: str = "status", **bounds: Any) -> dict[str
     found = store.read(**bounds)
     assert found.schema.equals(store.table.schema.arrow)
     return dict(zip(row_ids(found), found[column].to_pylist(), strict=True))
+
+
+@contextlib.contextmanager
+def killed_after(changes: int, *methods: str) -> Iterator[None]:
+    """End what is done inside after some calls of these methods of `Folder`, as the end of the process would."""
+
+    class KilledError(BaseException):
+        """Nothing in the package catches it."""
+
+    left = itertools.count(changes, -1)
+
+    def counted(change: Callable[..., Any]) -> Callable[..., Any]:
+        def wrapped(*arguments: Any, **options: Any) -> Any:  # noqa: ANN401
+            if next(left) <= 0:
+                raise KilledError
+            return change(*arguments, **options)
+
+        return wrapped
+
+    with pytest.MonkeyPatch.context() as patch, contextlib.suppress(KilledError):
+        for method in methods:
+            patch.setattr(Folder, method, counted(getattr(Folder, method)))
+        yield

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import shutil
 import signal
@@ -40,7 +39,7 @@ from qoderdata.store import (
     partitions,
     row_ids,
 )
-from tests.runs_store import NOW, commit_entries, make_store, page, run, stored
+from tests.runs_store import NOW, commit_entries, killed_after, make_store, page, run, stored
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -393,32 +392,10 @@ def test_store_of_version_0_1_is_upgraded_once(old_store: Path) -> None:
     assert {file: file.read_bytes() for file in data_files(old_store)} == files_before
 
 
-class Killed(BaseException):
-    """Simulates the end of the process."""
-
-
 @pytest.mark.parametrize("changes_before_kill", range(24))
-def test_killed_upgrade_is_repeated(
-    old_store: Path, monkeypatch: pytest.MonkeyPatch, changes_before_kill: int
-) -> None:
-    left = [changes_before_kill]
-
-    def count_changes(method: str) -> None:
-        inner = getattr(Folder, method)
-
-        def wrapped(*arguments: Any, **options: Any) -> Any:  # noqa: ANN401
-            left[0] -= 1
-            if left[0] < 0:
-                raise Killed
-            return inner(*arguments, **options)
-
-        patch.setattr(Folder, method, wrapped)
-
-    with monkeypatch.context() as patch:
-        count_changes("replace")
-        count_changes("remove")
-        with contextlib.suppress(Killed):
-            recover_store(old_store)
+def test_killed_upgrade_is_repeated(old_store: Path, changes_before_kill: int) -> None:
+    with killed_after(changes_before_kill, "replace", "remove"):
+        recover_store(old_store)
     check_upgraded(recover_store(old_store), old_store)
 
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import shutil
 import warnings
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -29,10 +28,7 @@ from qoderdata.store import (
     partitions,
 )
 from qoderdata.store.manifest import DataFile
-from tests.runs_store import NOW, commit_entries, make_store, page, run
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
+from tests.runs_store import NOW, commit_entries, killed_after, make_store, page, run
 
 #: A column in a nested object, one whose key is escaped in ``extra``, and one with a value that may not fit.
 ADDED = (
@@ -228,33 +224,11 @@ def test_file_with_a_column_of_a_later_version_counts_as_damaged(tmp_path: Path)
     assert len(list(tmp_path.glob("runs/*/set-aside-*/**/*.parquet"))) == 2
 
 
-class Killed(BaseException):
-    """Simulates the end of the process."""
-
-
 @pytest.mark.parametrize("changes_before_kill", range(8))
-def test_killed_rewriting_is_repeated(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes_before_kill: int
-) -> None:
+def test_killed_rewriting_is_repeated(tmp_path: Path, changes_before_kill: int) -> None:
     commit_entries(make_store(tmp_path), entry())
-    left = [changes_before_kill]
-
-    def counted(method: str) -> Callable[..., Any]:
-        inner = getattr(Folder, method)
-
-        def wrapped(*arguments: Any, **options: Any) -> Any:  # noqa: ANN401
-            left[0] -= 1
-            if left[0] < 0:
-                raise Killed
-            return inner(*arguments, **options)
-
-        return wrapped
-
-    with monkeypatch.context() as patch:
-        for method in ("replace", "remove", "delete"):
-            patch.setattr(Folder, method, counted(method))
-        with contextlib.suppress(Killed):
-            make_store(tmp_path, WIDER_TABLE).recover()
+    with killed_after(changes_before_kill, "replace", "remove", "delete"):
+        make_store(tmp_path, WIDER_TABLE).recover()
     store = make_store(tmp_path, WIDER_TABLE)
     store.recover()
     assert rows(store.read()) == expected()
