@@ -148,7 +148,7 @@ def data_of(
         "start": pd.Timestamp(START),
         "horizon": pd.Timedelta("1D"),
         "tz": "UTC",
-        "labels": None,
+        "labels": {},
         **options,
     }
     return ReportData.read(deployments, runs, sessions, **settings)

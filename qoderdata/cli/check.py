@@ -86,8 +86,8 @@ def check(
     notes += options.filter_notes(which)
     verdict = "nothing is wrong" if len(deployments) else "nothing is wrong, as there are no deployments"
     result.print_frame(found, _COLUMNS, empty="; ".join([verdict, *notes]), notes=notes)
-    is_failure = found["severity"].eq("error") if fail_on == "error" else found["severity"].notna()
-    return options.FOUND if is_failure.any() else 0
+    failures = found[found["severity"].eq("error")] if fail_on == "error" else found
+    return 0 if failures.empty else options.FOUND
 
 
 def _sessions(service: Service, filters: dict[str, Any]) -> pd.DataFrame | None:

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
     Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
-_WRITERS = (".csv", ".parquet")
+_ENDINGS = (".csv", ".parquet")
 #: The name of a file or folder. The shell completes it; other code checks whether it can be used.
 PATH = click.Path(readable=False)
 #: The exit code of a command that found what it was asked to look for.
@@ -436,8 +436,8 @@ def output_path(ctx: click.Context, param: click.Parameter, value: str | None) -
 
 def table_path(ctx: click.Context, param: click.Parameter, value: str | None) -> Path | None:
     """Read the name of a file to write as `output_path` does; its ending chooses the format."""
-    if value is not None and Path(value).suffix.lower() not in _WRITERS:
-        raise click.BadParameter(f"{value!r} must end with {' or '.join(_WRITERS)}", ctx, param)
+    if value is not None and Path(value).suffix.lower() not in _ENDINGS:
+        raise click.BadParameter(f"{value!r} must end with {' or '.join(_ENDINGS)}", ctx, param)
     return output_path(ctx, param, value)
 
 

@@ -97,7 +97,7 @@ class ReportData:
         start: pd.Timestamp,
         horizon: timedelta,
         tz: str,
-        labels: Mapping[str, str] | None,
+        labels: Mapping[str, str],
     ) -> ReportData:
         """Check the frames, make names safe, and fill the counters from the runs where there are none."""
         given = require_frame(deployments, _DEPLOYMENT_COLUMNS, what="deployments")
@@ -111,7 +111,6 @@ class ReportData:
             )
         given = given.reset_index(drop=True)
         require_unique_deployments(given)
-        labels = labels or {}
         names = [
             _short(labels.get(identifier) or ("" if pd.isna(name) else name)) or _short(identifier)
             for identifier, name in zip(given["id"], given["name"], strict=True)
@@ -136,12 +135,8 @@ class ReportData:
         if sessions is not None:
             sessions = require_frame(sessions, _SESSION_COLUMNS, what="sessions")
             sessions = rows_before(sessions.reset_index(drop=True), "created_at", start)
-        dated = [
-            (at, frame)
-            for frame in require_snapshots(snapshots)
-            if (at := fetched_at(frame)) is not None and at < start
-        ]
-        earlier = [frame for _, frame in sorted(dated, key=lambda one: one[0])]
+        earlier = [frame for frame in require_snapshots(snapshots) if (fetched_at(frame) or start) < start]
+        earlier.sort(key=lambda frame: fetched_at(frame) or start)
         return cls(named, given, runs, sessions, earlier, word, start, horizon, tz)
 
     @property

@@ -293,10 +293,9 @@ def costs(data: ReportData, sessions: pd.DataFrame) -> Section:
         days = 0 if pd.isna(first) else math.ceil((data.start - first) / pd.Timedelta("1D"))
         shows_more = command(f"costs --since {days}D" if days > 0 else "costs", len(found))
         table = make_table(found, all_columns, caption, shows_more=shows_more)
-        title_ = ngettext(
-            "all {count} deployment", "all {count} deployments", found["deployment_id"].notna().sum()
-        )
-        folded = Section("all-costs", title_, table=table)
+        count = found["deployment_id"].notna().sum()
+        text = ngettext("all {count} deployment", "all {count} deployments", count)
+        folded = Section("all-costs", text, table=table)
     return Section(
         "costs",
         title,

@@ -279,22 +279,20 @@ def _after_first_turn(fleet: Fleet, scenarios: Scenarios) -> None:
         own |= ~fleet.reuses_session[scenarios.deployment]
     chance = draws.uniform("later", index)
     continued = scenarios.ended + 20 * HOUR + draws.below("continued", index, 8 * 3600) * SECOND
-    which = own & np.isin(
-        scenarios.end, (End.DONE, End.IDLE_WITHOUT_REASON, End.UNKNOWN_REASON, End.EXHAUSTED, End.CANCELLED)
-    )
-    which &= (chance < 0.04) & (continued < now - HOUR)  # the share that somebody continued
+    may_continue = (End.DONE, End.IDLE_WITHOUT_REASON, End.UNKNOWN_REASON, End.EXHAUSTED, End.CANCELLED)
+    is_continued = own & np.isin(scenarios.end, may_continue) & (chance < 0.04) & (continued < now - HOUR)
     kinds = np.array([SecondTurn.DONE] + [kind for kind in SecondTurn if kind != SecondTurn.NEVER])
-    scenarios.later = np.where(which, kinds[draws.below("later end", index, len(kinds))], SecondTurn.NEVER)
-    scenarios.continued = np.where(which, continued, 0)
-    scenarios.continued_end = np.where(which, continued + 5 * MINUTE, 0)
+    scenarios.later = np.where(is_continued, kinds[draws.below("later end", index, len(kinds))], SecondTurn.NEVER)
+    scenarios.continued = np.where(is_continued, continued, 0)
+    scenarios.continued_end = np.where(is_continued, continued + 5 * MINUTE, 0)
     over = np.isin(scenarios.end, (*FINAL, End.IDLE_WITHOUT_EVENTS, End.FATAL)) & own
     over &= ~np.isin(scenarios.later, (SecondTurn.WAITING, SecondTurn.RUNNING))
     last = np.maximum.reduce([scenarios.ended, scenarios.started, scenarios.continued_end])
     archived = last + HOUR + draws.below("archive time", index, 72 * 3600) * SECOND
     removal = draws.uniform("fate", index)
-    which = over & (removal < 0.05) & (archived < now)  # the share that somebody archived
-    scenarios.archived = np.where(which, archived, 0)
-    scenarios.kept = ~(over & (removal > 0.98) & (last < now - DAY))  # the share that somebody deleted
+    scenarios.archived = np.where(over & (removal < 0.05) & (archived < now), archived, 0)
+    is_deleted = over & (removal > 0.98) & (last < now - DAY)
+    scenarios.kept = ~is_deleted
 
     draw = draws.uniform("status", index)
     running = scenarios.end == End.RUNNING
