@@ -220,12 +220,13 @@ def _wrong_dtype(column: pd.Series[Any], kind: Dtype, name: str, what: str) -> F
     is_object = pd.api.types.is_object_dtype(dtype)
     inferred = pd.api.types.infer_dtype(column, skipna=True)
     is_text = inferred == "string"
-    if kind is Dtype.TIME and (inferred in {"datetime64", "datetime"} or (is_text and _is_local(column))):
+    is_local = inferred == "datetime64" or (inferred == "datetime" and not _has_zones(column))
+    if kind is Dtype.TIME and (is_local or (is_text and _is_local(column))):
         times = f"pd.to_datetime({own}, format='ISO8601')" if is_object or is_text else own
         how = f"{own} = {times}.dt.tz_localize('UTC').dt.as_unit('us')"
         lacks = f"{holds} text without a time zone; {_ATTACH}" if is_text else _lacks_zone_text(name, what)
         return _error(f"{lacks}, such as {how}", name, what)
-    found = "text" if is_text else f"{inferred} values" if is_object else f"values of dtype {dtype}"
+    found = "text" if is_text else f"Python objects ({inferred})" if is_object else f"values of dtype {dtype}"
     if kind is Dtype.TIMES:
         return _error(f"{holds} {found}, not lists of times, which CSV cannot hold; use Parquet", name, what)
     is_count = kind is Dtype.TIME and _is_number(column)
@@ -289,6 +290,10 @@ def _is_text(column: pd.Series[Any]) -> bool:
 
 def _is_local(column: pd.Series[Any]) -> bool:
     return bool(column.dropna().astype(str).str.fullmatch(_LOCAL_TIME).any())
+
+
+def _has_zones(column: pd.Series[Any]) -> bool:
+    return all(value.tzinfo is not None for value in column.dropna())
 
 
 def _is_arrow(column: pd.Series[Any]) -> bool:

@@ -351,9 +351,10 @@ def test_one_error_names_all_columns_of_times_that_csv_made_text(
         ("duration_ms", [float("inf"), 1.0], "holds numbers that are not whole"),
         ("duration_ms", [1e19, 1.0], "holds numbers that are not whole"),
         ("duration_ms", [True, False], "holds values of dtype bool"),
+        ("duration_ms", pd.Series([5, 7], dtype=object), r"holds Python objects \(integer\), not whole numbers"),
         ("status", [1, 2], "holds values of dtype int64, not text"),
-        ("status", [b"failed", b"failed"], "holds bytes values, not text"),
-        ("status", [{"type": "failed"}, "failed"], "holds mixed values, not text"),
+        ("status", [b"failed", b"failed"], r"holds Python objects \(bytes\), not text"),
+        ("status", [{"type": "failed"}, "failed"], r"holds Python objects \(mixed\), not text"),
         ("status_from", [datetime(2026, 6, 15, tzinfo=UTC)] * 2, "holds values of dtype datetime64"),
     ],
 )
@@ -385,6 +386,16 @@ def test_error_about_times_names_a_working_conversion(values: Any, message: str)
         qd.failure_streaks(RUNS.iloc[:2].assign(triggered_at=runs["triggered_at"]))
     )
     assert str(runs["triggered_at"].iloc[0]) == "2026-06-15 08:00:00+00:00"
+
+
+def test_error_about_times_with_a_zone_as_objects_names_a_working_conversion() -> None:
+    expected = qd.failure_streaks(RUNS)
+    runs = RUNS.assign(triggered_at=RUNS["triggered_at"].astype(object))
+    with pytest.raises(FrameTypeError, match=r"Python objects \(datetime\), not times with a zone") as caught:
+        qd.failure_streaks(runs)
+    scope = {"pd": pd, "runs": runs}
+    exec(str(caught.value)[str(caught.value).index("runs[") :].partition(" (or")[0], scope)  # noqa: S102 from the message
+    pd.testing.assert_frame_equal(qd.failure_streaks(runs), expected)
 
 
 @pytest.mark.parametrize("function", RUN_FUNCTIONS.values(), ids=RUN_FUNCTIONS)
