@@ -73,6 +73,32 @@ def column_beside(ax: Axes, header: str) -> list[str]:
     return [rows.get(row, "") for row in range(len(ax.get_yticks()))]
 
 
+@pytest.mark.parametrize(
+    ("by", "words"),
+    [
+        (None, ""),
+        ("deployment_id", " by deployment"),
+        ("metadata_team", " by team"),
+        (["agent_id", "metadata_$a$ <b>"], " by agent and $a$ <b>"),
+    ],
+)
+def test_titles_say_what_the_groups_are(by: str | list[str] | None, words: str) -> None:
+    columns = {"id": ["1", "2"], "deployment_id": ["dep_1", "dep_2"], "agent_id": "agent_1", "status": "failed"}
+    times = {name: pd.Timestamp("2026-06-15T00:00Z") for name in ("triggered_at", "created_at")}
+    frame = pd.DataFrame(
+        {**columns, **times, "duration_ms": 1, "metadata_team": ["red", "blue"], "metadata_$a$ <b>": "x"}
+    )
+    sessions = frame.assign(usage_total_credits=1.0, usage_model_credits=1.0, usage_sandbox_runtime_credits=0.0)
+    for ax, title in (
+        (qd.plot_failure_rates(qd.run_failure_rates(frame, by)), f"Failure rate{words}, worst first"),
+        (qd.plot_run_failure_rates(qd.run_failure_rates(frame, by, freq="1D")), f"Failure rate{words} over time"),
+        (qd.plot_costs(qd.session_costs(sessions, by)), f"Credits{words}, most expensive first"),
+        (qd.plot_costs(qd.session_costs(sessions, by, freq="1D")), f"Credits{words} over time"),
+    ):
+        assert ax.get_title() == title
+        assert not ax.title.get_parse_math()
+
+
 class TestFailureRates:
     def test_bars_are_rates_and_lines_are_intervals(self) -> None:
         rates = failure_rates(counters([(40, 12, 0), (10, 10, 3), (7, 0, 0), (0, 0, 0), (None, None, None)]))

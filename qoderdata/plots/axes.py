@@ -209,12 +209,17 @@ def _brightness(color: Sequence[float]) -> float:
 
 
 def write_title(
-    ax: Axes, title: str, shown: int = 0, count: int = 0, words: str = "shown", *, pad: float | None = None
+    ax: Axes,
+    title: str,
+    shown: int = 0,
+    count: int = 0,
+    words: str = "shown",
+    **properties: Any,  # noqa: ANN401 - of texts
 ) -> None:
     """Write the title; where rows are left out, add "(`shown` of `count` `words`)". Break a long title."""
     parts = [title, f"({shown} of {count:,} {words})"] if shown < count else [title]
     whole, letters = " ".join(parts), _letters(ax, ax.title)
-    ax.set_title(whole if len(whole) <= letters else _break_lines(parts, letters), pad=pad)
+    ax.set_title(whole if len(whole) <= letters else _break_lines(parts, letters), **properties)
 
 
 def _letters(ax: Axes, text: Text) -> int:

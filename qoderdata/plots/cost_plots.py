@@ -10,6 +10,7 @@ import pandas as pd
 from qoderdata.formatting import format_percent
 from qoderdata.frame_checks import require_frame
 from qoderdata.plots import axes
+from qoderdata.plots.labels import title_of_groups
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
     from qoderdata.plots.axes import Part
 
-_TITLE, _TITLE_OVER_TIME = "Credits of sessions, most expensive first", "Credits of sessions over time"
+_TITLE, _TITLE_OVER_TIME = "Credits{by}, most expensive first", "Credits{by} over time"
 _ROW_INCHES, _MARGIN_INCHES, _HEIGHT_INCHES = 0.27, 1.3, 3.6
 _PANEL_TICKS, _TICKS = 5, 9
 #: The legend stands below the ticks.
@@ -101,7 +102,8 @@ def plot_costs(
     shown = costs.head(top)
     axes.check_keys(shown)
     ax = axes.given_or_new(ax, height=_MARGIN_INCHES + _ROW_INCHES * max(len(shown), axes.FEWEST_ROWS))
-    axes.write_title(ax, _TITLE, len(shown), len(costs), pad=axes.TITLE_PAD_POINTS)
+    title, properties = title_of_groups(_TITLE, costs)
+    axes.write_title(ax, title, len(shown), len(costs), pad=axes.TITLE_PAD_POINTS, **properties)
     if shown.empty:
         return axes.show_message(ax, "There are no sessions to show.")
 
@@ -124,7 +126,8 @@ def _plot_over_time(costs: pd.DataFrame, ax: Axes | None, top: int, labels: Mapp
     shown = sorted(groups, key=lambda group: -float(group.rows["credits"].sum()))[:top]
     one = len(groups) <= 1
     ax = axes.given_or_new(ax, height=_HEIGHT_INCHES if one else axes.panels_height(len(shown)))
-    axes.write_title(ax, _TITLE_OVER_TIME, len(shown), len(groups), "shown, most expensive first")
+    title, properties = title_of_groups(_TITLE_OVER_TIME, costs)
+    axes.write_title(ax, title, len(shown), len(groups), "shown, most expensive first", **properties)
     if not groups:
         return axes.show_message(ax, "There are no sessions to show.")
 

@@ -9,6 +9,7 @@ import pandas as pd
 
 from qoderdata.frame_checks import require_frame
 from qoderdata.plots import axes
+from qoderdata.plots.labels import title_of_groups
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from qoderdata.plots.axes import Group
 
 
-_TITLE = "Failure rate, worst first"
+_TITLE, _TITLE_OVER_TIME = "Failure rate{by}, worst first", "Failure rate{by} over time"
 _ROW_INCHES, _MARGIN_INCHES = 0.27, 1.3
 _NARROWEST_SCALE = 0.05
 _HEIGHT_INCHES = 4.6
@@ -98,7 +99,8 @@ def plot_failure_rates(
     shown = rates.assign(**{name: 0 for name in _OPTIONAL if name not in rates}).head(top)
     axes.check_keys(shown)
     ax = axes.given_or_new(ax, height=_MARGIN_INCHES + _ROW_INCHES * max(len(shown), axes.FEWEST_ROWS))
-    axes.write_title(ax, _TITLE, len(shown), len(rates), pad=axes.TITLE_PAD_POINTS)
+    title, properties = title_of_groups(_TITLE, rates)
+    axes.write_title(ax, title, len(shown), len(rates), pad=axes.TITLE_PAD_POINTS, **properties)
     if shown.empty:
         return axes.show_message(ax, "There are no failure rates to show.")
 
@@ -232,7 +234,8 @@ def plot_run_failure_rates(
     shown = sorted(groups, key=lambda group: -int(group.rows["failed"].sum()))[:top]
     one = len(groups) <= 1
     ax = axes.given_or_new(ax, height=_HEIGHT_INCHES if one else axes.panels_height(len(shown)))
-    axes.write_title(ax, "Failure rate over time", len(shown), len(groups), "shown, most failures first")
+    title, properties = title_of_groups(_TITLE_OVER_TIME, rates)
+    axes.write_title(ax, title, len(shown), len(groups), "shown, most failures first", **properties)
     if not groups:
         return axes.show_message(ax, "There are no runs to show.")
 

@@ -30,6 +30,9 @@ _LEFT_TO_RIGHT_MARK = "\N{LEFT-TO-RIGHT MARK}"
 _NAMED_IN_WARNING = 6
 #: The column that names the ids of an index level.
 _NAME_COLUMNS = {"id": "name", **NAMES}
+#: What the ids of an index level are of.
+_OBJECTS = {"id": "deployment", **{key: column.removesuffix("_name") for key, column in NAMES.items()}}
+_MOST_GROUP_COLUMNS = 32
 #: One or two characters of each script that names are written in; the font families must have all of them.
 _SCRIPTS = "aЖΩ报報かカ한عשกदॐ☀✓→"
 _NORMAL_WEIGHTS = frozenset({400, "normal", "regular", "book"})
@@ -169,6 +172,21 @@ def keys_and_names(summary: pd.DataFrame) -> tuple[list[str], list[str | None]]:
     keys = [format_key(key) for key in zip(*parts, strict=True)]
     names = [format_key(key) for key in zip(*named, strict=True)]
     return keys, [None if name == key else name for key, name in zip(keys, names, strict=True)]
+
+
+def title_of_groups(title: str, summary: pd.DataFrame) -> tuple[str, dict[str, Any]]:
+    """Return a title with what the rows of a summary are grouped by in place of `{by}`, and its text properties.
+
+    Examples
+    --------
+    >>> index = pd.MultiIndex.from_tuples([("agent_1", "red")], names=["agent_id", "metadata_team"])
+    >>> title_of_groups("Failure rate{by}, worst first", pd.DataFrame(index=index))[0]
+    'Failure rate by agent and team, worst first'
+    """
+    levels = [str(name) for name in summary.index.names if name is not None and name != "window"]
+    words = [_OBJECTS.get(level, level.removeprefix("metadata_")) for level in levels]
+    groups = make_labels(levels, words, None, columns=_MOST_GROUP_COLUMNS)
+    return title.replace("{by}", f" by {' and '.join(groups.texts)}" if levels else ""), groups.properties
 
 
 def font_families() -> list[str]:
