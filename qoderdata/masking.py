@@ -1,10 +1,11 @@
 """Which values may be secrets, and how are they masked where a frame is shown or exported as text?
 
 The values of ``environment_variables`` may be secrets. Deployments have one text there (``KEY=VALUE`` lines),
-sessions an object. Where a frame is shown or exported as text, both are masked wherever they can stand: under that
-key in JSON text (``extra``, as a whole or as a dotted path), at any depth of a list or object, and in a column of
-that name. The keys of an object stay; a text becomes `MASK` as a whole, since a value may hold what looks like the
-next line. The access token is masked elsewhere: by `Token` in `qoderdata.client.transport`.
+sessions an object. Where a frame is exported as text or printed by the command, both are masked wherever they can
+stand: under that key in JSON text (``extra``, as a whole or as a dotted path), at any depth of a list or object,
+and in a column of that name. A frame that pandas shows masks them in the column ``extra`` alone. The keys of an
+object stay; a text becomes `MASK` as a whole, since a value may hold what looks like the next line. The access
+token is masked elsewhere: by `Token` in `qoderdata.client.transport`.
 """
 
 from __future__ import annotations
