@@ -342,11 +342,10 @@ def unusual_runs(
 
 def _with_limits(source: Source[Any], df: Any, *, min_runs: int) -> nw.LazyFrame[Any]:  # noqa: ANN401
     """Add ``median_ms`` and ``z_score``, and ``timeout_ms``."""
-    rows = source.frame.with_columns(nw.col("duration_ms").cast(nw.Int64))
-    own = rows.collect_schema().names()
-    name = NAMES["deployment_id"]
-    rows = rows.with_columns(nw.col(name).alias("name")) if name in own else rows
     key = "deployment_id"
+    rows = source.frame.with_columns(nw.col("duration_ms").cast(nw.Int64))
+    if NAMES[key] in rows.collect_schema():
+        rows = rows.with_columns(nw.col(NAMES[key]).alias("name"))
     duration = nw.col("duration_ms").cast(nw.Float64)
     is_measured = (nw.col("status") == "completed") & ~nw.col("duration_ms").is_null()
     rows = rows.with_columns(
@@ -358,16 +357,15 @@ def _with_limits(source: Source[Any], df: Any, *, min_runs: int) -> nw.LazyFrame
         .group_by(key)
         .agg(nw.len().alias("_n"), median("_ms").alias("median_ms"), median("_ln").alias("_middle"))
         .filter(nw.col("_n") >= min_runs)
-        .select(nw.col(key).alias("_of"), "median_ms", "_middle")
+        .drop("_n")
     )
     deviation = (nw.col("_ln") - nw.col("_middle")).abs()
     deviations = (
         measured.select(key, "_ln")
-        .join(medians, how="inner", left_on=key, right_on="_of")
+        .join(medians, on=key)
         .with_columns(deviation.alias("_deviation"))
         .group_by(key)
         .agg(median("_deviation").alias("_mad"), nw.col("_deviation").mean().alias("_mean"))
-        .select(nw.col(key).alias("_of"), "_mad", "_mean")
     )
     scale = (
         nw.when(nw.col("_mad") > 0)
@@ -375,15 +373,15 @@ def _with_limits(source: Source[Any], df: Any, *, min_runs: int) -> nw.LazyFrame
         .when(nw.col("_mean") > 0)
         .then(nw.col("_mean") * _OF_MEAN_DEVIATION)
     )
-    rows = _left_join(_left_join(rows, medians), deviations)
+    rows = rows.join(medians, on=key, how="left").join(deviations, on=key, how="left")
     rows = rows.with_columns(((nw.col("_ln") - nw.col("_middle")) / scale).alias("z_score"))
     if df is None:
         # Missing in every row; pandas has no literal for a missing integer.
         return rows.with_columns(nw.when(nw.col("duration_ms").is_null()).then("duration_ms").alias("timeout_ms"))
     deployments = source.open_same_engine(df, wanted=["id", "config_timeout_ms"], what="deployments")
     timeout = nw.col("config_timeout_ms").cast(nw.Int64)
-    known = deployments.filter(timeout > 0).select(nw.col("id").alias("_of"), timeout.alias("timeout_ms"))
-    return _left_join(rows, known.group_by("_of").agg(nw.col("timeout_ms").max()))
+    known = deployments.filter(timeout > 0).select(nw.col("id").alias(key), timeout.alias("timeout_ms"))
+    return rows.join(known.group_by(key).agg(nw.col("timeout_ms").max()), on=key, how="left")
 
 
 def _with_elapsed(rows: nw.LazyFrame[Any], now: int) -> nw.LazyFrame[Any]:
@@ -394,7 +392,3 @@ def _with_elapsed(rows: nw.LazyFrame[Any], now: int) -> nw.LazyFrame[Any]:
         rows = add_column(rows, "_started", EPOCH, "started_at")
         began = nw.coalesce("_started", "_triggered")
     return rows.with_columns(((now - began) // 1000).alias("_elapsed"))
-
-
-def _left_join(rows: nw.LazyFrame[Any], others: nw.LazyFrame[Any]) -> nw.LazyFrame[Any]:
-    return rows.join(others, how="left", left_on="deployment_id", right_on="_of")
