@@ -118,9 +118,7 @@ def cost_forecast(
     0
     """
     confidence = check_confidence(confidence)
-    df = require_frame(df, ["id", "name"], what="deployments", optional=["budget_max_credit_cost"]).reset_index(
-        drop=True
-    )
+    df = require_frame(df, ["id", "name"], what="deployments", optional=["budget_max_credit_cost"])
     wanted = ["id", "deployment_id", "usage_total_credits"]
     sessions = require_frame(sessions, wanted, what="sessions", optional=["status"])
     require_unique_deployments(df)

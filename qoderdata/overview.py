@@ -121,7 +121,7 @@ def overview(
         upcoming=named(upcoming, ["trigger_at"]),
         horizon=horizon,
         failing=named(_failing(runs, live[~is_paused]), ["streak", "since", "error_type"]),
-        findings=check(df, runs, sessions, snapshots=snapshots or None, now=now, tz=tz),
+        findings=check(df, runs, sessions, snapshots=snapshots, now=now, tz=tz),
         today=_today(runs, sessions, local_midnight(now, tz)),
     )
 

@@ -130,7 +130,7 @@ def next_triggers(
     # From here on only deployments that fire, in order of id: a deployment is its index in this order.
     some = np.array([at.size > 0 for at in instants], dtype=bool)[upcoming_of]
     rows, upcoming_of = rows[some], upcoming_of[some]
-    order = df["id"].iloc[rows].reset_index(drop=True).sort_values(kind="stable").index.to_numpy()
+    order = df["id"].iloc[rows].array.argsort(kind="stable")
     rows, upcoming_of = rows[order], upcoming_of[order]
     moments, moment, deployment = _in_order(instants, upcoming_of)
     at = moments[moment]
