@@ -413,13 +413,13 @@ def _worse(
     names: dict[str, str],
     *,
     recent: Span,
-    until: datetime,
+    until: pd.Timestamp,
     doubtful: float,
 ) -> Iterator[_Finding]:
     with warnings.catch_warnings(action="ignore", category=UnknownOutcomesWarning):  # `_incomplete` says it
         compared = compare_periods(runs, recent=recent, until=until)
     length = parse_span(recent, name="recent")
-    hidden = _more_assumed_before(runs, pd.Timestamp(until), length, doubtful=doubtful)
+    hidden = _more_assumed_before(runs, until, length, doubtful=doubtful)
     is_worse = compared["verdict"].eq("worse") & ~compared.index.isin(hidden)
     worse = compared[is_worse & is_in(compared.index, active["id"])]
     for row in _rows(worse):
@@ -435,7 +435,7 @@ def _worse(
             decided_before=f"{row.baseline_decided:,}",
             rate_before=format_percent(row.baseline_rate),
         )
-        yield _Finding("worse", row.Index, detail, pd.Timestamp(until) - length, row.change_low)
+        yield _Finding("worse", row.Index, detail, until - length, row.change_low)
 
 
 def _more_assumed_before(

@@ -249,7 +249,7 @@ def _cells(frame: pd.DataFrame, columns: Sequence[TableColumn], tz: str) -> list
         cells.append(
             [
                 Text(
-                    formatting.one_line(_written(mask_value(value, hide=hide), column.kind, tz)),
+                    formatting.one_line(_formatted(mask_value(value, hide=hide), column.kind, tz)),
                     style="red" if column.is_alert is not None and column.is_alert(row) else "",
                     no_wrap=column.kind != "prose",
                 )
@@ -259,7 +259,7 @@ def _cells(frame: pd.DataFrame, columns: Sequence[TableColumn], tz: str) -> list
     return cells
 
 
-def _written(value: Any, kind: str, tz: str) -> Any:  # noqa: ANN401 - a value of a frame
+def _formatted(value: Any, kind: str, tz: str) -> Any:  # noqa: ANN401 - a value of a frame
     if kind == "time":
         return formatting.format_time(value, tz)
     return _FORMATS[kind](value) if kind in _FORMATS else value

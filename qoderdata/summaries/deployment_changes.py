@@ -194,7 +194,7 @@ def _differences(old: pd.DataFrame, new: pd.DataFrame) -> Iterator[_Difference]:
     archived = set(new.index[old["archived_at"].isna() & new["archived_at"].notna()])
     yield from _states(old, new)
     for kind, columns in _PAIRED_COLUMNS.items():
-        yield from _together(kind, columns, old, new)
+        yield from _paired(kind, columns, old, new)
     taken = {*_NO_CHANGE, *_STATE, *_JSON_COLUMNS, *(name for names in _PAIRED_COLUMNS.values() for name in names)}
     taken |= _settings_to_ignore(old, new)
     for name in [name for name in new.columns if name in old.columns and name not in taken]:
@@ -209,7 +209,7 @@ def _differences(old: pd.DataFrame, new: pd.DataFrame) -> Iterator[_Difference]:
         if name in old.columns and name in new.columns:
             for id_, before, after in _differing(old[name], new[name]):
                 one, other = (_object(text, name, id_) for text in (before, after))
-                for difference in _parts(name, one, other):
+                for difference in _by_key(name, one, other):
                     if not difference[0].startswith(_COUNTERS):
                         yield id_, kind, *difference
 
@@ -243,7 +243,7 @@ def _state(status: Any, reason: Any, error: Any) -> Any:  # noqa: ANN401 - text 
     return "paused by hand" if reason == "manual" else f"paused: {reason}"
 
 
-def _together(kind: str, columns: tuple[str, str], old: pd.DataFrame, new: pd.DataFrame) -> Iterator[_Difference]:
+def _paired(kind: str, columns: tuple[str, str], old: pd.DataFrame, new: pd.DataFrame) -> Iterator[_Difference]:
     """Yield one difference per deployment for two columns that belong together."""
     if not set(columns) <= set(old.columns) & set(new.columns):
         return
@@ -309,7 +309,7 @@ def _object(text: str | None, column: str, id_: str) -> dict[str, Any]:
     )
 
 
-def _parts(name: str, old: dict[str, Any], new: dict[str, Any]) -> Iterator[tuple[str, str | None, str | None]]:
+def _by_key(name: str, old: dict[str, Any], new: dict[str, Any]) -> Iterator[tuple[str, str | None, str | None]]:
     """Yield the keys of two JSON objects whose values differ as JSON; ``""``, ``{}``, ``[]`` count as missing."""
     for key in old | new:
         one, other = old.get(key), new.get(key)

@@ -188,8 +188,8 @@ def first_instant(zone: str) -> EngineExpr:
         def attach(when: pd.DatetimeIndex) -> pd.DatetimeIndex:
             return when.tz_localize(pandas_zone(zone), ambiguous=np.ones(len(when), dtype=bool), nonexistent="NaT")
 
-        reads, would = attach(naive), attach(naive - timedelta(days=1)) + timedelta(days=1)
-        first = would.where((would.tz_localize(None) == naive) | reads.isna(), reads)
+        own, before = attach(naive), attach(naive - timedelta(days=1)) + timedelta(days=1)
+        first = before.where((before.tz_localize(None) == naive) | own.isna(), own)
         values = first.tz_convert("UTC").tz_localize(None).to_numpy("datetime64[us]").astype("int64")[codes]
         return pd.Series(pd.arrays.IntegerArray(values, series.isna().to_numpy(bool)), index=series.index)
 
@@ -204,9 +204,9 @@ def first_instant(zone: str) -> EngineExpr:
 
     # For a time that occurs twice, ICU (DuckDB) gives the later instant and Java (Spark) the earlier one. For a
     # skipped time, both use the offset before the change.
-    reads = f"timezone('{zone}', make_timestamp({{0}}))"
-    would = f"timezone('{zone}', make_timestamp({{0}} - {DAY_MICROS})) + INTERVAL 24 HOUR"
-    first = f"CASE WHEN timezone('{zone}', {would}) = make_timestamp({{0}}) THEN {would} ELSE {reads} END"
+    own = f"timezone('{zone}', make_timestamp({{0}}))"
+    before = f"timezone('{zone}', make_timestamp({{0}} - {DAY_MICROS})) + INTERVAL 24 HOUR"
+    first = f"CASE WHEN timezone('{zone}', {before}) = make_timestamp({{0}}) THEN {before} ELSE {own} END"
     return EngineExpr(
         pandas=pandas,
         polars=polars,
