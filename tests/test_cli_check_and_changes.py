@@ -559,9 +559,9 @@ def test_report_of_a_time_counts_runs_before_it_and_names_its_filters(
             counts = given["deployments"].set_index("id")["stats_total_runs"]
             expected = Counter(one["deployment_id"] for one in runs if one["deployment_id"] in counts.index)
             assert counts[counts > 0].to_dict() == expected
-            assert given["title"] == "Scheduled agents on Qoder Cloud: --status active"
+            assert given["title"] == "Scheduled agents on Qoder Cloud: status active"
         invoke("report r.html --lang zh --agent", given["deployments"]["agent_id"].iloc[0])
-        assert given["title"].startswith("Qoder Cloud 定时智能体\N{FULLWIDTH COLON}--agent agent_")
+        assert given["title"].startswith("Qoder Cloud 定时智能体\N{FULLWIDTH COLON}agent_")
         invoke("report r.html --lang zh")
         assert given["title"] == "Qoder Cloud 定时智能体"
         invoke("report r.html --title", "Team data")

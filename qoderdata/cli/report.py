@@ -115,9 +115,18 @@ def report(
         horizon=horizon,
         tz=tz,
         lang=lang,
-        title=title or default_title(lang, options.filter_words(filters)),
+        title=title or default_title(lang, _title_words(filters)),
     )
     echo(f"report written to {path}")
+
+
+def _title_words(filters: dict[str, Any]) -> str:
+    """Return the filters that were given, for a reader who does not know the command."""
+    return ", ".join(
+        text if name in {"where", "deployment", "agent_id"} else f"{name.replace('_', ' ')} {text}"
+        for name, value in options.filters_given(filters).items()
+        for text in (value if isinstance(value, tuple) else [value])
+    )
 
 
 def _snapshots(service: Service, start: datetime) -> list[pd.DataFrame]:
