@@ -345,7 +345,9 @@ def test_local_error_prints_one_line_and_returns_its_exit_code(
         ("export lints l.csv --outcomes runs", "--outcomes has no effect on lints"),
         ("report r.html --since 7D", "--since has no effect without --runs"),
         ("missed --since all", "--since needs a time or an age"),
-        ("missed --outcomes runs", "No such option"),
+        ("missed --outcomes runs", "Commands that have it: check, top, failures, runs,"),
+        ("failures --since 7D", "; did you mean '--created-since'? Commands that have it: check, changes,"),
+        ("--where team=data runs", " before the command; write it after the command; see"),
         ("triggers --include-archived", "No such option"),
         ("export triggers t.csv --include-archived", "--include-archived has no effect on triggers"),
         ("export lints l.csv --include-archived", "--include-archived has no effect on lints"),
@@ -721,6 +723,17 @@ def test_windows_that_are_not_whole_are_named(words: str, note: str, invoke: Inv
     freq = "--load" if words.startswith("triggers") else "--freq"
     text = invoke(f"{words} {freq} 1D").out
     assert re.findall(r"^the (.*) window (?:is|are) not whole$", text, re.MULTILINE) == ([note] if note else [])
+
+
+@pytest.mark.parametrize(("horizon", "others"), [("1D", ""), ("7D", "; 6 others with as many")])
+def test_the_busiest_window_is_named(horizon: str, others: str, invoke: Invoke) -> None:
+    words = f"triggers --horizon {horizon} --start 2026-06-15T00:00Z --tz Asia/Shanghai --load 1h"
+    counts = invoke.json(words)
+    most = max(counts, key=lambda row: row["triggers"])
+    time = pd.Timestamp(most["window"]).strftime("%Y-%m-%d %H:%M +08:00")
+    text = " ".join([*invoke(words).out.split(), ""])
+    assert f" the busiest window: {most['triggers']} triggers from {time}{others} " in text
+    assert "busiest" not in invoke("triggers --horizon 1h --start 2026-06-15T00:00Z --load 1h").out
 
 
 def test_where_and_deployment_together(invoke: Invoke) -> None:

@@ -70,6 +70,15 @@ def test_rows_are_all_deployments_newest_first(sandbox: Sandbox, invoke: Invoke)
     assert len(listed("", invoke)) == sum(one["archived_at"] is None for one in sandbox.deployments) < len(found)
 
 
+def test_times_of_creation_are_shown_where_they_are_asked_for(sandbox: Sandbox, invoke: Invoke) -> None:
+    del sandbox
+    newest = qd.load_deployments()["created_at"].iloc[0]
+    heading, _, first, *_ = invoke(f"deployments --created-since {newest.isoformat()}").out.splitlines()
+    assert "  created  " in heading
+    assert newest.strftime("  %Y-%m-%d %H:%M UTC") in first
+    assert "  created  " not in invoke("deployments --top 1").out
+
+
 @pytest.mark.filterwarnings("ignore::qoderdata.errors.DataQualityWarning")
 def test_next_triggers_equal_those_of_the_schedules(sandbox: Sandbox, invoke: Invoke) -> None:
     """The accounts' clock stands still, so that no list of the service reaches to the present."""

@@ -260,6 +260,21 @@ def test_runs_for_a_median_are_those_of_unusual_runs() -> None:
     assert f"needs {RUNS_FOR_MEDIAN} completed runs" in (commands.commands["check"].help or "")
 
 
+@pytest.mark.parametrize("waiting", [0, 3])
+def test_unusual_counts_stuck_runs_that_wait_for_a_person(
+    waiting: int, monkeypatch: pytest.MonkeyPatch, invoke: Invoke
+) -> None:
+    df, runs = qd.load_deployments(include_archived=True), qd.load_runs(since="2026-05-01T00:00Z")
+    runs["status"] = "completed"
+    timed = runs.index[runs["deployment_id"].isin(df["id"][df["config_timeout_ms"] > 0])]
+    runs.loc[timed[:5], "status"] = "running"
+    runs.loc[timed[:waiting], "status"] = "waiting"
+    monkeypatch.setattr(qd, "load_runs", lambda **_: runs)
+    text = " ".join(invoke(f"unusual {SINCE} --now 2026-07-15T00:00Z").out.split())
+    assert ("waiting for a person: 3 of 5 stuck runs" in text) is bool(waiting)
+    assert ("waiting for a person" in text) is bool(waiting)
+
+
 def test_unusual_counts_runs_that_cannot_be_compared(monkeypatch: pytest.MonkeyPatch, invoke: Invoke) -> None:
     df, runs = qd.load_deployments(include_archived=True), qd.load_runs(since="2026-05-01T00:00Z")
     runs.loc[runs.index[::9], "status"] = "running"

@@ -122,7 +122,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             return _USAGE
         except click.UsageError as error:
             path = "qoderdata" if error.ctx is None else error.ctx.command_path
-            message = error.format_message().rstrip(".")
+            message = _no_such_option(error) if isinstance(error, click.NoSuchOption) else error.format_message()
+            message = message.rstrip(".")
             link = " See" if message.endswith(("?", "?)")) else "; see"
             output.note(f"{message}{link} `{path} --help`")
             return _USAGE
@@ -133,6 +134,22 @@ def main(argv: Sequence[str] | None = None) -> int:
             traceback.print_exc()
             return _USAGE
         return code or 0
+
+
+def _no_such_option(error: click.NoSuchOption) -> str:
+    """Return the message of an option that a command does not have; it names the commands that have it."""
+    name = error.option_name
+    others = [
+        other.name or "" for other in commands.commands.values() if any(name in p.opts for p in other.params)
+    ]
+    if not others:
+        return error.format_message()
+    if error.ctx is None or error.ctx.command is commands:
+        return f"{error.message.rstrip('.')} before the command; write it after the command"
+    # Click also names options that only look similar.
+    near = [f"{option!r}" for option in error.possibilities or () if name.strip("-") in option]
+    hint = f"; did you mean {' or '.join(near)}?" if near else "."
+    return f"{error.message.rstrip('.')}{hint} Commands that have it: {', '.join(others)}"
 
 
 def _error_text(error: Exception, command: click.Command, words: Sequence[str] | None = None) -> str:

@@ -40,12 +40,14 @@ def deployments(by: tuple[str, ...], *, filters: dict[str, Any], service: Servic
     if by:
         names = [_name_of(key, listed) for key in groups.keys]
         listed = listed.sort_values(names, kind="stable", ignore_index=True)
+    is_by_creation = bool(filters["created_since"] or filters["created_until"])
     columns = [
         *(column for column in groups.columns(listed) if column.heading not in {"name", "id"}),
         TableColumn("name", "name", readable=14),
         TableColumn("deployment", "id", "id", optional=MINOR, follows_name=True),
-        TableColumn("state", "state", "fixed", optional=1, is_alert=lambda row: row.state == _PAUSED_BY_ERROR),
-        TableColumn("fires", _schedule, "prose", optional=2 if by else 0, readable=15),
+        *([TableColumn("created", "created_at", "time", optional=1)] if is_by_creation else []),
+        TableColumn("state", "state", "fixed", optional=2, is_alert=lambda row: row.state == _PAUSED_BY_ERROR),
+        TableColumn("fires", _schedule, "prose", optional=3 if by or is_by_creation else 0, readable=15),
         TableColumn("next", "next_trigger_at", "time"),
     ]
     counts = [f"{count:,} {one_line(state)}" for state, count in Counter(listed["state"]).most_common()]

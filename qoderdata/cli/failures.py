@@ -31,7 +31,8 @@ def failures(
     """Show which deployments, agents or teams fail most.
 
     Rates come from the service's lifetime counters. If no deployment has counters, runs are counted instead. If
-    only some deployments have no counters, these are left out.
+    only some deployments have no counters, these are left out. For the last week: `qoderdata runs --since 7D --by
+    deployment`.
     """
     deployments = service.counted_deployments(filters)
     groups = grouping.Groups(by or ["deployment"], "deployments", service, deployments=deployments)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -12,6 +12,10 @@ from qoderdata import arguments
 from qoderdata.cli import options
 from qoderdata.cli.output import DEPLOYMENT, WINDOW, Output, TableColumn
 from qoderdata.cli.service import Service, service_options
+from qoderdata.formatting import counted, format_time
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 #: The columns of `next_triggers` for people.
 TRIGGER_COLUMNS = [
@@ -61,5 +65,17 @@ def triggers(
         counts = qd.trigger_load(upcoming, freq=load)
         begin = datetime.now(UTC) if start is None else arguments.parse_instant(start, name="start")
         end = begin + arguments.parse_span(horizon, name="horizon")
-        notes += options.cut_windows(counts, load, begin, end)
+        notes += [*_busiest(counts, result.tz), *options.cut_windows(counts, load, begin, end)]
         result.print_frame(counts, _LOAD_COLUMNS, empty=empty, notes=notes)
+
+
+def _busiest(counts: pd.DataFrame, tz: str) -> list[str]:
+    """Return a note that names the first window with the most triggers; none where all have as many."""
+    most = counts[counts["triggers"] == counts["triggers"].max()]
+    if len(most) == len(counts):
+        return []
+    busiest, others = most.iloc[0], len(most) - 1
+    as_many = f"; {counted(others, 'other')} with as many" if others else ""
+    return [
+        f"the busiest window: {busiest['triggers']:,} triggers from {format_time(busiest['window'], tz)}{as_many}"
+    ]

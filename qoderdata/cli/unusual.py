@@ -66,6 +66,10 @@ def unusual(
     found = qd.unusual_runs(
         runs, groups.lists.get("deployments"), now=present, threshold=threshold, min_runs=min_runs
     )
+    waiting = int((found["status"] == "waiting").sum())
+    if waiting:
+        stuck = counted(int((found["kind"] == "stuck").sum()), "stuck run")
+        notes.append(f"waiting for a person: {waiting:,} of {stuck}")
     columns = [TableColumn("triggered", "triggered_at", "time", optional=1), *groups.columns(found), *_COLUMNS]
     found_none = "; ".join(["no run is unusual", *period, *notes])
     empty = options.nothing_in(period, "runs") if runs.empty else found_none
