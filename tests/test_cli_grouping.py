@@ -73,6 +73,22 @@ def test_top_keeps_the_most_frequent_errors_of_groups(invoke: Invoke) -> None:
     assert [row["count"] for row in found] != counts.head(3).to_list()
 
 
+@pytest.mark.filterwarnings("ignore:no run is in the time asked for")
+def test_runs_are_grouped_by_the_model_of_their_agent_in_its_version(sandbox: Sandbox, invoke: Invoke) -> None:
+    sessions = [qd.flatten_sessions([one]).iloc[0] for one in sandbox.sessions]
+    model_of = {(one["agent_id"], one["agent_version"]): one["agent_model"] for one in sessions}
+    runs = qd.load_runs(since=SINCE.rsplit(maxsplit=1)[-1])
+    models = [model_of.get(one, "none") for one in zip(runs["agent_id"], runs["agent_version"], strict=True)]
+    counts = runs.assign(failed=runs["status"] == "failed").groupby(models)["failed"].agg(["size", "sum"])
+    found = invoke.json(f"runs {SINCE} --by agent_model")
+    assert {row["agent_model"] or "none": [row["runs"], row["failed"]] for row in found} == dict(
+        zip(counts.index, counts.to_numpy().tolist(), strict=True)
+    )
+    assert len(found) > 2
+    assert invoke("runs --by agent_model --since 2036-01-01T00:00Z").out.startswith("there are no runs")
+    assert "did you mean 'agent_model'?" in invoke("runs --by model", code=2).err
+
+
 def test_runs_are_grouped_by_environment_of_their_deployment(sandbox: Sandbox, invoke: Invoke) -> None:
     environment_of = {one["id"]: one["environment_id"] for one in sandbox.deployments}
     counts = pd.Series([environment_of[one["deployment_id"]] for one in sandbox.runs]).value_counts()

@@ -1,12 +1,13 @@
 """What does `--by` mean, and how do the ids in a table get their names?
 
 A word after `--by` is `deployment`, `agent` or `environment`, else a column, else a key of deployments' metadata.
-`metadata_<key>` is always that key. `--where` reads metadata alone.
+`metadata_<key>` is always that key; `--where` reads metadata alone. For runs, `agent_model` is a column too.
 """
 
 from __future__ import annotations
 
 import difflib
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 WORDS = {"deployment": "deployment_id", "agent": "agent_id", "environment": "environment_id"}
 _NAMES = {key: f"{word}_name" for word, key in WORDS.items()}
 _METADATA = "metadata_"
+#: The column of sessions by which runs are grouped too.
+_MODEL = "agent_model"
 
 
 def by_option(table: str, meaning: str) -> Decorator:
@@ -36,7 +39,8 @@ def by_option(table: str, meaning: str) -> Decorator:
     def complete(_ctx: click.Context, _param: click.Parameter, start: str) -> list[str]:
         return [word for word in (*WORDS, *_columns_of(table)) if word.startswith(start)]
 
-    words = "deployment, agent, environment, a column, or a key of metadata such as team"
+    model = "" if table == "deployments" else f"{_MODEL}, "
+    words = f"deployment, agent, environment, {model}a column, or a key of metadata such as team"
     clash = "metadata_team if a column has that name"
     return click.option(
         "--by", multiple=True, metavar="WHAT", help=f"{meaning}: {words} ({clash}); may be given several times.",
@@ -59,6 +63,7 @@ class Groups:
         #: The columns that the words mean.
         self.keys = [_key(word, columns, own) for word in by]
         self._own = own
+        self._service = service
         if len(set(self.keys)) < len(self.keys):
             raise click.UsageError(f"--by {' --by '.join(by)}: two of them are the same")
         #: Keys of the deployments' metadata.
@@ -85,10 +90,21 @@ class Groups:
             frame = frame.assign(environment_id=environments.reindex(frame["deployment_id"]).array)
         if "deployment_id" in self.keys and "deployment_id" not in frame.columns:
             frame = frame.assign(deployment_id=frame["id"])
+        if _MODEL in self.keys and _MODEL not in frame.columns:
+            frame = frame.assign(**{_MODEL: self._models(frame)})
         if not self.lists:
             return frame
         named: pd.DataFrame = qd.with_names(frame, **self.lists, metadata=self.metadata)
         return named
+
+    def _models(self, runs: pd.DataFrame) -> Any:  # noqa: ANN401 - an array of pandas
+        """Return the model of each run's agent in its version, from the sessions of that time."""
+        version = ["agent_id", "agent_version"]
+        created_at = runs["created_at"].dropna()
+        first = None if created_at.empty else (created_at.min() - timedelta(days=1)).isoformat()
+        sessions = self._service.load(qd.load_sessions, since=first)
+        models = sessions[[*version, _MODEL]].dropna().drop_duplicates(version)
+        return runs[version].merge(models, on=version, how="left", validate="m:1")[_MODEL].array
 
     def columns(self, result: pd.DataFrame) -> list[TableColumn]:
         """Return the columns of the groups for people: names, ids where there is room, and windows of time."""
@@ -122,7 +138,8 @@ def _columns_of(table: str) -> list[str]:
 
     described = getattr(schema, table.upper())
     lists = {one.name for one in described.columns if one.kind in {schema.Kind.TEXTS, schema.Kind.TIMES}}
-    return [name for name in described.names if name not in lists]
+    names = [name for name in described.names if name not in lists]
+    return [*names, _MODEL] if table == "runs" else names
 
 
 def _key(word: str, columns: Sequence[str], own: str) -> str:
