@@ -142,6 +142,7 @@ def format_bound(time: datetime) -> str:
 
 
 def walk(
+    path: str,
     fetch: Callable[[str | None, int], E],
     *,
     start: str | None = None,
@@ -157,10 +158,11 @@ def walk(
 
     Every page before a failure is yielded. Raise `PaginationError` where there is "more" without a cursor, a
     cursor repeats, or the list has more than `max_pages` pages, and what `fetch` raised; `pages` and `records` of
-    an `APIError` say how far the walk got. `mask` masks the access token in a cursor that a message quotes.
+    an `APIError` say how far the walk got. `path` is that of the list, for messages; `mask` masks the access token
+    in a cursor that a message quotes.
     """
     size, handled = PageSize() if limit is None else limit, ReadCounts()
-    fetched = fetch_pages(fetch, start=start, limit=size, max_pages=max_pages, mask=mask)
+    fetched = fetch_pages(path, fetch, start=start, limit=size, max_pages=max_pages, mask=mask)
     with closing(prefetch(fetched, name="qoderdata-fetch")) as pages:
         try:
             for page in pages:
@@ -172,6 +174,7 @@ def walk(
 
 
 def fetch_pages(
+    path: str,
     fetch: Callable[[str | None, int], E],
     *,
     start: str | None = None,
@@ -189,13 +192,13 @@ def fetch_pages(
             return
         cursor = page.cursor
         if not cursor:
-            raise _broken_list_error("said that there is more, but gave no cursor")
+            raise _broken_list_error(path, "said that there is more, but gave no cursor")
         if cursor in seen:
-            raise _broken_list_error(f"sent the cursor {mask(cursor)[:_SHOWN_CURSOR]!r} again")
+            raise _broken_list_error(path, f"sent the cursor {mask(cursor)[:_SHOWN_CURSOR]!r} again")
         seen.add(cursor)
     raise errors.PaginationError(
-        f"the list goes on after {counted(max_pages, 'page')}, the most that may be read. Ask for less, such as a "
-        "shorter time, or allow more: Client(max_pages=…)"
+        f"GET {path}: the list goes on after {counted(max_pages, 'page')}, the most that may be read. Ask for "
+        "less, such as a shorter time, or allow more: Client(max_pages=…)"
     )
 
 
@@ -210,9 +213,10 @@ def _fetch_granted(fetch: Callable[[str | None, int], E], cursor: str | None, si
     return fetch(cursor, size.value)
 
 
-def _broken_list_error(reason: str) -> errors.PaginationError:
+def _broken_list_error(path: str, reason: str) -> errors.PaginationError:
     return errors.PaginationError(
-        f"the service {reason}: the rest of the list cannot be reached. Try again, else report it to the service"
+        f"GET {path}: the service {reason}: the rest of the list cannot be reached. Try again, else report it to "
+        "the service"
     )
 
 

@@ -201,7 +201,10 @@ class TestNotRetried:
 
         with pytest.raises(errors.APIResponseValidationError) as caught:
             Client("pt-secret", service.base_url).get("/deployments", {}, read)
-        assert str(caught.value) == "2 bytes, not a list [1 attempt in 0.0 s; request id req_scripted]"
+        assert (
+            str(caught.value)
+            == "GET /deployments: 2 bytes, not a list [1 attempt in 0.0 s; request id req_scripted]"
+        )
         assert len(service.requests) == 1
 
     def test_other_error_from_read_is_raised_unchanged(self, service: ScriptedService) -> None:
@@ -251,7 +254,7 @@ class TestKeyboardInterrupt:
         program = (
             "import sys; from qoderdata.client import Client; from qoderdata.pages import walk\n"
             "client = Client('pt-secret', sys.argv[1])\n"
-            "next(walk(lambda cursor, limit: client.get('/deployments', {}, len)))\n"
+            "next(walk('/deployments', lambda cursor, limit: client.get('/deployments', {}, len)))\n"
         )
         with subprocess.Popen(
             [sys.executable, "-c", program, service.base_url], stderr=subprocess.PIPE, text=True
@@ -290,7 +293,7 @@ def test_walk_yields_the_same_pages_with_any_retryable_faults(
         return client.get("/deployments", params, _Page)
 
     service.requests.clear()
-    assert [page.data for page in walk(fetch)] == [[number] for number in range(len(faults))]
+    assert [page.data for page in walk("/deployments", fetch)] == [[number] for number in range(len(faults))]
     cursors = [request.query.get("after_id") for request in service.requests]
     assert cursors == [
         f"id_{number - 1}" if number else None

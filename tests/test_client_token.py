@@ -133,7 +133,9 @@ class TestTokenIsNotShown:
     def test_exception_in_the_fetch_thread_does_not_show_the_token(self, service: ScriptedService) -> None:
         service.respond_with(service.response(401, error_body("api_error", TOKEN)))
         client = Client(TOKEN, service.base_url)
-        pages = walk(lambda *_: client.get("/deployments", {}, lambda _: pytest.fail("the error was read")))
+        pages = walk(
+            "/deployments", lambda *_: client.get("/deployments", {}, lambda _: pytest.fail("the error was read"))
+        )
         error = error_of(lambda: next(pages))
         assert isinstance(error, errors.AuthenticationError)
         assert TOKEN not in traceback_with_locals(error)
@@ -267,7 +269,7 @@ class TestTokenIsNotShown:
         service.respond_with(service.response(body=json.dumps({"key": TOKEN}).encode()))
         client = Client(TOKEN, service.base_url)
         error = error_of(lambda: client.get("/deployments", {}, read))
-        assert str(error).startswith("the key '***' is invalid")
+        assert str(error).startswith("GET /deployments: the key '***' is invalid")
         assert TOKEN not in traceback_with_locals(error)
 
     def test_token_given_as_an_id_is_masked(self, service: ScriptedService) -> None:

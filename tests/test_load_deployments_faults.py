@@ -270,8 +270,10 @@ def test_record_without_an_id_is_raised_without_a_retry(cache: LoadedCache, trut
         return get(path, params, lambda body: read(body.replace(b'"id":"' + victim + b'"', b'"id":null')))
 
     cache.client.get = without_an_id  # type: ignore[method-assign, assignment]
-    with pytest.raises(errors.APIResponseValidationError, match="no id"):
+    with pytest.raises(errors.APIResponseValidationError) as caught:
         cache.load(refresh=True)
+    assert str(caught.value).startswith("GET /deployments: record 0 of the answer has no id")
+    assert str(caught.value).endswith(f"[after 2 pages, {2 * PAGE_SIZE} records]")
     assert len(cache.sandbox.requests) <= PAGES
     cache.check_cache_unchanged(truth)
 

@@ -70,13 +70,13 @@ class TestCursors:
             requested.append(cursor)
             return next(pages)
 
-        assert [page.cursor for page in walk(fetch)] == ["a", "b", "c", "d"]
+        assert [page.cursor for page in walk("/deployments", fetch)] == ["a", "b", "c", "d"]
         assert requested == [None, "a", "b", "c"]
 
     def test_walk_ends_only_when_has_more_is_false(self) -> None:
         """A short or empty page is not the last one; the last page may have cursors."""
         pages = [more("a", count=0), more("b", count=1), last("c", count=1000)]
-        assert list(walk(fetch_in_turn(*pages))) == pages
+        assert list(walk("/deployments", fetch_in_turn(*pages))) == pages
 
     def test_walk_starts_at_a_given_cursor(self) -> None:
         requested: list[str | None] = []
@@ -85,7 +85,7 @@ class TestCursors:
             requested.append(cursor)
             return last()
 
-        assert len(list(walk(fetch, start="k"))) == 1
+        assert len(list(walk("/deployments", fetch, start="k"))) == 1
         assert requested == ["k"]
 
     @pytest.mark.parametrize(
@@ -104,8 +104,8 @@ class TestCursors:
     ) -> None:
         """All pages are yielded before the error, so that a store can keep them."""
         got: list[Page] = []
-        with pytest.raises(errors.PaginationError, match=message) as caught:
-            got.extend(walk(fetch_in_turn(*pages), start=start))
+        with pytest.raises(errors.PaginationError, match=f"^GET /deployments: the service .*{message}") as caught:
+            got.extend(walk("/deployments", fetch_in_turn(*pages), start=start))
         assert got == pages
         assert caught.value.pages == len(pages)
         assert caught.value.records == 10 * len(pages)
@@ -114,7 +114,7 @@ class TestCursors:
     def test_hostile_cursor_is_one_short_printable_line_in_the_message(self) -> None:
         cursor = "\x1b[2J\n" + "x" * 10_000
         with pytest.raises(errors.PaginationError) as caught:
-            list(walk(fetch_in_turn(more(cursor), more(cursor))))
+            list(walk("/deployments", fetch_in_turn(more(cursor), more(cursor))))
         assert str(caught.value).isprintable()
         assert len(str(caught.value)) < 500
 
@@ -126,17 +126,26 @@ class TestCursors:
             requested.append(cursor)
             return more(f"c{len(requested)}")
 
-        with pytest.raises(errors.PaginationError, match=rf"after {max_pages} pages?, .*max_pages") as caught:
-            list(walk(fetch, max_pages=max_pages))
+        with pytest.raises(
+            errors.PaginationError,
+            match=rf"^GET /deployments: the list goes on after {max_pages} pages?, .*max_pages",
+        ) as caught:
+            list(walk("/deployments", fetch, max_pages=max_pages))
         assert len(requested) == caught.value.pages == max_pages
 
     def test_exactly_max_pages_do_not_raise(self) -> None:
-        assert len(list(walk(fetch_in_turn(more("a"), more("b"), last()), max_pages=3))) == 3
+        assert len(list(walk("/deployments", fetch_in_turn(more("a"), more("b"), last()), max_pages=3))) == 3
 
     def test_secret_in_a_cursor_is_masked_before_the_cursor_is_shortened(self) -> None:
         cursor = "x" * 75 + "secret"
         with pytest.raises(errors.PaginationError) as caught:
-            list(walk(fetch_in_turn(more(cursor), more(cursor)), mask=lambda text: text.replace("secret", "***")))
+            list(
+                walk(
+                    "/deployments",
+                    fetch_in_turn(more(cursor), more(cursor)),
+                    mask=lambda text: text.replace("secret", "***"),
+                )
+            )
         assert "x***' again" in str(caught.value)
 
 
@@ -144,7 +153,7 @@ class TestErrors:
     def test_pages_before_an_error_are_yielded_and_counted(self) -> None:
         failure = errors.InternalServerError("failed")
         failure.request_id = "req_1"
-        pages = walk(fetch_in_turn(more("a"), more("b"), failure))
+        pages = walk("/deployments", fetch_in_turn(more("a"), more("b"), failure))
         assert next(pages).cursor == "a"
         assert next(pages).cursor == "b"
         with pytest.raises(errors.InternalServerError) as caught:
@@ -157,7 +166,7 @@ class TestErrors:
     def test_other_exceptions_are_not_changed(self) -> None:
         """The message of an exception such as a bug in decoding is not changed."""
         with pytest.raises(ZeroDivisionError, match=r"^division$"):
-            list(walk(fetch_in_turn(more("a"), ZeroDivisionError("division"))))
+            list(walk("/deployments", fetch_in_turn(more("a"), ZeroDivisionError("division"))))
 
 
 class TestPrefetch:
@@ -171,7 +180,7 @@ class TestPrefetch:
             number = 0 if cursor is None else int(cursor) + 1
             return Page(number < 2, str(number))
 
-        pages = walk(fetch)
+        pages = walk("/deployments", fetch)
         next(pages)
         assert started["0"].wait(10)
         assert requested == [None, "0"], "only one page is requested ahead"
@@ -185,7 +194,7 @@ class TestPrefetch:
             requested.append(cursor)
             return last()
 
-        pages = walk(fetch)
+        pages = walk("/deployments", fetch)
         assert requested == []
         pages.close()
         assert requested == []
@@ -205,7 +214,7 @@ class TestPrefetch:
             ended.set()
             return more("b")
 
-        pages = walk(fetch)
+        pages = walk("/deployments", fetch)
         next(pages)
         assert begun.wait(10)
         if end == "close":
@@ -227,7 +236,7 @@ class TestPrefetch:
             busy.release()
             return Page(number < 50, str(number))
 
-        assert len(list(walk(fetch))) == 51
+        assert len(list(walk("/deployments", fetch))) == 51
 
 
 class TestPageSize:
@@ -256,7 +265,7 @@ class TestPageSize:
             return last()
 
         size = PageSize(known)
-        assert len(list(walk(fetch, limit=size))) == 1
+        assert len(list(walk("/deployments", fetch, limit=size))) == 1
         assert sizes == requested
         assert size.value == expected
 
@@ -269,7 +278,7 @@ class TestPageSize:
                 raise bad_request()
             return more("a") if cursor is None else last()
 
-        assert len(list(walk(fetch))) == 2
+        assert len(list(walk("/deployments", fetch))) == 2
         assert sizes == [1000, 1000, 100]
 
     @pytest.mark.parametrize(
@@ -282,7 +291,7 @@ class TestPageSize:
             raise refused
 
         with pytest.raises(errors.BadRequestError) as caught:
-            list(walk(fetch, limit=PageSize(100)))
+            list(walk("/deployments", fetch, limit=PageSize(100)))
         assert caught.value is refused
 
     def test_refusal_of_every_size_is_raised_after_three_retries(self) -> None:
@@ -293,7 +302,7 @@ class TestPageSize:
             raise bad_request(f"limit must be between 1 and {limit // 2}")
 
         with pytest.raises(errors.BadRequestError):
-            list(walk(fetch))
+            list(walk("/deployments", fetch))
         assert sizes == sorted(set(sizes), reverse=True)
         assert len(sizes) == 1 + 3
 
@@ -307,7 +316,7 @@ class TestPageSize:
             return more("a") if cursor is None else more("b")
 
         with pytest.raises(errors.BadRequestError, match="after 2 pages, 20 records"):
-            list(walk(fetch))
+            list(walk("/deployments", fetch))
         assert [cursor for cursor, _ in requested] == [None, "a", "b", "b", "b", "b"]
 
     @pytest.mark.parametrize(
@@ -402,4 +411,4 @@ def test_walk_yields_each_page_once_and_in_order(counts: list[int], granted: int
         number = 0 if cursor is None else int(cursor) + 1
         return Page(number < len(counts) - 1, str(number), counts[number])
 
-    assert [page.count for page in walk(fetch)] == counts
+    assert [page.count for page in walk("/deployments", fetch)] == counts

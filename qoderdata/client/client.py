@@ -298,7 +298,7 @@ class Client:
         try:
             return read(response.body)
         except errors.APIResponseValidationError as error:
-            return self._errors.from_contract(response, error)
+            return self._errors.from_contract(path, response, error)
         except ValueError:
             return self._errors.from_unreadable(path, response)
 

@@ -120,9 +120,9 @@ class ErrorMapper:
         error.request_id = self._request_id(response)
         return Failure(error, retryable=True)
 
-    def from_contract(self, response: Response, error: errors.APIResponseValidationError) -> Failure:
+    def from_contract(self, path: str, response: Response, error: errors.APIResponseValidationError) -> Failure:
         """Return the failure of a success whose JSON breaks the contract."""
-        error.args = tuple(self._mask(arg) if isinstance(arg, str) else arg for arg in error.args)
+        error.args = (f"{self._request(path)}: {self._mask(str(error))}",)
         error.request_id = self._request_id(response)
         # The frames of a traceback would hold the text of the response.
         error.__cause__ = error.__context__ = None

@@ -36,7 +36,7 @@ from qoderdata.arguments import (
 from qoderdata.background import gc_paused
 from qoderdata.client import Client, given_client
 from qoderdata.decode import Decoder, Page
-from qoderdata.errors import APIError, CacheError, CacheWarning, NotFoundError, warn
+from qoderdata.errors import APIError, APIResponseValidationError, CacheError, CacheWarning, NotFoundError, warn
 from qoderdata.files import Folder
 from qoderdata.formatting import counted, format_duration
 from qoderdata.load.deployment_history import read_as_of
@@ -597,10 +597,15 @@ def _read_list(
         return page
 
     size = PageSize(SAFE_PAGE if is_small else client.page_limit)
-    walked = walk(fetch, limit=size, max_pages=client.max_pages, mask=client.mask)
+    walked = walk(path, fetch, limit=size, max_pages=client.max_pages, mask=client.mask)
     with gc_paused, closing(walked) as pages, progress_bar(schema.name, progress=progress) as shown:
         for page in pages:
-            tables.append(decoder.to_table(page))
+            try:
+                tables.append(decoder.to_table(page))
+            except APIResponseValidationError as error:
+                error.args = (f"GET {path}: {error}",)
+                error.pages, error.records = counts.pages, counts.records
+                raise
             counts.add(page)
             shown.update(page.count)
             if is_past(tables[-1]):

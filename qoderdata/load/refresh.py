@@ -205,7 +205,8 @@ class ListReader:
             times.add(found.table)
             return follow(found)
 
-        walked = walk(fetch, start=start, limit=self._size, max_pages=self.client.max_pages, mask=self.client.mask)
+        client, path = self.client, self.remote.path
+        walked = walk(path, fetch, start=start, limit=self._size, max_pages=client.max_pages, mask=client.mask)
         with closing(walked) as pages:
             for page in pages:
                 if self._remembers_size:

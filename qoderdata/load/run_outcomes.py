@@ -215,7 +215,8 @@ class RunOutcomes:
 
         events: pa.Table = EVENTS.arrow.empty_table()
         end: dict[str, Any] = {}
-        for page in fetch_pages(fetch, limit=PageSize(SAFE_PAGE), max_pages=client.max_pages, mask=client.mask):
+        size, most = PageSize(SAFE_PAGE), client.max_pages
+        for page in fetch_pages(path, fetch, limit=size, max_pages=most, mask=client.mask):
             events = pa.concat_tables([events, self._decoder.to_table(page)])
             session_ids: Any = pa.repeat(pa.scalar(id_, pa.large_string()), len(events))
             end = next(iter(ends_from_table(events.append_column("session_id", session_ids)).to_pylist()), {})
