@@ -246,6 +246,8 @@ def test_errors_equals_error_groups_and_marks_new_ones(invoke: Invoke) -> None:
     assert 0 < len(new) < len(expected)
     assert invoke.json(f"errors {SINCE} --new") == rows_of(new)
     assert len(re.findall(r"^new +\d", invoke(f"errors {SINCE}").out, re.MULTILINE)) == len(new)
+    assert invoke(f"errors {SINCE}").out.split("\n", 1)[0].split()[0] == "new"
+    assert invoke(f"errors {SINCE} --new").out.split("\n", 1)[0].split()[0] == "failed"
 
 
 def test_errors_new_needs_14_days_of_runs(monkeypatch: pytest.MonkeyPatch, invoke: Invoke) -> None:

@@ -18,7 +18,7 @@ _SHORT = "which errors are new is not known: the runs cover less than 14 days"
 
 @options.command("errors", example="qoderdata errors --since 30D --by agent")
 @grouping.by_option("runs", "Group by (default: all together)")
-@click.option("--new", "only_new", is_flag=True, help="Only errors first seen in the last 7 days.")
+@click.option("--new", "only_new", is_flag=True, help="Only errors first seen in the last 7 days, in their group.")
 @options.run_window()
 @run_service_options
 @options.output_form(times="of the times shown")
@@ -40,7 +40,7 @@ def errors(
     found = qd.error_groups(runs, by=groups.keys or None)
     if only_new:
         found = found[found["is_new"]]
-    columns = [*groups.columns(found), *_COLUMNS]
+    columns = [*groups.columns(found), *([] if only_new else [_NEW]), *_COLUMNS]
     times = runs["triggered_at"]
     is_short = len(runs) > 0 and times.max() - times.min() < _REACH
     since, _ = options.bounds_of(window, runs)
@@ -57,14 +57,14 @@ def errors(
     result.print_frame(found, columns, empty=empty, notes=[*period, short] if is_short else period)
 
 
+_NEW = TableColumn("new", lambda row: "new" if row.is_new else "", "fixed", is_alert=lambda row: row.is_new)
 _COLUMNS = [
-    TableColumn("new", lambda row: "new" if row.is_new else "", "fixed", is_alert=lambda row: row.is_new),
     TableColumn("failed", "count", "count"),
     TableColumn("error", "error_type"),
     TableColumn("message", "message", "prose"),
     TableColumn("share", "share", "percent", optional=3),
-    TableColumn("deployments", "deployments", "count", optional=4),
+    TableColumn("deployments", "deployments", "count", optional=2),
     TableColumn("first seen", "first_seen", "time", optional=5),
-    TableColumn("last seen", "last_seen", "time", optional=2),
+    TableColumn("last seen", "last_seen", "time", optional=4),
     TableColumn("example", "example_run_id", "id", optional=MINOR),
 ]
