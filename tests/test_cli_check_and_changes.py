@@ -451,7 +451,7 @@ def test_missed_ends_when_the_runs_were_fetched(
 @pytest.mark.usefixtures("sandbox")
 def test_changes_without_a_snapshot_stores_the_first_one(invoke: Invoke) -> None:
     assert invoke("changes").out == "there was no snapshot to compare with; the first one is stored now\n"
-    assert invoke("changes").out.startswith("nothing changed from ")
+    assert invoke("changes").out.startswith("nothing to compare: the deployments were last read at ")
     assert "; --refresh reads the present list" in " ".join(invoke("changes").out.split())
     assert "--refresh reads" not in invoke("changes --refresh").out
 

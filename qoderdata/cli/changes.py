@@ -47,7 +47,10 @@ def changes(*, since: str, service: Service, result: Output) -> None:
     limits = [] if is_old_enough else ["there is no earlier snapshot: what changed before is not known"]
     if after.attrs["from_cache"] and not service.offline:
         limits.append("--refresh reads the present list")
-    empty = "; ".join([f"nothing changed from {at} to {present}", *limits])
+    nothing = f"nothing changed from {at} to {present}"
+    if fetched_at(before) == fetched_at(after):
+        nothing = f"nothing to compare: the deployments were last read at {at}"
+    empty = "; ".join([nothing, *limits])
     result.print_frame(found, columns, empty=empty, notes=[f"from the snapshot of {at} to {present}", *limits])
 
 
