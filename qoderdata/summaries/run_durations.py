@@ -202,8 +202,7 @@ def start_delays(runs: IntoFrameT) -> IntoFrameT:
     deployment_id
     dep_1             1        2000.0        2000.0        2000.0
     """
-    wanted, order_by = ["triggered_at", "started_at"], ["created_at", "id"]
-    optional = ["trigger_scheduled_at", *order_by]
+    wanted, optional = ["triggered_at", "started_at"], ["trigger_scheduled_at", "created_at", "id"]
     source = open_source(runs, "deployment_id", wanted=wanted, what="runs", optional=optional)
     source.refuse_dask("start_delays", "a percentile within a group")
     rows = add_column(source.frame, "_triggered", EPOCH, "triggered_at")
@@ -211,7 +210,7 @@ def start_delays(runs: IntoFrameT) -> IntoFrameT:
     columns, due = rows.collect_schema().names(), nw.col("_triggered")
     if "trigger_scheduled_at" in columns:
         rows = add_column(rows, "_scheduled", EPOCH, "trigger_scheduled_at")
-        order_by = [name for name in (*order_by, "started_at") if name in columns]
+        order_by = [name for name in ("created_at", "id", "started_at") if name in columns]
         earlier = nw.col(ALL).shift(1).over("deployment_id", "_scheduled", order_by=order_by)
         rows = rows.with_columns(earlier.alias("_earlier"))
         is_first = nw.col("_scheduled").is_null() | nw.col("_earlier").is_null()
