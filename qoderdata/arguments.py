@@ -34,12 +34,7 @@ _USUAL_SPAN = re.compile(r"([1-9][0-9]{0,5})(min|h|D|W)")
 _WHOLE_DAYS = re.compile(r"\s*[0-9]*\s*(D|W|days?)\s*", re.IGNORECASE)
 #: 292 years, the longest span of `pandas.Timedelta`.
 _LONGEST = timedelta(days=106_751)
-_UNITS = {
-    "min": timedelta(minutes=1),
-    "h": timedelta(hours=1),
-    "D": timedelta(days=1),
-    "W": timedelta(weeks=1),
-}
+_UNITS = {"min": timedelta(minutes=1), "h": timedelta(hours=1), "D": timedelta(days=1), "W": timedelta(weeks=1)}
 _BARE_NUMBER = re.compile(r"\s*[+-]?\s*[0-9][0-9_,\s]*(\.[0-9]*)?\s*")
 #: Digits that pandas would join, as in "1 2h" and "1,5h", and a last number that it would drop, as in "PT1H5".
 _PART_WITHOUT_UNIT = re.compile(r"[0-9.][\s,+-]+[0-9]|P.*[0-9]\s*$")

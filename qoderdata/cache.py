@@ -90,10 +90,7 @@ def read(folder: Folder, name: str, schema: Schema) -> CachedTable | None:
             facts = _facts(file.schema_arrow, name=name, expected=schema.arrow)
             return CachedTable(with_all_columns(file.read(), schema), datetime.fromisoformat(facts["fetched_at"]))
     except Exception as error:  # noqa: BLE001 - a damaged file can fail in any way, an object store in its own
-        warn(
-            f"the cached file {folder.path_of(name)} counts as absent: {error}",
-            CacheWarning,
-        )
+        warn(f"the cached file {folder.path_of(name)} counts as absent: {error}", CacheWarning)
         return None
 
 

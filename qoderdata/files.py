@@ -87,11 +87,7 @@ def digest(facts: object) -> str:
 
 
 def replace(
-    path: str | Path,
-    write: Callable[[pa.NativeFile], object],
-    *,
-    private: bool = False,
-    durable: bool = True,
+    path: str | Path, write: Callable[[pa.NativeFile], object], *, private: bool = False, durable: bool = True
 ) -> None:
     """Write a local file so that it is there whole or not at all; what `write` raises leaves it untouched.
 

@@ -43,11 +43,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 #: The column with the names of ids, as `with_names` adds it.
-NAMES = {
-    "deployment_id": "deployment_name",
-    "agent_id": "agent_name",
-    "environment_id": "environment_name",
-}
+NAMES = {"deployment_id": "deployment_name", "agent_id": "agent_name", "environment_id": "environment_name"}
 #: Columns that agents, environments and events have, whose ``id`` is not a deployment's.
 _COLUMNS_OF_OTHERS = {"model", "config_type", "session_id"}
 #: The accepted kinds of frames, for messages.

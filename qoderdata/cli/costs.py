@@ -21,12 +21,7 @@ if TYPE_CHECKING:
 @service_options
 @options.output_form(times="of windows")
 def costs(
-    by: tuple[str, ...],
-    *,
-    freq: str | None,
-    window: dict[str, Any],
-    service: Service,
-    result: Output,
+    by: tuple[str, ...], *, freq: str | None, window: dict[str, Any], service: Service, result: Output
 ) -> None:
     """Show what sessions cost, in credits.
 

@@ -24,10 +24,7 @@ if TYPE_CHECKING:
 
 _SHOWN = 8
 _HORIZON = "24h"
-_NAME_AND_ID = [
-    TableColumn("name", "name"),
-    TableColumn("id", "id", "id", optional=MINOR),
-]
+_NAME_AND_ID = [TableColumn("name", "name"), TableColumn("id", "id", "id", optional=MINOR)]
 
 
 @options.command("demo", example="qoderdata demo --out demo")

@@ -23,12 +23,7 @@ _SHORT = "which errors are new is not known: the runs cover less than 14 days"
 @run_service_options
 @options.output_form(times="of the times shown")
 def errors(
-    by: tuple[str, ...],
-    *,
-    only_new: bool,
-    window: dict[str, Any],
-    service: Service,
-    result: Output,
+    by: tuple[str, ...], *, only_new: bool, window: dict[str, Any], service: Service, result: Output
 ) -> None:
     """Group errors of failed runs by message, and mark new ones.
 

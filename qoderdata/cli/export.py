@@ -32,13 +32,7 @@ _TABLES = {
 @options.deployment_filters()
 @run_service_options
 def export(
-    what: str,
-    path: Path,
-    *,
-    horizon: str,
-    start: str | None,
-    filters: dict[str, Any],
-    service: Service,
+    what: str, path: Path, *, horizon: str, start: str | None, filters: dict[str, Any], service: Service
 ) -> None:
     """Write a TABLE to a .csv or .parquet FILE.
 

@@ -30,13 +30,7 @@ _COLUMNS = [
 @service_options
 @options.output_form(times="of the times shown")
 def missed(
-    *,
-    grace: str,
-    fail: bool,
-    window: dict[str, Any],
-    filters: dict[str, Any],
-    service: Service,
-    result: Output,
+    *, grace: str, fail: bool, window: dict[str, Any], filters: dict[str, Any], service: Service, result: Output
 ) -> int:
     """Show what should have fired but did not.
 

@@ -109,11 +109,7 @@ def _runs(*, window: dict[str, Any], service: Service, destination: Destination)
 @service_options
 @_destination
 def _sessions(
-    *,
-    agent: str | None,
-    window: dict[str, str | None],
-    service: Service,
-    destination: Destination,
+    *, agent: str | None, window: dict[str, str | None], service: Service, destination: Destination
 ) -> None:
     """Pull all sessions with their cost, or what is new of them."""
     filters = {"agent_id": agent, **window}

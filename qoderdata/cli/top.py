@@ -46,10 +46,7 @@ _TEAM = "team"
 @options.command("top", example="qoderdata top --once")
 @click.option("--once", is_flag=True, help="Print one snapshot and end.")
 @click.option(
-    "--interval",
-    default="30s",
-    metavar="SPAN",
-    help="Time between readings (default 30s, at least 5s).",
+    "--interval", default="30s", metavar="SPAN", help="Time between readings (default 30s, at least 5s)."
 )
 @click.option("--team", default=_TEAM, metavar="KEY", help="The metadata key that names the team (default team).")
 @options.tz_option("of the times shown, and of the midnight at which today begins")

@@ -42,13 +42,7 @@ RUNS_FOR_MEDIAN = 10
 @run_service_options
 @options.output_form(times="of the times shown")
 def unusual(
-    *,
-    threshold: float,
-    min_runs: int,
-    now: str | None,
-    window: dict[str, Any],
-    service: Service,
-    result: Output,
+    *, threshold: float, min_runs: int, now: str | None, window: dict[str, Any], service: Service, result: Output
 ) -> None:
     """Show runs that took unusually long or short, or are stuck.
 

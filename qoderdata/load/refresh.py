@@ -406,8 +406,7 @@ class Refresh:
                 DataQualityWarning,
             )
         self._singles.warn(
-            f"open {self.store.table.schema.singular}",
-            "could not be read again, and what was read last is kept",
+            f"open {self.store.table.schema.singular}", "could not be read again, and what was read last is kept"
         )
 
     def _is_done(self) -> bool:

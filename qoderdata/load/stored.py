@@ -16,15 +16,7 @@ from qoderdata import cache
 from qoderdata.errors import APIConnectionError, APIError, BadRequestError, CacheError, DataQualityWarning, warn
 from qoderdata.formatting import counted, format_duration
 from qoderdata.frames import loaded_frame
-from qoderdata.load.refresh import (
-    Freshness,
-    ListedPage,
-    ListReader,
-    Refresh,
-    RemoteList,
-    Reread,
-    is_current,
-)
+from qoderdata.load.refresh import Freshness, ListedPage, ListReader, Refresh, RemoteList, Reread, is_current
 from qoderdata.pages import ReadCounts
 from qoderdata.store import DamagedStoreError, TableStore
 

@@ -51,11 +51,7 @@ _BARS = {
 #: The lines of runs that have not ended.
 _OPEN_LINES: dict[str, Any] = {"running": "solid", "waiting": (0, (1, 1))}
 #: The displayed names of outcomes, where they differ from the outcome.
-OUTCOME_WORDS = {
-    "assumed": "completed, assumed",
-    "running": "running or pending",
-    "waiting": "waits for a person",
-}
+OUTCOME_WORDS = {"assumed": "completed, assumed", "running": "running or pending", "waiting": "waits for a person"}
 _LEGEND_ORDER = (
     "failed", "missed", "uncertain", "completed", "assumed", "cancelled", "skipped", "unknown", "running",
     "waiting", "next", "newest", "narrowest",

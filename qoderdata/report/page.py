@@ -231,10 +231,7 @@ def cautions(data: ReportData) -> list[str]:
             )
         )
     if data.assumed and data.runs is not None:
-        given = {
-            "runs": format_count(len(data.runs)),
-            "since": data.time_text(data.runs["triggered_at"].min()),
-        }
+        given = {"runs": format_count(len(data.runs)), "since": data.time_text(data.runs["triggered_at"].min())}
         if data.runs.attrs.get("outcomes") == "events":
             caution = ngettext(
                 "Of all runs given ({runs}, since {since}), {count} counts as completed because its session is "

@@ -187,12 +187,7 @@ class Database:
         of_run = np.full(len(table), -1)
         of_run[scenarios.run[scenarios.run >= 0]] = np.flatnonzero(scenarios.run >= 0)
         columns = table.by_name() | {"refusal": refusal, "session": of_run, "error": table.status == FAILED}
-        self.runs = Table(
-            make_ids("drun", table.created, table.tail),
-            columns,
-            self._run,
-            read=self._run_columns,
-        )
+        self.runs = Table(make_ids("drun", table.created, table.tail), columns, self._run, read=self._run_columns)
         self.tables = {
             "deployments": self.deployments,
             "deployment_runs": self.runs,

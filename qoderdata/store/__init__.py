@@ -56,15 +56,7 @@ from qoderdata.store.manifest import NAME as MANIFEST_NAME
 from qoderdata.store.manifest import UnusableManifestError, read_manifest
 from qoderdata.store.partitions import DamagedStoreError
 from qoderdata.store.table_store import TableStore
-from qoderdata.store.tables import (
-    OUTCOMES_TABLE,
-    RUNS_TABLE,
-    SESSIONS_TABLE,
-    TABLES,
-    StoredTable,
-    all_of,
-    row_ids,
-)
+from qoderdata.store.tables import OUTCOMES_TABLE, RUNS_TABLE, SESSIONS_TABLE, TABLES, StoredTable, all_of, row_ids
 
 __all__ = [
     "LONG_AGO",

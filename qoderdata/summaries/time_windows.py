@@ -228,9 +228,4 @@ def instant(zone: str) -> EngineExpr:
 
         return column.cast(pl.Datetime("us")).dt.replace_time_zone("UTC").dt.convert_time_zone(zone)
 
-    return EngineExpr(
-        pandas=pandas,
-        polars=polars,
-        duckdb="make_timestamptz({})",
-        spark="timestamp_micros({})",
-    )
+    return EngineExpr(pandas=pandas, polars=polars, duckdb="make_timestamptz({})", spark="timestamp_micros({})")
