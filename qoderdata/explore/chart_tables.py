@@ -231,8 +231,7 @@ def _notes(
         return ["There are no runs to show."]
     first, last = runs["triggered_at"].min(), runs["triggered_at"].max()
     span = f" from {format_time(first, zone.key)} to {format_time(last, zone.key)}" if pd.notna(first) else ""
-    shown = runs["deployment_id"].nunique()
-    notes = [f"{counted(len(runs), 'run')} of {counted(shown, 'deployment')}{span}."]
+    notes = [f"{counted(len(runs), 'run')} of {counted(runs['deployment_id'].nunique(), 'deployment')}{span}."]
     if window is not None:
         notes.append(
             f"These are more than {MOST_ROWS:,} runs: each mark stands for the runs of one deployment, "

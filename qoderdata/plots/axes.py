@@ -649,5 +649,4 @@ def describe_days(times: pd.DatetimeIndex) -> str:
     >>> describe_days(pd.DatetimeIndex(["2026-03-28T12:00", "2026-03-30T12:00"], tz="UTC"))
     '2026-03-28 to 2026-03-30'
     """
-    days = dict.fromkeys(stamp.strftime("%Y-%m-%d") for stamp in (times.min(), times.max()))
-    return " to ".join(days)
+    return " to ".join(dict.fromkeys(stamp.strftime("%Y-%m-%d") for stamp in (times.min(), times.max())))

@@ -85,8 +85,7 @@ def plot_run_calendar(runs: pd.DataFrame, *, ax: Axes | None = None, tz: str = "
     2026-06-16 to 2026-06-18
     """
     runs = require_frame(runs, ["triggered_at", "status"], what="runs", optional=["status_from"])
-    local_zone = parse_zone(tz)
-    counts = _by_day(runs, local_zone)
+    counts = _by_day(runs, parse_zone(tz))
     days = pd.DatetimeIndex(counts.index)
     weeks = days.to_period("W").unique()
     columns = max(len(weeks), _FEWEST_WEEKS)

@@ -219,8 +219,7 @@ def missed(data: ReportData) -> Section:
             PageColumn(_("Last"), "time", lambda row: row.last),
         ]
         caption = _("Missed triggers by deployment")
-        is_week = since == data.start - WEEK
-        name = "missed" if is_week else f"missed --since {since.ceil('min'):%Y-%m-%dT%H:%MZ}"
+        name = "missed" if since == data.start - WEEK else f"missed --since {since.ceil('min'):%Y-%m-%dT%H:%MZ}"
         table = make_table(by_deployment, columns, caption, shows_more=command(name, len(data.missed)))
     about = _("Scheduled times {period} for which no run was triggered.", period=period)
     return Section("missed", title, about, sentences=lines, table=table, count=len(certain))

@@ -152,8 +152,7 @@ def session_costs(
             ),
         )
         total = nw.col("credits").sum()
-        share = nw.col("credits") / nw.when(total > 0).then(total)
-        frame = frame.with_columns(share.alias("share"))
+        frame = frame.with_columns(share=nw.col("credits") / nw.when(total > 0).then(total))
         return windows.begin(frame) if windows else frame
 
     order = {} if windows else {"credits": True}

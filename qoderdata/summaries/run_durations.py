@@ -215,8 +215,7 @@ def start_delays(runs: IntoFrameT) -> IntoFrameT:
         rows = rows.with_columns(earlier.alias("_earlier"))
         is_first = nw.col("_scheduled").is_null() | nw.col("_earlier").is_null()
         due = nw.when(is_first).then(nw.coalesce("_scheduled", "_triggered"))
-    delay = (nw.col("_started") - due).cast(nw.Float64) / 1000
-    rows = rows.with_columns(delay.alias("_delay"))
+    rows = rows.with_columns(_delay=(nw.col("_started") - due).cast(nw.Float64) / 1000)
     rows = rows.with_columns(flag(~nw.col("_delay").is_null()).alias("runs"))
     quantiles = source.quantiles("_delay", {"delay_p50_ms": 0.5, "delay_p95_ms": 0.95}, scan="scan_runs")
     grouped = source.group(rows, *quantiles, nw.col("_delay").max().alias("delay_max_ms"), sums=["runs"])

@@ -214,8 +214,7 @@ def error_groups(runs: IntoFrameT, by: str | Sequence[str] | None = None) -> Int
         _deployment="deployment_id",
     )
     # Group twice to count deployments, since not every engine counts distinct values in a group.
-    largest = nw.col("_last", "_age", "_reach", "example_run_id", "example_message").max()
-    figures = nw.col("_first").min(), largest
+    figures = nw.col("_first").min(), nw.col("_last", "_age", "_reach", "example_run_id", "example_message").max()
     of_deployments = source.group(rows, *figures, sums=["count"], within=[*shown, "_deployment"])
     of_deployments = of_deployments.with_columns(flag(~nw.col("_deployment").is_null()).alias("deployments"))
     grouped = source.group(of_deployments, *figures, sums=["count", "deployments"], within=shown)
