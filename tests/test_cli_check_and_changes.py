@@ -511,6 +511,29 @@ def test_changes_describes_each_change_in_words(sandbox: Sandbox, invoke: Invoke
     assert "snapshots" in invoke("cache").out
 
 
+def test_changes_of_one_team_are_those_of_deployments_that_are_or_were_of_it(
+    sandbox: Sandbox, invoke: Invoke
+) -> None:
+    first, second, third, *_ = active_deployments(sandbox)
+    for one in (first, second, third):
+        rewrite(sandbox, one, metadata={**one["metadata"], "team": "before"})
+    WallClock.moment = NOW - timedelta(days=9)
+    qd.load_deployments(refresh=True, include_archived=True)
+    rewrite(sandbox, first, metadata={**first["metadata"], "team": "after"})
+    rewrite(sandbox, second, name="renamed", metadata={**second["metadata"], "team": "before"})
+    WallClock.moment = NOW
+    invoke("changes --refresh")
+    for words, ids in (
+        ("--where team=before", {first["id"], second["id"]}),
+        ("--where team=after", {first["id"]}),
+        ("--deployment renamed --where team=before", {second["id"]}),
+        (f"--deployment {third['id']}", set()),
+    ):
+        assert {row["deployment_id"] for row in invoke.json(f"changes {words}")} == ids
+        assert f"only deployments that pass {words}" in " ".join(invoke(f"changes {words}").out.split())
+    assert "no deployment has this value of 'team'" in invoke("changes --where team=none", code=2).err
+
+
 def test_report_compares_with_the_snapshot_one_week_before_start(
     sandbox: Sandbox, invoke: Invoke, tmp_path: Path
 ) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -25,13 +25,15 @@ if TYPE_CHECKING:
     metavar="TIME|AGE",
     help="Compare with the last snapshot at or before then (default 7D); where there is none, with the first.",
 )
+@options.gather("which", dict, *options.deployment_options("changes of "), group="Which changes")
 @service_options
 @options.output_form(times="of the times shown")
-def changes(*, since: str, service: Service, result: Output) -> None:
+def changes(*, since: str, which: dict[str, Any], service: Service, result: Output) -> None:
     """Show what changed in the deployments since an earlier time.
 
     Each pull of the whole list stores a snapshot; this compares one with the present. A change that was undone in
-    between is not shown. The service does not say who made a change.
+    between is not shown. The service does not say who made a change. --where and --deployment show a deployment
+    that passes them now, or passed them then.
     """
     from qoderdata.frames import fetched_at  # noqa: PLC0415 - imports pandas
     from qoderdata.summaries.deployment_changes import describe_change  # noqa: PLC0415 - as above
@@ -43,8 +45,12 @@ def changes(*, since: str, service: Service, result: Output) -> None:
         return
     at, present = (format_time(fetched_at(frame), result.tz) for frame in (before, after))
     found = qd.changes(before, after)
+    if options.filters_given(which):
+        found = found[found["deployment_id"].isin(service.ids_in([before, after], which))]
     columns = [*DEPLOYMENT, TableColumn("change", describe_change, "prose")]
-    limits = [] if is_old_enough else ["there is no earlier snapshot: what changed before is not known"]
+    limits = options.filter_notes(which)
+    if not is_old_enough:
+        limits.append("there is no earlier snapshot: what changed before is not known")
     if after.attrs["from_cache"] and not service.offline:
         limits.append("--refresh reads the present list")
     nothing = f"nothing changed from {at} to {present}"

@@ -21,7 +21,7 @@ from qoderdata.cli.options import PATH, filter_words, filters_given, gather, in_
 from qoderdata.errors import CacheError, NotFoundError, PermissionDeniedError, UnknownOutcomesWarning
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
     from datetime import datetime
 
     import pandas as pd
@@ -121,6 +121,11 @@ class Service:
             others["deployment_id"] = next(iter(ids))
         found = self.load(load, **others)
         return found[found["deployment_id"].isin(ids)].reset_index(drop=True)
+
+    def ids_in(self, lists: Iterable[pd.DataFrame], filters: dict[str, Any]) -> set[str]:
+        """Return the ids of deployments with this name and metadata in one of some lists; there must be one."""
+        word, where = filters["deployment"], filters["where"]
+        return set().union(*(_matching_ids(listed, word, where) for listed in lists)) or self._ids_of(word, where)
 
     def _ids_of(self, word: str | None, where: Sequence[str] | None, *, may_be_removed: bool = False) -> set[str]:
         """Return the ids of the deployments with this name and metadata.
