@@ -16,11 +16,11 @@ BIN := $(VENV)/bin
 PIP_INSTALL := -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
 # What the oldest and the newest versions are tested with: arguments, frames, summaries, loaders, stores, snapshots, exports,
-# pictures, reports, the command; not what takes long: other engines, several processes, kills, inconsistent lists,
+# pictures, reports, the client, the command; not what takes long: other engines, several processes, kills, inconsistent lists,
 # browsers, the live view.
 VERSION_TESTS = $(filter-out %_engines.py %_spark.py %_cluster.py %_processes.py %_kills.py %_inconsistent.py %_interrupted.py \
 	%_page.py %_top.py,$(foreach name,analysis arguments frame_checks frames outcomes summaries timelines forecast check golden load \
-	pages store files history export plots report cli. cli_,$(wildcard tests/test_$(name)*py)))
+	pages store files history export plots report cli,$(wildcard tests/test_$(name)*.py)))
 VERSION_PYTEST = -m pytest -n $(TEST_WORKERS) --dist loadfile -m "not long and not spark and not docs" $(VERSION_TESTS)
 
 .DEFAULT_GOAL := help

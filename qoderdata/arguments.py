@@ -380,7 +380,7 @@ def _with_new_units(value: Span) -> Span:
     if not isinstance(value, str) or "P" in value:  # ISO 8601, as in "PT2H"
         return value
     if _REMOVED_UNIT.search(value):
-        return "NaT"
+        raise ValueError("pandas 3 does not read this unit")
     return _DEPRECATED_UNIT.sub(lambda unit: _NEW_UNITS.get(unit[1], unit[1].lower()), value)
 
 

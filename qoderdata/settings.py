@@ -144,7 +144,7 @@ def resolve_base_url(base_url: str | None = None) -> str:
         raise ValueError(f"{what} is not a URL; write one like {DEFAULT_BASE_URL}") from None
     if "@" in url.netloc or url.query or url.fragment:
         raise ValueError(f"{what} may not carry a user, a query or a fragment; write one like {DEFAULT_BASE_URL}")
-    if url.scheme not in {"http", "https"} or not host:
+    if url.scheme not in {"http", "https"} or not host or " " in host:
         raise ValueError(f"{what} is not an absolute http(s) URL; write one like {DEFAULT_BASE_URL}")
     if url.scheme == "http" and host not in _LOOPBACK:
         raise ValueError(

@@ -36,6 +36,8 @@ pytestmark = [pytest.mark.filterwarnings("ignore:no installed font"), pytest.mar
 
 #: The clock of the sandbox is fixed in June 2026, so that `--since 30D` finds no run.
 ALLOW_NO_RUNS_WARNING = pytest.mark.filterwarnings("default:no run is in the time asked for")
+#: Whether this version of click names similar commands.
+SUGGESTS = hasattr(click.exceptions, "NoSuchCommand")
 TOKEN_VARIABLE, URL_VARIABLE = "QODER_ACCESS_TOKEN", "QODER_MANAGED_BASE_URL"
 
 
@@ -311,8 +313,8 @@ def test_local_error_prints_one_line_and_returns_its_exit_code(
     ("words", "message"),
     [
         ("nonsense", "No such command 'nonsense'"),
-        ("explore", "No such command 'explore'"),
-        ("chek", "No such command 'chek'"),
+        ("explore", "Did you mean 'export'? See `qoderdata --help`" if SUGGESTS else "No such command 'explore'"),
+        ("chek", "(Did you mean one of: 'cache', 'check'?) See" if SUGGESTS else "No such command 'chek'"),
         ("failures --nonsense", "No such option"),
         ("export failures x.docx", "must end with .csv or .parquet"),
         ("pull deployments --out x.txt", "must end with .csv or .parquet"),
@@ -348,7 +350,7 @@ def test_local_error_prints_one_line_and_returns_its_exit_code(
         ("missed --outcomes runs", "Commands that have it: check, top, failures, runs,"),
         ("failures --since 7D", "; did you mean '--created-since'? Commands that have it: check, changes,"),
         ("--where team=data runs", " before the command; write it after the command; see"),
-        ("triggers --include-archived", "No such option"),
+        ("triggers --include-archived", "Commands that have it: deployments, failures,"),
         ("export triggers t.csv --include-archived", "--include-archived has no effect on triggers"),
         ("export lints l.csv --include-archived", "--include-archived has no effect on lints"),
         ("top --once --interval 10s", "--interval has no effect with --once"),

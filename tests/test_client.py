@@ -231,7 +231,7 @@ class TestClientSettings:
             ({"timeout": (1, 2, 3)}, r"timeout=\(1, 2, 3\)"),
             ({"timeout": 1e10}, "timeout=10000000000.0 is not .* at most 1,000,000"),
             ({"min_interval": 1e12}, "min_interval=1000000000000.0 is not .* at most 1,000,000"),
-            ({"base_url": "https://exa mple.com/x"}, "the base URL has a host that is not valid"),
+            ({"base_url": "https://exa mple.com/x"}, "is not an absolute http"),
             ({"base_url": "https://*.example.com"}, "the base URL has a host that is not valid"),
             ({"max_pages": 0}, "max_pages=0"),
             ({"max_pages": 1e6}, "max_pages=1000000.0"),

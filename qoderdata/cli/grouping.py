@@ -104,7 +104,7 @@ class Groups:
         first = None if created_at.empty else (created_at.min() - timedelta(days=1)).isoformat()
         sessions = self._service.load(qd.load_sessions, since=first)
         models = sessions[[*version, _MODEL]].dropna().drop_duplicates(version)
-        return runs[version].merge(models, on=version, how="left", validate="m:1")[_MODEL].array
+        return runs[version].merge(models, on=version, how="left")[_MODEL].array
 
     def columns(self, result: pd.DataFrame) -> list[TableColumn]:
         """Return the columns of the groups for people: names, ids where there is room, and windows of time."""

@@ -252,13 +252,18 @@ def filters_given(filters: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in filters.items() if name != "include_archived" and value is not None}
 
 
-def filter_words(filters: dict[str, Any]) -> str:
-    """Return the filters that were given, as in a command line; an empty text if there are none."""
-    return " ".join(
-        f"--{name.removesuffix('_id').replace('_', '-')} {shlex.quote(text)}"
+def filter_texts(filters: dict[str, Any]) -> list[tuple[str, str]]:
+    """Return the option, without its hyphens, and the text of each filter that was given."""
+    return [
+        (name.removesuffix("_id").replace("_", "-"), text)
         for name, value in filters_given(filters).items()
         for text in (value if isinstance(value, tuple) else [value])
-    )
+    ]
+
+
+def filter_words(filters: dict[str, Any]) -> str:
+    """Return the filters that were given, as in a command line; an empty text if there are none."""
+    return " ".join(f"--{option} {shlex.quote(text)}" for option, text in filter_texts(filters))
 
 
 def filter_notes(filters: dict[str, Any]) -> list[str]:

@@ -123,9 +123,8 @@ def report(
 def _title_words(filters: dict[str, Any]) -> str:
     """Return the filters that were given, for a reader who does not know the command."""
     return ", ".join(
-        text if name in {"where", "deployment", "agent_id"} else f"{name.replace('_', ' ')} {text}"
-        for name, value in options.filters_given(filters).items()
-        for text in (value if isinstance(value, tuple) else [value])
+        text if option in {"where", "deployment", "agent"} else f"{option.replace('-', ' ')} {text}"
+        for option, text in options.filter_texts(filters)
     )
 
 
