@@ -17,12 +17,16 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
 HERE = Path(__file__).parent
-#: The environment of each process: bytecode is cached, as for users; the developer's settings are removed.
-ENVIRONMENT = {
-    name: value
-    for name, value in os.environ.items()
-    if name not in {"PYTHONDONTWRITEBYTECODE", "OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE"}
-} | {"PYTHONWARNINGS": "ignore"}
+_SETTINGS = {
+    "ARROW_DEFAULT_MEMORY_POOL",
+    "OPENBLAS_CORETYPE",
+    "OPENBLAS_L2_SIZE",
+    "PYTHONDONTWRITEBYTECODE",
+}
+#: The environment of each process: without the developer's settings, and so with cached bytecode, as for users.
+ENVIRONMENT = {name: value for name, value in os.environ.items() if name not in _SETTINGS} | {
+    "PYTHONWARNINGS": "ignore"
+}
 
 
 @dataclass(frozen=True, slots=True)

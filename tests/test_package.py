@@ -46,6 +46,19 @@ def test_public_docstring_is_complete(name: str) -> None:
     assert ">>>" in documentation, "the docstring has no example that runs"
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere, Arrow's own allocator is not slower")
+@pytest.mark.parametrize(("chosen", "used"), [(None, "system"), ("mimalloc", "mimalloc")])
+def test_arrow_uses_the_allocator_of_the_system_unless_the_user_chooses_another(
+    monkeypatch: pytest.MonkeyPatch, chosen: str | None, used: str
+) -> None:
+    monkeypatch.delenv("ARROW_DEFAULT_MEMORY_POOL")
+    if chosen is not None:
+        monkeypatch.setenv("ARROW_DEFAULT_MEMORY_POOL", chosen)
+    code = "import qoderdata, pyarrow; print(pyarrow.default_memory_pool().backend_name)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == f"{used}\n"
+
+
 def test_public_names_are_imported_on_first_use() -> None:
     """A pull imports neither plots nor summaries, and starts before the slow import of pandas."""
     code = (
