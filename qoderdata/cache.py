@@ -50,7 +50,7 @@ class CachedTable:
 def cache_key(kind: str, query: Mapping[str, object]) -> str:
     """Return the name of a query's file: what is listed, and a digest of everything that the answer depends on.
 
-    `query` has the base URL, the workspace, the account's digest, and the filters.
+    `query` has the base URL, the workspace, the account, and the filters.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""Resolve the access token, the base URL, the workspace and the cache folder: argument, environment, default."""
+"""Resolve token, base URL, workspace, account and cache folder: argument, environment, default."""
 
 from __future__ import annotations
 
@@ -22,16 +22,19 @@ BASE_URL_VARIABLE = "QODER_MANAGED_BASE_URL"
 #: The variable that the service's SDKs for Go and TypeScript use.
 OTHER_BASE_URL_VARIABLE = "QODER_BASE_URL"
 CACHE_DIR_VARIABLE = "QODERDATA_CACHE_DIR"
+ACCOUNT_VARIABLE = "QODERDATA_ACCOUNT"
 
 _OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
 _LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 _PRINTABLE = re.compile(r"[\x21-\x7e]+")
+#: Tokens are longer, or begin with ``pt-``.
+_ACCOUNT_NAME = re.compile(r"(?!pt-)[\w .@-]{1,40}")
 #: A URL whose ``//`` `pathlib.Path` has collapsed.
 _BROKEN_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:[/\\]")
 
 
 class Account(TypedDict):
-    """The facts that identify an account: its service, its workspace, and a digest of its token."""
+    """The facts that identify an account: its service, its workspace, and its name or a digest of its token."""
 
     base_url: str
     workspace_id: str | None
@@ -178,6 +181,27 @@ def resolve_workspace_id(workspace_id: str | None = None) -> str | None:
     text = (workspace_id or "").strip()
     if text and not _PRINTABLE.fullmatch(text):
         raise ValueError(f"workspace_id={workspace_id!r} has characters that a header cannot carry; copy it again")
+    return text or None
+
+
+def resolve_account(account: str | None = None, *, environment: bool = True) -> str | None:
+    """Return the name under which an account's data is stored; ``None`` where it has no name.
+
+    ``None`` takes ``QODERDATA_ACCOUNT``; `environment`: whether that names the account of the token. Raise
+    `ValueError` where it is not a short name; the message does not show it, as it may be the token.
+
+    Examples
+    --------
+    >>> resolve_account(" production "), resolve_account("")
+    ('production', None)
+    """
+    _check_text(account, name="account")
+    text = (account or (os.environ.get(ACCOUNT_VARIABLE, "") if environment else "")).strip()
+    if text and not _ACCOUNT_NAME.fullmatch(text):
+        source = "the argument account" if account else ACCOUNT_VARIABLE
+        raise ValueError(
+            f"{source} must be a name of your choice, not the token: up to 40 letters, digits, blanks and . _ @ -"
+        )
     return text or None
 
 

@@ -216,9 +216,26 @@ class TestClientSettings:
         one, same, other = Client("pt-1"), Client(" pt-1 ", "https://other.example"), Client("pt-2")
         assert one.account == same.account != other.account
 
+    def test_account_with_a_name_does_not_depend_on_the_token(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("QODERDATA_ACCOUNT", "staging")
+        for token in ("pt-1", "pt-2"):
+            monkeypatch.setenv("QODER_PAT", token)
+            assert Client().account == "staging"
+            assert Client(account="production").account == "production"
+            assert Client(token, account="production").account == "production"
+
+    def test_account_of_the_environment_is_not_that_of_a_given_token(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        without = Client("pt-1").account
+        monkeypatch.setenv("QODERDATA_ACCOUNT", "staging")
+        assert Client("pt-1").account == without
+
     @pytest.mark.parametrize(
         ("arguments", "message"),
         [
+            ({"account": "pt-1"}, "the argument account must be a name of your choice, not the token"),
+            ({"account": 1}, "account must be a str or None, not int"),
             ({"min_interval": -0.1}, "min_interval=-0.1"),
             ({"min_interval": float("nan")}, "min_interval=nan"),
             ({"min_interval": "1"}, "min_interval='1'"),

@@ -16,6 +16,7 @@ import pytest
 from qoderdata import pages
 from qoderdata.client import Client
 from qoderdata.errors import CacheError, CacheWarning, DataQualityWarning
+from qoderdata.load.deployment_history import snapshots
 from qoderdata.load.lists import load_deployments
 from qoderdata.load.runs import load_runs
 from qoderdata.load.sessions import load_sessions
@@ -350,6 +351,29 @@ def test_each_workspace_has_its_own_store(service: Sandbox, tmp_path: Path) -> N
     other = Client(pat=service.pat, base_url=service.base_url, workspace_id="ws_other")
     assert load(service, tmp_path, client=other).attrs["requests"]
     assert len(list(tmp_path.glob("runs/*/manifest.json"))) == 2
+
+
+def test_new_token_of_a_named_account_finds_what_is_stored(service: Sandbox, tmp_path: Path) -> None:
+    def client(pat: str, account: str | None) -> Client:
+        return Client(pat=pat, base_url=service.base_url, account=account)
+
+    stored = load(service, tmp_path, client=client(service.pat, "production"))
+    deployments = load_deployments(client=client(service.pat, "production"), cache_dir=tmp_path)
+    new = client("pt-new", "production")
+    pd.testing.assert_frame_equal(load(service, tmp_path, client=new, offline=True), stored)
+    as_of = load_deployments(client=new, cache_dir=tmp_path, as_of="0s")
+    assert set(as_of["id"]) == set(deployments["id"])
+    assert len(snapshots(client=new, cache_dir=tmp_path)) == 1
+    for other in (client("pt-new", None), client(service.pat, None), client(service.pat, "staging")):
+        with pytest.raises(CacheError):
+            load(service, tmp_path, client=other, offline=True)
+
+
+def test_data_of_an_earlier_token_is_found_under_its_account(service: Sandbox, tmp_path: Path) -> None:
+    earlier = Client(pat=service.pat, base_url=service.base_url)
+    stored = load(service, tmp_path, client=earlier)
+    new = Client(pat="pt-new", base_url=service.base_url, account=earlier.account)
+    pd.testing.assert_frame_equal(load(service, tmp_path, client=new, offline=True), stored)
 
 
 def test_progress_bar_shows_oldest_time_and_estimated_total(capsys: pytest.CaptureFixture[str]) -> None:

@@ -155,6 +155,31 @@ class TestWorkspace:
             settings.resolve_workspace_id(text)
 
 
+class TestAccount:
+    @pytest.mark.parametrize(
+        ("text", "account"),
+        [(None, None), ("", None), (" ", None), ("production", "production"), (" a.b_c@d-e 1\n", "a.b_c@d-e 1")],
+    )
+    def test_account_is_an_optional_name(self, text: str | None, account: str | None) -> None:
+        assert settings.resolve_account(text) == account
+
+    def test_argument_comes_before_the_environment(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("QODERDATA_ACCOUNT", "staging")
+        assert settings.resolve_account() == "staging"
+        assert settings.resolve_account("production") == "production"
+        assert settings.resolve_account(environment=False) is None
+
+    @pytest.mark.parametrize("text", ["pt-put-here-by-mistake", "a" * 41, "a/b", "a\nb", "\ud800"])
+    def test_other_texts_are_refused_and_not_shown(self, text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        with pytest.raises(ValueError, match="the argument account must be a name of your choice") as caught:
+            settings.resolve_account(text)
+        assert text not in str(caught.value)
+        monkeypatch.setenv("QODERDATA_ACCOUNT", "pt-put-here-by-mistake")
+        with pytest.raises(ValueError, match="QODERDATA_ACCOUNT must be a name") as caught:
+            settings.resolve_account()
+        assert "pt-put" not in str(caught.value)
+
+
 class TestCacheFolder:
     def test_precedence_of_argument_environment_and_default(
         self, monkeypatch: pytest.MonkeyPatch, isolated_home: Path

@@ -42,6 +42,10 @@ class Client:
         requests (``HTTPS_PROXY``, ``NO_PROXY``, ``REQUESTS_CA_BUNDLE``); ``~/.netrc`` is not read.
     workspace_id
         The workspace to read; ``None`` leaves the choice to the service.
+    account
+        A name of your choice, under which data is stored, such as ``"production"``. ``None`` takes
+        ``QODERDATA_ACCOUNT`` if the token is from the environment too, else a digest of the token. With the same
+        name, a new token of the account finds what the earlier one stored. Two accounts need two names.
     timeout
         Seconds to wait for a connection, and for the next bytes of a response; one number for both. A whole
         response may take five times the second number. If a host has several addresses, each of them may take
@@ -67,8 +71,8 @@ class Client:
     workspace_id : str or None
         The workspace.
     account : str
-        A digest of the token, under which data is stored; the token cannot be computed from it. A new token of the
-        same account has another one, and so an empty cache.
+        The name under which data is stored. Without a name, it is a digest of the token, from which the token
+        cannot be computed; a new token has another one, and so an empty cache.
     page_limit : int or None
         The page size that lists of deployments and runs last accepted; ``None`` until one was listed.
     max_pages : int
@@ -81,7 +85,8 @@ class Client:
     TypeError
         `pat` is not text.
     ValueError
-        The base URL is not one, or is plain ``http`` to another machine; or a number is out of its range.
+        The base URL is not one, or is plain ``http`` to another machine; `account` is not a short name; or a
+        number is out of its range.
 
     Examples
     --------
@@ -102,6 +107,7 @@ class Client:
         base_url: str | None = None,
         workspace_id: str | None = None,
         *,
+        account: str | None = None,
         timeout: float | tuple[float, float] = (10, 60),
         max_retries: int = 5,
         min_interval: float = 0.1,
@@ -116,7 +122,7 @@ class Client:
         self.base_url = settings.resolve_base_url(base_url)
         self.workspace_id = settings.resolve_workspace_id(workspace_id)
         self._token = Token(settings.resolve_token(secret), base_url=self.base_url)
-        self.account = self._token.account
+        self.account = settings.resolve_account(account, environment=secret is None) or self._token.account
         self.max_pages = check_count(max_pages, name="max_pages")
         self._max_retries = check_count(max_retries, name="max_retries", least=0)
         self._clock = retries.SYSTEM

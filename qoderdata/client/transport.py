@@ -47,7 +47,7 @@ _OVERHEAD = 1 << 20
 class Token:
     """Add the access token to requests to one origin; a request to another scheme, host or port gets none.
 
-    `account` is a digest of the token, under which data is stored; the token cannot be computed from it.
+    `account` is a digest of the token; the token cannot be computed from it.
     """
 
     def __init__(self, secret: Secret, *, base_url: str) -> None:

@@ -50,7 +50,7 @@ class Identity:
     table: str
     base_url: str
     workspace_id: str | None
-    #: A digest.
+    #: A name, or a digest of the token.
     account: str
 
     @property
