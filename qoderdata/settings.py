@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import stat
+import unicodedata
 from pathlib import Path
 from typing import NoReturn, TypedDict
 from urllib.parse import urlsplit, urlunsplit
@@ -27,8 +28,8 @@ ACCOUNT_VARIABLE = "QODERDATA_ACCOUNT"
 _OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
 _LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 _PRINTABLE = re.compile(r"[\x21-\x7e]+")
-#: Tokens are longer, or begin with ``pt-``.
-_ACCOUNT_NAME = re.compile(r"(?!pt-)[\w .@-]{1,40}")
+_PAT = re.compile(r"\bpt-", re.IGNORECASE)
+_LONGEST_NAME = 40
 #: A URL whose ``//`` `pathlib.Path` has collapsed.
 _BROKEN_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:[/\\]")
 
@@ -184,11 +185,14 @@ def resolve_workspace_id(workspace_id: str | None = None) -> str | None:
     return text or None
 
 
-def resolve_account(account: str | None = None, *, environment: bool = True) -> str | None:
+def resolve_account(
+    account: str | None = None, *, token: Secret | None = None, environment: bool = True
+) -> str | None:
     """Return the name under which an account's data is stored; ``None`` where it has no name.
 
     ``None`` takes ``QODERDATA_ACCOUNT``; `environment`: whether that names the account of the token. Raise
-    `ValueError` where it is not a short name; the message does not show it, as it may be the token.
+    `ValueError` where it is too long, has a character that cannot be printed, or has a token in it; the message
+    does not show it.
 
     Examples
     --------
@@ -196,13 +200,17 @@ def resolve_account(account: str | None = None, *, environment: bool = True) -> 
     ('production', None)
     """
     _check_text(account, name="account")
-    text = (account or (os.environ.get(ACCOUNT_VARIABLE, "") if environment else "")).strip()
-    if text and not _ACCOUNT_NAME.fullmatch(text):
-        source = "the argument account" if account else ACCOUNT_VARIABLE
+    given = (account or "").strip()
+    text = given or (os.environ.get(ACCOUNT_VARIABLE, "").strip() if environment else "")
+    name = unicodedata.normalize("NFC", text)
+    is_secret = _PAT.search(name) is not None or (token is not None and token.reveal() in name)
+    if is_secret or len(name) > _LONGEST_NAME or not name.isprintable():
+        source = "the argument account" if given else ACCOUNT_VARIABLE
         raise ValueError(
-            f"{source} must be a name of your choice, not the token: up to 40 letters, digits, blanks and . _ @ -"
+            f"{source} must be a name of your choice: at most {_LONGEST_NAME} characters that can be printed, and "
+            "no access token"
         )
-    return text or None
+    return name or None
 
 
 def resolve_cache_dir(cache_dir: str | Path | None = None) -> str:

@@ -456,6 +456,21 @@ def test_changes_without_a_snapshot_stores_the_first_one(invoke: Invoke) -> None
     assert "--refresh reads" not in invoke("changes --refresh").out
 
 
+@pytest.mark.usefixtures("sandbox")
+def test_changes_with_a_new_token_says_that_there_are_snapshots_of_another(
+    invoke: Invoke, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    invoke("pull deployments")
+    earlier = qd.Client().account
+    monkeypatch.setenv("QODERDATA_ACCOUNT", "production")
+    advice = "There are snapshots of another token or account; QODERDATA_ACCOUNT names whose are read"
+    assert f"; the first one is stored now. {advice}" in " ".join(invoke("changes").out.split())
+    with pytest.raises(CacheError, match=advice):
+        qd.load_deployments(client=qd.Client(account="staging"), as_of="1D")
+    monkeypatch.setenv("QODERDATA_ACCOUNT", earlier)
+    assert invoke("changes").out.startswith("nothing to compare: the deployments were last read at ")
+
+
 @pytest.mark.filterwarnings("ignore:no snapshot was kept")
 @pytest.mark.usefixtures("sandbox")
 def test_changes_without_any_snapshot_says_how_to_store_one(tmp_path: Path, invoke: Invoke) -> None:

@@ -234,7 +234,7 @@ class TestClientSettings:
     @pytest.mark.parametrize(
         ("arguments", "message"),
         [
-            ({"account": "pt-1"}, "the argument account must be a name of your choice, not the token"),
+            ({"account": "pt-1"}, "the argument account must be a name of your choice: .* no access token"),
             ({"account": 1}, "account must be a str or None, not int"),
             ({"min_interval": -0.1}, "min_interval=-0.1"),
             ({"min_interval": float("nan")}, "min_interval=nan"),

@@ -300,6 +300,23 @@ def test_client_or_token_selects_one_of_several_accounts(
             monkeypatch.delenv("QODER_PAT")
 
 
+def test_name_in_the_environment_selects_an_account_without_a_token(
+    sandbox: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = Client(sandbox.pat, sandbox.base_url, account="production")
+    counts = (
+        len(load_runs(client=client, cache_dir=tmp_path)),
+        len(load_deployments(client=client, cache_dir=tmp_path)),
+    )
+    scans = scan_runs, scan_deployments
+    monkeypatch.setenv("QODERDATA_ACCOUNT", "production")
+    assert tuple(scan(tmp_path, engine="polars").collect().height for scan in scans) == counts
+    monkeypatch.setenv("QODERDATA_ACCOUNT", "staging")
+    for scan in scans:
+        with pytest.raises(CacheError, match=r"has none of the .*; call the loader first"):
+            scan(tmp_path, engine="polars")
+
+
 def test_scan_deployments_without_a_client_ignores_filtered_lists(sandbox: Sandbox, tmp_path: Path) -> None:
     """The snapshots show which account the cached lists belong to, and so which file to scan."""
     client = client_of(sandbox)

@@ -158,7 +158,14 @@ class TestWorkspace:
 class TestAccount:
     @pytest.mark.parametrize(
         ("text", "account"),
-        [(None, None), ("", None), (" ", None), ("production", "production"), (" a.b_c@d-e 1\n", "a.b_c@d-e 1")],
+        [
+            (None, None),
+            ("", None),
+            (" ", None),
+            (" team:prod (eu)\n", "team:prod (eu)"),
+            ("e\u0301quipe", "\xe9quipe"),
+            ("हिन्दी", "हिन्दी"),
+        ],
     )
     def test_account_is_an_optional_name(self, text: str | None, account: str | None) -> None:
         assert settings.resolve_account(text) == account
@@ -167,12 +174,15 @@ class TestAccount:
         monkeypatch.setenv("QODERDATA_ACCOUNT", "staging")
         assert settings.resolve_account() == "staging"
         assert settings.resolve_account("production") == "production"
+        assert settings.resolve_account(" ") == "staging"
         assert settings.resolve_account(environment=False) is None
 
-    @pytest.mark.parametrize("text", ["pt-put-here-by-mistake", "a" * 41, "a/b", "a\nb", "\ud800"])
+    @pytest.mark.parametrize(
+        "text", ["pt-put-here", "Bearer PT-put-here", "my token-1", "a" * 41, "a\nb", "\ud800"]
+    )
     def test_other_texts_are_refused_and_not_shown(self, text: str, monkeypatch: pytest.MonkeyPatch) -> None:
         with pytest.raises(ValueError, match="the argument account must be a name of your choice") as caught:
-            settings.resolve_account(text)
+            settings.resolve_account(text, token=settings.Secret("token-1"))
         assert text not in str(caught.value)
         monkeypatch.setenv("QODERDATA_ACCOUNT", "pt-put-here-by-mistake")
         with pytest.raises(ValueError, match="QODERDATA_ACCOUNT must be a name") as caught:

@@ -13,6 +13,7 @@ from qoderdata.cli.output import DEPLOYMENT, Output, TableColumn
 from qoderdata.cli.service import Service, service_options
 from qoderdata.errors import CacheError
 from qoderdata.formatting import format_time
+from qoderdata.load.deployment_history import advice_on_other_accounts
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -62,15 +63,16 @@ def changes(*, since: str, which: dict[str, Any], service: Service, result: Outp
 
 def _without_snapshot(service: Service, present: pd.DataFrame) -> str:
     """Return the text for an account without an earlier snapshot: whether there is one now, else how to get it."""
+    others = advice_on_other_accounts(**service.account)
     if len(qd.snapshots(**service.account)):
-        return "there was no snapshot to compare with; the first one is stored now"
+        return f"there was no snapshot to compare with; the first one is stored now{others}"
     if service.offline:
         advice = "call once without --offline to store the first one"
     elif present.attrs["from_cache"]:
         advice = "--refresh stores the first one"
     else:
         advice = "none could be stored, for the reason in the warning"
-    return f"there is no snapshot to compare with; {advice}"
+    return f"there is no snapshot to compare with; {advice}{others}"
 
 
 def _before(service: Service, since: str) -> tuple[pd.DataFrame | None, bool, bool]:

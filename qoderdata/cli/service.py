@@ -274,7 +274,10 @@ _CONNECTION = (
 )
 _CACHE = (
     click.option(
-        "--cache-dir", type=PATH, metavar="DIR", help="Folder where answers are stored; else QODERDATA_CACHE_DIR."
+        "--cache-dir",
+        type=PATH,
+        metavar="DIR",
+        help="Folder where answers are stored; else QODERDATA_CACHE_DIR. QODERDATA_ACCOUNT names whose they are.",
     ),
     click.option(
         "--max-age",

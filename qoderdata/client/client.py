@@ -45,7 +45,8 @@ class Client:
     account
         A name of your choice, under which data is stored, such as ``"production"``. ``None`` takes
         ``QODERDATA_ACCOUNT`` if the token is from the environment too, else a digest of the token. With the same
-        name, a new token of the account finds what the earlier one stored. Two accounts need two names.
+        name, a new token of the account finds what the earlier one stored. Two accounts, and two workspaces that
+        are not given by `workspace_id`, need two names: under one name, their data is mixed.
     timeout
         Seconds to wait for a connection, and for the next bytes of a response; one number for both. A whole
         response may take five times the second number. If a host has several addresses, each of them may take
@@ -85,8 +86,8 @@ class Client:
     TypeError
         `pat` is not text.
     ValueError
-        The base URL is not one, or is plain ``http`` to another machine; `account` is not a short name; or a
-        number is out of its range.
+        The base URL is not one, or is plain ``http`` to another machine; `account` is too long, or has a
+        token in it; or a number is out of its range.
 
     Examples
     --------
@@ -121,8 +122,10 @@ class Client:
 
         self.base_url = settings.resolve_base_url(base_url)
         self.workspace_id = settings.resolve_workspace_id(workspace_id)
-        self._token = Token(settings.resolve_token(secret), base_url=self.base_url)
-        self.account = settings.resolve_account(account, environment=secret is None) or self._token.account
+        token = settings.resolve_token(secret)
+        self._token = Token(token, base_url=self.base_url)
+        name = settings.resolve_account(account, token=token, environment=secret is None)
+        self.account = name or self._token.account
         self.max_pages = check_count(max_pages, name="max_pages")
         self._max_retries = check_count(max_retries, name="max_retries", least=0)
         self._clock = retries.SYSTEM

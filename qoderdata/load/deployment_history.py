@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -52,7 +53,7 @@ def snapshots(client: Client | None = None, cache_dir: str | Path | None = None)
     Raises
     ------
     CredentialError
-        There is no token, with which the account's snapshots are found.
+        There is no token.
     CacheError
         The folder of snapshots cannot be read now.
 
@@ -123,7 +124,7 @@ def load_snapshots(
     ValueError
         A bound cannot be understood, or there is no such column.
     CredentialError
-        There is no token, with which the account's snapshots are found.
+        There is no token.
     CacheError
         The folder of snapshots cannot be read now.
 
@@ -196,10 +197,21 @@ def read_as_of(
     which = "with archived deployments" if include_archived else "without archived deployments"
     _, others = _listed(client, cache_dir, include_archived=not include_archived)
     hint = f". There are {len(others)} with include_archived={not include_archived}" if others else ""
+    hint += advice_on_other_accounts(client, cache_dir)
     raise CacheError(
         f"there is no snapshot {which} in {series.folder.location}; each load_deployments("
         f"include_archived={include_archived}) without other filters leaves one when it asks the service{hint}"
     )
+
+
+def advice_on_other_accounts(client: Client, cache_dir: str | Path | None) -> str:
+    """Return what to do if there are snapshots of another account at this service; else an empty text."""
+    found = []
+    with contextlib.suppress(CacheError):
+        found = history.accounts(Folder(resolve_cache_dir(cache_dir)))
+    if all(account["base_url"] != client.base_url or account == client.identity for account in found):
+        return ""
+    return ". There are snapshots of another token or account; QODERDATA_ACCOUNT names whose are read"
 
 
 def _listed(

@@ -28,12 +28,12 @@ from qoderdata.load.caches import store_files
 from qoderdata.load.refresh import CLOCK_SKEW
 from qoderdata.outcomes import apply_ends_lazy, current_ends_lazy, open_frame
 from qoderdata.schema import DEPLOYMENTS
-from qoderdata.settings import has_token, resolve_cache_dir
+from qoderdata.settings import has_token, resolve_account, resolve_cache_dir
 from qoderdata.store import OUTCOMES_TABLE, RUNS_TABLE, SESSIONS_TABLE, StoredTable, TableStore
 from qoderdata.time_math import earlier
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
     from types import ModuleType
 
     import pandas as pd
@@ -146,8 +146,8 @@ def scan_deployments(
     include_archived
         Which of the two cached lists to open; the value that was given to `load_deployments`.
     client
-        The account; ``None``: that of the token in the environment, or, without a token, the only account in the
-        cache that has snapshots and such an answer.
+        The account; ``None``: that of the token in the environment. Without a token: the account of the name in
+        ``QODERDATA_ACCOUNT``; without a name, the only account in the cache that has snapshots and such an answer.
 
     Returns
     -------
@@ -182,7 +182,7 @@ def scan_deployments(
     folder = root.folder(cache.FOLDER)
     client = _client_or_none(client)
     filters = {"include_archived": "true"} if include_archived else {}
-    accounts = history.accounts(root) if client is None else [client.identity]
+    accounts = _named(history.accounts(root)) if client is None else [client.identity]
     names = {cache.cache_key(DEPLOYMENTS.name, {**account, **filters}) for account in accounts}
     wanted = {folder.path_of(name): name for name in names}
     with folder.raising_cache_error("cached answers"):
@@ -229,8 +229,8 @@ def scan_runs(
     until
         Only runs triggered before this time, or this long ago.
     client
-        The account; ``None``: that of the token in the environment, or, without a token, the only account in the
-        cache.
+        The account; ``None``: that of the token in the environment. Without a token: the account of the name in
+        ``QODERDATA_ACCOUNT``; without a name, the only account in the cache.
 
     Returns
     -------
@@ -294,8 +294,8 @@ def scan_sessions(
     until
         Only sessions created before this time, or this long ago.
     client
-        The account; ``None``: that of the token in the environment, or, without a token, the only account in the
-        cache.
+        The account; ``None``: that of the token in the environment. Without a token: the account of the name in
+        ``QODERDATA_ACCOUNT``; without a name, the only account in the cache.
 
     Returns
     -------
@@ -395,10 +395,16 @@ def _open(
 
 
 def _only_account(table: StoredTable, folder: Folder) -> Account:
-    stores = store_files(folder, table)
-    if len(stores) != 1:
-        raise CacheError(_wrong_count_message(f"stores of {table.name}", len(stores), folder))
-    return stores[0][0]
+    accounts = _named(account for account, _ in store_files(folder, table))
+    if len(accounts) != 1:
+        raise CacheError(_wrong_count_message(f"stores of {table.name}", len(accounts), folder))
+    return accounts[0]
+
+
+def _named(accounts: Iterable[Account]) -> list[Account]:
+    """Return the accounts that have the name in the environment; all where there is none."""
+    name = resolve_account()
+    return [account for account in accounts if name in {None, account["account"]}]
 
 
 def _client_or_none(client: Client | None) -> Client | None:
@@ -409,4 +415,7 @@ def _client_or_none(client: Client | None) -> Client | None:
 def _wrong_count_message(what: str, count: int, folder: Folder) -> str:
     if count == 0:
         return f"{folder.location} has none of the {what} that are asked for; call the loader first"
-    return f"{folder.location} has {count} {what}; choose the account with client=, or set QODER_ACCESS_TOKEN"
+    return (
+        f"{folder.location} has {count} {what}; choose the account with client=, or set QODER_ACCESS_TOKEN or "
+        "QODERDATA_ACCOUNT"
+    )
