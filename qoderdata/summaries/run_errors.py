@@ -44,7 +44,10 @@ _VARIABLE_PARTS = (
     ("「[^」\n]*」", "<text>"),
     (r"\b[A-Za-z][A-Za-z0-9+.-]*://" + _NOT_IN_PATHS.replace(",;:|", "") + "+", "<url>"),
     (rf"\b[A-Za-z]:\\{_NOT_IN_PATHS}+", "<path>"),
+    (rf"</{_NOT_IN_PATHS}+/{_NOT_IN_PATHS}+", "<<path>"),
+    ("</", "<_/"),  # after the word character, "/h1>" is no path
     (rf"\B~?[.]?[.]?/{_NOT_IN_PATHS}+", "<path>"),
+    ("<_/", "</"),
     (r"\b[A-Za-z0-9_.-]+(/[A-Za-z0-9_.-]+)+[.][A-Za-z0-9]+\b", "<path>"),
     (rf"\b{_HEX}{{8}}-({_HEX}{{4}}-){{3}}{_HEX}{{12}}\b", "<id>"),
     (rf"\b0x{_HEX}+\b", "<id>"),
@@ -131,8 +134,8 @@ def error_groups(runs: IntoFrameT, by: str | Sequence[str] | None = None) -> Int
 
     These parts of messages are replaced: ``<text>`` (in quotation marks), ``<url>``, ``<path>``, ``<id>`` (UUIDs,
     prefixed ids such as ``sess_0a1b``, long hexadecimal numbers, digits around letters such as ``7f3a``) and
-    ``<number>`` (also times, durations and IPv4 addresses). Only runs with status ``failed`` count, so that the
-    counts add up to those of `error_breakdown`.
+    ``<number>`` (also times, durations and IPv4 addresses). HTML and XML tags stay. Only runs with status
+    ``failed`` count, so that the counts add up to those of `error_breakdown`.
 
     Parameters
     ----------
