@@ -50,7 +50,7 @@ _REMOVED_UNIT = re.compile(r"(?<=[0-9.\s])[TLUNtlun](?![A-Za-z])")
 _CALENDAR_UNIT = re.compile(
     r"\s*[0-9.]*\s*(B?[MQYA][SE]?(-[A-Z]{3})?|(?i:mo|y|yr|month|quarter|year)s?|(?i:month|quarter|year)ly)\s*"
 )
-#: How to count by month, for callers in Python; the command leaves it out.
+#: How to count by month, for callers in Python; the command says it in its own words.
 MONTH_ADVICE = """, or group by a column, as frame["month"] = frame["created_at"].dt.strftime("%Y-%m") makes it"""
 
 

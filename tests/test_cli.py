@@ -386,9 +386,19 @@ def test_invalid_value_is_refused_before_any_request(
     assert "no access token" not in invoke(words, code=2).err
 
 
-@pytest.mark.parametrize("words", ["runs --freq 1M", "triggers --load MS", "forecast --horizon 1Y"])
-def test_month_or_year_as_a_length_is_refused_without_advice_for_python(words: str, invoke: Invoke) -> None:
-    assert invoke(words, code=2).err.endswith("have no fixed length; write days, like '30D'\n")
+@pytest.mark.parametrize(
+    ("words", "advice"),
+    [
+        ("runs --freq 1M", ", or ask for one month with --since and --until"),
+        ("costs --freq month", ", or ask for one month with --since and --until"),
+        ("triggers --load MS", ""),
+        ("forecast --horizon 1Y", ""),
+    ],
+)
+def test_month_or_year_as_a_length_is_refused_with_advice_for_the_command(
+    words: str, advice: str, invoke: Invoke
+) -> None:
+    assert invoke(words, code=2).err.endswith(f"have no fixed length; write days, like '30D'{advice}\n")
 
 
 @pytest.mark.parametrize("words", ["report r.html", "export failures f.csv", "pull runs --out r.parquet"])

@@ -55,7 +55,7 @@ _COMMAND_TEXTS = {
     "; rename the column to group by it": " and cannot be a group",
     ", or `from qoderdata.sandbox import Sandbox`": "",
     " and restart Python, or give other names by labels={id: name}": "",
-    arguments.MONTH_ADVICE: "",
+    arguments.MONTH_ADVICE: ", or ask for one month with --since and --until",
 }
 #: What `use_option_names` looks for: quoted text, which is not changed; the texts above; a call of `load_runs`; an
 #: exact time; and a parameter.
@@ -195,6 +195,8 @@ def use_option_names(text: str, command: click.Command | None = None, words: Seq
             return f"the default {option} " if is_default else f"{option} "
         if found[0].isdigit():
             return format_time(datetime.fromisoformat(found))
+        if found == arguments.MONTH_ADVICE and "since" not in params:
+            return ""
         return _COMMAND_TEXTS.get(found, found)
 
     return _PYTHON.sub(spell, text)
