@@ -1130,6 +1130,26 @@ def test_number_of_deployments_without_known_outcome_is_printed(invoke: Invoke) 
     assert f"{left_out} deployments without a known outcome left out" in text
 
 
+@pytest.mark.filterwarnings("default:.* completed runs are assumed")
+@pytest.mark.usefixtures("empty_cache")
+def test_note_about_assumed_runs_names_the_deployments_and_the_warning_is_of_all_loaded_runs(
+    monkeypatch: pytest.MonkeyPatch, invoke: Invoke
+) -> None:
+    with Sandbox(deployments=30, seed=7, edition="D") as edition_d:
+        monkeypatch.setenv(URL_VARIABLE, edition_d.base_url)
+        captured = invoke("failures")
+        shown = set(qd.load_deployments()["id"])
+        runs = qd.load_runs(outcomes="sessions")
+    own = runs[runs["deployment_id"].isin(shown)]
+    assumed, all_assumed = (
+        (some["status"].eq("completed") & some["status_from"].eq("session")).sum() for some in (own, runs)
+    )
+    assert 0 < assumed < all_assumed
+    note = f"of all loaded runs, {len(own)} are of these deployments: {assumed} completed by assumption, and the"
+    assert note in " ".join(captured.out.split())
+    assert f"{all_assumed} of {runs['status'].eq('completed').sum()} completed runs are assumed" in captured.err
+
+
 @pytest.mark.usefixtures("empty_cache")
 def test_missed_reads_no_sessions(monkeypatch: pytest.MonkeyPatch, invoke: Invoke) -> None:
     """Sessions would take time to read, and cron would mail a warning about assumed outcomes."""

@@ -49,8 +49,8 @@ def failures(
     counts = {name: deployments.attrs.get(f"counted_{name}", 0) for name in ("runs", "assumed", "unknown")}
     if counts["assumed"] or counts["unknown"]:
         notes.append(
-            f"of {counts['runs']:,} counted runs, {counts['assumed']:,} completed by assumption, and the "
-            f"outcome of {counts['unknown']:,} is unknown"
+            f"of all loaded runs, {counts['runs']:,} are of these deployments: {counts['assumed']:,} completed by "
+            f"assumption, and the outcome of {counts['unknown']:,} is unknown"
         )
     if uncounted:
         what = "a known outcome" if since else "counters"
