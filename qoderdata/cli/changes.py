@@ -13,7 +13,6 @@ from qoderdata.cli.output import DEPLOYMENT, Output, TableColumn
 from qoderdata.cli.service import Service, service_options
 from qoderdata.errors import CacheError
 from qoderdata.formatting import format_time
-from qoderdata.load.deployment_history import advice_on_other_accounts
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -63,6 +62,8 @@ def changes(*, since: str, which: dict[str, Any], service: Service, result: Outp
 
 def _without_snapshot(service: Service, present: pd.DataFrame) -> str:
     """Return the text for an account without an earlier snapshot: whether there is one now, else how to get it."""
+    from qoderdata.load.deployment_history import advice_on_other_accounts  # noqa: PLC0415 - imports pyarrow
+
     others = advice_on_other_accounts(**service.account)
     if len(qd.snapshots(**service.account)):
         return f"there was no snapshot to compare with; the first one is stored now{others}"
