@@ -46,7 +46,7 @@ def test_public_docstring_is_complete(name: str) -> None:
     assert ">>>" in documentation, "the docstring has no example that runs"
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere, Arrow's own allocator is not slower")
+@pytest.mark.skipif(sys.platform != "linux", reason="the allocator is chosen on Linux alone")
 @pytest.mark.parametrize(("chosen", "used"), [(None, "system"), ("mimalloc", "mimalloc")])
 def test_arrow_uses_the_allocator_of_the_system_unless_the_user_chooses_another(
     monkeypatch: pytest.MonkeyPatch, chosen: str | None, used: str

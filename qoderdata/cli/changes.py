@@ -62,9 +62,11 @@ def changes(*, since: str, which: dict[str, Any], service: Service, result: Outp
 
 def _without_snapshot(service: Service, present: pd.DataFrame) -> str:
     """Return the text for an account without an earlier snapshot: whether there is one now, else how to get it."""
-    from qoderdata.load.deployment_history import advice_on_other_accounts  # noqa: PLC0415 - imports pyarrow
+    from qoderdata.load.deployment_history import has_other_accounts  # noqa: PLC0415 - imports pyarrow
 
-    others = advice_on_other_accounts(**service.account)
+    others = ""
+    if has_other_accounts(**service.account):
+        others = ". There are snapshots of another token or account; QODERDATA_ACCOUNT names whose are read"
     if len(qd.snapshots(**service.account)):
         return f"there was no snapshot to compare with; the first one is stored now{others}"
     if service.offline:

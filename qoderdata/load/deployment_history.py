@@ -197,21 +197,20 @@ def read_as_of(
     which = "with archived deployments" if include_archived else "without archived deployments"
     _, others = _listed(client, cache_dir, include_archived=not include_archived)
     hint = f". There are {len(others)} with include_archived={not include_archived}" if others else ""
-    hint += advice_on_other_accounts(client, cache_dir)
+    if has_other_accounts(client, cache_dir):
+        hint += ". There are snapshots of another token or account; Client(account=…) names whose are read"
     raise CacheError(
         f"there is no snapshot {which} in {series.folder.location}; each load_deployments("
         f"include_archived={include_archived}) without other filters leaves one when it asks the service{hint}"
     )
 
 
-def advice_on_other_accounts(client: Client, cache_dir: str | Path | None) -> str:
-    """Return what to do if there are snapshots of another account at this service; else an empty text."""
-    found = []
+def has_other_accounts(client: Client, cache_dir: str | Path | None) -> bool:
+    """Return whether snapshots of another token, account or workspace at this service can be read."""
     with contextlib.suppress(CacheError):
         found = history.accounts(Folder(resolve_cache_dir(cache_dir)))
-    if all(account["base_url"] != client.base_url or account == client.identity for account in found):
-        return ""
-    return ". There are snapshots of another token or account; QODERDATA_ACCOUNT names whose are read"
+        return any(account["base_url"] == client.base_url and account != client.identity for account in found)
+    return False
 
 
 def _listed(
