@@ -50,8 +50,8 @@ def cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
 
 @contextlib.contextmanager
 def current_sandbox(monkeypatch: pytest.MonkeyPatch, **options: Any) -> Iterator[Sandbox]:  # noqa: ANN401
-    """Serve a sandbox whose clock is the current time, and set the environment to it."""
-    with Sandbox(seed=7, now=NOW, **options) as served:
+    """Serve a sandbox whose clock is the current time by default, and set the environment to it."""
+    with Sandbox(seed=7, **{"now": NOW, **options}) as served:
         monkeypatch.setenv("QODER_PAT", served.pat)
         monkeypatch.setenv("QODER_BASE_URL", served.base_url)
         yield served
@@ -324,35 +324,30 @@ def test_doubtful_option_limits_the_share_of_doubtful_outcomes(
 
 @pytest.mark.filterwarnings("default:.* completed runs are assumed")
 def test_check_counts_failures_older_than_30_days(monkeypatch: pytest.MonkeyPatch, invoke: Invoke) -> None:
-    """Edition D has no counters, and a monthly deployment has only one run in the 30 days.
+    """Edition D has no counters, and only one run of the deployment is in the 30 days.
 
     The newest run has an error; that the others failed follows from their sessions. No page is requested twice.
     """
-    with current_sandbox(monkeypatch, deployments=25, runs=250, edition="D") as served:
-        active_deployments = {
-            one["id"] for one in served.deployments if (one["status"], one["archived_at"]) == ("active", None)
-        }
-        before = (NOW - timedelta(days=31)).isoformat()
-        old = {one["deployment_id"]: 0 for one in served.runs if one["created_at"] < before}
-        deployment_id = next(id_ for id_ in old if id_ in active_deployments)
+    with current_sandbox(monkeypatch, now=NOW - timedelta(days=60), runs=250, edition="D") as served:
+        deployment_id = active_deployments(served)[0]["id"]
+        served.create_runs(3, deployment_id=deployment_id)
         runs = [one for one in served.runs if one["deployment_id"] == deployment_id]
         newest, *others = runs
-        served.rewrite({**newest, "session_id": None, "error": {"type": "unknown_error", "message": "x"}})
+        recent = dict.fromkeys(["created_at", "triggered_at"], (NOW - timedelta(days=1)).isoformat())
+        error = {"type": "unknown_error", "message": "x"}
+        served.rewrite({**newest, **recent, "session_id": None, "error": error})
         session_ids = {one["session_id"] for one in others}
         for one in served.sessions:
             if one["id"] in session_ids:
                 served.rewrite({**one, "status": "terminated", "archived_at": None})
         for words, pages in (("check", None), ("check --refresh", 1)):
             served.requests.clear()
-            found = {one["deployment_id"]: one for one in invoke.json(words, code=1)}
+            findings = invoke.json(words, code=1)
             page_requests = sum(one.path == "/deployment_runs" for one in served.requests)
             assert pages in {None, page_requests}
-            assert found[deployment_id]["kind"] == "failing"
-            assert (
-                f"failed {len(runs)} times in a row, the last one with unknown_error"
-                in found[deployment_id]["detail"]
-            )
-            assert found[deployment_id]["since"] is None
+            failing = {one["deployment_id"]: one for one in findings if one["kind"] == "failing"}[deployment_id]
+            assert f"failed {len(runs)} times in a row, the last one with unknown_error" in failing["detail"]
+            assert failing["since"] is None
         assert re.search(rf"  {len(runs)}  .*  unknown_error$", invoke("top --once").out, re.MULTILINE)
 
 
@@ -494,12 +489,22 @@ def test_commands_go_on_without_snapshots_that_cannot_be_read(
     monkeypatch: pytest.MonkeyPatch, invoke: Invoke
 ) -> None:
     invoke("pull deployments --refresh")
-    expected = invoke("missed --since 2h").out
+    words = f"missed --since {NOW - timedelta(days=2):%Y-%m-%dT%H:%MZ}"
+    expected = invoke(words).out
     monkeypatch.setattr(qd, "load_snapshots", Mock(side_effect=CacheError("pass another cache_dir")))
-    printed = invoke("missed --since 2h")
+    printed = invoke(words)
     assert printed.out == expected
     note = "qoderdata: warning: pauses and earlier schedules are not known: pass another --cache-dir\n"
     assert printed.err == note
+
+
+@pytest.mark.usefixtures("sandbox")
+def test_missed_counts_from_the_time_that_it_prints(monkeypatch: pytest.MonkeyPatch, invoke: Invoke) -> None:
+    """An age is counted back once: loading may take minutes, and the runs of these minutes would be missing."""
+    compute = Mock(wraps=qd.missed_triggers)
+    monkeypatch.setattr(qd, "missed_triggers", compute)
+    printed = " ".join(invoke("missed --since 2h"))
+    assert f" from {compute.call_args.kwargs['since']:%Y-%m-%d %H:%M} UTC to " in printed
 
 
 @pytest.mark.parametrize("archived", [True, False])

@@ -46,7 +46,9 @@ def missed(
     runs = service.runs({**window, "outcomes": "runs"})  # a run of any outcome serves its trigger
     until = parse_bound(window["until"] or now, now=now, name="until")
     until = min(until, fetched_at(deployments, runs) or until)
-    begin, end = parse_bound(since, now=now, name="since"), format_time(until, result.tz)
+    # Ages count back from now, as loading may have taken minutes: all runs since `begin` are loaded.
+    begin = parse_bound(since, now=datetime.now(UTC), name="since")
+    end = format_time(until, result.tz)
     judged_until = until - parse_span(grace, name="grace")
     if begin >= datetime.now(UTC):
         raise click.UsageError("--since is in the future, and no trigger has been missed there yet")
@@ -58,7 +60,7 @@ def missed(
             "give an earlier --since"
         )
     period = f"from {format_time(begin, result.tz)} to {format_time(judged_until, result.tz)}"
-    found = qd.missed_triggers(deployments, runs, since=since, until=until, grace=grace, snapshots=snapshots)
+    found = qd.missed_triggers(deployments, runs, since=begin, until=until, grace=grace, snapshots=snapshots)
     certain = result.name_rows(found[found["certain"]], _TRIGGER, "certainly missed") if fail else []
     empty = options.empty_table_text(f"nothing was missed {period}", deployments, filters)
     result.print_frame(
