@@ -337,6 +337,7 @@ def test_local_error_prints_one_line_and_returns_its_exit_code(
         ("runs --failed --freq 1D", "--freq has no effect with --failed"),
         ("runs --failed --by agent", "--by has no effect with --failed"),
         ("runs --errors --freq 1D", "--freq has no effect with --errors"),
+        ("runs --failed --per attempt", "--per has no effect with --failed"),
         ("runs --streaks --freq 1D", "--freq has no effect with --streaks"),
         ("runs --tz Asia/Tokyo", "--tz has no effect without"),
         ("costs --tz Asia/Tokyo", "--tz has no effect without --freq"),

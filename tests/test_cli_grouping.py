@@ -37,6 +37,20 @@ def sandbox() -> Iterator[Sandbox]:
         yield served
 
 
+def test_runs_per_occurrence_do_not_count_failures_that_a_retry_repaired(invoke: Invoke) -> None:
+    words, runs = "runs --since all --by agent", qd.load_runs()
+    failed = {}
+    for per in ("attempt", "occurrence"):
+        found = invoke.json(f"{words} --per {per}")
+        expected = qd.run_failure_rates(runs, by="agent_id", per=per)
+        failed[per] = [row["failed"] for row in found]
+        assert failed[per] == expected["failed"].to_list()
+    assert sum(failed["occurrence"]) < sum(failed["attempt"])
+    note = "of a run and its retries, only the last one counts\n"
+    assert note in invoke(f"{words} --per occurrence").out
+    assert note not in invoke(words).out
+
+
 def rows_of(frame: pd.DataFrame) -> list[dict[str, Any]]:
     """Return the rows of a frame as the command writes them to JSON."""
     with_keys = frame if isinstance(frame.index, pd.RangeIndex) else frame.reset_index()

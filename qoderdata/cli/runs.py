@@ -18,12 +18,19 @@ if TYPE_CHECKING:
     _Table = tuple[pd.DataFrame, list[TableColumn], list[str]]
 
 RATES_OF = "rates are of completed and failed runs only"
+_LAST_RUN_COUNTS = "of a run and its retries, only the last one counts"
 _STREAKS_OF_A_PERIOD = "failures before that are not counted; --since all counts them"
 
 
 @options.command("runs", example="qoderdata runs --since 30D --freq 1D")
 @grouping.by_option("runs", "Group by (default: all together)")
 @options.freq_option("1D or 1h")
+@click.option(
+    "--per",
+    type=click.Choice(["attempt", "occurrence"]),
+    default="attempt",
+    help="Count every run, or each scheduled time once by its last run, after retries (default attempt).",
+)
 @click.option("--errors", is_flag=True, help="Show what went wrong, by error type, the most frequent first.")
 @click.option("--streaks", is_flag=True, help="Show who fails now and since when, also if paused or archived.")
 @click.option("--failed", is_flag=True, help="List the failed runs, the newest first.")
@@ -43,6 +50,7 @@ def runs(
     by: tuple[str, ...],
     *,
     freq: str | None,
+    per: str,
     errors: bool,
     streaks: bool,
     failed: bool,
@@ -63,7 +71,7 @@ def runs(
     if len(given) > 1:
         raise click.UsageError("give one of --errors, --streaks and --failed")
     if given:
-        options.refuse_without_effect(["--freq", "--fail-over", "--min-runs"], f"with {given[0]}")
+        options.refuse_without_effect(["--freq", "--per", "--fail-over", "--min-runs"], f"with {given[0]}")
     elif freq is None:
         options.refuse_without_effect(["--tz"], "without --freq, --errors, --streaks or --failed")
     if failed:
@@ -80,11 +88,12 @@ def runs(
         found, columns, notes = views[given[0]][1](frame, groups, window)
         result.print_frame(found, columns, empty=empty, notes=[*period, *notes])
         return 0
-    found = qd.run_failure_rates(frame, by=groups.keys or None, freq=freq, tz=result.tz)
+    found = qd.run_failure_rates(frame, by=groups.keys or None, freq=freq, tz=result.tz, per=per)
     labels = groups.columns(found)
     enough = found["completed"] + found["failed"] >= min_runs
     above = result.name_above(found[enough], fail_over, figure="ci_low", groups=labels)
-    notes = [*period, RATES_OF, *options.cut_windows(found, freq, *options.bounds_of(window, frame)), *above]
+    counted = [RATES_OF, _LAST_RUN_COUNTS] if per == "occurrence" else [RATES_OF]
+    notes = [*period, *counted, *options.cut_windows(found, freq, *options.bounds_of(window, frame)), *above]
     columns = [*labels, *_rate_columns(found)]
     result.print_frame(found, columns, empty=empty, notes=notes, newest=freq is not None)
     return options.FOUND if above else 0
