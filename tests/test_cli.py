@@ -674,7 +674,7 @@ def test_where_selects_deployments_by_their_metadata(words: str, invoke: Invoke)
 @pytest.mark.parametrize(
     ("words", "name"),
     [
-        ("check --since 365D", "check"), ("compare --recent 365D", "compare_periods"),
+        ("check --since 3650D", "check"), ("compare --recent 3650D", "compare_periods"),
         ("forecast", "cost_forecast"), ("report r.html --runs --costs --since all", "write_report"),
         ("missed --since 2026-06-01T00:00Z", "missed_triggers"), ("unusual --since all", "unusual_runs"),
     ],
@@ -707,7 +707,7 @@ def test_where_passes_only_rows_of_these_deployments(
     "words",
     [
         "triggers", "deployments", "missed --since 2026-06-01T00:00Z", "forecast", "failures",
-        "compare --recent 365D", "check --since 365D",
+        "compare --recent 3650D", "check --since 3650D",
         "missed --since 2026-06-14T00:01Z --until 2026-06-14T00:12Z", "failures --min-runs 100000",
     ],
 )  # fmt: skip
