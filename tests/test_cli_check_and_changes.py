@@ -532,6 +532,20 @@ def test_changes_describes_each_change_in_words(sandbox: Sandbox, invoke: Invoke
     assert "snapshots" in invoke("cache").out
 
 
+def test_changes_since_a_snapshot_without_archived_deployments_show_which_were_archived(
+    sandbox: Sandbox, invoke: Invoke
+) -> None:
+    WallClock.moment = NOW - timedelta(days=3)
+    invoke("deployments")
+    first = active_deployments(sandbox)[0]
+    rewrite(sandbox, first, archived_at=f"{NOW:%Y-%m-%dT%H:%M:%SZ}")
+    WallClock.moment = NOW
+    invoke("deployments --refresh")
+    for words, change in (("", "archived"), ("--offline", "removed")):  # offline, the other list may not be stored
+        rows = invoke.json(f"changes --since 2D {words}")
+        assert [(row["deployment_id"], row["change"]) for row in rows] == [(first["id"], change)]
+
+
 def test_changes_of_one_team_are_those_of_deployments_that_are_or_were_of_it(
     sandbox: Sandbox, invoke: Invoke
 ) -> None:

@@ -39,10 +39,12 @@ def changes(*, since: str, which: dict[str, Any], service: Service, result: Outp
     from qoderdata.summaries.deployment_changes import describe_change  # noqa: PLC0415 - as above
 
     before, is_archived, is_old_enough = _before(service, since)
-    after = service.deployments({"include_archived": is_archived})
+    after = service.deployments({"include_archived": is_archived or not service.offline})
     if before is None:
         result.print_frame(qd.changes(after, after), [], empty=_without_snapshot(service, after))
         return
+    if not is_archived:  # those that it has are "archived" now and not "removed"; the others are no changes
+        after = after[after["archived_at"].isna() | after["id"].isin(before["id"])]
     at, present = (format_time(fetched_at(frame), result.tz) for frame in (before, after))
     found = qd.changes(before, after)
     if options.filters_given(which):
