@@ -375,12 +375,14 @@ def _stuck(runs: pd.DataFrame, live: pd.DataFrame, names: dict[str, str], *, now
     with_timeout = live if "config_timeout_ms" in live.columns else None
     unusual = unusual_runs(runs, with_timeout, now=now)
     stuck = unusual[unusual["kind"].eq("stuck") & is_in(unusual["deployment_id"], live["id"])]
-    by_deployment = stuck.assign(waiting=stuck["status"].eq("waiting")).groupby("deployment_id", sort=False)
-    found = by_deployment.agg(
+    of_sessions = runs["id"][runs["status_from"].eq("session")] if "status_from" in runs else runs["id"][:0]
+    stuck = stuck.assign(waiting=stuck["status"].eq("waiting"), by_session=is_in(stuck["run_id"], of_sessions))
+    found = stuck.groupby("deployment_id", sort=False).agg(
         runs=("status", "size"),
         longest=("duration_ms", "max"),
         first=("triggered_at", "min"),
         waiting=("waiting", "sum"),
+        by_session=("by_session", "any"),
     )
     for row in _rows(found):
         facts = {"name": names[row.Index], "length": format_milliseconds(row.longest)}
@@ -391,6 +393,8 @@ def _stuck(runs: pd.DataFrame, live: pd.DataFrame, names: dict[str, str], *, now
             detail = _("{name}: {count} runs have not ended, the longest after {length}.", **facts, count=count)
         if row.waiting:
             detail = _("{detail} Waiting for a person: {count}.", detail=detail, count=f"{row.waiting:,}")
+        if row.by_session:
+            detail = _("{detail} A session that a person continued hides the end of its run.", detail=detail)
         yield _Finding("stuck", row.Index, detail, row.first, row.runs)
 
 

@@ -298,6 +298,16 @@ def test_finding_stuck_for_runs_without_an_end(short_account: Account) -> None:
     )
 
 
+def test_stuck_by_its_session_may_have_ended_before_the_session_was_continued(short_account: Account) -> None:
+    short_account.runs_of(4)[1].update(status="running", duration_ms=None)
+    df, runs, sessions = short_account.frames()
+    detail = "job 4: a run has not ended after 1 h."
+    hint = " A session that a person continued hides the end of its run."
+    for source, expected in (("session", detail + hint), ("events", detail), ("run", detail)):
+        runs["status_from"] = runs["status_from"].mask(runs["status"].eq("running"), source)
+        assert single_row(qd.check(df, runs, sessions, now=NOW)).detail == expected
+
+
 def test_large_numbers_in_findings_have_separators(short_account: Account) -> None:
     first = short_account.runs[0]
     short_account.runs += [
