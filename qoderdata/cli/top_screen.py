@@ -58,7 +58,6 @@ _STYLES = {"error": "red", "warning": "yellow"}
 #: How often, in seconds, the terminal's size and the view are checked for changes.
 _POLL = 0.2
 _UNTIL_STOPPED = 0.5
-_SECOND = timedelta(seconds=1)
 _QUIT = frozenset("qQ")
 _SUSPEND = "\x1a"
 
