@@ -345,7 +345,6 @@ def by_group(data: ReportData) -> Section:
     found = data.rates_by("group", WEEK)
     count = len(found)
     if data.runs is None:
-        found = found.assign(change=np.nan, verdict="")
         about = counters_note(data)
     else:
         compared = compare_periods(data.runs, "group", recent=WEEK, until=data.start)[["change", "verdict"]]
