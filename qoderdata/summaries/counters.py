@@ -145,13 +145,8 @@ def failure_rates(
         _warn_of_impossible(rows)
         _warn_of_overflow(rows, source.grouping)
     rows = rows.with_columns(*_parts("total_runs"), *_parts("total_failures"))
-    sums = [
-        "deployments",
-        "_known",
-        "failing",
-        "never_run",
-        *(f"{total}_{part}" for total in _TOTALS for part in ("high", "low")),
-    ]
+    sums = ["deployments", "_known", "failing", "never_run"]
+    sums += [f"{total}_{part}" for total in _TOTALS for part in ("high", "low")]
     grouped = source.group(rows, nw.col("consecutive_failures").max(), sums=sums)
 
     def finish(frame: nw.LazyFrame[Any]) -> nw.LazyFrame[Any]:
