@@ -140,8 +140,7 @@ def duration_regressions(
 
     def finish(frame: nw.LazyFrame[Any]) -> nw.LazyFrame[Any]:
         before, after = nw.col("baseline_p50_ms"), nw.col("recent_p50_ms")
-        frame = frame.with_columns((after - before).alias("change_ms"))
-        frame = frame.with_columns((after / nw.when(before > 0).then(before)).alias("ratio"))
+        frame = frame.with_columns(change_ms=after - before, ratio=after / nw.when(before > 0).then(before))
         enough = (nw.col("recent_runs") >= min_runs) & (nw.col("baseline_runs") >= min_runs)
         slower = (nw.col("change_ms") > 0) & (nw.col("change_ms") >= min_change_ms)
         return frame.filter(enough & slower)
@@ -346,9 +345,8 @@ def _with_limits(source: Source[Any], df: Any, *, min_runs: int) -> nw.LazyFrame
         rows = rows.with_columns(nw.col(NAMES[key]).alias("name"))
     duration = nw.col("duration_ms").cast(nw.Float64)
     is_measured = (nw.col("status") == "completed") & ~nw.col("duration_ms").is_null()
-    rows = rows.with_columns(
-        nw.when(is_measured).then(nw.when(duration > 0).then(duration).otherwise(nw.lit(1.0)).log()).alias("_ln")
-    )
+    positive = nw.when(duration > 0).then(duration).otherwise(nw.lit(1.0))
+    rows = rows.with_columns(_ln=nw.when(is_measured).then(positive.log()))
     measured = rows.filter(is_measured)
     medians = (
         measured.with_columns(duration.alias("_ms"))
@@ -357,11 +355,10 @@ def _with_limits(source: Source[Any], df: Any, *, min_runs: int) -> nw.LazyFrame
         .filter(nw.col("_n") >= min_runs)
         .drop("_n")
     )
-    deviation = (nw.col("_ln") - nw.col("_middle")).abs()
     deviations = (
         measured.select(key, "_ln")
         .join(medians, on=key)
-        .with_columns(deviation.alias("_deviation"))
+        .with_columns(_deviation=(nw.col("_ln") - nw.col("_middle")).abs())
         .group_by(key)
         .agg(median("_deviation").alias("_mad"), nw.col("_deviation").mean().alias("_mean"))
     )

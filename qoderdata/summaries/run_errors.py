@@ -205,8 +205,7 @@ def error_groups(runs: IntoFrameT, by: str | Sequence[str] | None = None) -> Int
     rows = with_age(add_column(source.frame, "_at", EPOCH, "triggered_at"), None)
     rows = rows.with_columns(nw.col("_age").max().alias("_reach")).filter(nw.col("status") == "failed")
     rows = add_column(rows, "message", _TEMPLATE, "error_message")
-    later = nw.col(ALL).shift(-1).over(*source.grouping, *shown, order_by=["_at", "id"])
-    rows = rows.with_columns(later.alias("_later"))
+    rows = rows.with_columns(_later=nw.col(ALL).shift(-1).over(*source.grouping, *shown, order_by=["_at", "id"]))
     latest = nw.col("_later").is_null()
     rows = rows.with_columns(
         nw.when(latest).then(nw.col("id")).alias("example_run_id"),
@@ -224,8 +223,7 @@ def error_groups(runs: IntoFrameT, by: str | Sequence[str] | None = None) -> Int
 
     def finish(frame: nw.LazyFrame[Any]) -> nw.LazyFrame[Any]:
         is_new = (nw.col("_age") <= _NEW) & (nw.col("_reach") >= _REACH)
-        frame = frame.with_columns(is_new.fill_null(value=False).alias("is_new"))
-        return _with_share(frame, source.grouping)
+        return _with_share(frame.with_columns(is_new=is_new.fill_null(value=False)), source.grouping)
 
     order = {**dict.fromkeys(source.keys, False), "count": True}
     return source.finalize(grouped, finish, within=shown, dtypes=_GROUPS, order=order)

@@ -259,8 +259,7 @@ def failure_streaks(runs: IntoFrameT, by: str | Sequence[str] | None = "deployme
         flag((nw.col("status") == "completed") & ~at.is_null()).alias("_success"),
     )
     # An interval has the failures after a success, and the next success.
-    successes = nw.col("_success").cum_sum().over(*source.grouping, order_by=order_by)
-    rows = rows.with_columns(successes.alias("_successes"))
+    rows = rows.with_columns(_successes=nw.col("_success").cum_sum().over(*source.grouping, order_by=order_by))
     rows = rows.with_columns(
         (nw.col("_successes") - nw.col("_success")).alias("_interval"),
         nw.when(nw.col("_failure") == 1).then(at).alias("_failed_at"),
@@ -354,17 +353,11 @@ def _last_attempts(runs: nw.LazyFrame[Any]) -> nw.LazyFrame[Any]:
     retry = (nw.col("trigger_type") == "retry") | (attempt > 1)
     runs = runs.with_columns(_retry=flag(retry), _failed=flag(nw.col("status") == "failed"))
     least = nw.col("_retry") + 1
-    runs = runs.with_columns(
-        nw.when(attempt > least).then(attempt).otherwise(least).cast(nw.Int64).alias("_attempt")
-    )
+    runs = runs.with_columns(_attempt=nw.when(attempt > least).then(attempt).otherwise(least).cast(nw.Int64))
     # Failed runs with attempt n and retries with attempt n + 1 form one chain in order of time. A failed run that
     # a retry follows is left out. A failed retry is in two chains: as a retry, and as a run that may be retried.
-    failed = runs.filter(nw.col("_failed") == 1).with_columns(
-        nw.col("_attempt").alias("_chain"), nw.lit(0).alias("_continues")
-    )
-    retries = runs.filter(nw.col("_retry") == 1).with_columns(
-        (nw.col("_attempt") - 1).alias("_chain"), nw.lit(1).alias("_continues")
-    )
+    failed = runs.filter(nw.col("_failed") == 1).with_columns(_chain="_attempt", _continues=nw.lit(0))
+    retries = runs.filter(nw.col("_retry") == 1).with_columns(_chain=nw.col("_attempt") - 1, _continues=nw.lit(1))
     following = nw.col("_continues").shift(-1).over("deployment_id", "_chain", order_by=["triggered_at", "id"])
     chains = nw.concat([failed, retries]).with_columns(following.alias("_next"))
     last = chains.filter(nw.col("_continues") == 0, nw.col("_next").fill_null(0) == 0)
