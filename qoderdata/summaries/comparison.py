@@ -316,28 +316,20 @@ def error_budget(
         consequence = "more of the budget may be used than this says"
         warn_of_unknown(count_outcomes(in_time), runs, consequence=consequence)
     in_window, in_day = flag((age > 0) & (age <= window_us)), flag((age > 0) & (age <= DAY_MICROS))
-    bad = nw.col("_failed") + nw.col("_missed")
     rows = rows.with_columns(
         *((nw.col(f"_{name}") * in_window).alias(name) for name in ("decided", "failed", "missed")),
-        (bad * in_day).alias("_day_bad"),
+        ((nw.col("_failed") + nw.col("_missed")) * in_day).alias("_day_bad"),
         ((nw.col("_decided") + nw.col("_missed")) * in_day).alias("_day_all"),
     )
-    sums = ["decided", "failed", "missed", "_day_bad", "_day_all"]
-    grouped = source.group(rows, sums=sums)
+    grouped = source.group(rows, sums=["decided", "failed", "missed", "_day_bad", "_day_all"])
     unknown = missed is None
 
     def finish(frame: nw.LazyFrame[Any]) -> nw.LazyFrame[Any]:
-        frame = frame.with_columns(
-            (nw.col("failed") + nw.col("missed")).cast(nw.Float64).alias("_bad"),
-            _divisor(nw.col("decided") + nw.col("missed")).alias("_of"),
-        )
-        share = nw.col("_bad") / nw.col("_of")
+        bad = (nw.col("failed") + nw.col("missed")).cast(nw.Float64)
+        of = _divisor(nw.col("decided") + nw.col("missed"))
         day = nw.col("_day_bad").cast(nw.Float64) / _divisor(nw.col("_day_all"))
         frame = frame.with_columns(
-            (1 - share).alias("success_rate"),
-            (nw.col("_of") * allowed).alias("budget"),
-            (nw.col("_bad") / (nw.col("_of") * allowed)).alias("used"),
-            (day / allowed).alias("burn_rate"),
+            success_rate=1 - bad / of, budget=of * allowed, used=bad / (of * allowed), burn_rate=day / allowed
         )
         # Missing in every row; pandas has no literal for a missing integer.
         return frame.with_columns(nw.when(nw.col("missed") < 0).then(nw.col("missed"))) if unknown else frame
