@@ -136,9 +136,8 @@ class Source(Generic[IntoFrameT]):
             # A relation can only be joined with relations of its own connection; `query` uses that connection.
             native = native.query("_", "SELECT * FROM given")
         elif self.engine.is_spark_like():
-            native = native.sparkSession.createDataFrame(
-                given.combine_chunks()
-            )  # Spark reads the first chunk only
+            # Spark reads the first chunk only.
+            native = native.sparkSession.createDataFrame(given.combine_chunks())
         else:
             import dask.dataframe as dd  # noqa: PLC0415 likewise
 

@@ -98,15 +98,12 @@ class Windows:
         groups = counted.group_by(*grouping).agg(*named) if named else counted.select(*grouping).unique()
         require_few_windows(labels[0], labels[-1], self.step, column=self.column, groups=len(groups))
         all_windows = nw.from_dict({"window": labels}, backend=counted.implementation)
-        others = [name for name in counted.columns if name not in {*grouping, "window", *sums}]
+        kept = {*grouping, "window", *sums}
+        others = [nw.col(name).max() for name in counted.columns if name not in kept]
         zeros = (nw.lit(0, dtype=counted.schema[name]).alias(name) for name in sums)
         empty = groups.join(all_windows, how="cross").with_columns(*zeros)
         both = nw.concat([counted, empty], how="diagonal")
-        return (
-            both.group_by(*grouping, "window")
-            .agg(nw.col(*sums).sum(), *(nw.col(name).max() for name in others))
-            .lazy()
-        )
+        return both.group_by(*grouping, "window").agg(nw.col(*sums).sum(), *others).lazy()
 
     def between(self, first: int, last: int) -> list[int]:
         """Return all labels from one to another, both included; raise `ValueError` if they are too many."""
