@@ -401,15 +401,9 @@ def test_row_labels_do_not_overlap_in_small_axes(case: str) -> None:
 @pytest.mark.parametrize(
     "case", ["failure_rates", "next_triggers", "run_failure_rates", "run_timeline", "costs", "costs_over_time"]
 )
-def test_top_0_is_refused(case: str) -> None:
+def test_top_0_and_labels_that_are_no_mapping_are_refused(case: str) -> None:
     with pytest.raises(ValueError, match="top=0"):
         CASES[case].plot(CASES[case].frame(), top=0)
-
-
-@pytest.mark.parametrize(
-    "case", ["failure_rates", "next_triggers", "run_failure_rates", "run_timeline", "costs", "costs_over_time"]
-)
-def test_labels_that_are_no_mapping_are_refused(case: str) -> None:
     with pytest.raises(TypeError, match=r"^labels must be a mapping of ids to texts, such as .*, not list$"):
         CASES[case].plot(CASES[case].frame(), labels=["a"])
     assert plt.get_fignums() == []
