@@ -286,10 +286,8 @@ def _narrow_note(spans: pd.DataFrame, narrowest: float) -> _Legend:
     """Return a legend entry: how long the narrowest bar is, how many runs are shorter or have no known end."""
     ended = spans[spans["outcome"].isin(list(_BARS))]
     length = pd.Timedelta(days=narrowest)
-    unknown = int(ended["end"].isna().sum())
-    shorter = int((ended["end"] - ended["start"]).lt(length).sum())
-    counts = {"shorter": shorter, "without a known end": unknown}
-    notes = [f"({count:,} {what})" for what, count in counts.items() if count]
+    flags = {"shorter": (ended["end"] - ended["start"]).lt(length), "without a known end": ended["end"].isna()}
+    notes = [f"({flag.sum():,} {what})" for what, flag in flags.items() if flag.any()]
     if not notes:
         return {}
     unit = next((unit for unit in ("1D", "1h", "1min", "1s") if length >= 5 * pd.Timedelta(unit)), "1ms")
