@@ -99,11 +99,9 @@ def rewrite(sandbox: Sandbox, record: dict[str, Any], **facts: Any) -> None:  # 
 
 # -- exit codes --------------------------------------------------------------------------------------------------
 
-COMMANDS_WITH_EXIT_CODE_1 = ["check", "missed --fail --since 7D", "runs --fail-over 0 --since 7D"]
-
 
 @pytest.mark.long
-@pytest.mark.parametrize("words", COMMANDS_WITH_EXIT_CODE_1)
+@pytest.mark.parametrize("words", ["check", "missed --fail --since 7D", "runs --fail-over 0 --since 7D"])
 @pytest.mark.parametrize("pipe", ["head -1", "true", "cat"])
 def test_exit_code_does_not_depend_on_the_reader_of_the_pipe(words: str, pipe: str, sandbox: Sandbox) -> None:
     """Findings and each kind of error keep their exit code, however much of the output is read."""
@@ -198,9 +196,6 @@ def test_runs_fail_over_compares_the_lower_bound(invoke: Invoke) -> None:
     invoke(words, "--fail-over", str(highest + 1e-9))
     others = max(low for low, count in lows if count > decided) if any(n > decided for _, n in lows) else 0
     invoke(words, "--fail-over", str((highest + others) / 2), "--min-runs", str(decided + 1))
-    invoke("runs --min-runs 3", code=2)
-    invoke("runs --errors --fail-over 0.5", code=2)
-    invoke("runs --fail-over 20", code=2)
 
 
 def note_of(text: str) -> str:
@@ -655,19 +650,6 @@ def test_recipes_of_the_readme_return_1_for_findings(sandbox: Sandbox, invoke: I
         assert "\x1b" not in captured.out + captured.err
 
 
-def crontab_environment(sandbox: Sandbox, home: Path) -> dict[str, str]:
-    """Install the command into a home folder, and return the few variables that cron sets for it."""
-    program = f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -m qoderdata "$@"\n'
-    (home / "qoderdata").write_text(program, encoding="utf-8")
-    (home / "qoderdata").chmod(0o755)
-    return {
-        "PATH": f"{home}:/usr/bin:/bin",
-        "HOME": str(home),
-        "QODER_BASE_URL": sandbox.base_url,
-        "PYTHONPATH": str(ROOT),
-    }
-
-
 # -- without a permission, and over which time ------------------------------------------------------------------
 
 
@@ -691,9 +673,6 @@ def test_missed_says_which_time_it_is_about(
 ) -> None:
     period = r"triggers from \d{4}-\d\d-\d\d \d\d:\d\d \+09:00 to \d{4}-\d\d-\d\d \d\d:\d\d \+09:00\n"
     assert re.search(period, invoke("missed --since 7D --tz Asia/Tokyo --base-url", sandbox.base_url).out)
-    with current_sandbox(monkeypatch, deployments=0):
-        assert invoke("missed --since 2h").out == "there are no deployments\n"
-        assert invoke("triggers").out == "there are no deployments\n"
     with current_sandbox(monkeypatch, deployments=1):
         deployment = qd.load_deployments(refresh=True)
         monkeypatch.setattr(qd, "load_deployments", lambda **_: deployment.assign(status="paused"))
@@ -727,7 +706,15 @@ def test_the_crontab_line_of_the_docs_mails_only_what_is_wrong(sandbox: Sandbox,
     token = tmp_path / ".qoder-token"
     token.write_text(f"export QODER_ACCESS_TOKEN={sandbox.pat}\n", encoding="utf-8")
     token.chmod(0o600)
-    environment = crontab_environment(sandbox, tmp_path)
+    program = tmp_path / "qoderdata"
+    program.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -m qoderdata "$@"\n', encoding="utf-8")
+    program.chmod(0o755)
+    environment = {
+        "PATH": f"{tmp_path}:/usr/bin:/bin",
+        "HOME": str(tmp_path),
+        "QODER_BASE_URL": sandbox.base_url,
+        "PYTHONPATH": str(ROOT),
+    }
 
     def mailed() -> str:
         done = subprocess.run(
