@@ -483,18 +483,6 @@ def test_zones_are_labelled_with_each_offset_between_the_first_and_last_time() -
     assert palette.describe_zone(berlin.tz_convert("UTC")) == "UTC"
 
 
-def test_refused_summary_leaves_no_open_figure() -> None:
-    ids = ["dep_1", "dep_2"]
-    runs = qd.flatten_runs([{"id": f"drun_{id_}", "deployment_id": id_, "status": "failed"} for id_ in ids])
-    sessions = qd.flatten_sessions([{"id": f"sess_{id_}", "deployment_id": id_} for id_ in ids])
-    costs = qd.session_costs(sessions)
-    before = plt.get_fignums()
-    for plot, summary in ((qd.plot_failure_rates, qd.run_failure_rates(runs)), (qd.plot_costs, costs)):
-        with pytest.raises(ValueError, match="index"):
-            plot(summary.reset_index())
-    assert plt.get_fignums() == before
-
-
 def test_deployment_with_the_name_of_its_agent_has_no_id_in_its_label() -> None:
     schedule = {"expression": "0 * * * *", "timezone": "UTC"}
     df = qd.flatten_deployments(
