@@ -150,10 +150,9 @@ def failure_rates(
     grouped = source.group(rows, nw.col("consecutive_failures").max(), sums=sums)
 
     def finish(frame: nw.LazyFrame[Any]) -> nw.LazyFrame[Any]:
-        # If no counters are known, the sum is missing, not zero.
-        some = nw.col("_known") > 0
         carried = (_carried(name).alias(f"{name}_high") for name in _TOTALS)
-        totals = (nw.when(some).then(_whole(name)).alias(name) for name in _TOTALS)
+        # If no counters are known, the sum is missing, not zero.
+        totals = (nw.when(nw.col("_known") > 0).then(_whole(name)).alias(name) for name in _TOTALS)
         frame = frame.with_columns(*carried).with_columns(*totals)
         return wilson.add_rate(frame, "total_failures", "total_runs", confidence=confidence)
 

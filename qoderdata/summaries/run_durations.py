@@ -333,8 +333,7 @@ def unusual_runs(
     rows = rows.with_columns(took.alias("duration_ms"), nw.col("id").alias("run_id"))
 
     dtypes = {"name": TEXT, **_UNUSUAL} if "name" in rows.collect_schema() else _UNUSUAL
-    order = {"triggered_at": True, "run_id": False, "kind": False}
-    return source.finalize(rows, dtypes=dtypes, order=order)
+    return source.finalize(rows, dtypes=dtypes, order={"triggered_at": True, "run_id": False, "kind": False})
 
 
 def _with_limits(source: Source[Any], df: Any, *, min_runs: int) -> nw.LazyFrame[Any]:  # noqa: ANN401

@@ -145,8 +145,7 @@ def run_failure_rates(
     wanted += ["triggered_at"] if windows else []
     wanted += _ATTEMPT_COLUMNS if per == "occurrence" else []
     optional = ["status_from", *(("trigger_scheduled_at", "created_at") if per == "occurrence" else ())]
-    results = [*_RATES, "window"]
-    source = open_source(runs, by, results=results, wanted=wanted, what="runs", optional=optional)
+    source = open_source(runs, by, results=[*_RATES, "window"], wanted=wanted, what="runs", optional=optional)
 
     rows = labelled = windows.label(source.frame) if windows else source.frame
     if per == "occurrence":

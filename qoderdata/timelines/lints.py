@@ -195,9 +195,8 @@ def _findings(schedule: Schedule, begin: int) -> Iterator[_Lint]:
 
 def _clock_changes(schedule: Schedule, begin: int) -> Iterator[_Lint]:
     """Yield the first skipped and the first repeated times of the year."""
-    offsets = offset_segments(schedule.timezone, begin, begin + _YEAR)
     seen = set()
-    for before, after in pairwise(offsets):
+    for before, after in pairwise(offset_segments(schedule.timezone, begin, begin + _YEAR)):
         shift = after.offset - before.offset
         edges = sorted((after.begin + before.offset, after.begin + after.offset))
         at = schedule.wall_times(*edges)
@@ -244,8 +243,7 @@ def _uneven_step(text: str, values: tuple[int, ...], field: CronField) -> Iterat
             )
             yield _Lint("uneven_step", detail)
         return
-    cycle = (*values, values[0] + _CYCLES[field.name])
-    for earlier, later in pairwise(cycle):
+    for earlier, later in pairwise((*values, values[0] + _CYCLES[field.name])):
         if later - earlier != step:
             detail = _(
                 "{text} is {field} {numbers}: from {earlier} to {later} it is {gap} and not {step}",
