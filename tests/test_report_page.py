@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
     from playwright.sync_api import Browser, Page
 
+CSS = resources.files("qoderdata.report").joinpath("report.css").read_text(encoding="utf-8")
 #: Names that would run code or change the page if they were not escaped.
 HOSTILE = [
     "<script>window.hacked = 1; alert(1)</script>",
@@ -108,14 +109,13 @@ class TestPage:
         ]
 
     def test_content_security_policy_allows_only_the_style_sheet(self, page: Reader) -> None:
-        css = resources.files("qoderdata.report").joinpath("report.css").read_text(encoding="utf-8")
-        digest = base64.b64encode(hashlib.sha256(css.encode()).digest()).decode()
+        digest = base64.b64encode(hashlib.sha256(CSS.encode()).digest()).decode()
         (policy,) = [meta["content"] for meta in page.all("meta") if meta.get("http-equiv")]
         assert policy == (
             f"default-src 'none'; img-src data:; style-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'"
         )
-        assert "@import" not in css
-        assert "url(" not in css
+        assert "@import" not in CSS
+        assert "url(" not in CSS
 
     def test_every_hostile_name_is_shown_as_text(self, page: Reader) -> None:
         for name in HOSTILE:
@@ -160,14 +160,13 @@ class TestPage:
 
     def test_colours_come_from_the_style_sheet(self, page: Reader) -> None:
         """A colour set on an element would be wrong in dark mode."""
-        css = resources.files("qoderdata.report").joinpath("report.css").read_text(encoding="utf-8")
         assert not [found for _, found in page.elements if {"fill", "stroke", "style"} & set(found)]
         shapes = {found["class"] for tag in ("rect", "path") for found in page.all(tag)}
         assert shapes == {"recent", "failed", "other", "axis", "span", "rate", "dot"}
-        assert all(f".picture .{name} {{" in css for name in shapes)
+        assert all(f".picture .{name} {{" in CSS for name in shapes)
         shades = {str(found.get("class")) for found in page.all("td") if "heat-" in str(found.get("class"))}
         assert "heat-9" in shades
-        assert all(f".{name} {{" in css for name in shades)
+        assert all(f".{name} {{" in CSS for name in shades)
 
 
 def test_same_input_gives_the_same_file(path: Path, tmp_path: Path) -> None:
@@ -196,8 +195,7 @@ def _luminance(colour: str) -> float:
 )  # fmt: skip
 def test_contrast_of_text_is_at_least_4_5_to_1(mode: int, ink: str, ground: str) -> None:
     """WCAG requires this of small text."""
-    css = resources.files("qoderdata.report").joinpath("report.css").read_text(encoding="utf-8")
-    palette = dict(re.findall(r"--([a-z-]+): (#[0-9a-f]{6})", re.findall(r":root \{([^}]*)\}", css)[mode]))
+    palette = dict(re.findall(r"--([a-z-]+): (#[0-9a-f]{6})", re.findall(r":root \{([^}]*)\}", CSS)[mode]))
     darker, lighter = sorted([_luminance(palette[ink]), _luminance(palette[ground])])
     assert (lighter + 0.05) / (darker + 0.05) >= 4.5
 
