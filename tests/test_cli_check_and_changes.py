@@ -311,9 +311,10 @@ def test_doubtful_option_limits_the_share_of_doubtful_outcomes(
         assert share > 0
         text = invoke("check --outcomes events --doubtful", str(share * 0.99), code=1).out
         assert "the service gave no session or no end for them" in " ".join(text.split())
-        waiting = sum(one["status"] == "waiting" and one["triggered_at"] >= recent for one in served.outcomes)
-        assert waiting > 0
-        assert f"waiting for a person: {counted(waiting, 'run')}; see `qoderdata top`" in text
+        waiting = {one["id"] for one in ends if one["status"] == "waiting"}
+        assert waiting
+        assert {row["id"] for row in invoke.json("runs --waiting")} == waiting
+        assert f"waiting for a person: {counted(len(waiting), 'run')}; see `qoderdata runs --waiting`" in text
         assert not is_reported("--outcomes", "events", "--doubtful", str(share * 1.01))
 
 

@@ -79,7 +79,7 @@ def check(
     )
     found = options.use_option_names_in_findings(found)
     waiting = int(runs["status"].eq("waiting").sum())
-    notes = [f"waiting for a person: {counted(waiting, 'run')}; see `qoderdata top`"] if waiting else []
+    notes = [f"waiting for a person: {counted(waiting, 'run')}; see `qoderdata runs --waiting`"] if waiting else []
     live = deployments[deployments["archived_at"].isna()]
     runs = runs[runs["deployment_id"].isin(live["id"])]
     notes += not_judged(runs, live, RUNS_FOR_MEDIAN, until=datetime.now(UTC) - timedelta(days=1))

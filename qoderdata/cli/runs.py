@@ -34,6 +34,7 @@ _STREAKS_OF_A_PERIOD = "failures before that are not counted; --since all counts
 @click.option("--errors", is_flag=True, help="Show what went wrong, by error type, the most frequent first.")
 @click.option("--streaks", is_flag=True, help="Show who fails now and since when, also if paused or archived.")
 @click.option("--failed", is_flag=True, help="List the failed runs, the newest first.")
+@click.option("--waiting", is_flag=True, help="List the runs that wait for a person, the newest first.")
 @options.fail_over_option(
     "Exit with 1 if a group or window has its whole 95 % interval above RATE, a share from 0 to 1."
 )
@@ -54,6 +55,7 @@ def runs(
     errors: bool,
     streaks: bool,
     failed: bool,
+    waiting: bool,
     fail_over: float | None,
     min_runs: int,
     window: dict[str, Any],
@@ -62,30 +64,31 @@ def runs(
 ) -> int:
     """Show failure rates of runs over time, errors, or streaks.
 
-    With --failed, list the failed runs.
+    With --failed or --waiting, list runs.
 
     A run of unknown outcome does not end a streak here; in check, top and the report it does.
     """
-    views = {"--errors": (errors, _errors), "--streaks": (streaks, _streaks), "--failed": (failed, _failed)}
-    given = [name for name, (is_given, _) in views.items() if is_given]
+    views = {"--errors": errors, "--streaks": streaks, "--failed": failed, "--waiting": waiting}
+    given = [name for name, is_given in views.items() if is_given]
     if len(given) > 1:
-        raise click.UsageError("give one of --errors, --streaks and --failed")
+        raise click.UsageError("give one of --errors, --streaks, --failed and --waiting")
+    is_list = failed or waiting
     if given:
         options.refuse_without_effect(["--freq", "--per", "--fail-over", "--min-runs"], f"with {given[0]}")
     elif freq is None:
-        options.refuse_without_effect(["--tz"], "without --freq, --errors, --streaks or --failed")
-    if failed:
-        options.refuse_without_effect(["--by"], "with --failed")
+        options.refuse_without_effect(["--tz"], "without --freq, --errors, --streaks, --failed or --waiting")
+    if is_list:
+        options.refuse_without_effect(["--by"], f"with {given[0]}")
     if fail_over is None:
         options.refuse_without_effect(["--min-runs"], "without --fail-over")
     period = options.describe_window(window, "runs triggered", result.tz)
-    groups = grouping.Groups(by or (["deployment"] if streaks or failed else []), "runs", service)
+    groups = grouping.Groups(by or (["deployment"] if streaks or is_list else []), "runs", service)
     frame = groups.add_names(service.runs(window))
     empty = options.nothing_in(period, "runs")
-    if len(frame) and (errors or failed):
-        empty = "; ".join(["no run failed", *period])
+    if len(frame) and (errors or is_list):
+        empty = "; ".join(["no run waits for a person" if waiting else "no run failed", *period])
     if given:
-        found, columns, notes = views[given[0]][1](frame, groups, window)
+        found, columns, notes = _VIEWS[given[0]](frame, groups, window)
         result.print_frame(found, columns, empty=empty, notes=[*period, *notes])
         return 0
     found = qd.run_failure_rates(frame, by=groups.keys or None, freq=freq, tz=result.tz, per=per)
@@ -120,9 +123,19 @@ def _streaks(runs: pd.DataFrame, groups: grouping.Groups, window: dict[str, Any]
 
 
 def _failed(runs: pd.DataFrame, groups: grouping.Groups, _: dict[str, Any]) -> _Table:
-    found = runs[runs["status"] == "failed"].reset_index(drop=True).rename(columns={"deployment_name": "name"})
-    columns = [TableColumn("triggered", "triggered_at", "time"), *groups.columns(found), *_FAILED_COLUMNS]
-    return found, columns, []
+    return _listed(runs[runs["status"] == "failed"], groups, _FAILED_COLUMNS)
+
+
+def _waiting(runs: pd.DataFrame, groups: grouping.Groups, _: dict[str, Any]) -> _Table:
+    return _listed(runs[runs["status"] == "waiting"], groups, _WAITING_COLUMNS)
+
+
+def _listed(runs: pd.DataFrame, groups: grouping.Groups, columns: list[TableColumn]) -> _Table:
+    found = runs.reset_index(drop=True).rename(columns={"deployment_name": "name"})
+    return found, [TableColumn("triggered", "triggered_at", "time"), *groups.columns(found), *columns], []
+
+
+_VIEWS = {"--errors": _errors, "--streaks": _streaks, "--failed": _failed, "--waiting": _waiting}
 
 
 def _rate_columns(rates: pd.DataFrame) -> list[TableColumn]:
@@ -146,6 +159,10 @@ _FAILED_COLUMNS = [
     TableColumn("error", "error_type"),
     TableColumn("took", "duration_ms", "milliseconds", optional=2),
     TableColumn("message", "error_message", optional=1),
+]
+_WAITING_COLUMNS = [
+    TableColumn("session", "session_id", "id", optional=1),
+    TableColumn("run", "id", "id", optional=MINOR),
 ]
 _STREAK_COLUMNS = [
     TableColumn("failing in a row", "current_streak", "count", is_alert=lambda row: bool(row.current_streak > 0)),
