@@ -394,7 +394,7 @@ def _stuck(runs: pd.DataFrame, live: pd.DataFrame, names: dict[str, str], *, now
         if row.waiting:
             detail = _("{detail} Waiting for a person: {count}.", detail=detail, count=f"{row.waiting:,}")
         if row.by_session:
-            detail = _("{detail} A session that a person continued hides the end of its run.", detail=detail)
+            detail = _("{detail} If a person continued a session, its run may have ended before.", detail=detail)
         yield _Finding("stuck", row.Index, detail, row.first, row.runs)
 
 

@@ -36,15 +36,18 @@ def changes(*, since: str, which: dict[str, Any], service: Service, result: Outp
     that passes them now, or passed them then.
     """
     from qoderdata.frames import fetched_at  # noqa: PLC0415 - imports pandas
-    from qoderdata.summaries.deployment_changes import describe_change  # noqa: PLC0415 - as above
+    from qoderdata.summaries.deployment_changes import (  # noqa: PLC0415 - as above
+        describe_change,
+        without_unlisted,
+    )
 
     before, is_archived, is_old_enough = _before(service, since)
     after = service.deployments({"include_archived": is_archived or not service.offline})
     if before is None:
         result.print_frame(qd.changes(after, after), [], empty=_without_snapshot(service, after))
         return
-    if not is_archived:  # those that it has are "archived" now and not "removed"; the others are no changes
-        after = after[after["archived_at"].isna() | after["id"].isin(before["id"])]
+    if not is_archived:
+        before, after = without_unlisted(before, after)
     at, present = (format_time(fetched_at(frame), result.tz) for frame in (before, after))
     found = qd.changes(before, after)
     if options.filters_given(which):

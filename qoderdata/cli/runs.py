@@ -68,8 +68,13 @@ def runs(
 
     A run of unknown outcome does not end a streak here; in check, top and the report it does.
     """
-    views = {"--errors": errors, "--streaks": streaks, "--failed": failed, "--waiting": waiting}
-    given = [name for name, is_given in views.items() if is_given]
+    views = {
+        "--errors": (errors, _errors),
+        "--streaks": (streaks, _streaks),
+        "--failed": (failed, _failed),
+        "--waiting": (waiting, _waiting),
+    }
+    given = [name for name, (is_given, _) in views.items() if is_given]
     if len(given) > 1:
         raise click.UsageError("give one of --errors, --streaks, --failed and --waiting")
     is_list = failed or waiting
@@ -88,15 +93,15 @@ def runs(
     if len(frame) and (errors or is_list):
         empty = "; ".join(["no run waits for a person" if waiting else "no run failed", *period])
     if given:
-        found, columns, notes = _VIEWS[given[0]](frame, groups, window)
+        found, columns, notes = views[given[0]][1](frame, groups, window)
         result.print_frame(found, columns, empty=empty, notes=[*period, *notes])
         return 0
     found = qd.run_failure_rates(frame, by=groups.keys or None, freq=freq, tz=result.tz, per=per)
     labels = groups.columns(found)
     enough = found["completed"] + found["failed"] >= min_runs
     above = result.name_above(found[enough], fail_over, figure="ci_low", groups=labels)
-    counted = [RATES_OF, _LAST_RUN_COUNTS] if per == "occurrence" else [RATES_OF]
-    notes = [*period, *counted, *options.cut_windows(found, freq, *options.bounds_of(window, frame)), *above]
+    basis = [RATES_OF, _LAST_RUN_COUNTS] if per == "occurrence" else [RATES_OF]
+    notes = [*period, *basis, *options.cut_windows(found, freq, *options.bounds_of(window, frame)), *above]
     columns = [*labels, *_rate_columns(found)]
     result.print_frame(found, columns, empty=empty, notes=notes, newest=freq is not None)
     return options.FOUND if above else 0
@@ -133,9 +138,6 @@ def _waiting(runs: pd.DataFrame, groups: grouping.Groups, _: dict[str, Any]) -> 
 def _listed(runs: pd.DataFrame, groups: grouping.Groups, columns: list[TableColumn]) -> _Table:
     found = runs.reset_index(drop=True).rename(columns={"deployment_name": "name"})
     return found, [TableColumn("triggered", "triggered_at", "time"), *groups.columns(found), *columns], []
-
-
-_VIEWS = {"--errors": _errors, "--streaks": _streaks, "--failed": _failed, "--waiting": _waiting}
 
 
 def _rate_columns(rates: pd.DataFrame) -> list[TableColumn]:

@@ -18,6 +18,7 @@ from qoderdata.formatting import format_duration, format_time, make_distinct, on
 from qoderdata.frame_checks import TEXT, require_frame, require_snapshots, require_unique_deployments
 from qoderdata.frames import expand_metadata, fetched_at, is_in, rows_before
 from qoderdata.outcomes import is_assumed
+from qoderdata.summaries.deployment_changes import without_unlisted
 from qoderdata.timelines import missed_triggers, next_triggers
 from qoderdata.translation import gettext as _
 from qoderdata.translation import ngettext
@@ -339,13 +340,7 @@ class ReportData:
     def changes(self) -> pd.DataFrame:
         """What changed since `before`, which there must be."""
         assert self.before is not None  # noqa: S101 - for mypy
-        before, after = self.before, self.given
-        # One of them may be without archived deployments; these are then no changes.
-        if before["archived_at"].isna().all():
-            after = after[after["archived_at"].isna() | is_in(after["id"], before["id"])]
-        if after["archived_at"].isna().all():
-            before = before[before["archived_at"].isna()]
-        return summaries.changes(before, after)
+        return summaries.changes(*without_unlisted(self.before, self.given))
 
     @cached_property
     def forecast(self) -> pd.DataFrame:

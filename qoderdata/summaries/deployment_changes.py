@@ -132,6 +132,15 @@ def changes(before: pd.DataFrame, after: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=list(_RESULT)).astype(TEXT)
 
 
+def without_unlisted(before: pd.DataFrame, after: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Return two lists without the archived deployments that one of them leaves out: these are no changes."""
+    if before["archived_at"].isna().all():
+        after = after[after["archived_at"].isna() | is_in(after["id"], before["id"])]
+    if after["archived_at"].isna().all():
+        before = before[before["archived_at"].isna()]
+    return before, after
+
+
 def describe_change(row: Any) -> str:  # noqa: ANN401 - a row as a named tuple
     """Format one row of `changes` as text, without the deployment's name."""
     words = {"created": _("created"), "removed": _("removed"), "archived": _("archived")}
