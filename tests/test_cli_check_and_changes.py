@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import re
 import shlex
 import shutil
@@ -21,6 +22,7 @@ import qoderdata as qd
 from qoderdata import overview
 from qoderdata.errors import CacheError
 from qoderdata.formatting import counted, format_time, one_line
+from qoderdata.frame_checks import TEXT
 from qoderdata.sandbox import Sandbox
 from tests.test_cli_output import run_in_shell
 from tests.wall_clock import WallClock, set_wall_clock
@@ -172,6 +174,62 @@ def test_check_of_a_healthy_account_prints_no_finding(sandbox: Sandbox, invoke: 
     rewrite(sandbox, {**new, "id": used}, budget=budget, name="expensive")
     assert "expensive uses" in invoke("check --refresh").out
     invoke("check --fail-on warning", code=1)
+
+
+@pytest.mark.usefixtures("sandbox")
+def test_check_only_new_counts_a_finding_again_after_a_check_without_it(
+    monkeypatch: pytest.MonkeyPatch, invoke: Invoke, tmp_path: Path
+) -> None:
+    """The exit code, the table and JSON are about the new ones alone; a longer streak is no new finding."""
+    failing = ("error", "failing", "dep_1", "one failed 3 times in a row.")
+    longer = ("error", "failing", "dep_1", "one failed 4 times in a row.")
+    stuck = ("error", "stuck", "dep_1", "one has a run that has not ended.")
+    doubtful = ("warning", "incomplete_data", None, "The outcome of many runs is unknown.")
+    seen = tmp_path / "seen.json"
+
+    def new(*found: tuple[str | None, ...], words: str = "", code: int) -> list[str]:
+        columns = ["severity", "kind", "deployment_id", "detail"]
+        frame = pd.DataFrame(found, columns=columns, dtype=TEXT).assign(name="one", since=pd.Timestamp(NOW))
+        monkeypatch.setattr(qd, "check", lambda *_, **__: frame.copy())
+        rows = invoke.json(f"check {words} --only-new", str(seen), code=code)
+        assert [row["detail"] for row in json.loads(seen.read_text(encoding="utf-8"))] == [row[3] for row in found]
+        return [row["detail"] for row in rows]
+
+    assert new(failing, doubtful, code=1) == [failing[3], doubtful[3]]
+    assert new(longer, doubtful, code=0) == []
+    printed = " ".join(invoke("check --only-new", str(seen)).out.split())
+    assert printed.startswith("nothing new is wrong; not new: 2 findings; without --only-new all are shown")
+    assert new(longer, stuck, code=1) == [stuck[3]]
+    assert new(longer, stuck, doubtful, code=0) == [doubtful[3]]
+    assert new(stuck, code=0) == []
+    assert new(failing, stuck, doubtful, words="--fail-on warning", code=1) == [failing[3], doubtful[3]]
+    assert new(code=0) == []
+    assert invoke("check --only-new", str(seen)).out.startswith("nothing is wrong")
+
+
+@pytest.mark.parametrize(
+    "content", ["", "[1]", "{}x", '{"a": 1}', '[{"kind": "failing"}]', "\N{LATIN SMALL LETTER E}"]
+)
+@pytest.mark.usefixtures("sandbox")
+def test_check_only_new_refuses_and_keeps_a_file_of_another_kind(
+    content: str, invoke: Invoke, tmp_path: Path
+) -> None:
+    file = tmp_path / "notes.txt"
+    file.write_text(content, encoding="utf-8")
+    message = invoke("check --only-new", str(file), code=2).err
+    assert "holds no findings of a check; remove it, or name another" in message
+    assert file.read_text(encoding="utf-8") == content
+
+
+def test_check_only_new_keeps_its_file_if_the_check_fails(
+    sandbox: Sandbox, invoke: Invoke, tmp_path: Path
+) -> None:
+    seen = tmp_path / "seen.json"
+    invoke("check --only-new", str(seen), code=1)
+    before = seen.read_bytes()
+    sandbox.misbehave("403")
+    invoke("check --refresh --only-new", str(seen), code=4)
+    assert seen.read_bytes() == before
 
 
 def test_missed_fail_considers_only_certain_rows(sandbox: Sandbox, invoke: Invoke) -> None:
@@ -696,14 +754,17 @@ def test_changes_since_before_the_first_snapshot_say_what_is_not_known(sandbox: 
     assert unknown not in invoke("changes --since 2D").out
 
 
-def test_the_crontab_line_of_the_docs_mails_only_what_is_wrong(sandbox: Sandbox, tmp_path: Path) -> None:
-    """It prints nothing while nothing is wrong, and the findings, or why there are none, otherwise.
+@pytest.mark.parametrize("only_new", [False, True])
+def test_the_crontab_lines_of_the_docs_mail_what_is_wrong(
+    sandbox: Sandbox, tmp_path: Path, *, only_new: bool
+) -> None:
+    """A line prints nothing while nothing (new) is wrong, and the findings, or why there are none, otherwise.
 
     As cron runs it: with a minimal environment, without a terminal, and with the token from a private file.
     """
     page = (ROOT / "docs" / "howto" / "cron-and-ci.md").read_text(encoding="utf-8")
     lines = re.findall(r"^5 \* \* \* \* +(.*)$", page, re.MULTILINE)
-    assert len(lines) == 1
+    (line,) = [line for line in lines if ("--only-new" in line) == only_new]
     token = tmp_path / ".qoder-token"
     token.write_text(f"export QODER_ACCESS_TOKEN={sandbox.pat}\n", encoding="utf-8")
     token.chmod(0o600)
@@ -719,7 +780,7 @@ def test_the_crontab_line_of_the_docs_mails_only_what_is_wrong(sandbox: Sandbox,
 
     def mailed() -> str:
         done = subprocess.run(
-            ["/bin/sh", "-c", lines[0]],
+            ["/bin/sh", "-c", line],
             env=environment,
             capture_output=True,
             text=True,
@@ -734,6 +795,7 @@ def test_the_crontab_line_of_the_docs_mails_only_what_is_wrong(sandbox: Sandbox,
         return printed
 
     assert "error " in mailed()
+    assert ("error " in mailed()) == (not only_new)
     archive_all(sandbox)
     shutil.rmtree(tmp_path / ".cache")
     assert mailed() == ""

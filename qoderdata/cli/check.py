@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -14,9 +15,12 @@ from qoderdata.cli.output import MINOR, Output, TableColumn
 from qoderdata.cli.service import Service, run_service_options
 from qoderdata.cli.unusual import RUNS_FOR_MEDIAN, not_judged
 from qoderdata.errors import PermissionDeniedError
+from qoderdata.files import replace
 from qoderdata.formatting import counted
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import pandas as pd
 
 #: Runs are read this far back at least, so that streaks and typical durations are known.
@@ -36,6 +40,13 @@ _COLUMNS = [
     default="error",
     help="Exit with 1 if there is an error (default), or also if there is a warning.",
 )
+@click.option(
+    "--only-new",
+    metavar="FILE",
+    type=options.PATH,
+    callback=options.output_path,
+    help="Only findings that the last check with this FILE did not have; it keeps them.",
+)
 @options.span_option("--since", "How far back missed triggers count (default 1D).", default="1D")
 @options.number_option("--streak", "Failures in a row to report (default 3).", least=1, default=3)
 @options.span_option("--recent", "Period that is compared with the one before (default 7D).", default="7D")
@@ -49,6 +60,7 @@ _COLUMNS = [
 def check(
     *,
     fail_on: str,
+    only_new: Path | None,
     since: str,
     recent: str,
     which: dict[str, Any],
@@ -63,10 +75,14 @@ def check(
     needs 10 completed runs of the last 30 days. A trigger counts as missed 10 minutes after its time: for a check
     once a day, give --since 25h.
 
+    With --only-new, a finding counts again only after a check without it. Give each choice of deployments a FILE
+    of its own.
+
     Failed retries count in a streak of failures. A run of unknown outcome ends a streak, and so does one that is
     assumed to have completed. `runs --streaks` ignores runs of unknown outcome. Events are read for runs of the
     last 30 days: `qoderdata pull runs --outcomes events` reads those of all runs, once.
     """
+    known = set() if only_new is None else _read_findings(only_new)
     history = max(_LEAST, 2 * parse_span(recent, name="recent"), parse_span(since, name="since"))
     snapshots = service.snapshots(since)
     deployments = service.deployments({"include_archived": True, **which})
@@ -78,6 +94,7 @@ def check(
         deployments, runs, sessions, snapshots=snapshots, since=since, recent=recent, tz=result.tz, **thresholds
     )
     found = options.use_option_names_in_findings(found)
+    new = found[~_keys(found).isin(known)]
     waiting = int(runs["status"].eq("waiting").sum())
     notes = [f"waiting for a person: {counted(waiting, 'run')}; see `qoderdata runs --waiting`"] if waiting else []
     live = deployments[deployments["archived_at"].isna()]
@@ -85,9 +102,31 @@ def check(
     notes += not_judged(runs, live, RUNS_FOR_MEDIAN, until=datetime.now(UTC) - timedelta(days=1))
     notes += options.filter_notes(which)
     verdict = "nothing is wrong" if len(deployments) else "nothing is wrong, as there are no deployments"
-    result.print_frame(found, _COLUMNS, empty="; ".join([verdict, *notes]), notes=notes)
-    failures = found[found["severity"].eq("error")] if fail_on == "error" else found
+    if len(new) < len(found):
+        verdict = "nothing new is wrong"
+        notes.insert(0, f"not new: {counted(len(found) - len(new), 'finding')}; without --only-new all are shown")
+    result.print_frame(new, _COLUMNS, empty="; ".join([verdict, *notes]), notes=notes)
+    if only_new is not None:
+        replace(only_new, lambda sink: sink.write(output.json_text(found).encode()))
+    failures = new[new["severity"].eq("error")] if fail_on == "error" else new
     return 0 if failures.empty else options.FOUND
+
+
+def _read_findings(path: Path) -> set[str]:
+    """Return the keys of the findings in a file of `--only-new`; none where there is no file yet."""
+    try:
+        return {f"{row['kind']} {row['deployment_id'] or ''}" for row in json.loads(path.read_bytes())}
+    except FileNotFoundError:
+        return set()
+    except (ValueError, TypeError, KeyError) as error:
+        raise click.UsageError(
+            f"--only-new {path}: this file holds no findings of a check; remove it, or name another"
+        ) from error
+
+
+def _keys(found: pd.DataFrame) -> pd.Series[str]:
+    """Return a key of each finding that is the same in the next check: its kind and deployment."""
+    return found["kind"].str.cat(found["deployment_id"], sep=" ", na_rep="")
 
 
 def _sessions(service: Service, filters: dict[str, Any]) -> pd.DataFrame | None:

@@ -131,7 +131,7 @@ class Output:
 
             print_exact(csv_text(shown))
         elif self.style == "json":
-            print_exact(_json_text(shown) + "\n")
+            print_exact(json_text(shown) + "\n")
         elif frame.empty:
             if empty:
                 _echo_wrapped(empty)
@@ -324,7 +324,7 @@ def _is_unsafe(character: str) -> bool:
 # -- forms -------------------------------------------------------------------------------------------------------
 
 
-def _json_text(frame: pd.DataFrame) -> str:
+def json_text(frame: pd.DataFrame) -> str:
     """Write a JSON list of objects, one a row; times in ISO 8601, missing values as ``null``, secrets masked."""
     import pandas as pd  # noqa: PLC0415 - slow to import
 
