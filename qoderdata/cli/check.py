@@ -15,7 +15,6 @@ from qoderdata.cli.output import MINOR, Output, TableColumn
 from qoderdata.cli.service import Service, run_service_options
 from qoderdata.cli.unusual import RUNS_FOR_MEDIAN, not_judged
 from qoderdata.errors import PermissionDeniedError
-from qoderdata.files import replace
 from qoderdata.formatting import counted
 
 if TYPE_CHECKING:
@@ -107,6 +106,8 @@ def check(
         notes.insert(0, f"not new: {counted(len(found) - len(new), 'finding')}; without --only-new all are shown")
     result.print_frame(new, _COLUMNS, empty="; ".join([verdict, *notes]), notes=notes)
     if only_new is not None:
+        from qoderdata.files import replace  # noqa: PLC0415 - imports pyarrow
+
         replace(only_new, lambda sink: sink.write(output.json_text(found).encode()))
     failures = new[new["severity"].eq("error")] if fail_on == "error" else new
     return 0 if failures.empty else options.FOUND
