@@ -178,10 +178,9 @@ class FastReader:
 
     def _read_shared(self, raws: Sequence[msgspec.Raw], branch: Branch, path: FieldPath) -> dict[str, Any]:
         """Read an object that many records share: each distinct text once."""
-        texts = list(map(bytes, raws))
-        distinct = {text: index for index, text in enumerate(dict.fromkeys(texts))}
+        texts: Any = pa.array(map(bytes, raws), pa.large_binary()).dictionary_encode()
         row, rows = Row(set()), []
-        for text in distinct:
+        for text in texts.dictionary.to_pylist():
             value = parse(text)
             row.columns = {}
             if value is not None and not isinstance(value, dict):
@@ -191,11 +190,11 @@ class FastReader:
             rows.append(row.columns)
         if row.extra or row.misfits:
             raise NeedsExactPath("a value in a shared object does not fit")
-        index = pa.array([distinct[text] for text in texts], pa.int32())
-        kinds = {
-            column.name: column.kind.arrow for column in self.schema.columns if column.path[: len(path)] == path
+        return {
+            column.name: to_array([row.get(column.name) for row in rows], column.kind.arrow).take(texts.indices)
+            for column in self.schema.columns
+            if column.path[: len(path)] == path
         }
-        return {name: to_array([row.get(name) for row in rows], kind).take(index) for name, kind in kinds.items()}
 
 
 def _present(values: Sequence[Any], level: _Level) -> list[Any]:
