@@ -26,7 +26,7 @@ from qoderdata.translation import gettext as _
 from qoderdata.translation import mark, ngettext
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from numpy.typing import NDArray
 
@@ -514,24 +514,21 @@ def describe_numbers(values: Sequence[int]) -> str:
     steps = {later - earlier for earlier, later in pairwise(values)}
     if len(values) > _FEW_NUMBERS and len(steps) == 1 and steps != {1}:
         return f"{values[0]}, {values[1]}, …, {values[-1]}"
-    return join_words([_range(*map(str, ends)) for ends in _ranges(values)])
-
-
-def _range(first: str, last: str | None = None) -> str:
-    return first if last is None else _("{first} to {last}", first=first, last=last)
+    return join_words(_ranges(values, str))
 
 
 def _names(values: Sequence[int], names: Sequence[str], *, is_or: bool = False) -> str:
-    return join_words([_range(*(_(names[value - 1]) for value in ends)) for ends in _ranges(values)], is_or=is_or)
+    return join_words(_ranges(values, lambda value: _(names[value - 1])), is_or=is_or)
 
 
-def _ranges(values: Sequence[int]) -> list[tuple[int, ...]]:
-    """Return the first and last of each three or more consecutive numbers, and all others one by one."""
-    found: list[tuple[int, ...]] = []
+def _ranges(values: Sequence[int], write: Callable[[int], str]) -> list[str]:
+    """Write each three or more consecutive numbers as "a to b", and all others one by one."""
+    found: list[str] = []
     for part in np.split(values, np.flatnonzero(np.diff(values) != 1) + 1):
-        numbers = part.tolist()
-        is_range = len(numbers) >= _SHORTEST_RANGE
-        found.extend([(numbers[0], numbers[-1])] if is_range else [(number,) for number in numbers])
+        words = [write(number) for number in part.tolist()]
+        if len(words) >= _SHORTEST_RANGE:
+            words = [_("{first} to {last}", first=words[0], last=words[-1])]
+        found += words
     return found
 
 
