@@ -674,7 +674,7 @@ def _looked_up(opened: Any, key: str, table: pd.DataFrame) -> Any:  # noqa: ANN4
             opened = opened.with_columns(text.alias(name))
         return opened
     if engine.is_pyarrow():
-        rows = pc.index_in(native[key].cast(arrow["_key"].type), arrow["_key"].combine_chunks())
+        rows = pc.index_in(native[key].cast(arrow["_key"].type), arrow["_key"])
         for name in table.columns:
             native = native.append_column(name, arrow[name].take(rows))
         return nw.from_native(native)

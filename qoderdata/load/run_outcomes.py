@@ -117,7 +117,7 @@ class RunOutcomes:
         """
         sessions = self._stored(self._sessions, _SESSION_COLUMNS)
         ends = self._stored(self._ends, OUTCOMES.names)
-        index = pc.index_in(ends["id"], value_set=sessions["id"].combine_chunks())
+        index = pc.index_in(ends["id"], value_set=sessions["id"])
         updated_at, status = (sessions[name].take(index) for name in ("updated_at", "status"))
         is_unread = pc.and_(ends["session_updated_at"].is_null(), ends["end"].is_valid())
         is_kept = pc.and_not(is_unread, pc.is_in(status, value_set=RUNNING))
@@ -142,7 +142,7 @@ class RunOutcomes:
     def _undecided(self, sessions: pa.Table, ends: pa.Table) -> pa.Table:
         """Return the sessions whose events must be read, newest first."""
         is_running = pc.is_in(sessions["status"], value_set=RUNNING)
-        has_end = pc.is_in(sessions["id"], value_set=_settled(ends)["id"].combine_chunks())
+        has_end = pc.is_in(sessions["id"], value_set=_settled(ends)["id"])
         return sessions.filter(pc.invert(pc.or_(is_running, has_end)))
 
     def _without_refused(self, ids: list[str]) -> list[str]:
@@ -236,4 +236,4 @@ def _settled(ends: pa.Table) -> pa.Table:
 
 def _without(ids: Any, table: pa.Table) -> Any:  # noqa: ANN401 - Arrow arrays
     """Return the ids that a table does not have."""
-    return ids.filter(pc.invert(pc.is_in(ids, value_set=table["id"].combine_chunks())))
+    return ids.filter(pc.invert(pc.is_in(ids, value_set=table["id"])))

@@ -187,9 +187,9 @@ class SessionLoading(StoredLoading):
         is_gone = pc.and_not(ends["session_updated_at"].is_null(), OUTCOMES_TABLE.may_change(ends))
         gone = ends["id"].filter(is_gone)
         stored = self.store.read(["id", "created_at", "status"])
-        has_no_end = pc.is_in(stored["id"], value_set=undecided.combine_chunks())
+        has_no_end = pc.is_in(stored["id"], value_set=undecided)
         is_open = pc.or_(pc.is_in(stored["status"], value_set=RUNNING), has_no_end)
-        open_ = stored.filter(pc.and_not(is_open, pc.is_in(stored["id"], value_set=gone.combine_chunks())))
+        open_ = stored.filter(pc.and_not(is_open, pc.is_in(stored["id"], value_set=gone)))
         old = open_["created_at"].filter(pc.less(open_["created_at"], pa.scalar(bound, open_["created_at"].type)))
         oldest = pc.min(old).as_py() or bound
         pages = math.ceil(self.store.count(since=oldest, until=bound) / SAFE_PAGE) if len(old) else 0

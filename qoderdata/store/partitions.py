@@ -256,8 +256,7 @@ class Dataset:
     def _states(self, name: str, file: DataFile, ids: pa.ChunkedArray[Any] | None = None) -> dict[str, bool]:
         """Return by id whether a row may change; `ids`: only for these rows."""
         states = self._columns(name, file, ["id", *self._table.state_columns])
-        if ids is not None:
-            states = states.filter(pc.is_in(states["id"], value_set=ids))
+        states = states if ids is None else with_ids(states, ids)
         return dict(zip(row_ids(states), self._table.may_change(states).to_pylist(), strict=True))
 
     def _columns(
@@ -323,7 +322,7 @@ class Dataset:
         stored = pa.concat_tables(
             self._columns(name, file, None, where=wanted) for name, file in files.items() if _day(name) in searched
         ).unify_dictionaries()
-        stored = stored.take(pc.index_in(found["id"], value_set=stored["id"].combine_chunks()))
+        stored = stored.take(pc.index_in(found["id"], value_set=stored["id"]))
         are_equal = (_are_equal(one, other) for one, other in zip(found.columns, stored.columns, strict=True))
         return set(row_ids(found.filter(functools.reduce(pc.and_, are_equal))))
 

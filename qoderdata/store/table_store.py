@@ -20,7 +20,7 @@ from qoderdata.store.coverage import LONG_AGO, Coverage
 from qoderdata.store.journal import OLD_FOLDER, Journal, JournalEntry
 from qoderdata.store.manifest import Identity, Manifest, OpenRow, UnusableManifestError
 from qoderdata.store.partitions import DamagedStoreError, Dataset
-from qoderdata.store.tables import row_ids, with_ids
+from qoderdata.store.tables import row_ids, with_ids, without_ids
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -476,11 +476,10 @@ class TableStore:
         """Join stored rows with those that are only in memory, which replace stored rows that may change."""
         rows = self._journal.rows()
         stored = pa.concat_tables([self.table.schema.arrow.empty_table(), *tables]).unify_dictionaries()
-        again = stored.filter(pc.is_in(stored["id"], value_set=rows["id"]))
+        again = with_ids(stored, rows["id"])
         final = again.filter(pc.invert(self.table.may_change(again)))
-        rows = rows.filter(pc.invert(pc.is_in(rows["id"], value_set=final["id"])))
-        stored = stored.filter(pc.invert(pc.is_in(stored["id"], value_set=rows["id"])))
-        return pa.concat_tables([stored, rows]).unify_dictionaries()
+        rows = without_ids(rows, final["id"])
+        return pa.concat_tables([without_ids(stored, rows["id"]), rows]).unify_dictionaries()
 
     def _keep_in_memory(self, error: OSError | CacheError) -> None:
         if self._writable:

@@ -14,11 +14,12 @@ import pyarrow.compute as pc
 from qoderdata.schema import OUTCOMES, RUNS, SESSIONS, Schema
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
-    from collections.abc import Set as AbstractSet
+    from collections.abc import Callable, Collection, Iterable, Sequence
     from datetime import datetime
 
     from numpy.typing import NDArray
+
+    Ids = Collection[str] | pa.Array[Any] | pa.ChunkedArray[Any]
 
 _OPEN = pa.array(["pending", "running"], pa.large_string())
 _DOCUMENTED = pa.array(["pending", "running", "completed", "failed", "skipped"], pa.large_string())
@@ -115,16 +116,19 @@ def row_ids(table: pa.Table) -> list[str]:
     return cast("list[str]", table["id"].to_pylist())
 
 
-def with_ids(table: pa.Table, ids: Iterable[str]) -> pa.Table:
+def with_ids(table: pa.Table, ids: Ids) -> pa.Table:
     """Return the rows that have one of some ids."""
-    return table.filter(pc.is_in(table["id"], value_set=pa.array(ids, pa.large_string())))
+    return table.filter(_has_id(table, ids))
 
 
-def without_ids(table: pa.Table, ids: AbstractSet[str]) -> pa.Table:
+def without_ids(table: pa.Table, ids: Ids) -> pa.Table:
     """Return the rows that have none of some ids."""
-    if not ids:
-        return table
-    return table.filter(pc.invert(pc.is_in(table["id"], value_set=pa.array(ids, pa.large_string()))))
+    return table.filter(pc.invert(_has_id(table, ids))) if len(ids) else table
+
+
+def _has_id(table: pa.Table, ids: Ids) -> Any:  # noqa: ANN401 - an Arrow array
+    value_set = ids if isinstance(ids, pa.Array | pa.ChunkedArray) else pa.array(ids, pa.large_string())
+    return pc.is_in(table["id"], value_set=value_set)
 
 
 def take_rows(table: pa.Table, indices: Sequence[int] | NDArray[np.int64]) -> pa.Table:
