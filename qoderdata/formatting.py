@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import unicodedata
 from collections import defaultdict
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeGuard, TypeVar
 from zoneinfo import ZoneInfo
 
 from qoderdata.translation import gettext as _
@@ -18,6 +18,8 @@ from qoderdata.translation import mark
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from datetime import datetime, timedelta
+
+T = TypeVar("T", bound="str | float | timedelta | datetime")
 
 #: Stands where there is no value: missing is not zero.
 MISSING = "–"
@@ -47,7 +49,7 @@ def one_line(text: str | float | None) -> str:
     >>> one_line("nightly\n report \x1b[31m")
     'nightly report �[31m'
     """
-    if _is_missing(text):
+    if not _is_known(text):
         return MISSING
     line = " ".join(str(text).split())
     return line if line.isprintable() else "".join(map(_printable, line))
@@ -77,7 +79,7 @@ def make_distinct(names: Sequence[str], ids: Sequence[str]) -> list[str]:
 
 
 def _distinct_tails(ids: list[str]) -> list[str]:
-    """Return the ends of different ids that make them differ; numbers where those would be long."""
+    """Return the ends of different ids that make them differ; numbers if those would be long."""
     for length in range(_ID_TAIL, _LONGEST_TAIL + 1):
         tails = [one_line(id_[-length:]) for id_ in ids]
         if len(set(tails)) == len(ids):
@@ -97,7 +99,7 @@ def display_width(text: str) -> int:
 
 
 def _columns(character: str) -> int:
-    from rich.cells import get_character_cell_size  # noqa: PLC0415 - as pandas in _is_missing
+    from rich.cells import get_character_cell_size  # noqa: PLC0415 - as pandas in _is_known
 
     return get_character_cell_size(character)
 
@@ -151,9 +153,7 @@ def format_percent(share: float | None) -> str:
     >>> [format_percent(share) for share in (0.125, 0, 0.0002, 0.9998, None)]
     ['12.5 %', '0.0 %', '<0.1 %', '>99.9 %', '–']
     """
-    if share is None or _is_missing(share):
-        return MISSING
-    return _("{percent} %", percent=_percentage(share))
+    return _("{percent} %", percent=_percentage(share)) if _is_known(share) else MISSING
 
 
 def format_interval(low: float | None, high: float | None) -> str:
@@ -164,9 +164,9 @@ def format_interval(low: float | None, high: float | None) -> str:
     >>> format_interval(0.042, 0.21), format_interval(0.0002, 0.0008)
     ('4.2–21.0 %', '<0.1–0.1 %')
     """
-    if low is None or high is None or _is_missing(low) or _is_missing(high):
-        return MISSING
-    return _("{low}–{high} %", low=_percentage(low), high=_percentage(high))
+    if _is_known(low) and _is_known(high):
+        return _("{low}–{high} %", low=_percentage(low), high=_percentage(high))
+    return MISSING
 
 
 def _percentage(share: float) -> str:
@@ -208,7 +208,7 @@ def format_count(number: int | None) -> str:
     >>> format_count(12345), format_count(None)
     ('12,345', '–')
     """
-    return MISSING if number is None or _is_missing(number) else f"{number:,}"
+    return f"{number:,}" if _is_known(number) else MISSING
 
 
 def format_credits(number: float | None) -> str:
@@ -219,7 +219,7 @@ def format_credits(number: float | None) -> str:
     >>> format_credits(1234.5), format_credits(None)
     ('1,234.50', '–')
     """
-    return MISSING if number is None or _is_missing(number) else f"{number:,.2f}"
+    return f"{number:,.2f}" if _is_known(number) else MISSING
 
 
 def format_duration(length: timedelta | None) -> str:
@@ -233,7 +233,7 @@ def format_duration(length: timedelta | None) -> str:
     >>> format_duration(timedelta(milliseconds=40))
     '40 ms'
     """
-    return MISSING if length is None or _is_missing(length) else _format_seconds(length.total_seconds())
+    return _format_seconds(length.total_seconds()) if _is_known(length) else MISSING
 
 
 def format_milliseconds(count: float | None) -> str:
@@ -244,9 +244,7 @@ def format_milliseconds(count: float | None) -> str:
     >>> format_milliseconds(9300), format_milliseconds(2**62)
     ('9.3 s', '53375995583 d 15 h')
     """
-    if count is None or _is_missing(count) or not math.isfinite(count):
-        return MISSING
-    return _format_seconds(float(count) / 1000)
+    return _format_seconds(float(count) / 1000) if _is_known(count) and math.isfinite(count) else MISSING
 
 
 def _format_seconds(seconds: float) -> str:
@@ -277,9 +275,9 @@ def format_time(time: datetime | None, tz: str = "UTC") -> str:
     >>> format_time(time, "Asia/Shanghai"), format_time(time)
     ('2026-06-15 09:00 +08:00', '2026-06-15 01:00 UTC')
     """
-    import pandas as pd  # noqa: PLC0415 - see _is_missing
+    import pandas as pd  # noqa: PLC0415 - see _is_known
 
-    if time is None or pd.isna(time):
+    if not _is_known(time):
         return MISSING
     # pandas refuses a time without a zone; Python would take it for the machine's own.
     stamp = pd.Timestamp(time).tz_convert("UTC")
@@ -291,7 +289,7 @@ def format_time(time: datetime | None, tz: str = "UTC") -> str:
     return f"{text[:-6]} UTC" if tz == "UTC" else f"{text[:16]} {text[16:22]}"
 
 
-def _is_missing(value: str | float | timedelta | datetime | None) -> bool:
+def _is_known(value: T | None) -> TypeGuard[T]:
     import pandas as pd  # noqa: PLC0415 - slow to import, and few calls are made where it is not there already
 
-    return bool(pd.isna(value))
+    return not pd.isna(value)
