@@ -57,7 +57,7 @@ MONTH_ADVICE = """, or group by a column, as frame["month"] = frame["created_at"
 def parse_instant(value: Instant, *, name: str) -> pd.Timestamp:
     """Parse ISO 8601 text with an offset, or a zone-aware datetime, to UTC in microseconds.
 
-    Raise `ValueError` where it is not a time of the years 1 to 9999, or has no zone; `name` is the parameter's.
+    Raise `ValueError` if it is not a time of the years 1 to 9999, or has no zone; `name` is the parameter's.
 
     Examples
     --------
@@ -88,7 +88,7 @@ def parse_instant(value: Instant, *, name: str) -> pd.Timestamp:
 def parse_span(value: Span, *, name: str) -> timedelta:
     """Parse a length of time, as `pandas.Timedelta` takes it, to microseconds; never a number without a unit.
 
-    The units that pandas deprecates (``w``, ``d``, ``H``, ``MIN``, ``S``) are accepted. Raise `ValueError` where
+    The units that pandas deprecates (``w``, ``d``, ``H``, ``MIN``, ``S``) are accepted. Raise `ValueError` if
     it is no length of time, is negative, or has no unit.
 
     Examples
@@ -163,7 +163,7 @@ def parse_period(
     """Parse the bounds of a half-open period in UTC, ``since <= t < until``; ``None``: no bound.
 
     `what` is what the period is to contain, and `prefix` begins the parameters' names, for the message. Raise
-    `ValueError` where `since` is not before `until`.
+    `ValueError` if `since` is not before `until`.
 
     Examples
     --------
@@ -182,7 +182,7 @@ def parse_period(
 
 
 def parse_zone(key: str) -> ZoneInfo:
-    """Parse the name of an IANA time zone; raise `ValueError` where there is no such zone.
+    """Parse the name of an IANA time zone; raise `ValueError` if there is no such zone.
 
     Examples
     --------
@@ -216,7 +216,7 @@ def pandas_zone(key: str) -> tzinfo:
 def parse_window(freq: str) -> timedelta:
     """Parse the length of windows of time; of a day or more, it counts days of the wall clock.
 
-    Accepts what `parse_span` does, and ``min``, ``h``, ``D`` and ``W`` alone. Raise `ValueError` where it is no
+    Accepts what `parse_span` does, and ``min``, ``h``, ``D`` and ``W`` alone. Raise `ValueError` if it is no
     length of time, or one of less than a day that is not in whole minutes or does not divide a day evenly.
 
     Examples
@@ -248,7 +248,7 @@ def is_usable_id(value: str) -> bool:
 
 
 def check_id(value: object, *, name: str) -> str:
-    """Return the id of one object; raise `ValueError` where no request can name it.
+    """Return the id of one object; raise `ValueError` if no request can name it.
 
     Examples
     --------
@@ -323,7 +323,7 @@ def is_flag(value: object) -> bool:
 
 
 def check_labels(labels: Mapping[str, str] | None) -> Mapping[str, str]:
-    """Return labels by id, none for ``None``; raise `TypeError` where they are no mapping.
+    """Return labels by id, none for ``None``; raise `TypeError` if they are no mapping.
 
     Examples
     --------

@@ -63,7 +63,7 @@ def cache_key(kind: str, query: Mapping[str, object]) -> str:
 def write(folder: Folder, name: str, answer: CachedTable) -> bool:
     """Write an answer, and return whether it is kept; the old one stays until the new one is whole.
 
-    Where the folder cannot be written, a `NotStoredWarning` says so, and nothing is kept.
+    If the folder cannot be written, a `NotStoredWarning` says so, and nothing is kept.
     """
     facts = {"format": FORMAT, "name": name, "fetched_at": answer.fetched_at.isoformat()}
     metadata = {_METADATA_KEY: json.dumps(facts).encode(), _CHECKSUM_KEY: _CHECKSUM_MARK + bytes(_CHECKSUM_LENGTH)}
@@ -77,9 +77,9 @@ def write(folder: Folder, name: str, answer: CachedTable) -> bool:
 
 
 def read(folder: Folder, name: str, schema: Schema) -> CachedTable | None:
-    """Return a cached answer with the columns of a schema; ``None`` where there is none that can be used.
+    """Return a cached answer with the columns of a schema; ``None`` if there is none that can be used.
 
-    A `CacheWarning` says where there is a file, but it is damaged or of another format.
+    A `CacheWarning` says so if there is a file, but it is damaged or of another format.
     """
     try:
         content = folder.read(name)

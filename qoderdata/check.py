@@ -93,7 +93,7 @@ def check(
 ) -> pd.DataFrame:
     """Return what is wrong with the deployments, the worst first.
 
-    Archived deployments are left out. What needs runs or sessions is left out where they are not given; without
+    Archived deployments are left out. What needs runs or sessions is left out if they are not given; without
     runs, ``failing`` is based on the service's counters.
 
     Parameters
@@ -102,7 +102,7 @@ def check(
         A deployments frame.
     runs
         Their runs: all of the last two `recent` at least. What happened after they were read
-        (``attrs["fetched_at"]``, where it is there and before `now`) is not known: a run is ``stuck`` by how long
+        (``attrs["fetched_at"]``, if it is there and before `now`) is not known: a run is ``stuck`` by how long
         it had been running then. Triggers after `df` or the runs were read are not ``missed``.
     sessions
         Their sessions.
@@ -132,15 +132,15 @@ def check(
         ================= =================== ===============================================================
         ``severity``      str                 ``error`` or ``warning``
         ``kind``          str                 see below
-        ``deployment_id`` str                 missing where it is about the data
+        ``deployment_id`` str                 missing if it is about the data
         ``name``          str                 the deployment's name
         ``detail``        str                 a sentence or two; begins with the name, and the end of the id
-                                              where several deployments share the name
-        ``since``         datetime64[us, UTC] since when, where that is known
+                                              if several deployments share the name
+        ``since``         datetime64[us, UTC] since when, if that is known
         ================= =================== ===============================================================
 
         ======================= ======= =====================================================================
-        ``failing``             error   its last runs failed, `streak` at least, and it is active; where none of
+        ``failing``             error   its last runs failed, `streak` at least, and it is active; if none of
                                         `runs` completed, the service's counter counts too. A run of unknown
                                         outcome ends a streak
         ``paused_by_error``     error   the service paused it
@@ -241,7 +241,7 @@ def _rows(frame: pd.DataFrame) -> Iterator[Any]:
 def failing_now(runs: pd.DataFrame, active: pd.DataFrame) -> pd.DataFrame:
     """Return the deployments of `active` whose last run failed, the longest streak first.
 
-    Where none of a deployment's runs completed, the streak may be longer than `runs` reaches back: the service's
+    If none of a deployment's runs completed, the streak may be longer than `runs` reaches back: the service's
     counter counts then, if `active` has it. The columns are ``deployment_id``, ``streak``, ``since`` (missing if
     the streak began before `runs`), ``error_type`` and ``error_message`` (of the last failed run, if any).
     """

@@ -17,13 +17,13 @@ _SERVING: dict[str, Sandbox] = {}
 
 
 def connect(**sandbox: Any) -> tuple[Client, pd.Timestamp]:  # noqa: ANN401 - the arguments of another class
-    """Return a client and the present: of the environment's account, or of a sandbox where there is no token.
+    """Return a client and the present: of the environment's account, or of a sandbox if there is no token.
 
     Parameters
     ----------
     **sandbox
         Arguments of `qoderdata.sandbox.Sandbox`, such as ``deployments=60`` or ``edition="D"``. They have no
-        effect where the environment has a token.
+        effect if the environment has a token.
 
     Returns
     -------

@@ -148,7 +148,7 @@ class Schedule:
     def following(self, after: datetime) -> Iterator[datetime]:
         """Yield the instants strictly after a time in UTC, ascending, lazily and without end.
 
-        Ends only where the schedule does not fire for 50 years, such as one whose only local time is skipped by a
+        Ends only if the schedule does not fire for 50 years, such as one whose only local time is skipped by a
         yearly clock change, and at the end of the calendar (the year 9999).
 
         Examples
@@ -225,7 +225,7 @@ def parse(expression: str, timezone: str) -> Schedule:
     """Read a cron text and its IANA zone.
 
     Five fields (minute, hour, day of month, month, day of week) of ``[0-9A-Za-z*,/-]``: lists, ranges, steps
-    (``5/20`` is ``5-59/20``), names JAN-DEC and SUN-SAT in any case; Sunday is 0 or 7. Raise `CronError` where the
+    (``5/20`` is ``5-59/20``), names JAN-DEC and SUN-SAT in any case; Sunday is 0 or 7. Raise `CronError` if the
     text cannot be read or never fires, or there is no such zone.
 
     Examples
@@ -256,7 +256,7 @@ def _lookup_table(values: tuple[int, ...], length: int) -> NDArray[np.bool_]:
 
 
 def split_fields(expression: str) -> list[str]:
-    """Split a cron text into the texts of its five fields, in upper case; raise `CronError` where it has not five.
+    """Split a cron text into the texts of its five fields, in upper case; raise `CronError` if it has not five.
 
     Examples
     --------
@@ -336,7 +336,7 @@ def _number(word: str, field: CronField) -> int:
 
 
 def find_zone(timezone: str) -> ZoneInfo:
-    """Find a zone by its IANA name; raise `CronError` where there is no such zone.
+    """Find a zone by its IANA name; raise `CronError` if there is no such zone.
 
     Examples
     --------
@@ -430,7 +430,7 @@ def _at(hours: Sequence[int], minutes: Sequence[int]) -> str:
 
 
 def _every_few_minutes(values: Sequence[int]) -> str:
-    """Return "every n minutes" where the values are evenly spaced over the whole hour, else an empty text."""
+    """Return "every n minutes" if the values are evenly spaced over the whole hour, else an empty text."""
     step = _MINUTES // len(values)
     if tuple(values) != tuple(range(0, _MINUTES, step)) or _MINUTES % step:
         return ""
@@ -438,14 +438,14 @@ def _every_few_minutes(values: Sequence[int]) -> str:
 
 
 def _every_from_any(hours: Sequence[int]) -> str:
-    """Return "every n hours" where the hours are evenly spaced over the day, from any hour, else an empty text."""
+    """Return "every n hours" if the hours are evenly spaced over the day, from any hour, else an empty text."""
     step = _HOURS // len(hours)
     even = _HOURS % len(hours) == 0 and all(later - earlier == step for earlier, later in pairwise(hours))
     return ngettext("every hour", "every {count} hours", step) if even else ""
 
 
 def describe_days(schedule: Schedule) -> str:
-    """Describe on which days a schedule fires; empty where it is every hour of every day.
+    """Describe on which days a schedule fires; empty if it is every hour of every day.
 
     Examples
     --------
@@ -454,7 +454,7 @@ def describe_days(schedule: Schedule) -> str:
     """
     on_days = len(schedule.days) < _DAYS
     on_weekdays = len(schedule.weekdays) < len(WEEKDAYS)
-    # Where either field is enough and one of them matches every day, the schedule fires every day.
+    # If either field is enough and one of them matches every day, the schedule fires every day.
     if schedule.either_day and not (on_days and on_weekdays):
         on_days = on_weekdays = False
     in_months = "" if len(schedule.months) == len(MONTHS) else describe_months(schedule.months)

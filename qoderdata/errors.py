@@ -55,7 +55,7 @@ class FrameTypeError(QoderdataError, TypeError, ValueError):
     Attributes
     ----------
     column : str or None
-        The column; ``None`` where the argument is no frame.
+        The column; ``None`` if the argument is no frame.
     """
 
     column: str | None = None
@@ -242,7 +242,7 @@ def require_columns(
 ) -> None:
     """Raise `MissingColumnError` unless every wanted column is there; `what` is the kind of frame.
 
-    `advice` says what to do; ``None``: the message names the function that returns such a frame, where there is
+    `advice` says what to do; ``None``: the message names the function that returns such a frame, if there is
     one. `levels` are the names of the index levels; if one of them is missing, the advice is `reset_index`.
     """
     have = [str(name) for name in present]

@@ -261,7 +261,7 @@ def _header(name: object) -> str:
 
 
 def _column(series: pd.Series[Any], name: str) -> pa.Array[Any] | list[object]:
-    """Return a column as Arrow where Arrow has its type; objects stay as they are."""
+    """Return a column as Arrow if Arrow has its type; objects stay as they are."""
     if series.dtype == object:
         known = _LIST_TYPES.get(name)
         if known is None or not all(isinstance(value, list | tuple | np.ndarray) for value in series.dropna()):
@@ -293,10 +293,10 @@ def _write_parquet(frame: Any, sink: pa.NativeFile) -> None:  # noqa: ANN401 - a
 
 
 def read_batches(frame: Any) -> pa.RecordBatchReader:  # noqa: ANN401 - any frame that narwhals knows
-    """Open a frame of any library as a stream of Arrow batches, with pandas's own metadata where there are any.
+    """Open a frame of any library as a stream of Arrow batches, with pandas's own metadata if there are any.
 
     DuckDB's relations and Dask's partitions are computed as they are read; any other lazy frame is collected
-    first. Raise `FrameTypeError`, and `pyarrow.ArrowInvalid` where a column of Python objects mixes types.
+    first. Raise `FrameTypeError`, and `pyarrow.ArrowInvalid` if a column of Python objects mixes types.
     """
     if isinstance(frame, pd.DataFrame):
         return to_arrow(frame).to_reader(BATCH_ROWS)

@@ -91,7 +91,7 @@ def replace(
 ) -> None:
     """Write a local file so that it is there whole or not at all; what `write` raises leaves it untouched.
 
-    A file that is there keeps its mode; where a symbolic link is there, its target is replaced. A pipe, a terminal
+    A file that is there keeps its mode; if a symbolic link is there, its target is replaced. A pipe, a terminal
     or another character device is written to once the content is complete. `private`: replace whatever is there,
     links too, by a file that only the user can read. `durable`: wait until the disk has the content, so that no
     power cut leaves an empty file.
@@ -180,7 +180,7 @@ class Folder:
     """A folder of files: a path, or a URL that pyarrow or fsspec opens, such as ``s3://bucket/folder``.
 
     Creating the object reads and writes nothing; the folder is created with its first file, private to the user.
-    Raise `CacheError` where no installed package opens the URL. `path` is the folder's path in `filesystem`.
+    Raise `CacheError` if no installed package opens the URL. `path` is the folder's path in `filesystem`.
     """
 
     def __init__(self, location: str | Path) -> None:
@@ -226,9 +226,9 @@ class Folder:
                 upload.write(sink.getvalue())
 
     def read(self, name: str) -> pa.Buffer | None:
-        """Return a file's bytes, or ``None`` where there is no such file.
+        """Return a file's bytes, or ``None`` if there is no such file.
 
-        Raise `IsADirectoryError` where a folder has its name, and `OSError` where it cannot be read now.
+        Raise `IsADirectoryError` if a folder has its name, and `OSError` if it cannot be read now.
         """
         path = self.path_of(name)
         if self.local and Path(path).is_dir():
@@ -243,7 +243,7 @@ class Folder:
             return None
 
     def open_file(self, name: str) -> pa.NativeFile | None:
-        """Return an open file, or ``None`` where there is no such file; of an object store it is read whole."""
+        """Return an open file, or ``None`` if there is no such file; of an object store it is read whole."""
         if not self.local:
             content = self.read(name)
             return None if content is None else pa.BufferReader(content)
@@ -310,7 +310,7 @@ class Folder:
         return True
 
     def remove_temporary_files(self) -> None:
-        """Remove the temporary files of writers that were killed; call it only where nobody else writes."""
+        """Remove the temporary files of writers that were killed; call it only if nobody else writes."""
         if self.local:
             for beside in Path(self.path).rglob(f".*{_TEMPORARY}"):
                 beside.unlink(missing_ok=True)
@@ -322,7 +322,7 @@ class Folder:
         A thread renews it, also while this process waits for the service, but not while the process is stopped.
         `timeout`: seconds to wait for another holder. ``None``: wait as long as the holder renews the lock, with a
         warning after a second, and give up after `LOCK_PATIENCE` seconds without a renewal. Raise `CacheError`
-        where another process holds the lock.
+        if another process holds the lock.
         """
         import filelock  # noqa: PLC0415 - slow to import, and only stores need it
 
@@ -439,7 +439,7 @@ def _make_private(folder: Path) -> None:
 
 
 def _file_path(url: str) -> str:
-    from urllib.request import url2pathname  # noqa: PLC0415 - heavy, and only where such a URL is given
+    from urllib.request import url2pathname  # noqa: PLC0415 - heavy, and only if such a URL is given
 
     return url2pathname(urlsplit(url).path)
 
@@ -447,7 +447,7 @@ def _file_path(url: str) -> str:
 def _open_url(url: str) -> tuple[fs.FileSystem, str, Any]:
     """Open a URL; return pyarrow's file system, the path in it, and fsspec's file system or ``None``."""
     try:
-        from fsspec.core import url_to_fs  # noqa: PLC0415 - only where a URL is given
+        from fsspec.core import url_to_fs  # noqa: PLC0415 - only if a URL is given
     except ImportError:
         try:
             return *fs.FileSystem.from_uri(url), None

@@ -46,7 +46,7 @@ def cost_forecast(
     The interval assumes that credits are independent and moderately skewed. In simulations at 95 %, the true
     sum lies within it 92 to 95 % of the time for 20 sessions and more of gamma (shape 2) or log-normal (sigma
     0.5) credits, and about 91 % for 5 sessions. It is too narrow for strongly skewed credits: 77 to 88 % for 20
-    sessions of log-normal ones (sigma 1.5), and less than half of the time where one session in a hundred costs
+    sessions of log-normal ones (sigma 1.5), and less than half of the time if one session in a hundred costs
     fifty times as much. It is wrong if credits change over time: a deployment that became more expensive will
     cost more than its earlier sessions show. Each trigger is assumed to start one session. If several triggers
     share one (``session_strategy`` is ``reuse``), or runs are retried or started by hand, the sum differs.
@@ -57,7 +57,7 @@ def cost_forecast(
         A deployments frame.
     sessions
         A sessions frame, with those of these deployments. Each session counts once, by its last row; those
-        without usage are not known, and do not count. Nor do those that still run, where the frame has ``status``.
+        without usage are not known, and do not count. Nor do those that still run, if the frame has ``status``.
     horizon
         How far to look: a length of time with a unit, such as ``"30D"``.
     start
@@ -96,7 +96,7 @@ def cost_forecast(
     Warns
     -----
     DataQualityWarning
-        As `next_triggers` warns: of cron texts that cannot be read, and where the service's list disagrees.
+        As `next_triggers` warns: of cron texts that cannot be read, and if the service's list disagrees.
 
     Examples
     --------

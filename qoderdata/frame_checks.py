@@ -92,7 +92,7 @@ def require_frame(
     A column that is unambiguous is converted: one that is missing everywhere, one of another string, integer or
     time dtype (such as ``convert_dtypes`` or ``dtype_backend="pyarrow"`` give), categories of text, and floats
     that are whole numbers. All other columns are left alone, also those that are not asked for. Columns that are
-    `optional` are checked where the frame has them; `keys` may be of any dtype: their text is converted, except
+    `optional` are checked if the frame has them; `keys` may be of any dtype: their text is converted, except
     ordered categories, and so is a known column of text that is missing everywhere. Raise `FrameTypeError`, or
     `MissingColumnError`; `what` names the frame in the message.
 
@@ -128,20 +128,20 @@ def require_frame(
 
 
 def require_snapshots(snapshots: Sequence[pd.DataFrame] | None) -> list[pd.DataFrame]:
-    """Return snapshots as a list, empty for ``None``; raise `FrameTypeError` where they are one frame."""
+    """Return snapshots as a list, empty for ``None``; raise `FrameTypeError` if they are one frame."""
     if isinstance(snapshots, pd.DataFrame):
         raise FrameTypeError("snapshots must be a list of frames, as load_snapshots returns it, not one frame")
     return list(snapshots or ())
 
 
 def require_unique_deployments(df: pd.DataFrame) -> None:
-    """Raise `ValueError` where an id is in a deployments frame more than once."""
+    """Raise `ValueError` if an id is in a deployments frame more than once."""
     if not df["id"].is_unique:
         raise ValueError("an id is in the deployments frame twice; drop one of its rows")
 
 
 def require_dtypes(schema: Mapping[str, nw.dtypes.DType], wanted: Collection[str], *, what: str) -> None:
-    """Raise `FrameTypeError` where a wanted column of a frame of another library has the wrong dtype.
+    """Raise `FrameTypeError` if a wanted column of a frame of another library has the wrong dtype.
 
     Examples
     --------
@@ -168,7 +168,7 @@ def _fits(dtype: nw.dtypes.DType, kind: Dtype) -> bool:
 
 
 def _convert(column: pd.Series[Any], kind: Dtype, name: str, what: str) -> pd.Series[Any]:
-    """Return the column itself where its dtype fits, a converted one where it is unambiguous."""
+    """Return the column itself if its dtype fits, a converted one if it is unambiguous."""
     if _has_dtype(column, kind):
         return column
     if kind in {Dtype.INTEGER, Dtype.NUMBER} and _is_number(column):
@@ -236,7 +236,7 @@ def _wrong_dtype(column: pd.Series[Any], kind: Dtype, name: str, what: str) -> F
 
 
 def _times_as_text(frame: pd.DataFrame, name: str) -> list[str]:
-    """Return the columns of times with a zone that are text, where column `name` is one; none where it is not."""
+    """Return the columns of times with a zone that are text, if column `name` is one; none if it is not."""
 
     def is_text(column: pd.Series[Any]) -> bool:
         return _is_text(column) and not column.isna().all() and not _is_local(column)
@@ -248,7 +248,7 @@ def _times_as_text(frame: pd.DataFrame, name: str) -> list[str]:
 
 
 def _times_error(texts: list[str], name: str, what: str) -> FrameTypeError:
-    """Return the error for several columns of times that are text, as where a frame was read from CSV."""
+    """Return the error for several columns of times that are text, as in a frame that was read from CSV."""
     how = f"{what}[columns] = {what}[columns].apply(pd.to_datetime, utc=True, format='ISO8601')"
     holds = f"{_column_holds(name, what)} text, not times with a zone"
     return _error(f"{holds}; so do others: convert all with columns = {texts}; {how}", name, what)

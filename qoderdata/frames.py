@@ -72,7 +72,7 @@ def to_pandas(table: pa.Table, schema: Schema) -> pd.DataFrame:
 
     The columns are in the schema's order: text ``str``, integers ``Int64``, numbers ``float64``, times
     ``datetime64[us, UTC]``, text that many records share ``category``, lists ``object`` (a NumPy array per row, of
-    strings, or of ``datetime64[us]`` in UTC; ``None`` where absent).
+    strings, or of ``datetime64[us]`` in UTC; ``None`` if absent).
 
     Examples
     --------
@@ -178,7 +178,7 @@ def flatten_runs(records: Records) -> pd.DataFrame:
     -------
     pandas.DataFrame
         One row per run, in the order given; the columns and dtypes of a runs frame. No records: no rows, same
-        columns and dtypes. A record with a ``status`` keeps it; for the others ``status`` is missing where only
+        columns and dtypes. A record with a ``status`` keeps it; for the others ``status`` is missing if only
         the session tells it (see `resolve_outcomes`). ``attrs["source"]`` is ``"records"``.
 
     Raises
@@ -379,8 +379,8 @@ def expand_metadata(df: pd.DataFrame, keys: Iterable[str] | None = None) -> pd.D
     Returns
     -------
     pandas.DataFrame
-        A copy of ``df`` with a column ``metadata_<key>`` (``str``) a key: the key's value, as JSON text where it
-        is not a string; missing where the key is absent or ``null``. A key that no deployment has gives a
+        A copy of ``df`` with a column ``metadata_<key>`` (``str``) a key: the key's value, as JSON text if it
+        is not a string; missing if the key is absent or ``null``. A key that no deployment has gives a
         column that is missing everywhere.
 
     Raises
@@ -452,11 +452,11 @@ def with_names(
     ----------
     frame
         A frame with ids, of pandas or any engine that narwhals knows: runs, sessions, triggers, missed triggers,
-        deployments, or a summary of them, with the ids as columns or as index levels. Where it has no
+        deployments, or a summary of them, with the ids as columns or as index levels. If it has no
         ``deployment_id``, a column or level ``id`` is used as such, except in a frame of agents, environments
         or events.
     deployments
-        A deployments frame: its columns ``id`` and ``name``, and ``metadata`` where keys of it are asked for.
+        A deployments frame: its columns ``id`` and ``name``, and ``metadata`` if keys of it are asked for.
     agents
         An agents frame (its columns ``id`` and ``name``), or a sessions frame, of which the newest
         ``agent_name`` of each ``agent_id`` is taken.
@@ -469,13 +469,13 @@ def with_names(
     Returns
     -------
     frame
-        A copy of the same kind, lazy where `frame` is lazy, with the same rows, index and columns, and with
+        A copy of the same kind, lazy if `frame` is lazy, with the same rows, index and columns, and with
         these columns (``str`` on pandas):
 
         ==================== =============================================================================
-        ``deployment_name``  after ``deployment_id``, where `deployments` is given; none beside an ``id``
-        ``agent_name``       after ``agent_id``, where `agents` is given
-        ``environment_name`` after ``environment_id``, where `environments` is given
+        ``deployment_name``  after ``deployment_id``, if `deployments` is given; none beside an ``id``
+        ``agent_name``       after ``agent_id``, if `agents` is given
+        ``environment_name`` after ``environment_id``, if `environments` is given
         ``metadata_<key>``   at the end: the value of the key, as `expand_metadata` returns it
         ==================== =============================================================================
 

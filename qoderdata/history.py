@@ -101,7 +101,7 @@ class Snapshot:
 
 @dataclass(frozen=True, slots=True)
 class _Base:
-    """A base, and for each deployment of a new snapshot its row in the base; missing where it has none."""
+    """A base, and for each deployment of a new snapshot its row in the base; missing if it has none."""
 
     name: str
     file: pq.ParquetFile
@@ -165,7 +165,7 @@ def accounts(cache_folder: Folder) -> list[Account]:
     """Return the account of each series below a cache folder, not checked.
 
     It is read from the newest base of each series; a series whose newest base cannot be read is left out. Raise
-    `CacheError` where the folder cannot be read now.
+    `CacheError` if the folder cannot be read now.
     """
     folder = cache_folder.folder(FOLDER)
     with folder.raising_cache_error("snapshots"):
@@ -386,7 +386,7 @@ def _equal(old: _Values, new: _Values) -> Any:  # noqa: ANN401 - an Arrow array 
 
 
 def _equal_lists(old: _Values, new: _Values) -> pa.Array[Any]:
-    """Return where two columns of lists hold the same items in the same order; Arrow cannot compare lists."""
+    """Return for each row whether two columns of lists have equal lists, which Arrow cannot compare."""
     old_lengths: Any = pc.list_value_length(old)
     lengths: Any = pc.list_value_length(new)
     alike: Any = pc.fill_null(pc.equal(old_lengths, lengths), False)  # noqa: FBT003 - as above

@@ -49,7 +49,7 @@ _RUNS: dict[str, Any] = {
     "error_message": _TEXT,
     "status_from": _TEXT,
 }
-#: Those that are added where they are absent, each with a column of the same type.
+#: Those that are added if they are absent, each with a column of the same type.
 _ADDED = {"trigger_scheduled_at": "created_at", "status_from": "status"}
 _REQUIRED = [name for name in _RUNS if name not in _ADDED]
 _FILLED = [name for name in _RUNS if name not in ("session_id", "trigger_scheduled_at", "created_at")]
@@ -137,28 +137,28 @@ def resolve_outcomes(
     events
         The events of any number of sessions, as `load_events` returns them for one: its columns ``session_id``,
         ``type``, ``processed_at``, ``stop_reason``, ``error_type``, ``error_message`` and ``retry_status``. A
-        session's events are in the order of ``position``, and in that of the rows where this column is absent.
+        session's events are in the order of ``position``, and in that of the rows if this column is absent.
         ``None``: no event is known.
 
     Returns
     -------
     pandas.DataFrame
         The same rows, index, ``attrs`` and columns as ``runs``; ``trigger_scheduled_at`` and ``status_from`` are
-        added where they are absent. No row is dropped. These columns are filled:
+        added if they are absent. No row is dropped. These columns are filled:
 
         ================================ =================== ==================================================
         ``status``                       str                 ``completed``, ``failed``, ``cancelled``,
                                                              ``waiting`` (for a person), ``running``,
-                                                             ``pending``; missing where it is not known
+                                                             ``pending``; missing if it is not known
         ``status_from``                  str                 ``service`` (the record has a status), ``run``
                                                              (the rest of the record), ``session``,
-                                                             ``events``; missing where the session is unknown
+                                                             ``events``; missing if the session is unknown
         ``triggered_at``                 datetime64[us, UTC] ``trigger_scheduled_at``, else ``created_at``
         ``started_at``                   datetime64[us, UTC] first time at which the session ran, else the
                                                              session's ``created_at``
         ``completed_at``                 datetime64[us, UTC] time of the end of a completed, failed or
                                                              cancelled run, from events
-        ``duration_ms``                  Int64               between these two where events have both, in
+        ``duration_ms``                  Int64               between these two if events have both, in
                                                              this order, else the session's
                                                              ``stats_duration_seconds``
         ``error_type``                   str                 of a failed run
@@ -177,9 +177,9 @@ def resolve_outcomes(
 
     Notes
     -----
-    A frame that was resolved before may be resolved again. Where ``status_from`` is ``session`` or ``events``,
+    A frame that was resolved before may be resolved again. If ``status_from`` is ``session`` or ``events``,
     the fields ``status``, ``started_at``, ``completed_at``, ``duration_ms``, ``error_type`` and
-    ``error_message`` are cleared first; where it is ``run``, ``status`` is, and the record's own error stays. So
+    ``error_message`` are cleared first; if it is ``run``, ``status`` is, and the record's own error stays. So
     an earlier assumption is always replaced, and facts that were only given to the earlier call are lost: pass
     all sessions and events that are known.
 
@@ -223,7 +223,7 @@ def ends_from_events(events: pd.DataFrame) -> pd.DataFrame:
 
         ================== =================== =============================================================
         ``end``            str                 ``final``; ``error`` (a fatal error, and no final end);
-                                               ``waiting`` (for a person); missing where events do not say
+                                               ``waiting`` (for a person); missing if events do not say
         ``status``         str                 ``completed``, ``failed``, ``cancelled``, ``waiting``;
                                                missing without an end and for an unknown stop reason
         ``started_at``     datetime64[us, UTC] ``processed_at`` of the first ``session.status_running``
@@ -432,7 +432,7 @@ def _fill(frame: Any) -> Any:  # noqa: ANN401 a narwhals frame of any engine
 
 
 def _first_match(*cases: tuple[nw.Expr, nw.Expr]) -> nw.Expr:
-    """Return the value of the first condition that is true; null where none is."""
+    """Return the value of the first condition that is true; null if none is."""
     found: nw.Expr = nw.lit(None, nw.String)
     for condition, value in reversed(cases):
         found = nw.when(condition).then(value).otherwise(found)
@@ -505,7 +505,7 @@ def _with_filled(runs: pd.DataFrame, columns: dict[str, Any]) -> pd.DataFrame:
 
 
 def _extension(column: Any, dtype: Any) -> Any:  # noqa: ANN401 Arrow in, a pandas array out
-    """Return an Arrow column as a pandas array, of an Arrow dtype where the frame had one."""
+    """Return an Arrow column as a pandas array, of an Arrow dtype if the frame had one."""
     wanted: Any = pd.ArrowDtype(column.type) if isinstance(dtype, pd.ArrowDtype) else _DTYPES[column.type]
     return wanted.__from_arrow__(column)
 
@@ -526,7 +526,7 @@ def _arrow(series: pd.Series[Any], kind: Any) -> Any:  # noqa: ANN401 a chunked 
 
 
 def _zoned(times: pd.Series[Any]) -> pd.Series[Any]:
-    """Return a column of times; raise where one has no zone, which pandas would take as one in UTC."""
+    """Return a column of times; raise if one has no zone, which pandas would take as one in UTC."""
     dtype = times.dtype.pyarrow_dtype if isinstance(times.dtype, pd.ArrowDtype) else times.dtype
     if not getattr(dtype, "tz", None) and not times.dropna().astype(str).str.contains(_OFFSET).all():
         raise ValueError("a time has no zone")

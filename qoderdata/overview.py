@@ -32,7 +32,7 @@ _LABELS = ["deployment_id", "name", "agent", "team"]
 
 @dataclass(frozen=True, slots=True)
 class Today:
-    """The runs and sessions since midnight; the number of sessions is missing where they could not be read.
+    """The runs and sessions since midnight; the number of sessions is missing if they could not be read.
 
     Credits are missing if the sessions could not be read, or if no session has credits.
     """
@@ -82,7 +82,7 @@ def overview(
     """Return what is going on at a time, `now`; nothing is read or changed.
 
     Runs and sessions are those since midnight in the zone `tz` at least, as `check` takes them; sessions, ``None``
-    where they could not be read, also hold the names of agents. `team` is the key of the deployments' metadata
+    if they could not be read, also hold the names of agents. `team` is the key of the deployments' metadata
     that names the team.
 
     Examples

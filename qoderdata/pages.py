@@ -156,7 +156,7 @@ def walk(
     cursor comes with the page before. Closing the iterator early, or leaving it by an exception or Ctrl-C, does
     not wait: a page that is being fetched is dropped when it comes.
 
-    Every page before a failure is yielded. Raise `PaginationError` where there is "more" without a cursor, a
+    Every page before a failure is yielded. Raise `PaginationError` if there is "more" without a cursor, a
     cursor repeats, or the list has more than `max_pages` pages, and what `fetch` raised; `pages` and `records` of
     an `APIError` say how far the walk got. `path` is that of the list, for messages; `mask` masks the access token
     in a cursor that a message quotes.
@@ -203,7 +203,7 @@ def fetch_pages(
 
 
 def _fetch_granted(fetch: Callable[[str | None, int], E], cursor: str | None, size: PageSize) -> E:
-    """Fetch a page, again with a smaller size where the service refuses the size."""
+    """Fetch a page, again with a smaller size if the service refuses the size."""
     for _ in range(_MAX_RESIZES):
         try:
             return fetch(cursor, size.value)

@@ -63,7 +63,7 @@ class Branch:
 
     #: By key: a nested object, a column, or the documented value of a constant.
     keys: dict[str, Branch | Column | str] = field(default_factory=dict)
-    #: The column that takes all other keys, as JSON text; ``None`` where other keys are unknown fields.
+    #: The column that takes all other keys, as JSON text; ``None`` if other keys are unknown fields.
     rest: Column | None = None
 
 
@@ -162,8 +162,8 @@ def _run_extra(key: str, kind: Kind, meaning: str) -> Column:
 def resolve_record(runs: pa.Table) -> pa.Table:
     """Fill the columns of runs that the record alone determines.
 
-    A record with a status keeps every field. Without one: it failed where it has an error, of any form, it is
-    pending where it has neither an error nor a session, else only its session tells.
+    A record with a status keeps every field. Without one: it failed if it has an error, of any form, it is
+    pending if it has neither an error nor a session, else only its session tells.
     """
     has_status = runs["status"].is_valid()
     failed = pc.or_(runs["error_type"].is_valid(), runs["error_message"].is_valid())

@@ -79,7 +79,7 @@ class Secret:
 def resolve_token(pat: str | Secret | None = None) -> Secret:
     """Return the access token without white space around it.
 
-    ``None`` takes ``QODER_ACCESS_TOKEN``, else ``QODER_PAT``. Raise `CredentialError` where there is none, or it
+    ``None`` takes ``QODER_ACCESS_TOKEN``, else ``QODER_PAT``. Raise `CredentialError` if there is none, or it
     has characters that a header cannot carry; the message never shows it.
 
     Examples
@@ -129,7 +129,7 @@ def resolve_base_url(base_url: str | None = None) -> str:
     """Return the base URL of the service, without a slash at its end.
 
     ``None`` takes ``QODER_MANAGED_BASE_URL``, else ``QODER_BASE_URL``, else `DEFAULT_BASE_URL`. Raise `ValueError`
-    where it is no absolute http(s) URL, carries a user, query or fragment, or is plain ``http`` to a host that is
+    if it is no absolute http(s) URL, carries a user, query or fragment, or is plain ``http`` to a host that is
     not this machine: the token would cross the network unencrypted.
 
     Examples
@@ -171,7 +171,7 @@ def _find_base_url(base_url: str | None) -> tuple[str, str]:
 def resolve_workspace_id(workspace_id: str | None = None) -> str | None:
     """Return the workspace that requests are made in; ``None`` leaves the choice to the service.
 
-    Raise `ValueError` where it is not text, or has characters that no header can carry.
+    Raise `ValueError` if it is not text, or has characters that no header can carry.
 
     Examples
     --------
@@ -188,10 +188,10 @@ def resolve_workspace_id(workspace_id: str | None = None) -> str | None:
 def resolve_account(
     account: str | None = None, *, token: Secret | None = None, environment: bool = True
 ) -> str | None:
-    """Return the name under which an account's data is stored; ``None`` where it has no name.
+    """Return the name under which an account's data is stored; ``None`` if it has no name.
 
     ``None`` takes ``QODERDATA_ACCOUNT``; `environment`: whether that names the account of the token. Raise
-    `ValueError` where it is too long, has a character that cannot be printed, or has a token in it; the message
+    `ValueError` if it is too long, has a character that cannot be printed, or has a token in it; the message
     does not show it.
 
     Examples
@@ -217,8 +217,8 @@ def resolve_cache_dir(cache_dir: str | Path | None = None) -> str:
     """Return the folder of the cache and the stores, a path or a URL, without creating it.
 
     ``None`` takes ``QODERDATA_CACHE_DIR``, else the platform's user cache folder. Raise `ValueError` for a URL
-    that a `pathlib.Path` has changed; a `CacheWarning` says where the folder belongs to another user, and others
-    may write into it.
+    that a `pathlib.Path` has changed; a `CacheWarning` says so if the folder belongs to another user, and
+    others may write into it.
 
     Examples
     --------

@@ -79,7 +79,7 @@ def list_windows(first: int, last: int, length: int, zone: tzinfo, *, column: st
 
 
 def require_few_windows(first: int, last: int, length: int, *, column: str, groups: int = 1) -> None:
-    """Raise where there are too many windows of time, as one wrong time in the year 1 or 9999 would make.
+    """Raise if there are too many windows of time, as one wrong time in the year 1 or 9999 would make.
 
     Times and the length are in microseconds; each of `groups` has all windows. Raise `ValueError` for more windows
     than `MAX_WINDOWS`, or ten times as many rows; the message names the column and both times.
@@ -109,7 +109,7 @@ def no_windows_error(column: str, zone: str) -> ValueError:
 
 
 def _first_instant(wall: int, zone: tzinfo) -> int:
-    """Return the first instant of a wall-clock time; where a clock change skips it, the change."""
+    """Return the first instant of a wall-clock time; if a clock change skips it, the change."""
     return to_micros(from_micros(wall).replace(tzinfo=zone))
 
 

@@ -38,7 +38,7 @@ def translated(translations: NullTranslations) -> Iterator[None]:
 
 
 def gettext(message: str, /, **values: object) -> str:
-    """Return an English message, translated where a catalogue is in use, with its fields filled by `str.format`.
+    """Return an English message, translated if a catalogue is in use, with its fields filled by `str.format`.
 
     Examples
     --------

@@ -46,7 +46,7 @@ class Page:
     cursor: str | None
     #: The records: structs, JSON texts, or Python objects.
     records: Sequence[Any]
-    #: The reader that made structs of the records; ``None`` where they are no structs.
+    #: The reader that made structs of the records; ``None`` if they are no structs.
     reader: FastReader | None
     #: The body that they were read from.
     body: bytes
@@ -89,7 +89,7 @@ class Decoder:
     def read_page(self, body: bytes) -> Page:
         """Read the body of a page; its envelope is known then, and its JSON is proved whole.
 
-        Raise `NotJSONError` where it is cut short or is not JSON, and `APIResponseValidationError` where it is
+        Raise `NotJSONError` if it is cut short or is not JSON, and `APIResponseValidationError` if it is
         JSON, but not the envelope of the contract.
         """
         try:
@@ -107,7 +107,7 @@ class Decoder:
     def to_table(self, page: Page) -> pa.Table:
         """Return the table of a page: one row per record, in the page's order.
 
-        Raise `APIResponseValidationError` where a record is not an object or has no id.
+        Raise `APIResponseValidationError` if a record is not an object or has no id.
         """
         records = page.records
         if page.reader is not None:
@@ -178,8 +178,8 @@ def from_records(records: Records, schema: Schema) -> pa.Table:
     """Flatten records to a table, one row per id.
 
     They are any iterable, read once, or one envelope: a mapping with the list ``data``. Raise
-    `APIResponseValidationError` where a record is not a dict with an id, or ``data`` is not a list, and
-    `TypeError` where it is neither, such as a frame.
+    `APIResponseValidationError` if a record is not a dict with an id, or ``data`` is not a list, and
+    `TypeError` if it is neither, such as a frame.
     """
     decoder, remaining = Decoder(schema), _checked(_record_list(records))
     tables = []

@@ -45,7 +45,7 @@ def flatten(
     """Flatten JSON objects, as `qoderdata.decode.jsontext.parse` returns them, to a table, one row per record.
 
     Return also the misfits in it, and the paths of fields that have no column. `first` is the index of the first
-    record in the whole answer, for messages. Raise `APIResponseValidationError` where a record is not an object,
+    record in the whole answer, for messages. Raise `APIResponseValidationError` if a record is not an object,
     or has no ``id``.
     """
     rows: dict[str, list[object]] = {name: [] for name in schema.names}
@@ -71,7 +71,7 @@ def flatten(
 
 
 def to_array(values: Sequence[object], kind: pa.DataType) -> Any:  # noqa: ANN401 - an Arrow array
-    """Return values as an Arrow array, dictionary-encoded where its type is."""
+    """Return values as an Arrow array, dictionary-encoded if its type is."""
     if pa.types.is_dictionary(kind):
         return pa.array(values, pa.large_string()).dictionary_encode()
     return pa.array(values, kind)
@@ -140,7 +140,7 @@ class Row:
 
 
 def fit(value: object, kind: Kind) -> object:
-    """Return the column's value for a JSON value: ``None`` for missing, `MISFIT` where it does not fit."""
+    """Return the column's value for a JSON value: ``None`` for missing, `MISFIT` if it does not fit."""
     return _FIT[kind](value)
 
 

@@ -94,7 +94,7 @@ class FastReader:
     def table(self, records: Sequence[Any]) -> pa.Table:
         """Return a table with one row per record, of structs as `records` and `page` decode them.
 
-        Raise `NeedsExactPath` where a value may not fit its column.
+        Raise `NeedsExactPath` if a value may not fit its column.
         """
         found = _Found(len(records))
         try:
@@ -198,7 +198,7 @@ class FastReader:
 
 
 def _present(values: Sequence[Any], level: _Level) -> list[Any]:
-    """Replace absent objects by empty ones; raise `NeedsExactPath` where an object of the page may be empty."""
+    """Replace absent objects by empty ones; raise `NeedsExactPath` if an object of the page may be empty."""
     if level.empty in values:
         raise NeedsExactPath("an object may be empty, which leaves a trace")
     return [level.empty if value is None else value for value in values]

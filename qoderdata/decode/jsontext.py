@@ -46,10 +46,10 @@ class Number:
 def parse(text: bytes, *, plain: bool = False) -> Any:  # noqa: ANN401 - any JSON value
     """Parse one JSON text to Python values; integers of up to 20 characters become `int`, other numbers `Number`.
 
-    `plain`: numbers become an `int`, else a `decimal.Decimal`, else text where neither can hold them.
+    `plain`: numbers become an `int`, else a `decimal.Decimal`, else text if neither can hold them.
 
-    Raise `NotJSONError` where it is cut short, followed by other data, ``NaN``, or not UTF-8, and
-    `APIResponseValidationError` where it is nested too deeply.
+    Raise `NotJSONError` if it is cut short, followed by other data, ``NaN``, or not UTF-8, and
+    `APIResponseValidationError` if it is nested too deeply.
 
     Examples
     --------
@@ -86,9 +86,9 @@ def is_utf8(text: str) -> bool:
 def write(value: object, depth: int = 0) -> str:
     r"""Return a value as canonical JSON text: compact, non-ASCII characters as they are, keys in their order.
 
-    Takes what `parse` returns, and tuples, floats, and datetimes, which become RFC 3339 text (in UTC where they
+    Takes what `parse` returns, and tuples, floats, and datetimes, which become RFC 3339 text (in UTC if they
     have a zone). A lone surrogate, which UTF-8 cannot encode, is written as its escape. Raise
-    `APIResponseValidationError` where the value has no JSON form (``NaN``, a key that is not a string, another
+    `APIResponseValidationError` if the value has no JSON form (``NaN``, a key that is not a string, another
     type), or is nested too deeply.
 
     Examples

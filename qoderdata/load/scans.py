@@ -402,7 +402,7 @@ def _only_account(table: StoredTable, folder: Folder) -> Account:
 
 
 def _named(accounts: Iterable[Account]) -> list[Account]:
-    """Return the accounts that have the name in the environment; all where there is none."""
+    """Return the accounts that have the name in the environment; all if there is none."""
     name = resolve_account()
     return [account for account in accounts if name in {None, account["account"]}]
 
