@@ -278,10 +278,10 @@ def test_files_of_a_pull_that_was_killed_before_compaction_are_joined(store: Tab
 def test_day_with_many_runs_keeps_a_few_files(
     store: TableStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(partitions, "_SMALL", 3)
+    monkeypatch.setattr(partitions, "_SMALL_DAY", 3)
     for number in range(12):
         commit_entries(store, page(run(number)))
-        assert len(file_names(tmp_path, "data/*/*")) <= partitions._FEW
+        assert len(file_names(tmp_path, "data/*/*")) <= partitions._MOST_FILES
     assert len(stored(store)) == 12
 
 

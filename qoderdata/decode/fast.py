@@ -27,9 +27,10 @@ NULL = msgspec.Raw(b"null")
 #: The most unknown fields that a reader learns, so that no answer makes it grow without end.
 MAX_LEARNED = 64
 
-_UTC = pa.timestamp("us", tz="UTC")
-_LISTS = pa.list_(pa.large_string())
-_MICROSECOND = 26
+_TIME = pa.timestamp("us", tz="UTC")
+_TEXT_LIST = pa.list_(pa.large_string())
+#: The length of a time's text up to its microseconds.
+_TO_MICROSECOND = 26
 _TIME_PATTERN = r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z$"
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9_]+")
 _ENCODER = msgspec.json.Encoder()
@@ -221,23 +222,13 @@ def _json_column(texts: Sequence[bytes | msgspec.Raw], *, first: bytes) -> Any: 
 
 
 def _time_columns(columns: Mapping[Column, Sequence[Any]]) -> dict[str, Any]:
-    """Return times and lists of times: digits after the microsecond are cut, the zero time is missing."""
+    """Return times and lists of times by column; all of them are converted at once."""
     arrays: dict[Column, Any] = {
-        column: pa.array(values, _LISTS if column.kind is Kind.TIMES else pa.large_string())
+        column: pa.array(values, _TEXT_LIST if column.kind is Kind.TIMES else pa.large_string())
         for column, values in columns.items()
     }
     flat = [array.flatten() if column.kind is Kind.TIMES else array for column, array in arrays.items()]
-    texts = pa.concat_arrays(flat)
-    if not pc.all(pc.match_substring_regex(texts, _TIME_PATTERN), min_count=0).as_py():
-        raise NeedsExactPath("a time is not as the service writes it")
-    cut = pc.binary_slice(pc.ascii_rtrim(texts, "Z").view(pa.large_binary()), 0, _MICROSECOND)
-    times = cut.view(pa.large_string()).cast(pa.timestamp("us")).view(_UTC)
-    micros = times.view(pa.int64())
-    earliest = pc.min(micros).as_py()
-    if earliest is not None and earliest < ZERO_TIME:
-        raise NeedsExactPath("a time is before the year 1")
-    if earliest == ZERO_TIME:
-        times = pc.if_else(pc.equal(micros, pa.scalar(ZERO_TIME)), pa.scalar(None, _UTC), times)
+    times = _times(pa.concat_arrays(flat))
     found, start = {}, 0
     for (column, array), part in zip(arrays.items(), flat, strict=True):
         found[column.name] = times.slice(start, len(part))
@@ -245,6 +236,21 @@ def _time_columns(columns: Mapping[Column, Sequence[Any]]) -> dict[str, Any]:
             found[column.name] = _lists(array, found[column.name])
         start += len(part)
     return found
+
+
+def _times(texts: Any) -> Any:  # noqa: ANN401 - Arrow arrays
+    """Return texts as times: digits after the microsecond are cut, the zero time is missing."""
+    if not pc.all(pc.match_substring_regex(texts, _TIME_PATTERN), min_count=0).as_py():
+        raise NeedsExactPath("a time is not as the service writes it")
+    cut = pc.binary_slice(pc.ascii_rtrim(texts, "Z").view(pa.large_binary()), 0, _TO_MICROSECOND)
+    times = cut.view(pa.large_string()).cast(pa.timestamp("us")).view(_TIME)
+    micros = times.view(pa.int64())
+    earliest = pc.min(micros).as_py()
+    if earliest is not None and earliest < ZERO_TIME:
+        raise NeedsExactPath("a time is before the year 1")
+    if earliest == ZERO_TIME:
+        times = pc.if_else(pc.equal(micros, pa.scalar(ZERO_TIME)), pa.scalar(None, _TIME), times)
+    return times
 
 
 def _lists(texts: Any, times: Any) -> Any:  # noqa: ANN401 - Arrow arrays

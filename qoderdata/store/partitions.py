@@ -54,8 +54,8 @@ _BATCH_ROWS = 65_536
 _GROUP_ROWS = 262_144
 #: A day with fewer rows has one file after `Dataset.compact`. A larger day may have a few: rewriting it each time
 #: would cost more than reading several files.
-_SMALL = 500_000
-_FEW = 8
+_SMALL_DAY = 500_000
+_MOST_FILES = 8
 _THREADS = min(4, os.cpu_count() or 1)
 #: The number of files whose ids are kept in memory.
 _REMEMBERED = 16
@@ -166,7 +166,7 @@ class Dataset:
         """Join the files of a day into one if that saves time later, and return the valid files."""
         after = dict(files)
         for day, old in _by_day(files).items():
-            if len(old) == 1 or (len(old) <= _FEW and sum(files[name].rows for name in old) >= _SMALL):
+            if len(old) == 1 or (len(old) <= _MOST_FILES and sum(files[name].rows for name in old) >= _SMALL_DAY):
                 continue
             after |= self._write(day, {name: after.pop(name) for name in old})
         return after
