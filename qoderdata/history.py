@@ -26,7 +26,7 @@ import pyarrow.parquet as pq
 
 from qoderdata.errors import CacheWarning, warn
 from qoderdata.files import digest
-from qoderdata.schema import EXTRA
+from qoderdata.schema import DEPLOYMENTS, EXTRA
 from qoderdata.settings import Account
 from qoderdata.stored_columns import with_all_columns
 
@@ -36,7 +36,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from qoderdata.files import Folder
-    from qoderdata.schema import Schema
 
     _Values = pa.Array[Any] | pa.ChunkedArray[Any]
 
@@ -133,19 +132,17 @@ def files_of(series: Series) -> list[SnapshotFile]:
     return [file for file in _list(series.folder) if not file.is_base]
 
 
-def read(
-    series: Series, files: Iterable[SnapshotFile], schema: Schema, columns: Sequence[str] | None = None
-) -> list[Snapshot]:
+def read(series: Series, files: Iterable[SnapshotFile], columns: Sequence[str] | None = None) -> list[Snapshot]:
     """Return snapshots in the order given; damaged ones are left out, with a warning.
 
-    A column of the schema that a file does not have is filled from its ``extra``; `columns`: read these alone.
+    A column that a file does not have is filled from its ``extra``; `columns`: read these alone.
     """
-    wanted = schema.names if columns is None else columns
+    wanted = DEPLOYMENTS.names if columns is None else columns
     bases: dict[str, pa.Table | Exception] = {}
     found, refused = [], []
     for file in files:
         try:
-            found.append(Snapshot(_read_one(series, file.name, schema, wanted, bases), file))
+            found.append(Snapshot(_read_one(series, file.name, wanted, bases), file))
         except FileNotFoundError:
             continue  # thinned by another process meanwhile
         except Exception as error:  # noqa: BLE001 - a damaged file fails in any way, an object store in its own
@@ -255,13 +252,13 @@ def _open(series: Series, name: str) -> tuple[pq.ParquetFile, dict[str, Any]]:
 
 
 def _read_one(
-    series: Series, name: str, schema: Schema, wanted: Sequence[str], bases: dict[str, pa.Table | Exception]
+    series: Series, name: str, wanted: Sequence[str], bases: dict[str, pa.Table | Exception]
 ) -> pa.Table:
     """Read a snapshot; `bases` holds those that were read before, or why they could not be."""
     file, facts = _open(series, name)
     present = set(file.schema_arrow.names)
-    stored = [column for column in schema.names if _SAME + column in present]
-    lacking = set(schema.names).difference(stored)
+    stored = [column for column in DEPLOYMENTS.names if _SAME + column in present]
+    lacking = set(DEPLOYMENTS.names).difference(stored)
     is_filled = bool(lacking) and not {EXTRA, *lacking}.isdisjoint(wanted)
     columns = stored if is_filled else wanted
     base = str(facts["base"])
@@ -275,9 +272,9 @@ def _read_one(
     if isinstance(known, Exception):
         raise ValueError(f"its base cannot be read: {known}")  # noqa: TRY004 - one error for all damage
     names = [_BASE_ROW, *(part for column in columns for part in (column, _SAME + column))]
-    fields = pa.schema([schema.arrow.field(column) for column in columns])
+    fields = pa.schema([DEPLOYMENTS.arrow.field(column) for column in columns])
     table = _restored(known, file.read(columns=names), fields)
-    return with_all_columns(table, schema).select(wanted) if is_filled else table
+    return with_all_columns(table, DEPLOYMENTS).select(wanted) if is_filled else table
 
 
 def _usable_base(

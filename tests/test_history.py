@@ -189,7 +189,7 @@ def check_kept_snapshots(quarters: list[int], seed: int) -> None:
         if now - at <= timedelta(days=1) or (now - at <= timedelta(days=400) and last[at.date()] == at)
     ]  # fmt: skip
     # Each write removes old snapshots that are not the last of their day; they cannot come back.
-    found = history.read(to, history.files_of(to), DEPLOYMENTS)
+    found = history.read(to, history.files_of(to))
     assert [one.file.fetched_at for one in found] == expected
     assert [one.table["description"][0].as_py() for one in found] == [str(times.index(at)) for at in expected]
     bases = len(Folder(f"memory://thin-{seed}").parquet_files()) - len(found)
@@ -241,7 +241,7 @@ def test_snapshots_keep_all_values_after_any_change(
         written.append(from_records(records, DEPLOYMENTS))
         history.write(to, written[-1], START + timedelta(hours=number))
     history.write(to, DEPLOYMENTS.arrow.empty_table(), START + timedelta(hours=12))
-    found = history.read(to, history.files_of(to), DEPLOYMENTS)
+    found = history.read(to, history.files_of(to))
     assert found[-1].table.num_rows == 0
     assert [one.table.to_pylist() for one in found[:-1]] == [one.to_pylist() for one in written]
 
@@ -250,7 +250,7 @@ def test_snapshot_of_an_older_version_has_the_current_columns(tmp_path: Path) ->
     to = series(tmp_path)
     history.write(to, table(3).drop_columns(["budget_max_credit_cost"]), START)
     history.write(to, table(3, budget={"max_credit_cost": "1"}), START + timedelta(hours=1))
-    found = history.read(to, history.files_of(to), DEPLOYMENTS)
+    found = history.read(to, history.files_of(to))
     assert [one.table["budget_max_credit_cost"].to_pylist() for one in found] == [[None] * 3, [1.0] * 3]
 
 
@@ -315,7 +315,7 @@ def test_columns_that_a_snapshot_lacks_are_filled_from_extra(tmp_path: Path) -> 
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DataQualityWarning)
             history.write(to, from_records(found, schema), START + timedelta(hours=hour))
-    tables = [one.table for one in history.read(to, history.files_of(to), DEPLOYMENTS)]
+    tables = [one.table for one in history.read(to, history.files_of(to))]
     assert all(one.schema.equals(DEPLOYMENTS.arrow) for one in tables)
     assert tables[0].equals(tables[1])
     assert tables[1].equals(tables[2])
@@ -328,7 +328,7 @@ def test_columns_that_a_snapshot_lacks_are_filled_from_extra(tmp_path: Path) -> 
     assert qd.changes(frames[0], frames[2]).empty
     assert qd.changes(frames[0], frames[3])["field"].tolist() == ["name"]
     for columns in (["id"], ["budget_max_credit_cost", "id"], ["extra"], ["name", "created_at"]):
-        some = history.read(to, history.files_of(to), DEPLOYMENTS, columns)
+        some = history.read(to, history.files_of(to), columns)
         assert [one.table for one in some] == [one.select(columns) for one in tables]
 
 
@@ -340,7 +340,7 @@ def test_full_disk_raises_and_keeps_earlier_snapshots(tmp_path: Path, monkeypatc
         history.write(to, table(6), START + timedelta(days=2))
     monkeypatch.undo()
     assert [file.rows for file in history.files_of(to)] == [5]
-    assert history.read(to, history.files_of(to), DEPLOYMENTS)[0].table.num_rows == 5
+    assert history.read(to, history.files_of(to))[0].table.num_rows == 5
     assert not list(tmp_path.rglob("*.tmp"))
 
 
@@ -405,12 +405,12 @@ def test_killed_writer_keeps_earlier_snapshots(tmp_path: Path) -> None:
     subprocess.run([sys.executable, "-c", KILLED_WRITERS, str(tmp_path)], check=True)
     for after in KILLED_AFTER:
         to = series(tmp_path / str(after))
-        found = history.read(to, history.files_of(to), DEPLOYMENTS)
+        found = history.read(to, history.files_of(to))
         texts = [one.table["description"][0].as_py() for one in found]
         assert texts == [str(day) for day in range(len(texts))]
         assert after - 4 <= len(texts) <= after
         history.write(to, table(7), START + timedelta(days=60))
-        assert history.read(to, history.files_of(to), DEPLOYMENTS)[-1].table.num_rows == 7
+        assert history.read(to, history.files_of(to))[-1].table.num_rows == 7
 
 
 WRITER = (
@@ -427,7 +427,7 @@ def test_two_processes_can_write_snapshots_at_once(tmp_path: Path) -> None:
     writers = [subprocess.Popen([sys.executable, "-c", WRITER, str(tmp_path), str(number)]) for number in (0, 1)]
     assert [writer.wait(60) for writer in writers] == [0, 0]
     to = series(tmp_path)
-    found = history.read(to, history.files_of(to), DEPLOYMENTS)
+    found = history.read(to, history.files_of(to))
     texts = {one.table["description"][0].as_py() for one in found}
     assert {f"1-{day}" for day in range(12)} <= texts
 

@@ -79,10 +79,14 @@ def snapshots(client: Client | None = None, cache_dir: str | Path | None = None)
     rows = []
     for include_archived in (False, True):
         series, files = _listed(client, cache_dir, include_archived=include_archived)
-        whole = {found.file.name for found in history.read(series, files, DEPLOYMENTS, ["id"])}
+        whole = {found.file.name for found in history.read(series, files, ["id"])}
         rows += [(file.fetched_at, file.rows, include_archived, file.size) for file in files if file.name in whole]
-    dtypes = dict.fromkeys(["fetched_at", "deployments", "include_archived", "bytes"], "int64")
-    dtypes |= {"fetched_at": "datetime64[us, UTC]", "include_archived": "bool"}
+    dtypes = {
+        "fetched_at": "datetime64[us, UTC]",
+        "deployments": "int64",
+        "include_archived": "bool",
+        "bytes": "int64",
+    }
     return pd.DataFrame(sorted(rows), columns=list(dtypes)).astype(dtypes)
 
 
@@ -156,7 +160,7 @@ def load_snapshots(
         for file in listed
         if (first is None or file.fetched_at >= first) and (last is None or file.fetched_at < last)
     ]
-    found = history.read(series, files, DEPLOYMENTS, names)
+    found = history.read(series, files, names)
     source = f"{client.base_url}/{DEPLOYMENTS.name}"
     frames = [
         loaded_frame(snapshot.table, DEPLOYMENTS, source=source, fetched_at=snapshot.file.fetched_at, requests=0)
@@ -170,8 +174,9 @@ def _checked_columns(columns: str | Sequence[str] | None) -> list[str] | None:
     if columns is None:
         return None
     names = [columns] if isinstance(columns, str) else list(dict.fromkeys(columns))
-    if not names or (unknown := [name for name in names if name not in DEPLOYMENTS.names]):
-        raise ValueError(f"columns={names if not names else unknown!r}: give columns that a deployments frame has")
+    unknown = [name for name in names if name not in DEPLOYMENTS.names]
+    if unknown or not names:
+        raise ValueError(f"columns={unknown!r}: give columns that a deployments frame has")
     return names
 
 
@@ -185,7 +190,7 @@ def read_as_of(
     series, files = _listed(client, cache_dir, include_archived=include_archived)
     candidates = [file for file in files if file.fetched_at <= time]
     for file in reversed(candidates):
-        for found in history.read(series, [file], DEPLOYMENTS):
+        for found in history.read(series, [file]):
             return found.table, file.fetched_at
     if candidates:
         raise CacheError(f"no snapshot at or before {format_time(time)} can be used; damaged: {len(candidates)}")
