@@ -79,7 +79,7 @@ class Schema:
     #: The columns in their order, without ``extra``, which ends every frame.
     columns: tuple[Column, ...]
     #: Paths with their documented value, which is not kept; any other value goes to ``extra``.
-    constants: tuple[tuple[tuple[str, ...], str], ...]
+    constants: tuple[tuple[tuple[str, ...], str], ...] = ()
     #: Fills the derived columns, as far as a record alone determines them; a second call changes nothing.
     resolve: Callable[[pa.Table], pa.Table] = lambda table: table
 
@@ -321,7 +321,6 @@ EVENTS = Schema(
         ),
         _column("model_usage.credits", Kind.NUMBER, "credits of one model call", name="model_credits"),
     ),
-    constants=(),
 )
 
 AGENTS = Schema(
@@ -374,5 +373,4 @@ OUTCOMES = Schema(
         ),
         _derived("read_at", Kind.TIME, "when they were read"),
     ),
-    constants=(),
 )

@@ -309,7 +309,6 @@ class SingleReads:
 
         After `MAX_FAILURES` consecutive errors of the service, no more are read.
         """
-        failures = 0
         usable = []
         for id_ in ids:
             if is_usable_id(id_):
@@ -317,6 +316,7 @@ class SingleReads:
             else:
                 self._skip([id_], "no request can name this id")
                 self.refused.append(id_)
+        failures = 0
         for number, id_ in enumerate(usable, start=1):
             try:
                 found = read(id_)
@@ -327,9 +327,11 @@ class SingleReads:
                 raise
             except _RECORD_ERRORS as error:
                 self._skip([id_], str(error))
-                if not _is_failure(error):
+                if _is_failure(error):
+                    failures += 1
+                else:
                     self.refused.append(id_)
-                failures = failures + 1 if _is_failure(error) else 0
+                    failures = 0
                 if failures == MAX_FAILURES:
                     self._skip(usable[number:], str(error))
                     return
