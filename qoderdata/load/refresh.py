@@ -12,23 +12,10 @@ from urllib.parse import quote
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from qoderdata import errors
 from qoderdata.arguments import is_usable_id
 from qoderdata.background import gc_paused
 from qoderdata.decode import Decoder, Page
-from qoderdata.errors import (
-    APIError,
-    APIResponseValidationError,
-    APIStatusError,
-    AuthenticationError,
-    BadRequestError,
-    CacheError,
-    DataQualityWarning,
-    InternalServerError,
-    NotFoundError,
-    PaginationError,
-    RateLimitError,
-    warn,
-)
 from qoderdata.formatting import counted
 from qoderdata.pages import (
     SAFE_PAGE,
@@ -66,8 +53,8 @@ CLOCK_SKEW = timedelta(hours=1)
 _TIME: Any = pa.timestamp("us", tz="UTC")
 _LAST_INSTANT = datetime.max.replace(tzinfo=UTC)
 #: Errors about a single record, so that others can still be read; errors about the account are raised.
-_RECORD_ERRORS = (APIStatusError, APIResponseValidationError, PaginationError)
-_ACCOUNT_ERRORS = (AuthenticationError, RateLimitError)
+_RECORD_ERRORS = (errors.APIStatusError, errors.APIResponseValidationError, errors.PaginationError)
+_ACCOUNT_ERRORS = (errors.AuthenticationError, errors.RateLimitError)
 
 T = TypeVar("T")
 
@@ -182,7 +169,7 @@ class ListReader:
             time_filter = self._time_filter if cursor is not None and self._may_filter else {}
             try:
                 found = self._ask({**params, **time_filter}, cursor, limit, times)
-            except BadRequestError:
+            except errors.BadRequestError:
                 if not time_filter:
                     raise
                 # A service may accept a cursor only with the filters of the request that returned it.
@@ -222,7 +209,7 @@ class ListReader:
         path = f"{self.remote.path}/{quote(id_, safe='')}"
         _, table = self.client.get(path, {}, lambda body: self._decode(b'{"data":[%b],"has_more":false}' % body))
         if row_ids(table) != [id_]:
-            raise APIResponseValidationError(
+            raise errors.APIResponseValidationError(
                 f"the service returned another record than {id_!r} of {self.remote.path}; try again later"
             )
         return asked_at, table
@@ -320,7 +307,7 @@ class SingleReads:
         for number, id_ in enumerate(usable, start=1):
             try:
                 found = read(id_)
-            except NotFoundError:
+            except errors.NotFoundError:
                 failures = 0
                 yield id_, None
             except _ACCOUNT_ERRORS:
@@ -342,9 +329,9 @@ class SingleReads:
     def warn(self, noun: str, consequence: str) -> None:
         """Warn about the records that could not be read, if there are any."""
         if self.unread:
-            warn(
+            errors.warn(
                 f"{counted(len(self.unread), noun)} {consequence} (the first: {self.unread[0]!r}, {self._reason})",
-                DataQualityWarning,
+                errors.DataQualityWarning,
             )
 
     def _skip(self, ids: Sequence[str], reason: str) -> None:
@@ -394,18 +381,18 @@ class Refresh:
             self.store.commit(compact=True)
             if self._is_done():
                 return
-        raise CacheError(
+        raise errors.CacheError(
             f"the data files in {self.store.folder.location} are damaged after each repair; use another cache_dir"
         )
 
     def _warn(self) -> None:
         name = self.store.table.name
         if self.is_contradicted:
-            warn(
+            errors.warn(
                 f"the service ended the list of {name} above older {name} that are stored, so this end is "
                 "ignored. Call with refresh=True to read the rest, or with refresh='all' if the service has "
                 f"forgotten the older {name}",
-                DataQualityWarning,
+                errors.DataQualityWarning,
             )
         self._singles.warn(
             f"open {self.store.table.schema.singular}", "could not be read again, and what was read last is kept"
@@ -453,7 +440,7 @@ class Refresh:
             for page in self.reader.pages_from({}, start=start, below=below, follow=follow):
                 self.freshness.own_times.add(page.asked_at)
                 self.store.add(JournalEntry(page.table, page.asked_at, page.listing))
-        except (BadRequestError, NotFoundError) as error:
+        except (errors.BadRequestError, errors.NotFoundError) as error:
             may_go_back = cursor not in self._refused and len(self._refused) < _REFUSALS
             if cursor is None or error.param == "limit" or not may_go_back:
                 raise
@@ -484,9 +471,9 @@ class Refresh:
         self.stale.clear()
 
 
-def _is_failure(error: APIError) -> bool:
+def _is_failure(error: errors.APIError) -> bool:
     """Return whether the service itself may be failing, so that other requests would fail too."""
-    return isinstance(error, InternalServerError) or not isinstance(error, APIStatusError)
+    return isinstance(error, errors.InternalServerError) or not isinstance(error, errors.APIStatusError)
 
 
 def is_current(store: TableStore, freshness: Freshness, *, since: datetime | None, until: datetime | None) -> bool:
