@@ -148,35 +148,6 @@ class Coverage:
             return self
         return replace(self._with_records(page, read_at), reread_since=page.reread_since)
 
-    def _with_records(self, page: Listing, read_at: datetime) -> Coverage:
-        if page.after is not None and page.after != self.cursor:
-            return self
-        if page.after is None:
-            top, lower = Segment(read_at, page.ids[:HEAD_IDS], page.cursor, page.reaches), self.segments
-        elif page.is_empty_end:
-            return replace(self, segments=(replace(self.segments[0], ended_at=read_at), *self.segments[1:]))
-        else:
-            top, lower = _extended(self.segments[0], page), self.segments[1:]
-        if page.cursor is None:
-            return Coverage((top,))
-        return self._joined_with(page, top, lower)
-
-    def _joined_with(self, page: Listing, top: Segment, lower: tuple[Segment, ...]) -> Coverage:
-        """Join the top segment, whose last page is `page`, with the lower segment that the page reaches."""
-        index = _lowest_met(page, lower)
-        if index is None:
-            return replace(self, segments=(top, *lower))
-        met, lower_still = lower[index], lower[index + 1 :]
-        is_joined = page.last_is_stored or page.ids[-1] in met.head_ids
-        # If the cursor is not the id of a record, look for the oldest known id of that segment instead.
-        if met.cursor in page.ids or (not is_joined and met.head_ids[-1] in page.ids):
-            # The page continues below that segment, so reading continues after the page.
-            return replace(self, segments=(top, *lower_still))
-        if not is_joined:
-            return replace(self, segments=(top, *lower))
-        joined = _joined(top, met)
-        return Coverage((joined, *lower_still), self.has_unclaimed and joined.cursor is not None)
-
     def contradicts(self, page: Listing) -> bool:
         """Return whether a page ends the list although records after that end are stored.
 
@@ -211,6 +182,35 @@ class Coverage:
         cursor, reaches = steps.pop()
         shorter = replace(top, cursor=cursor, reaches=reaches, steps=tuple(steps), ended_at=None)
         return replace(self, segments=(shorter, *lower))
+
+    def _with_records(self, page: Listing, read_at: datetime) -> Coverage:
+        if page.after is not None and page.after != self.cursor:
+            return self
+        if page.after is None:
+            top, lower = Segment(read_at, page.ids[:HEAD_IDS], page.cursor, page.reaches), self.segments
+        elif page.is_empty_end:
+            return replace(self, segments=(replace(self.segments[0], ended_at=read_at), *self.segments[1:]))
+        else:
+            top, lower = _extended(self.segments[0], page), self.segments[1:]
+        if page.cursor is None:
+            return Coverage((top,))
+        return self._joined_with(page, top, lower)
+
+    def _joined_with(self, page: Listing, top: Segment, lower: tuple[Segment, ...]) -> Coverage:
+        """Join the top segment, whose last page is `page`, with the lower segment that the page reaches."""
+        index = _lowest_met(page, lower)
+        if index is None:
+            return replace(self, segments=(top, *lower))
+        met, lower_still = lower[index], lower[index + 1 :]
+        is_joined = page.last_is_stored or page.ids[-1] in met.head_ids
+        # If the cursor is not the id of a record, look for the oldest known id of that segment instead.
+        if met.cursor in page.ids or (not is_joined and met.head_ids[-1] in page.ids):
+            # The page continues below that segment, so reading continues after the page.
+            return replace(self, segments=(top, *lower_still))
+        if not is_joined:
+            return replace(self, segments=(top, *lower))
+        joined = _joined(top, met)
+        return Coverage((joined, *lower_still), self.has_unclaimed and joined.cursor is not None)
 
 
 def _lowest_met(page: Listing, lower: tuple[Segment, ...]) -> int | None:
