@@ -95,15 +95,9 @@ class StoredLoading:
             if table is not None:
                 return LoadedTable(table, self.store.coverage.read_at)
         if query.params and not freshness.everything and not (query.needs_status and self._lacks_status()):
-            try:
-                answer = self._filtered()
-            except BadRequestError as error:
-                # This edition does not know the filter: read all rows, and filter them here.
-                if error.param not in query.params:
-                    raise
-            else:
-                if answer is not None:
-                    return answer
+            answer = self._filtered()
+            if answer is not None:
+                return answer
         return self._refreshed()
 
     def offline(self) -> LoadedTable:
@@ -127,21 +121,6 @@ class StoredLoading:
             )
         return LoadedTable(self._read(), self.store.coverage.read_at, complete=complete)
 
-    def _cached_answer(self, *, only_if_newer: bool = True) -> cache.CachedTable | None:
-        """Return the cached answer to this query; `only_if_newer`: only if it is newer than the store."""
-        kept = None
-        if self.query.params:
-            kept = cache.read(self._answers, self._answer_name, self.remote.table.schema)
-        if kept is None or not only_if_newer:
-            return kept
-        read_at = self.store.coverage.read_at
-        is_newer = (read_at is None or read_at < kept.fetched_at) and kept.fetched_at <= datetime.now(UTC)
-        return kept if is_newer else None
-
-    def _requested_rows(self, kept: cache.CachedTable) -> LoadedTable:
-        """Return the rows of a cached answer that this call asks for."""
-        return LoadedTable(self._wanted(kept.table, until=self.query.until), kept.fetched_at)
-
     def frame(self, answer: LoadedTable) -> pd.DataFrame:
         """Return an answer as a frame, and log one line."""
         name, counts = self.remote.table.name, self.counts
@@ -163,13 +142,10 @@ class StoredLoading:
             complete=answer.complete,
         )
 
-    def _refreshed(self) -> LoadedTable:
-        complete = self.bring_up_to_date()
-        table = self.unless_damaged(self._read)
-        if table is None:
-            complete = self.bring_up_to_date()
-            table = self._read()
-        return LoadedTable(table, self.store.coverage.read_at, complete=complete)
+    def newest(self) -> str | None:
+        """Return the time of the newest stored row as ISO 8601 text; ``None`` if no row is stored."""
+        newest = self.unless_damaged(self.store.newest)
+        return None if newest is None else newest.isoformat()
 
     def bring_up_to_date(self) -> bool:
         """Read what the store lacks and what may have changed; return whether the store is complete then."""
@@ -202,65 +178,9 @@ class StoredLoading:
     def remember_gone(self, ids: Sequence[str]) -> None:
         """Remember rows that the service no longer has; the store itself does so by default."""
 
-    def newest(self) -> str | None:
-        """Return the time of the newest stored row as ISO 8601 text; ``None`` if no row is stored."""
-        time = self.unless_damaged(self.store.newest)
-        return None if time is None else time.isoformat()
-
-    def _filtered(self) -> LoadedTable | None:
-        """Read only the rows that pass the filters; they are cached, and not added to the store.
-
-        Return ``None`` if the service's filters do not have the meaning that is asked for.
-        """
-        kept = self._cached_answer(only_if_newer=False)
-        if kept is None or not self.freshness.is_recent(kept.fetched_at):
-            fetched_at = datetime.now(UTC)
-            try:
-                with self.reader(self.query.since) as reader:
-                    pages = reader.pages_from(self.query.params, follow=self._until_past)
-                    tables = [page.table for page in pages]
-            except APIConnectionError as error:
-                if kept is not None:
-                    error.add_note(_offline_note(kept.fetched_at))
-                raise
-            table = reader.decoder.finish(tables)
-            if self.query.needs_status and not self._has_status(table):
-                return None
-            kept = cache.CachedTable(self._wanted(table, until=None), fetched_at)
-            cache.write(self._answers, self._answer_name, kept)
-        return self._requested_rows(kept)
-
-    def _lacks_status(self) -> bool:
-        """Return whether a record of the newest stored day has no status: the filters mean something else then."""
-        newest = self.unless_damaged(lambda: self.store.newest_rows(["status_from"]))
-        return newest is not None and newest.num_rows > 0 and not _all_from_service(newest)
-
-    def _has_status(self, table: pa.Table) -> bool:
-        """Return whether the service's records have a status; read one more page if `table` does not show it."""
-        has_status = _all_from_service(table)
-        # All runs with an error may be from before the edition changed; a page without filters shows the present.
-        if not has_status or (table.num_rows and "has_error" not in self.query.params):
-            return has_status
-        with self.reader(None) as reader:
-            (page,) = reader.pages_from({}, follow=lambda page: replace(page, has_more=False))
-        return _all_from_service(page.table)
-
     def reader(self, oldest: datetime | None) -> closing[ListReader]:
         """Return a reader of the list and of single records; rows before `oldest` are not needed."""
         return closing(ListReader(self.client, self.remote, self.store, self.counts, oldest, self.progress))
-
-    def _until_past(self, page: ListedPage) -> ListedPage:
-        """Return a page, marked as the last one if no later page has rows that are needed."""
-        since, reaches = self.query.since, None if page.listing is None else page.listing.reaches
-        is_past = since is not None and reaches is not None and reaches <= since
-        if self.query.needs_status and page.table.num_rows:
-            # The filters mean something else, so that the rows are not used: more pages are not needed.
-            is_past = is_past or not _all_from_service(page.table)
-        return replace(page, has_more=page.has_more and not is_past)
-
-    def _wanted(self, table: pa.Table, *, until: datetime | None) -> pa.Table:
-        condition = self.remote.table.condition(self.query.since, until, self.query.where)
-        return self.remote.table.newest_first([table if condition is None else table.filter(condition)])
 
     def unless_damaged(self, read: Callable[[], T]) -> T | None:
         """Return what `read` returns; if a store is damaged, set the damaged files aside and return ``None``."""
@@ -272,12 +192,90 @@ class StoredLoading:
                     store.forget_damaged()
             return None
 
+    def _cached_answer(self, *, only_if_newer: bool = True) -> cache.CachedTable | None:
+        """Return the cached answer to this query; `only_if_newer`: only if it is newer than the store."""
+        kept = None
+        if self.query.params:
+            kept = cache.read(self._answers, self._answer_name, self.remote.table.schema)
+        if kept is None or not only_if_newer:
+            return kept
+        read_at = self.store.coverage.read_at
+        is_newer = (read_at is None or read_at < kept.fetched_at) and kept.fetched_at <= datetime.now(UTC)
+        return kept if is_newer else None
+
+    def _requested_rows(self, kept: cache.CachedTable) -> LoadedTable:
+        """Return the rows of a cached answer that this call asks for."""
+        return LoadedTable(self._wanted(kept.table, until=self.query.until), kept.fetched_at)
+
+    def _filtered(self) -> LoadedTable | None:
+        """Read only the rows that pass the filters; they are cached, and not added to the store.
+
+        Return ``None`` if the service does not know the filters, or they mean something else there.
+        """
+        kept = self._cached_answer(only_if_newer=False)
+        if kept is None or not self.freshness.is_recent(kept.fetched_at):
+            fetched_at = datetime.now(UTC)
+            try:
+                with self.reader(self.query.since) as reader:
+                    pages = reader.pages_from(self.query.params, follow=self._until_past)
+                    tables = [page.table for page in pages]
+            except BadRequestError as error:
+                if error.param in self.query.params:
+                    return None
+                raise
+            except APIConnectionError as error:
+                if kept is not None:
+                    error.add_note(_offline_note(kept.fetched_at))
+                raise
+            table = reader.decoder.finish(tables)
+            if self.query.needs_status and not self._has_status(table):
+                return None
+            kept = cache.CachedTable(self._wanted(table, until=None), fetched_at)
+            cache.write(self._answers, self._answer_name, kept)
+        return self._requested_rows(kept)
+
+    def _until_past(self, page: ListedPage) -> ListedPage:
+        """Return a page, marked as the last one if no later page has rows that are needed."""
+        since, reaches = self.query.since, None if page.listing is None else page.listing.reaches
+        is_past = since is not None and reaches is not None and reaches <= since
+        if self.query.needs_status:
+            # The filters mean something else, so that the rows are not used: more pages are not needed.
+            is_past = is_past or not _all_from_service(page.table)
+        return replace(page, has_more=page.has_more and not is_past)
+
+    def _has_status(self, table: pa.Table) -> bool:
+        """Return whether the service's records have a status; read one more page if `table` does not show it."""
+        has_status = _all_from_service(table)
+        # All runs with an error may be from before the edition changed; a page without filters shows the present.
+        if not has_status or (table.num_rows and "has_error" not in self.query.params):
+            return has_status
+        with self.reader(None) as reader:
+            (page,) = reader.pages_from({}, follow=lambda page: replace(page, has_more=False))
+        return _all_from_service(page.table)
+
+    def _lacks_status(self) -> bool:
+        """Return whether a record of the newest stored day has no status: the filters mean something else then."""
+        newest = self.unless_damaged(lambda: self.store.newest_rows(["status_from"]))
+        return newest is not None and not _all_from_service(newest)
+
+    def _refreshed(self) -> LoadedTable:
+        complete = self.bring_up_to_date()
+        table = self.unless_damaged(self._read)
+        if table is None:
+            complete = self.bring_up_to_date()
+            table = self._read()
+        return LoadedTable(table, self.store.coverage.read_at, complete=complete)
+
     def _read(self) -> pa.Table:
         return self.store.read(since=self.query.since, until=self.query.until, where=self.query.where)
 
+    def _wanted(self, table: pa.Table, *, until: datetime | None) -> pa.Table:
+        condition = self.remote.table.condition(self.query.since, until, self.query.where)
+        return self.remote.table.newest_first([table if condition is None else table.filter(condition)])
+
 
 def _all_from_service(table: pa.Table) -> bool:
-    """Return whether all rows have a status from the service's records."""
+    """Return whether all rows have a status from the service's records; True if there are no rows."""
     is_service = pc.is_in(table["status_from"], value_set=pa.array(["service"], pa.large_string()))
     return bool(pc.all(is_service, min_count=0).as_py())
 
