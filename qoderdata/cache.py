@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 #: The folder of cached answers, below the cache folder.
 FOLDER = "queries"
-#: Goes up whenever the meaning of a column changes, so that older files are pulled again.
+#: Increases whenever the meaning of a column changes, so that older files are pulled again.
 FORMAT = 2
 
 _METADATA_KEY = b"qoderdata"

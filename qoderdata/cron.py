@@ -3,7 +3,7 @@
 A cron text that the service would refuse, or that implementations read differently, is an error and not a guess.
 A schedule fires at every instant whose local time in its zone matches the text: a local time that a clock change
 skips does not fire, and one that occurs twice fires twice. A description depends on what the text matches, not on
-its spelling: ``1-5`` and ``MON-FRI`` read alike.
+its spelling: that of ``1-5`` and ``MON-FRI`` is the same.
 
 Nothing here knows frames or the network. For many deployments, evaluate each distinct pair of text and zone once.
 """

@@ -77,7 +77,7 @@ _BREAKS = r"[\t\r\n]"
 _AT_START = rf"\A(?={_SKIPPED}{_BREAKS})"
 _IN_EACH_CELL = rf"(?:\A|(?<={_SEPARATORS}))(?={_SKIPPED}{_STARTS})"
 _ESCAPE = re.compile(f"{_AT_START}|{_IN_EACH_CELL}")
-#: The same as `_ESCAPE` for Arrow's regular expressions, which cannot look around; `\x00` is spelt for RE2.
+#: The same as `_ESCAPE` for Arrow's regular expressions, which cannot look around; `\x00` is written for RE2.
 _NEEDS = rf"\A{_SKIPPED}{_BREAKS}|(?:\A|{_SEPARATORS}){_SKIPPED}{_STARTS}"
 _ZERO_FRACTION = r"\.0+($|[+-])"
 
@@ -225,7 +225,7 @@ def _write_csv(frame: Any, sink: pa.NativeFile, *, safe: bool) -> None:  # noqa:
 
 def _row_cells(names: list[str], piece: Piece, *, safe: bool) -> list[pa.Array[Any]]:
     columns = [cells(column, name=name, safe=safe) for name, column in zip(names, piece, strict=True)]
-    if len(columns) == 1:  # a gap alone would be an empty line, which readers pass over
+    if len(columns) == 1:  # a missing value alone would be an empty line, which readers skip
         return [columns[0].cast(pa.large_string()).fill_null("")]
     return columns
 

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
 #: The folder of all series, below the cache folder.
 FOLDER = "history"
-#: Goes up when older files can no longer be read.
+#: Increases when older files can no longer be read.
 FORMAT = 1
 #: All snapshots are kept for this long; after that, the last of each day (UTC).
 KEEP_ALL_FOR = timedelta(days=1)
@@ -123,7 +123,7 @@ def write(series: Series, table: pa.Table, fetched_at: datetime) -> None:
     difference = _encode(_difference(table, base), series.identity, base=base.name)
     _write_file(series, "", table, fetched_at, difference)
     _thin(series, earlier, now=fetched_at)
-    # Arrow keeps freed memory for itself. A loader makes the frame next, whose NumPy arrays could not use it.
+    # Otherwise Arrow keeps the free memory, and NumPy needs more for the frame that a loader makes next.
     pa.default_memory_pool().release_unused()
 
 

@@ -439,7 +439,7 @@ def _first_match(*cases: tuple[nw.Expr, nw.Expr]) -> nw.Expr:
     return found
 
 
-def _with_milliseconds(frame: Any) -> Any:  # noqa: ANN401 likewise
+def _with_milliseconds(frame: Any) -> Any:  # noqa: ANN401 a narwhals frame of any engine
     """Add the time from start to end as ``_ends_ms``; SQL engines need an expression of their own."""
     if frame.implementation.is_duckdb():
         sql = "(epoch_us(_ends_completed_at) - epoch_us(_ends_started_at)) // 1000"
@@ -547,7 +547,7 @@ def _take(column: Any, rows: NDArray[Any]) -> Any:  # noqa: ANN401 Arrow arrays
 
 
 def _mask(condition: Any) -> NDArray[np.bool_]:  # noqa: ANN401 an Arrow array
-    mask: NDArray[np.bool_] = condition.fill_null(False).to_numpy(zero_copy_only=False)  # noqa: FBT003 theirs
+    mask: NDArray[np.bool_] = condition.fill_null(False).to_numpy(zero_copy_only=False)  # noqa: FBT003 Arrow's signature
     return mask
 
 
