@@ -338,19 +338,10 @@ class Folder:
             if timeout is not None:
                 raise CacheError(f"another process holds {path}; try again when it has finished") from error
             _wait_for(lock, path)
-
-        is_released = threading.Event()
-
-        def renew() -> None:
-            while not is_released.wait(LOCK_RENEWAL):
-                with contextlib.suppress(OSError):
-                    os.utime(path)
-
-        threading.Thread(target=renew, name="qoderdata-lock", daemon=True).start()
         try:
-            yield
+            with _renewed(path):
+                yield
         finally:
-            is_released.set()
             lock.release()
 
     def describe_write_failure(self, error: BaseException) -> str:
@@ -421,10 +412,27 @@ def _wait_for(lock: filelock.BaseFileLock, path: Path) -> None:
     )
 
 
+@contextlib.contextmanager
+def _renewed(path: Path) -> Iterator[None]:
+    """Renew a lock from another thread."""
+    is_released = threading.Event()
+
+    def renew() -> None:
+        while not is_released.wait(LOCK_RENEWAL):
+            with contextlib.suppress(OSError):
+                os.utime(path)
+
+    threading.Thread(target=renew, name="qoderdata-lock", daemon=True).start()
+    try:
+        yield
+    finally:
+        is_released.set()
+
+
 def _touched_at(path: Path) -> int | None:
     """Return the access time of a lock, which its holder renews.
 
-    The time of change does not tell: with older versions of filelock each attempt to take the lock sets it.
+    The time of change cannot be used: with older versions of filelock, each attempt to take the lock sets it.
     """
     try:
         return path.stat().st_atime_ns
