@@ -485,8 +485,6 @@ def _load(
     client = given_client(client)
     root = Folder(resolve_cache_dir(cache_dir))
     folder = root.folder(cache.FOLDER)
-    name = _cache_key(schema, client, filters)
-
     began, now = time.monotonic(), datetime.now(UTC)
     queries = filters.wider() if offline else [filters]
     kept = None if refresh else _newest_answer(folder, schema, client, queries)
@@ -508,6 +506,13 @@ def _load(
             age = format_duration(now - kept.fetched_at)
             error.add_note(f"An answer that is {age} old is cached: pass offline=True to use it.")
         raise
+    return _keep(root, schema, client, filters, answer, requests=requests)
+
+
+def _keep(
+    root: Folder, schema: Schema, client: Client, filters: _Filters, answer: cache.CachedTable, *, requests: int
+) -> pd.DataFrame:
+    """Return an answer as a frame; meanwhile write it to the cache, and a whole list to its snapshots."""
     series = history.series(root, client.identity, include_archived=filters.include_archived)
     with ThreadPoolExecutor(1) as pool:
         is_snapshot = schema is DEPLOYMENTS and filters.is_whole
@@ -515,7 +520,7 @@ def _load(
         framed = pool.submit(
             _to_frame, answer.table, schema, client, fetched_at=answer.fetched_at, requests=requests
         )
-        is_cached = cache.write(folder, name, answer)
+        is_cached = cache.write(root.folder(cache.FOLDER), _cache_key(schema, client, filters), answer)
     frame, failure = framed.result(), None if written is None else written.exception()
     if is_cached and failure is not None:
         warn(f"no snapshot was kept: {series.folder.describe_write_failure(failure)}", CacheWarning)

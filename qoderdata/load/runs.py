@@ -159,7 +159,7 @@ def load_runs(
     """
     now = datetime.now(UTC)
     start, end = parse_period(since, until, now=now, what="run")
-    level = check_choice(outcomes, LEVELS, name="outcomes")
+    check_choice(outcomes, LEVELS, name="outcomes")
     if has_error is not None:
         check_flag(has_error, name="has_error")
     asked = {
@@ -187,7 +187,7 @@ def load_runs(
     answer = loading.offline() if offline else loading.online()
     reader = RunOutcomes(answer.table, client, folder, freshness=freshness, progress=progress)
     try:
-        known = reader.read(level, offline=offline)
+        known = reader.read(outcomes, offline=offline)
     except APIError as error:
         error.add_note(
             "The runs and what was read of their sessions are stored; load_runs(outcomes='runs') reads run "
