@@ -25,6 +25,8 @@ from qoderdata.store.tables import take_rows
 from qoderdata.stored_columns import with_all_columns
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from qoderdata.files import Folder
     from qoderdata.store.tables import StoredTable
 
@@ -91,13 +93,14 @@ class Journal:
 
     def load(self, *, after: int) -> None:
         """Read the entries after a number; ignore those that cannot be read."""
-        self.number = max([after, *self._files(FOLDER).values()])
-        self.entries = self._entries(FOLDER, after=after)
+        files = self._files(FOLDER)
+        self.number = max([after, *files.values()])
+        self.entries = self._entries(files, after=after)
 
     def convert_old(self, *, after: int) -> None:
         """Read the entries after a number, and write those of version 0.1 in the present format after them."""
         self.load(after=after)
-        for entry in self._entries(OLD_FOLDER, after=after):
+        for entry in self._entries(self._files(OLD_FOLDER), after=after):
             self.append(entry)
 
     def append(self, entry: JournalEntry, *, in_memory: bool = False) -> None:
@@ -153,8 +156,8 @@ class Journal:
         names = sorted(info.base_name for info in self._folder.files(below) if info.base_name.endswith(_SUFFIX))
         return {f"{below}/{name}": int(name[_NUMBER]) for name in names if name[_NUMBER].isdecimal()}
 
-    def _entries(self, below: str, *, after: int) -> list[JournalEntry]:
-        found = [self._read(name) for name, number in self._files(below).items() if number > after]
+    def _entries(self, files: Mapping[str, int], *, after: int) -> list[JournalEntry]:
+        found = [self._read(name) for name, number in files.items() if number > after]
         return [entry for entry in found if entry is not None]
 
     def _read(self, name: str) -> JournalEntry | None:

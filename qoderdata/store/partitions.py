@@ -138,7 +138,7 @@ class Dataset:
         another day. Return the files that are valid now, and the rows that were not skipped.
         """
         days = self._days_searched(self._indices_by_day(rows))
-        days |= {open_days[id_] for id_ in row_ids(with_ids(rows.select(["id"]), open_days))}
+        days |= {open_days[id_] for id_ in row_ids(rows) if id_ in open_days}
         stored = self._stored(files, days, rows["id"])
         changing = {id_: set(partitions) for id_, partitions in stored.items() if all(partitions.values())}
         unchanged = self._unchanged(files, rows, changing)
@@ -196,11 +196,6 @@ class Dataset:
         current = {self.path(name) for name in files}
         self._folder.delete(path for path in self._own_paths() if path not in current)
 
-    def _own_paths(self) -> list[str]:
-        """Return the paths of the files in the folder, without those that another writer may be writing."""
-        infos = self._folder.files(FOLDER)
-        return [info.path for info in infos if self._folder.local or _is_leftover(info.base_name)]
-
     def rebuild(self, names: Iterable[str]) -> tuple[dict[str, DataFile], list[str]]:
         """Return the data files that can be used, without a manifest, and the names of the others; remove nothing.
 
@@ -224,6 +219,11 @@ class Dataset:
         for name, file in files.items():
             found |= {id_: _day(name) for id_, is_open in self._states(name, file).items() if is_open}
         return found
+
+    def _own_paths(self) -> list[str]:
+        """Return the paths of the files in the folder, without those that another writer may be writing."""
+        infos = self._folder.files(FOLDER)
+        return [info.path for info in infos if self._folder.local or _is_leftover(info.base_name)]
 
     def _content(self, name: str) -> pa.Buffer | None:
         """Return the bytes of a data file; ``None`` if it is gone, or a folder has its name."""
@@ -253,12 +253,6 @@ class Dataset:
             raise OSError(f"{self.path(name)} has other columns or rows than were written")
         return opened
 
-    def _states(self, name: str, file: DataFile, ids: pa.ChunkedArray[Any] | None = None) -> dict[str, bool]:
-        """Return by id whether a row may change; `ids`: only for these rows."""
-        states = self._columns(name, file, ["id", *self._table.state_columns])
-        states = states if ids is None else with_ids(states, ids)
-        return dict(zip(row_ids(states), self._table.may_change(states).to_pylist(), strict=True))
-
     def _columns(
         self, name: str, file: DataFile, columns: list[str] | None, *, where: pc.Expression | None = None
     ) -> pa.Table:
@@ -273,6 +267,24 @@ class Dataset:
             found = opened.read(names).select(names).cast(pa.schema([arrow.field(name) for name in names]))
         return (found if where is None else found.filter(where)).select(columns)
 
+    def _states(self, name: str, file: DataFile, ids: pa.ChunkedArray[Any] | None = None) -> dict[str, bool]:
+        """Return by id whether a row may change; `ids`: only for these rows."""
+        states = self._columns(name, file, ["id", *self._table.state_columns])
+        states = states if ids is None else with_ids(states, ids)
+        return dict(zip(row_ids(states), self._table.may_change(states).to_pylist(), strict=True))
+
+    def _stored(
+        self, files: Mapping[str, DataFile], days: AbstractSet[str], ids: pa.ChunkedArray[Any]
+    ) -> dict[str, dict[str, bool]]:
+        """Return by id in which of some partitions each row is stored, and whether that row may change."""
+        found: dict[str, dict[str, bool]] = defaultdict(dict)
+        for name, file in files.items():
+            if _day(name) not in days:
+                continue
+            for id_, is_open in self._states(name, file, ids).items():
+                found[id_][_day(name)] = is_open
+        return found
+
     def _days_searched(self, days: Iterable[str]) -> set[str]:
         """Return the partitions in which rows of some days may already be stored.
 
@@ -286,18 +298,6 @@ class Dataset:
                 # `NO_DAY`, or the first or last day of the calendar.
                 with contextlib.suppress(ValueError, OverflowError):
                     found.add((dt.date.fromisoformat(day) + shift).isoformat())
-        return found
-
-    def _stored(
-        self, files: Mapping[str, DataFile], days: AbstractSet[str], ids: pa.ChunkedArray[Any]
-    ) -> dict[str, dict[str, bool]]:
-        """Return by id in which of some partitions each row is stored, and whether that row may change."""
-        found: dict[str, dict[str, bool]] = defaultdict(dict)
-        for name, file in files.items():
-            if _day(name) not in days:
-                continue
-            for id_, is_open in self._states(name, file, ids).items():
-                found[id_][_day(name)] = is_open
         return found
 
     def _indices_by_day(self, table: pa.Table) -> dict[str, NDArray[np.int64]]:
