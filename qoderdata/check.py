@@ -196,15 +196,13 @@ def check(
         sessions = rows_before(sessions, "created_at", end) if "created_at" in sessions else sessions
     live = df[df["archived_at"].isna()]
     active = live[live["status"] != "paused"]
-    ids = df["id"].to_list()
-    called = df["name"].fillna("").map(one_line)
-    names = dict(zip(ids, make_distinct(called.mask(called.eq(""), df["id"]).to_list(), ids), strict=True))
+    names = _distinct_names(df)
     bad_schedules = schedule_lints(live, start=end)
     bad_schedules = bad_schedules[bad_schedules["lint"].isin({"unreadable", "never_fires"})]
     found = [
         *_paused(live, names, tz),
         *_schedules(bad_schedules, active, names),
-        *_incomplete(df, runs, sessions, end, tz, doubtful=doubtful),
+        *_incomplete(df, runs, sessions, end, tz),
     ]
     found += _failing(flatten_runs([]) if runs is None else runs, active, names, tz, streak=streak)
     if runs is None:
@@ -216,6 +214,7 @@ def check(
         if end - since_length < until:
             found += _missed(usable, runs, names, tz, snapshots=snapshots, since=end - since_length, until=until)
         found += _stuck(runs, live, names, now=read_at)
+        found += _doubtful(runs, doubtful=doubtful)
         found += _worse(runs, active, names, recent=recent, until=end, doubtful=doubtful)
     if sessions is not None:
         found += _over_budget(sessions, live, names, share=budget_share)
@@ -229,6 +228,13 @@ def check(
         for one in found
     ]
     return pd.DataFrame(rows, columns=list(_RESULT), dtype=object).astype(_RESULT)
+
+
+def _distinct_names(df: pd.DataFrame) -> dict[str, str]:
+    """Return by id what a sentence calls a deployment."""
+    ids = df["id"].to_list()
+    names = df["name"].fillna("").map(one_line)
+    return dict(zip(ids, make_distinct(names.mask(names.eq(""), df["id"]).to_list(), ids), strict=True))
 
 
 def _rows(frame: pd.DataFrame) -> Iterator[Any]:
@@ -420,7 +426,7 @@ def _worse(
     until: pd.Timestamp,
     doubtful: float,
 ) -> Iterator[_Finding]:
-    with warnings.catch_warnings(action="ignore", category=UnknownOutcomesWarning):  # `_incomplete` says it
+    with warnings.catch_warnings(action="ignore", category=UnknownOutcomesWarning):  # `_doubtful` says it
         compared = compare_periods(runs, recent=recent, until=until)
     length = parse_span(recent, name="recent")
     hidden = _more_assumed_before(runs, until, length, doubtful=doubtful)
@@ -485,8 +491,6 @@ def _incomplete(
     sessions: pd.DataFrame | None,
     now: pd.Timestamp,
     tz: str,
-    *,
-    doubtful: float,
 ) -> Iterator[_Finding]:
     for what, frame in ((_("deployments"), df), (_("runs"), runs), (_("sessions"), sessions)):
         if frame is None:
@@ -503,7 +507,10 @@ def _incomplete(
                 length=format_duration(now - at),
             )
             yield _Finding("incomplete_data", None, detail, at, 1)
-    if runs is None or runs.empty:
+
+
+def _doubtful(runs: pd.DataFrame, *, doubtful: float) -> Iterator[_Finding]:
+    if runs.empty:
         return
     unknown = int(is_unknown(runs).sum())
     assumed = int(is_assumed(runs).sum())
