@@ -114,31 +114,38 @@ class _Handler(BaseHTTPRequestHandler):
 
     def answer(self) -> None:
         """Answer one request of any method."""
+        hangs_end = self.server.hangs_end
+        response = self.server.respond(self._request())
+        if response.fault == "hang":
+            hangs_end.wait()
+        if response.fault == "reset":
+            # With a linger time of 0, closing the connection sends a reset.
+            self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        if response.fault in ("hang", "reset"):
+            self.close_connection = True
+            self.connection.close()
+        else:
+            self._send(response)
+
+    do_GET = do_HEAD = do_POST = do_PUT = do_PATCH = do_DELETE = answer  # noqa: N815 - as the base class has it
+
+    def _request(self) -> Request:
         parts = urlsplit(self.path)
         lists = parse_qs(parts.query, keep_blank_values=True)
         query = {name: values[0] for name, values in lists.items()}
         prefix = self.server.prefix
         path = parts.path.removeprefix(prefix) if parts.path.startswith(f"{prefix}/") else ""
         headers = {name.lower(): value for name, value in self.headers.items()}
-        request = Request(monotonic(), self.command, path, query, headers, lists=lists)
-        hangs_end = self.server.hangs_end
-        response = self.server.respond(request)
-        fault = response.fault
-        if fault == "hang":
-            hangs_end.wait()
-        if fault == "reset":
-            # With a linger time of 0, closing the connection sends a reset.
-            self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        if fault in ("hang", "reset"):
-            self.close_connection = True
-            self.connection.close()
-            return
+        return Request(monotonic(), self.command, path, query, headers, lists=lists)
+
+    def _send(self, response: WireResponse) -> None:
+        """Send a response, with the fault of its body."""
         body, middle = response.body, len(response.body) // 2
-        if fault == "cut-json":
+        if response.fault == "cut-json":
             body = body[:middle]
-        if fault == "torn-json":
+        if response.fault == "torn-json":
             body = body[:middle] + b"\x00" + body[middle:]
-        if self.server.compress and body and _takes_gzip(headers.get("accept-encoding", "")):
+        if self.server.compress and body and _takes_gzip(self.headers.get("Accept-Encoding", "")):
             body = gzip.compress(body, compresslevel=1, mtime=0)
             response.headers["Content-Encoding"] = "gzip"
         # An unread body would be read as the next request.
@@ -149,12 +156,10 @@ class _Handler(BaseHTTPRequestHandler):
         for key, value in (response.headers | own).items():
             self.send_header(key, value)
         self.end_headers()
-        if fault == "cut-body":
+        if response.fault == "cut-body":
             body = body[: len(body) // 2]
             self.close_connection = True
         self.wfile.write(b"" if self.command == "HEAD" else body)
-
-    do_GET = do_HEAD = do_POST = do_PUT = do_PATCH = do_DELETE = answer  # noqa: N815 - as the base class has it
 
 
 def _takes_gzip(accepted: str) -> bool:
