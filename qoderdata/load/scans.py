@@ -44,7 +44,6 @@ if TYPE_CHECKING:
 
     _Opener = Callable[[Folder, list[str], Schema], Any]
 
-ENGINES = ("duckdb", "polars", "dask", "pyspark")
 #: Characters of a path that DuckDB would read as a pattern.
 _GLOB = re.compile(r"[*?\[]")
 
@@ -125,6 +124,7 @@ def _spark(folder: Folder, paths: list[str], schema: Schema) -> Any:  # noqa: AN
 
 
 _OPENERS: dict[str, _Opener] = {"polars": _polars, "dask": _dask, "pyspark": _spark}
+ENGINES = ("duckdb", *_OPENERS)
 
 
 def scan_deployments(

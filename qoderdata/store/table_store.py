@@ -23,7 +23,7 @@ from qoderdata.store.partitions import DamagedStoreError, Dataset
 from qoderdata.store.tables import row_ids, with_ids, without_ids
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from qoderdata.files import Folder
     from qoderdata.store.manifest import DataFile
@@ -371,12 +371,9 @@ class TableStore:
         in_the_way = [manifests.NAME] if unusable is not None and unusable.is_folder else []
         note = self._set_aside([f"{partitions.FOLDER}/{name}" for name in useless] + in_the_way)
         coverage = old.coverage if old and not useless else Coverage(has_unclaimed=bool(files))
-        before, open_rows = old or Manifest(self._identity), {}
-        if self.table.is_read_singly:
-            for id_, day in self._dataset.open_rows(files).items():
-                known = before.open_rows.get(id_)
-                open_rows[id_] = OpenRow(day, LONG_AGO if known is None else known.read_at)
-        manifest = Manifest(self._identity, before.sequence, files, coverage, open_rows)
+        before = old or Manifest(self._identity)
+        open_rows = self._open_rows_in(files, before.open_rows)
+        manifest = replace(before, files=files, coverage=coverage, open_rows=open_rows)
         if old is not None:
             self._journal.convert_old(after=old.sequence)
         manifests.write_manifest(self.folder, manifest)
@@ -390,6 +387,13 @@ class TableStore:
         if reason is not None:
             rows = sum(file.rows for file in files.values())
             self._warn_repaired(f"{reason}; {rows} rows were recovered{note}")
+
+    def _open_rows_in(self, files: Mapping[str, DataFile], known: Mapping[str, OpenRow]) -> dict[str, OpenRow]:
+        """Return the open rows of some data files; those that were not known count as never read."""
+        if not self.table.is_read_singly:
+            return {}
+        found = self._dataset.open_rows(files)
+        return {id_: OpenRow(day, known[id_].read_at if id_ in known else LONG_AGO) for id_, day in found.items()}
 
     def _warn_repaired(self, reason: str) -> None:
         warn(
@@ -455,8 +459,8 @@ class TableStore:
         files, accepted = self._dataset.add(before.files, self._journal.rows(), open_days=days)
         open_rows = dict(before.open_rows)
         if self.table.is_read_singly:
-            for id_ in row_ids(with_ids(accepted, open_rows)):
-                del open_rows[id_]
+            for id_ in row_ids(accepted):
+                open_rows.pop(id_, None)
             opened = accepted.filter(self.table.may_change(accepted))
             ids = row_ids(opened)
             read_at = {id_: entry.read_at for entry in entries for id_ in row_ids(with_ids(entry.table, ids))}
