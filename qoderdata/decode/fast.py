@@ -21,7 +21,7 @@ from qoderdata.decode.unknown_fields import FieldPath, extra_column
 from qoderdata.schema import EXTRA, Branch, Column, Kind, Schema
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
 NULL = msgspec.Raw(b"null")
 #: The most unknown fields that a reader learns, so that no answer makes it grow without end.
@@ -58,7 +58,8 @@ class _Level:
     struct: type[msgspec.Struct]
     fields: list[tuple[FieldPath, Branch | Column | str | None]]
     nested: dict[FieldPath, _Level]
-    empty: msgspec.Struct
+    #: Replaces an object that is absent; ``None`` for the record itself.
+    empty: msgspec.Struct | None
 
 
 @dataclass
@@ -74,9 +75,9 @@ class _Found:
 class FastReader:
     """Read records of one schema; `records` decodes a list of them, `page` a page with its envelope."""
 
-    def __init__(self, schema: Schema, learned: Iterable[FieldPath] = ()) -> None:
+    def __init__(self, schema: Schema, learned: frozenset[FieldPath] = frozenset()) -> None:
         self.schema = schema
-        self.learned = frozenset(learned)
+        self.learned = learned
         self._root = self._level(schema.tree, ())
         self.records: msgspec.json.Decoder[list[Any]] = msgspec.json.Decoder(list[self._root.struct])  # type: ignore[name-defined]
         envelope: list[tuple[str, Any] | tuple[str, Any, Any]] = [
@@ -86,9 +87,9 @@ class FastReader:
         ]
         self.page: msgspec.json.Decoder[Any] = msgspec.json.Decoder(msgspec.defstruct("Page", envelope, gc=False))
 
-    def learn(self, unknown: Iterable[FieldPath]) -> FastReader:
+    def learn(self, unknown: set[FieldPath]) -> FastReader:
         """Return a reader that also expects these fields, as far as there is room for them."""
-        new = sorted(path for path in set(unknown) - self.learned if all(map(_PLAIN_NAME.fullmatch, path)))
+        new = sorted(path for path in unknown - self.learned if all(map(_PLAIN_NAME.fullmatch, path)))
         new = new[: MAX_LEARNED - len(self.learned)]
         return FastReader(self.schema, self.learned.union(new)) if new else self
 
@@ -134,8 +135,7 @@ class FastReader:
         struct = msgspec.defstruct(
             "Record", parts, rename=names, forbid_unknown_fields=True, gc=False, kw_only=True
         )
-        empty = struct() if above else None
-        return _Level(struct, fields, nested, empty)  # type: ignore[arg-type]
+        return _Level(struct, fields, nested, struct() if above else None)
 
     def _read(self, objects: Sequence[Any], level: _Level, found: _Found) -> None:
         """Read all fields of many objects of one level."""
