@@ -166,28 +166,7 @@ class ListReader:
 
         def fetch(cursor: str | None, limit: int) -> ListedPage:
             nonlocal below
-            time_filter = self._time_filter if cursor is not None and self._may_filter else {}
-            try:
-                found = self._ask({**params, **time_filter}, cursor, limit, times)
-            except errors.BadRequestError:
-                if not time_filter:
-                    raise
-                # A service may accept a cursor only with the filters of the request that returned it.
-                time_filter, self._may_filter = {}, False
-                found = self._ask(params, cursor, limit, times)
-            if found.has_more:
-                # In a page that is not full, the filter may have removed rows; this would hide a gap.
-                self._may_filter = found.count == limit and self._may_filter is not False
-                if time_filter and not self._may_filter:
-                    found = self._ask(params, cursor, limit, times)
-            elif time_filter and self._is_doubtful(found, times, below):
-                # Either the filter ended the list, or the list itself ended too early: the page without the filter
-                # shows which.
-                found = self._ask(params, cursor, limit, times)
-            elif time_filter and found.listing is not None and not self._ignores_time_filter(found):
-                # The list may continue with older rows: the page shows how far it reaches, and no end of the list.
-                # A walk that needs older rows requests this page again, without the filter.
-                found = replace(found, listing=replace(found.listing, cursor=cursor, reaches=self.oldest))
+            found = self._fetch(params, cursor, limit, times, below)
             below = below if below.isdisjoint(found.ids) else frozenset()
             times.add(found.table)
             return follow(found)
@@ -223,6 +202,39 @@ class ListReader:
         if self._bar.is_shown:
             times = table["created_at"]
             self._bar.advance(len(times), newest=pc.max(times).as_py(), oldest=pc.min(times).as_py())
+
+    def _fetch(
+        self,
+        params: Mapping[str, str],
+        cursor: str | None,
+        limit: int,
+        times: _RecentTimes,
+        below: AbstractSet[str],
+    ) -> ListedPage:
+        """Return a page: with the filter by time, but without it if the filter may hide rows."""
+        time_filter = self._time_filter if cursor is not None and self._may_filter else {}
+        try:
+            found = self._ask({**params, **time_filter}, cursor, limit, times)
+        except errors.BadRequestError:
+            if not time_filter:
+                raise
+            # A service may accept a cursor only with the filters of the request that returned it.
+            time_filter, self._may_filter = {}, False
+            found = self._ask(params, cursor, limit, times)
+        if found.has_more:
+            # In a page that is not full, the filter may have removed rows; this would hide a gap.
+            self._may_filter = found.count == limit and self._may_filter is not False
+            if time_filter and not self._may_filter:
+                return self._ask(params, cursor, limit, times)
+        elif time_filter and self._is_doubtful(found, times, below):
+            # Either the filter ended the list, or the list itself ended too early: the page without the filter
+            # shows which.
+            return self._ask(params, cursor, limit, times)
+        elif time_filter and found.listing is not None and not self._ignores_time_filter(found):
+            # The list may continue with older rows: the page shows how far it reaches, and no end of the list.
+            # A walk that needs older rows requests this page again, without the filter.
+            return replace(found, listing=replace(found.listing, cursor=cursor, reaches=self.oldest))
+        return found
 
     def _ask(self, params: Mapping[str, str], cursor: str | None, limit: int, times: _RecentTimes) -> ListedPage:
         self.counts.requests += 1
