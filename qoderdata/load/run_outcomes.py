@@ -50,7 +50,7 @@ _OUTCOME_TYPES = [
 ]
 #: The columns of stored sessions that are read: those that the rules need, and the time of the last change.
 _SESSION_COLUMNS = ["id", "status", "created_at", "updated_at", "archived_at", "stats_duration_seconds"]
-_UNREAD = ("session", "could not be read, and what was known of their runs is kept")
+_KEPT = "could not be read, and what was known of their runs is kept"
 
 
 class RunOutcomes:
@@ -161,7 +161,7 @@ class RunOutcomes:
             stored = self.loading.stored_ends(ids)
             for id_, found in singles.each(ids, reader.read_one):
                 if found is None:
-                    self.loading.add_gone(id_, stored.get(id_, {"created_at": self._created_at[id_]}))
+                    self.loading.add_gone(id_, stored, created_at=self._created_at[id_])
                 else:
                     asked_at, table = found
                     self._sessions.add(JournalEntry(table, asked_at))
@@ -169,7 +169,7 @@ class RunOutcomes:
             self._sessions.commit(compact=True)
             self._ends.commit(compact=True)
         reader.decoder.warn_misfits()
-        singles.warn(*_UNREAD)
+        singles.warn("session", _KEPT)
 
     def _read_events(self) -> None:
         with self._ends.writer_lock():
@@ -185,7 +185,7 @@ class RunOutcomes:
                 for id_, end in results:
                     created_at = self._created_at[id_]
                     if end is None:
-                        self.loading.add_gone(id_, stored.get(id_, {"created_at": created_at}))
+                        self.loading.add_gone(id_, stored, created_at=created_at)
                     else:
                         facts = {**end, "session_updated_at": updated_at[id_], "created_at": created_at}
                         self.loading.add_end(id_, facts)
@@ -193,7 +193,7 @@ class RunOutcomes:
             self._add_unread(singles)
             self._ends.commit(compact=True)
         self._decoder.warn_misfits()
-        singles.warn(*_UNREAD)
+        singles.warn("session", _KEPT)
 
     def _add_unread(self, singles: SingleReads) -> None:
         """Record which sessions could not be read: those that have a stored end, which stays, and refused ones."""

@@ -203,7 +203,7 @@ class SessionLoading(StoredLoading):
         with self.ends.writer_lock():
             stored = self.stored_ends(ids)
             for id_, created_at in zip(row_ids(rows), rows["created_at"].to_pylist(), strict=True):
-                self.add_gone(id_, stored.get(id_, {"created_at": created_at}))
+                self.add_gone(id_, stored, created_at=created_at)
             self.ends.commit(compact=True)
 
     def stored_ends(self, ids: Sequence[str]) -> dict[str, dict[str, Any]]:
@@ -213,12 +213,13 @@ class SessionLoading(StoredLoading):
         ends = self.ends.read(where=pc.field("id").isin(pa.array(ids, pa.large_string())))
         return {row["id"]: row for row in ends.to_pylist()}
 
-    def add_gone(self, id_: str, end: Mapping[str, Any]) -> None:
-        """Record that the service no longer has a session; a stored end, such as waiting, becomes final.
+    def add_gone(self, id_: str, stored: Mapping[str, Mapping[str, Any]], *, created_at: datetime | None) -> None:
+        """Record that the service no longer has a session; an end in `stored`, such as waiting, becomes final.
 
         A stored end keeps its `created_at`, which determines its partition: that is the time of the run, and the
         session may have been created on the next day.
         """
+        end = stored.get(id_, {"created_at": created_at})
         kind = "final" if end.get("end") else "gone"
         self.add_end(id_, {**end, "end": kind, "session_updated_at": None})
 
