@@ -362,25 +362,34 @@ def current_ends_lazy(sessions: Any, ends: Any) -> Any:  # noqa: ANN401 frames o
 
 
 def _fill(frame: Any) -> Any:  # noqa: ANN401 a narwhals frame of any engine
-    """Apply the rules, on every engine: add the filled columns, as ``_new_…``. Conditions are never null."""
+    """Apply the rules, on every engine: add the filled columns, as ``_new_…``."""
+    return _with_new_fields(_with_new_status(_with_conditions(_with_milliseconds(frame))))
+
+
+def _with_conditions(frame: Any) -> Any:  # noqa: ANN401 a narwhals frame of any engine
+    """Add the conditions of the rules, which are never null."""
     col = nw.col
-    frame = _with_milliseconds(frame).with_columns(
+    frame = frame.with_columns(
         _is_true(col("status_from").is_in(["run", "session", "events"])).alias("_is_resolved"),
         _is_true(col("status_from").is_in(["session", "events"])).alias("_is_cleared"),
         _is_true(col("_ends_end") == "gone").alias("_is_gone"),
         _is_true(col("_ends_end").is_in(["final", "error", "waiting"])).alias("_has_end"),
         _is_true(col("_sessions_status").is_in(RUNNING_SESSIONS)).alias("_is_running"),
     )
-    cleared, has_end = col("_is_cleared"), col("_has_end")
-    own_status, own_error = col("_has_own_status"), col("_has_own_error")
     has_error = ~(col("error_type").is_null() & col("error_message").is_null())
     has_error |= _is_true((col("status_from") == "run") & (col("status") == "failed"))  # an error without a column
+    own_status, own_error = col("_has_own_status"), col("_has_own_error")
     frame = frame.with_columns((~col("status").is_null() & ~col("_is_resolved")).alias("_has_own_status"))
-    frame = frame.with_columns((has_error & ~own_status & ~cleared).alias("_has_own_error"))
-    frame = frame.with_columns(
+    frame = frame.with_columns((has_error & ~own_status & ~col("_is_cleared")).alias("_has_own_error"))
+    return frame.with_columns(
         (~own_status & ~own_error).alias("_uses_session"),
         (~own_status & ~own_error & ~col("_is_gone")).alias("_uses_events"),
     )
+
+
+def _with_new_status(frame: Any) -> Any:  # noqa: ANN401 a narwhals frame of any engine
+    col = nw.col
+    own_status, own_error, has_end = col("_has_own_status"), col("_has_own_error"), col("_has_end")
     pending = col("session_id").is_null()
     archived = ~col("_sessions_archived_at").is_null()
     status = _first_match(
@@ -398,8 +407,12 @@ def _fill(frame: Any) -> Any:  # noqa: ANN401 a narwhals frame of any engine
         (has_end, nw.lit("events")),
         (~col("_sessions_id").is_null() & ~(col("_is_running") & col("_is_gone")), nw.lit("session")),
     )
-    frame = frame.with_columns(status.alias("_new_status"), status_from.alias("_new_status_from"))
+    return frame.with_columns(status.alias("_new_status"), status_from.alias("_new_status_from"))
 
+
+def _with_new_fields(frame: Any) -> Any:  # noqa: ANN401 a narwhals frame of any engine
+    """Add times, duration and error, which depend on the new status."""
+    col = nw.col
     terminated = _is_true(col("_new_status_from") == "session") & _is_true(col("_new_status") == "failed")
     seconds = col("_sessions_stats_duration_seconds")
     measured = nw.when(_is_true((seconds > 0) & (seconds < _MAX_SECONDS)) & ~col("_is_running")).then(seconds)
@@ -423,9 +436,9 @@ def _fill(frame: Any) -> Any:  # noqa: ANN401 a narwhals frame of any engine
     }
     triggered = nw.coalesce(col("triggered_at"), col("trigger_scheduled_at"), col("created_at"))
     return frame.with_columns(
-        nw.when(own_status).then(col("triggered_at")).otherwise(triggered).alias("_new_triggered_at"),
+        nw.when(col("_has_own_status")).then(col("triggered_at")).otherwise(triggered).alias("_new_triggered_at"),
         *(
-            nw.coalesce(nw.when(~cleared).then(col(name)), *others).alias(f"_new_{name}")
+            nw.coalesce(nw.when(~col("_is_cleared")).then(col(name)), *others).alias(f"_new_{name}")
             for name, others in sources.items()
         ),
     )
