@@ -107,6 +107,12 @@ def write(value: object, depth: int = 0) -> str:
     return _scalar(value)
 
 
+def _key(key: object) -> str:
+    if not isinstance(key, str):
+        raise APIResponseValidationError(f"a record has the key {key!r:.100}; JSON keys are strings")
+    return write(key)
+
+
 def _scalar(value: object) -> str:
     if value is None or isinstance(value, bool):
         return _LITERALS[value]
@@ -133,6 +139,10 @@ def _integer_text(value: int) -> str:
         raise APIResponseValidationError(
             "a record holds an integer of more than 4,300 digits, which Python does not write. Give it as text"
         ) from error
+
+
+def _escape(match: re.Match[str]) -> str:
+    return f"\\u{ord(match[0]):04x}"
 
 
 def join_list(texts: Iterable[bytes | msgspec.Raw]) -> bytes:
@@ -172,16 +182,6 @@ def stamp(value: datetime) -> str:
         return value.isoformat()
     text, zone = value.replace(tzinfo=None).isoformat(timespec="microseconds"), "" if value.tzinfo is None else "Z"
     return text.rstrip("0").removesuffix(".") + zone
-
-
-def _key(key: object) -> str:
-    if not isinstance(key, str):
-        raise APIResponseValidationError(f"a record has the key {key!r:.100}; JSON keys are strings")
-    return write(key)
-
-
-def _escape(match: re.Match[str]) -> str:
-    return f"\\u{ord(match[0]):04x}"
 
 
 def _integer(text: str) -> int | Number:
