@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from qoderdata.files import Folder
+    from qoderdata.store.manifest import OpenRow
     from qoderdata.store.tables import StoredTable
 
 FOLDER = "data"
@@ -130,15 +131,15 @@ class Dataset:
         return any(pc.index(self._ids(name, files[name]), wanted).as_py() >= 0 for name in names)
 
     def add(
-        self, files: Mapping[str, DataFile], rows: pa.Table, *, open_days: Mapping[str, str]
+        self, files: Mapping[str, DataFile], rows: pa.Table, *, open_rows: Mapping[str, OpenRow]
     ) -> tuple[dict[str, DataFile], pa.Table]:
         """Write rows; skip those that are already stored and cannot change any more.
 
-        Each id is in `rows` once. `open_days`: the partition of each open row; a new reading may have
-        another day. Return the files that are valid now, and the rows that were not skipped.
+        Each id is in `rows` once. A new reading of an open row may have another day. Return the files that are
+        valid now, and the rows that were not skipped.
         """
         days = self._days_searched(self._indices_by_day(rows))
-        days |= {open_days[id_] for id_ in row_ids(rows) if id_ in open_days}
+        days |= {open_rows[id_].day for id_ in row_ids(rows) if id_ in open_rows}
         stored = self._stored(files, days, rows["id"])
         changing = {id_: set(partitions) for id_, partitions in stored.items() if all(partitions.values())}
         unchanged = self._unchanged(files, rows, changing)

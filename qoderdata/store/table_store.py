@@ -455,8 +455,7 @@ class TableStore:
     def _write_entries(self, before: Manifest) -> Manifest:
         """Write the journal's rows to new data files, and return the manifest that names them."""
         entries = self._journal.entries
-        days = {id_: known.day for id_, known in before.open_rows.items()}
-        files, accepted = self._dataset.add(before.files, self._journal.rows(), open_days=days)
+        files, accepted = self._dataset.add(before.files, self._journal.rows(), open_rows=before.open_rows)
         open_rows = dict(before.open_rows)
         if self.table.is_read_singly:
             for id_ in row_ids(accepted):
