@@ -139,7 +139,7 @@ class Dataset:
         valid now, and the rows that were not skipped.
         """
         days = self._days_searched(self._indices_by_day(rows))
-        days |= {open_rows[id_].day for id_ in row_ids(rows) if id_ in open_rows}
+        days |= {open_rows[id_].day for id_ in row_ids(with_ids(rows, open_rows))}
         stored = self._stored(files, days, rows["id"])
         changing = {id_: set(partitions) for id_, partitions in stored.items() if all(partitions.values())}
         unchanged = self._unchanged(files, rows, changing)

@@ -458,8 +458,8 @@ class TableStore:
         files, accepted = self._dataset.add(before.files, self._journal.rows(), open_rows=before.open_rows)
         open_rows = dict(before.open_rows)
         if self.table.is_read_singly:
-            for id_ in row_ids(accepted):
-                open_rows.pop(id_, None)
+            for id_ in row_ids(with_ids(accepted, open_rows)):
+                del open_rows[id_]
             opened = accepted.filter(self.table.may_change(accepted))
             ids = row_ids(opened)
             read_at = {id_: entry.read_at for entry in entries for id_ in row_ids(with_ids(entry.table, ids))}
