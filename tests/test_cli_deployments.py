@@ -79,6 +79,13 @@ def test_times_of_creation_are_shown_where_they_are_asked_for(sandbox: Sandbox, 
     assert "  created  " not in invoke("deployments --top 1").out
 
 
+def test_times_to_sort_by_are_written_as_all_times_of_a_table(sandbox: Sandbox, invoke: Invoke) -> None:
+    del sandbox
+    last = qd.load_deployments()["stats_last_triggered_at"].min().tz_convert("Asia/Tokyo")
+    first = invoke("deployments --by stats_last_triggered_at --tz Asia/Tokyo").out.splitlines()[2]
+    assert first.startswith(f"{last:%Y-%m-%d %H:%M} +09:00  ")
+
+
 @pytest.mark.filterwarnings("ignore::qoderdata.errors.DataQualityWarning")
 def test_next_triggers_equal_those_of_the_schedules(sandbox: Sandbox, invoke: Invoke) -> None:
     """The accounts' clock stands still, so that no list of the service reaches to the present."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import difflib
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
@@ -121,10 +121,17 @@ class Groups:
                 shown.append(TableColumn(heading, _name_or_id(name, key)))
                 shown.append(TableColumn(key, key, "id", optional=MINOR, follows_name=True))
             else:
-                shown.append(TableColumn(word, key, "id" if key == "id" or key.endswith("_id") else "text"))
+                shown.append(TableColumn(word, key, _kind(key)))
         if "window" in result.index.names:
             shown.append(WINDOW)
         return shown
+
+
+def _kind(key: str) -> Literal["id", "time", "text"]:
+    """Return how the values of a column are written."""
+    if key.endswith("_at") and not key.startswith(_METADATA):
+        return "time"
+    return "id" if key == "id" or key.endswith("_id") else "text"
 
 
 def _name_or_id(name: str, key: str) -> Callable[[Any], Any]:
