@@ -337,13 +337,9 @@ def test_local_error_prints_one_line_and_returns_its_exit_code(
         ("runs --errors --streaks", "give one of --errors, --streaks, --failed and --waiting"),
         ("runs --failed --streaks", "give one of --errors, --streaks, --failed and --waiting"),
         ("runs --failed --freq 1D", "--freq has no effect with --failed"),
-        ("runs --failed --by agent", "--by has no effect with --failed"),
         ("runs --errors --freq 1D", "--freq has no effect with --errors"),
-        ("runs --waiting --by team", "--by has no effect with --waiting"),
-        ("runs --failed --per attempt", "--per has no effect with --failed"),
+        ("runs --waiting --per attempt", "--per has no effect with --waiting"),
         ("runs --streaks --freq 1D", "--freq has no effect with --streaks"),
-        ("runs --tz Asia/Tokyo", "--tz has no effect without"),
-        ("costs --tz Asia/Tokyo", "--tz has no effect without --freq"),
         ("unusual --threshold 0", "not in the range x>0"),
         ("failures --offline --refresh", "give one of them"),
         ("failures --offline --max-age 1h", "--max-age has no effect"),
@@ -913,6 +909,33 @@ def test_failed_lists_failed_runs_newest_first(sandbox: Sandbox, invoke: Invoke)
     assert [one["name"] for one in found] == [names[one["deployment_id"]] for one in found]
     created = [one["created_at"] for one in found]
     assert created == sorted(created, reverse=True)
+
+
+@pytest.mark.filterwarnings("ignore:no run is in the time asked for")
+def test_failed_per_occurrence_leaves_out_failures_that_were_retried(invoke: Invoke) -> None:
+    listed, left = invoke.json(FAILED_SINCE_MAY), invoke.json(f"{FAILED_SINCE_MAY} --per occurrence")
+    runs = qd.load_runs(since="2026-05-01T00:00Z")
+    assert 0 < len(left) == qd.run_failure_rates(runs, by=None, per="occurrence")["failed"].item() < len(listed)
+    retried = {one["id"] for one in listed} - {one["id"] for one in left}
+    later = runs[runs["trigger_type"].eq("retry")].groupby("deployment_id")["created_at"].max()
+    assert all(later[run.deployment_id] > run.created_at for run in runs[runs["id"].isin(retried)].itertuples())
+    text = invoke(f"{FAILED_SINCE_MAY} --per occurrence").out
+    assert "\nof a run and its retries, only the last one counts\n" in text
+    empty = invoke("runs --failed --per occurrence --since 2000-01-01T00:00Z --until 2000-01-02T00:00Z").out
+    assert empty.startswith("there are no runs triggered ")
+
+
+@pytest.mark.parametrize("view", ["--failed", "--waiting"])
+def test_by_adds_columns_to_a_list_of_runs(view: str, edition_d: Sandbox, invoke: Invoke) -> None:
+    words = f"runs {view} --since all --outcomes events --base-url {edition_d.base_url}"
+    records = {one["id"]: one for one in edition_d.deployments}
+    plain, found = invoke.json(words), invoke.json(f"{words} --by agent --by team")
+    assert [one["id"] for one in found] == [one["id"] for one in plain]
+    for one in found:
+        record = records[one["deployment_id"]]
+        assert (one["name"], one["metadata_team"]) == (record["name"], record["metadata"].get("team"))
+    heading = invoke(f"{words} --by agent --by team").out.splitlines()[0]
+    assert re.match(r"triggered +agent +agent_id +team +deployment +deployment_id +", heading)
 
 
 @pytest.mark.parametrize(("width", "has_ids"), [("80", False), ("200", True)])

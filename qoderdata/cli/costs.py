@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 @options.freq_option("1D or 1W")
 @options.window(since="30D", what="Created", of="sessions", group="Which sessions")
 @service_options
-@options.output_form(times="of windows")
+@options.output_form(times="of windows and times")
 def costs(
     by: tuple[str, ...], *, freq: str | None, window: dict[str, Any], service: Service, result: Output
 ) -> None:
@@ -27,8 +27,6 @@ def costs(
 
     Sessions without usage data are counted as unknown, not as free.
     """
-    if freq is None:
-        options.refuse_without_effect(["--tz"], "without --freq")
     period = options.describe_window(window, "sessions created", result.tz)
     groups = grouping.Groups(by or (["deployment"] if freq is None else []), "sessions", service)
     sessions = groups.add_names(service.load_of(qd.load_sessions, window))

@@ -114,7 +114,7 @@ class Groups:
         for word, key in zip(self.words, self.keys, strict=True):
             name = _NAMES.get(key, "name")
             # A summary by one id has its name here; in a list, it is the deployment's.
-            if name not in present and len(ids) == 1 and (key == self._own or "id" not in present):
+            if name not in present and (key == self._own if "id" in present else len(ids) == 1):
                 name = "name"
             if key in ids and name in present:
                 heading = "name" if key == "id" else word.removesuffix("_id")

@@ -64,7 +64,7 @@ def runs(
 ) -> int:
     """Show failure rates of runs over time, errors, or streaks.
 
-    With --failed or --waiting, list runs.
+    With --failed or --waiting, list runs; --by then adds columns, such as the owner.
 
     A run of unknown outcome does not end a streak here; in check, top and the report it does.
     """
@@ -79,17 +79,20 @@ def runs(
         raise click.UsageError("give one of --errors, --streaks, --failed and --waiting")
     is_list = failed or waiting
     if given:
-        options.refuse_without_effect(["--freq", "--per", "--fail-over", "--min-runs"], f"with {given[0]}")
-    elif freq is None:
-        options.refuse_without_effect(["--tz"], "without --freq, --errors, --streaks, --failed or --waiting")
-    if is_list:
-        options.refuse_without_effect(["--by"], f"with {given[0]}")
+        others = ["--freq", "--fail-over", "--min-runs", *([] if failed else ["--per"])]
+        options.refuse_without_effect(others, f"with {given[0]}")
     if fail_over is None:
         options.refuse_without_effect(["--min-runs"], "without --fail-over")
     period = options.describe_window(window, "runs triggered", result.tz)
-    groups = grouping.Groups(by or (["deployment"] if streaks or is_list else []), "runs", service)
+    has_deployment = not {"deployment", "deployment_id"}.isdisjoint(by)
+    added = ["deployment"] if (is_list and not has_deployment) or (streaks and not by) else []
+    groups = grouping.Groups([*by, *added], "runs", service)
     frame = groups.add_names(service.runs(window))
     empty = options.nothing_in(period, "runs")
+    if per == "occurrence":
+        period.append(_LAST_RUN_COUNTS)
+    if failed and per == "occurrence":
+        frame = frame[frame["id"].isin(qd.run_failure_rates(frame, by="id", per=per).index)]
     if len(frame) and (errors or is_list):
         empty = "; ".join(["no run waits for a person" if waiting else "no run failed", *period])
     if given:
@@ -100,8 +103,7 @@ def runs(
     labels = groups.columns(found)
     enough = found["completed"] + found["failed"] >= min_runs
     above = result.name_above(found[enough], fail_over, figure="ci_low", groups=labels)
-    basis = [RATES_OF, _LAST_RUN_COUNTS] if per == "occurrence" else [RATES_OF]
-    notes = [*period, *basis, *options.cut_windows(found, freq, *options.bounds_of(window, frame)), *above]
+    notes = [*period, RATES_OF, *options.cut_windows(found, freq, *options.bounds_of(window, frame)), *above]
     columns = [*labels, *_rate_columns(found)]
     result.print_frame(found, columns, empty=empty, notes=notes, newest=freq is not None)
     return options.FOUND if above else 0
