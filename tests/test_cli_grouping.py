@@ -360,7 +360,7 @@ def test_costs_without_known_usage_print_no_sum(invoke: Invoke) -> None:
         assert f"\nthe usage of {len(served.sessions)} sessions is not known\n" in out
         out = invoke(f"forecast --start {NOW_TEXT} --base-url {served.base_url}").out
         assert re.search(
-            r"\n[\d,]+ triggers of deployments without a known session in that time: the cost is", out
+            r"\n[\d,]+ triggers of deployments without a session of known cost in that time: the cost is", out
         )
         assert "\nfrom the costs of sessions created since 20" in out
         assert "in all" not in out

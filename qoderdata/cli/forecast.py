@@ -55,7 +55,7 @@ def _notes(found: pd.DataFrame, ahead: str) -> list[str]:
     notes = [] if math.isnan(total) else [f"{format_credits(total)} {in_all}; intervals do not add up"]
     if without:
         what = counted(without, "more trigger" if notes else "trigger")
-        notes.append(f"{what} of deployments without a known session in that time: the cost is not known")
+        notes.append(f"{what} of deployments without a session of known cost in that time: the cost is not known")
     return notes
 
 

@@ -327,8 +327,8 @@ def _when_and_forecast(data: ReportData, sessions: pd.DataFrame, unknown: int) -
         ))  # fmt: skip
     if without:
         sentences.append(ngettext(
-            "{count} more is of deployments without a known session.",
-            "{count} more are of deployments without a known session.", without,
+            "{count} more is of deployments without a session of known cost.",
+            "{count} more are of deployments without a session of known cost.", without,
         ))  # fmt: skip
     return join_sentences(*sentences)
 
