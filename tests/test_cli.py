@@ -876,6 +876,19 @@ def test_number_of_deployments_without_counters_is_printed(invoke: Invoke) -> No
     assert f"{counted(without, 'deployment')} without counters left out" in invoke("failures").out
 
 
+def test_number_of_deployments_that_never_ran_is_printed(invoke: Invoke) -> None:
+    never = int(qd.load_deployments()["stats_total_runs"].eq(0).sum())
+    note = f"\n{counted(never, 'deployment')} with no runs left out; --min-runs 0 shows all\n"
+    assert never > 1
+    assert note in invoke("failures").out
+    assert "with no runs" not in invoke("failures --min-runs 0").out
+    most = max(row["total_runs"] for row in invoke.json("failures --by team"))
+    words = f"failures --by team --min-runs {most}"
+    left_out = len(invoke.json("failures --by team --min-runs 0")) - len(invoke.json(words))
+    note = f"\n{left_out} groups with fewer than {most} runs left out; --min-runs 0 shows all\n"
+    assert note in invoke(words).out
+
+
 def test_filtered_report_has_only_runs_and_sessions_that_match(
     monkeypatch: pytest.MonkeyPatch, invoke: Invoke
 ) -> None:
@@ -917,8 +930,9 @@ def test_failed_per_occurrence_leaves_out_failures_that_were_retried(invoke: Inv
     runs = qd.load_runs(since="2026-05-01T00:00Z")
     assert 0 < len(left) == qd.run_failure_rates(runs, by=None, per="occurrence")["failed"].item() < len(listed)
     retried = {one["id"] for one in listed} - {one["id"] for one in left}
-    later = runs[runs["trigger_type"].eq("retry")].groupby("deployment_id")["created_at"].max()
-    assert all(later[run.deployment_id] > run.created_at for run in runs[runs["id"].isin(retried)].itertuples())
+    last_retries = runs[runs["trigger_type"].eq("retry")].groupby("deployment_id")["created_at"].max()
+    runs = runs[runs["id"].isin(retried)].set_index("deployment_id")
+    assert last_retries.reindex(runs.index).gt(runs["created_at"]).all()
     text = invoke(f"{FAILED_SINCE_MAY} --per occurrence").out
     assert "\nof a run and its retries, only the last one counts\n" in text
     empty = invoke("runs --failed --per occurrence --since 2000-01-01T00:00Z --until 2000-01-02T00:00Z").out
@@ -979,6 +993,11 @@ def test_events_accepts_a_run_id_or_a_session_id(invoke: Invoke) -> None:
     assert heading.split() == ["#", "time", "type", "what"]
     assert len(rows) == len(qd.load_events(session_id))
     assert {row["type"] for row in invoke.json("events", run_id, "--type", "session.error")} <= {"session.error"}
+
+
+def test_events_of_a_deployment_are_refused_with_the_command_for_its_runs(invoke: Invoke) -> None:
+    message = invoke("events dep_1", code=2).err
+    assert "'dep_1' is a deployment; the ids of its failed runs are in `qoderdata runs --failed --json" in message
 
 
 def serve_events(service: ScriptedService, events: list[dict[str, Any]]) -> None:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import math
+import shlex
 from typing import Any
 
 import click
 
 import qoderdata as qd
+from qoderdata.arguments import ID_PREFIXES
 from qoderdata.cli import options
 from qoderdata.cli.output import Output, TableColumn, format_seconds, note
 from qoderdata.cli.service import Service, connection_options
@@ -31,6 +33,9 @@ def events(id: str, *, types: tuple[str, ...], service: Service, result: Output)
     If there are more events than --top, the last ones are shown. `qoderdata runs --failed --json`, `qoderdata
     errors --json` and `qoderdata unusual --json` print ids of runs.
     """
+    if id.startswith(ID_PREFIXES["deployment_id"]):
+        runs = f"qoderdata runs --failed --json --deployment {shlex.quote(id)}"
+        raise click.UsageError(f"{id!r} is a deployment; the ids of its failed runs are in `{runs}`")
     client = service.client()
     session_id = _session_of(client, id)
     if session_id is None:

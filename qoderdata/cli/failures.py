@@ -38,11 +38,16 @@ def failures(
     groups = grouping.Groups(by or ["deployment"], "deployments", service, deployments=deployments)
     uncounted = int(deployments[["stats_total_runs", "stats_total_failures"]].isna().any(axis=1).sum())
     rates = qd.failure_rates(groups.add_names(deployments), by=groups.keys)
+    with_few = int((rates["total_runs"] < min_runs).sum())
     rates = rates[rates["total_runs"] >= min_runs]
     since = deployments.attrs.get("counted_since")
     notes = ["rates are of all runs, also skipped and unfinished ones", *options.filter_notes(filters)]
     if not filters["include_archived"]:
         notes.append("archived deployments are left out")
+    if with_few:
+        few = "no runs" if min_runs == 1 else f"fewer than {min_runs:,} runs"
+        what = "deployment" if groups.keys == ["id"] else "group"
+        notes.append(f"{counted(with_few, what)} with {few} left out; --min-runs 0 shows all")
     if since:
         time = format_time(datetime.fromisoformat(since), result.tz)
         notes.append(f"the service gives no counters; runs since {time} are counted")
