@@ -245,6 +245,9 @@ def test_pull_deployments_stores_archived_ones_for_other_commands(
     sandbox.requests.clear()
     both = [invoke.json("deployments --offline", *option) for option in ((), ("--include-archived",))]
     assert list(map(len, both)) == [facts["rows"], len(sandbox.deployments)]
+    texts = [invoke("pull deployments --offline", *option).out for option in ((), ("--include-archived",))]
+    assert texts[0] == f"{facts['rows']} deployments from the cache, without archived ones\n"
+    assert texts[1].endswith(" deployments from the cache\n")
     assert invoke.json("failures --offline --status paused")
     assert not sandbox.requests
 

@@ -42,7 +42,7 @@ def error_of(service: ScriptedService, status: int, body: bytes = b"", **headers
             "Make a new access token.*QODER_ACCESS_TOKEN or QODER_PAT",
         ),
         (403, "permission_error", errors.PermissionDeniedError, "workspace_id"),
-        (404, "not_found_error", errors.NotFoundError, "QODER_MANAGED_BASE_URL"),
+        (404, "not_found_error", errors.NotFoundError, "QODER_MANAGED_BASE_URL, else QODER_BASE_URL"),
         (409, "conflict_error", errors.ConflictError, "try again"),
         (413, "invalid_request_error", errors.APIStatusError, "Ask for less"),
         (422, "invalid_request_error", errors.APIStatusError, "arguments"),

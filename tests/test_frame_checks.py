@@ -514,6 +514,12 @@ def test_lost_dtypes_on_other_engines_raise_frame_type_error(
         function(opened(table, engine))
 
 
+def test_plots_of_failure_rates_refuse_a_lazy_frame_without_a_warning_of_polars() -> None:
+    rates: Any = pl.from_pandas(RUNS).lazy().pipe(qd.run_failure_rates)
+    with pytest.raises(FrameTypeError, match="rates must be a pandas frame, not LazyFrame"):
+        qd.plot_failure_rates(rates)
+
+
 def test_missing_column_error_names_the_loader_to_use() -> None:
     with pytest.raises(
         MissingColumnError, match=r"no column 'status'; .*; pass the frame that load_runs returns$"

@@ -51,7 +51,7 @@ _COMMAND_TEXTS = {
     "the argument base_url": "--base-url",
     "or cache_dir to": "or --cache-dir to",
     "another cache_dir": "another --cache-dir",
-    "the base URL (QODER_MANAGED_BASE_URL)": "the base URL (--base-url, else QODER_MANAGED_BASE_URL)",
+    "the base URL (QODER": "the base URL (--base-url, else QODER",
     "; rename the column to group by it": " and cannot be a group",
     ", or `from qoderdata.sandbox import Sandbox`": "",
     " and restart Python, or give other names by labels={id: name}": "",

@@ -30,8 +30,8 @@ class Destination:
     out: Path | None
     json: bool
 
-    def pull(self, load: Callable[[], pd.DataFrame], what: str) -> None:
-        """Load a frame, write it, and print what was done.
+    def pull(self, load: Callable[[], pd.DataFrame], what: str, left_out: str = "") -> None:
+        """Load a frame, write it, and print what was done and what was left out.
 
         Without a file, raise `CacheError` if the cache cannot be written: what is read would be lost.
         """
@@ -51,7 +51,7 @@ class Destination:
         requests = frame.attrs["requests"]
         source = "the cache" if frame.attrs["from_cache"] else f"the service in {counted(requests, 'request')}"
         written = f", written to {self.out}" if self.out is not None else ""
-        echo(f"{len(frame):,} {what} from {source}{written}")
+        echo(f"{len(frame):,} {what} from {source}{left_out}{written}")
 
 
 _destination = options.gather(
@@ -91,7 +91,7 @@ def _deployments(*, filters: dict[str, Any], service: Service, destination: Dest
         found = service.deployments()
         return found[found["archived_at"].isna()].reset_index(drop=True)
 
-    destination.pull(load, "deployments")
+    destination.pull(load, "deployments", "" if filters["include_archived"] else ", without archived ones")
 
 
 @pull.command("runs", example="qoderdata pull runs --since 30D --out runs.parquet")

@@ -21,11 +21,12 @@ if TYPE_CHECKING:
 
 _REDIRECTS = range(300, 400)
 _QUOTED_LENGTH = 300
+_BASE_URL = "the base URL (QODER_MANAGED_BASE_URL, else QODER_BASE_URL)"
 _ADVICE = {
     400: "Check the arguments",
     401: "Make a new access token in Qoder Cloud, set QODER_ACCESS_TOKEN or QODER_PAT to it and make a new Client",
     403: "Ask for access, or check workspace_id and whose access token it is",
-    404: "Check the base URL (QODER_MANAGED_BASE_URL): it ends in /api/v1/cloud",
+    404: f"Check {_BASE_URL}: it ends in /api/v1/cloud",
     409: "Look at the object's state and try again",
     413: "Ask for less at a time",
     422: "Check the arguments",
@@ -34,9 +35,9 @@ _ADVICE = {
     529: "The service is overloaded: try again later",
 }
 _NOT_FOUND = 404
-_ADVICE_ID = "Check the id, and the base URL (QODER_MANAGED_BASE_URL): it ends in /api/v1/cloud"
+_ADVICE_ID = f"Check the id, and {_BASE_URL}: it ends in /api/v1/cloud"
 _ADVICE_SERVER = "The service has a problem: try again later"
-_ADVICE_OTHER = "Check the base URL (QODER_MANAGED_BASE_URL), and any proxy or gateway before the service"
+_ADVICE_OTHER = f"Check {_BASE_URL}, and any proxy or gateway before the service"
 
 
 @dataclass(frozen=True)

@@ -89,9 +89,10 @@ def plot_failure_rates(
     ['hourly (Asia)', 'nightly']
     """
     axes.check_top_and_labels(top, labels)
-    by_runs = "completed" in getattr(rates, "columns", ())
+    given = require_frame(rates, [], what="rates").columns
+    by_runs = "completed" in given
     counts = ["completed", "failed"] if by_runs else ["total_runs", "total_failures"]
-    streaks = ["deployments", "consecutive_failures"] if "failing" in getattr(rates, "columns", ()) else []
+    streaks = ["deployments", "consecutive_failures"] if "failing" in given else []
     wanted = ["failure_rate", "ci_low", "ci_high", *counts, *streaks]
     rates = require_frame(rates, wanted, what="rates", optional=["assumed", "unknown"])
     if "window" in rates.index.names:
