@@ -580,3 +580,13 @@ def test_empty_account_is_shown_in_words() -> None:
     text = "\n".join(draw_lines(empty, (80, 24)))
     for words in ("0 errors, 0 warnings", "nothing runs", "nothing fails", "nothing fires", "0 failed (–)"):
         assert words in text
+
+
+def test_runs_of_unknown_outcome_are_not_said_to_succeed() -> None:
+    df = qd.flatten_deployments([{"id": "dep_1", "name": "nightly", "status": "active"}])
+    time = {"created_at": "2026-06-15T01:00:00Z"}
+    runs = qd.flatten_runs([{"id": "drun_1", "deployment_id": "dep_1", "session_id": "sess_1", **time}])
+    found = overview(df, runs, qd.flatten_sessions([]), now=pd.Timestamp(NOW))
+    text = "\n".join(draw_lines(top_screen.View(found, READ_AT, "UTC", "example.com"), (80, 24)))
+    for words in ("0 errors, 1 warning", "nothing is known to run", "nothing is known to fail"):
+        assert words in text

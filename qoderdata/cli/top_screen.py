@@ -202,19 +202,20 @@ def _sections(view: View, now: datetime, width: int | None, most: int) -> list[_
     upcoming = found.upcoming[found.upcoming["trigger_at"] > now]
     horizon = format_duration(parse_span(found.horizon, name="horizon"))
     labelled = partial(_labelled, width=width, most=most)
+    is_doubtful = found.findings["kind"].eq("incomplete_data").any()
     return [
         _Section(["Wrong:", counts], findings, len(found.findings), "nothing", wide=1),
         labelled(
             [f"Running: {len(found.running):,}", "for", "status"],
             found.running,
             lambda record: [_age(now, record.since), one_line(record.status)],
-            "nothing runs",
+            "nothing is known to run" if is_doubtful else "nothing runs",
         ),
         labelled(
             [f"Failing: {counted(len(found.failing), 'deployment')}", "in a row", "for", "last error"],
             found.failing,
             lambda record: [f"{record.streak:,}", _age(now, record.since), one_line(record.error_type)],
-            "nothing fails",
+            "nothing is known to fail" if is_doubtful else "nothing fails",
         ),
         labelled(
             [f"Next: {len(upcoming):,} within {horizon}", "in", "at"],
