@@ -152,6 +152,22 @@ def test_exit_codes_of_check(sandbox: Sandbox, invoke: Invoke) -> None:
     invoke("check --refresh", code=5)
 
 
+@pytest.mark.usefixtures("check_computed_once")
+def test_by_adds_columns_to_findings(sandbox: Sandbox, invoke: Invoke) -> None:
+    records = {one["id"]: one for one in sandbox.deployments}
+    agents = {one["id"]: one["name"] for one in sandbox.agents}
+    plain, found = (invoke.json("check", *words, code=1) for words in ((), ("--by", "agent", "--by", "owner")))
+    added = [(row.pop("agent_id"), row.pop("agent_name"), row.pop("metadata_owner")) for row in found]
+    assert found == plain
+    for row, (agent, name, owner) in zip(found, added, strict=True):
+        record = records[row["deployment_id"]]
+        assert (agent, owner) == (record["agent"]["id"], record["metadata"].get("owner"))
+        assert name == agents[agent]
+    assert invoke("check --by owner", code=1).out.startswith("severity  owner  ")
+    assert invoke.json("check --by deployment", code=1) == plain
+    assert "'owner'" in invoke("check --by ownr", code=2).err
+
+
 def test_check_of_a_healthy_account_prints_no_finding(sandbox: Sandbox, invoke: Invoke) -> None:
     """All deployments are archived or new. A warning alone changes the exit code only with `--fail-on warning`.
 

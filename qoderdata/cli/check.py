@@ -10,7 +10,7 @@ import click
 
 import qoderdata as qd
 from qoderdata.arguments import parse_span
-from qoderdata.cli import options, output
+from qoderdata.cli import grouping, options, output
 from qoderdata.cli.output import MINOR, Output, TableColumn
 from qoderdata.cli.service import Service, run_service_options
 from qoderdata.cli.unusual import RUNS_FOR_MEDIAN, not_judged
@@ -33,6 +33,7 @@ _COLUMNS = [
 
 
 @options.command("check", example="qoderdata check --since 1D --fail-on warning")
+@grouping.by_option("deployments", "Show also, of each deployment")
 @click.option(
     "--fail-on",
     type=click.Choice(["error", "warning"]),
@@ -57,6 +58,7 @@ _COLUMNS = [
 @run_service_options
 @options.output_form(times="of the times shown")
 def check(
+    by: tuple[str, ...],
     *,
     fail_on: str,
     only_new: Path | None,
@@ -85,6 +87,7 @@ def check(
     history = max(_LEAST, 2 * parse_span(recent, name="recent"), parse_span(since, name="since"))
     snapshots = service.snapshots(since)
     deployments = service.deployments({"include_archived": True, **which})
+    groups = grouping.Groups(by, "deployments", service, deployments=deployments)
     runs = service.runs({"since": history, **which})
     deployments = service.with_streaks(deployments)
     has_budgets = deployments["budget_max_credit_cost"].notna().any()
@@ -92,7 +95,7 @@ def check(
     found = qd.check(
         deployments, runs, sessions, snapshots=snapshots, since=since, recent=recent, tz=result.tz, **thresholds
     )
-    found = options.use_option_names_in_findings(found)
+    found, shown = _with_groups(options.use_option_names_in_findings(found), deployments, groups)
     new = found[~_keys(found).isin(known)]
     waiting = int(runs["status"].eq("waiting").sum())
     notes = [f"waiting for a person: {counted(waiting, 'run')}; see `qoderdata runs --waiting`"] if waiting else []
@@ -104,7 +107,8 @@ def check(
     if len(new) < len(found):
         verdict = "nothing new is wrong"
         notes.insert(0, f"not new: {counted(len(found) - len(new), 'finding')}; without --only-new all are shown")
-    result.print_frame(new, _COLUMNS, empty="; ".join([verdict, *notes]), notes=notes)
+    columns = [_COLUMNS[0], *shown, *_COLUMNS[1:]]
+    result.print_frame(new, columns, empty="; ".join([verdict, *notes]), notes=notes)
     if only_new is not None:
         from qoderdata.files import replace  # noqa: PLC0415 - imports pyarrow
 
@@ -128,6 +132,17 @@ def _read_findings(path: Path) -> set[str]:
 def _keys(found: pd.DataFrame) -> pd.Series[str]:
     """Return a key of each finding that is the same in the next check: its kind and deployment."""
     return found["kind"].str.cat(found["deployment_id"], sep=" ", na_rep="")
+
+
+def _with_groups(
+    findings: pd.DataFrame, deployments: pd.DataFrame, groups: grouping.Groups
+) -> tuple[pd.DataFrame, list[TableColumn]]:
+    """Add to findings what `--by` names; also return the columns for people, without those of the deployment."""
+    named = groups.add_names(deployments).drop_duplicates("id").set_index("id")
+    wanted = {*groups.keys, *(f"{key.removesuffix('_id')}_name" for key in groups.keys)} - {"deployment_name"}
+    found = findings.join(named[[name for name in named if name in wanted - {*findings}]], on="deployment_id")
+    own = {"id", "name", "deployment", "deployment_id"}
+    return found, [column for column in groups.columns(found) if column.heading not in own]
 
 
 def _sessions(service: Service, filters: dict[str, Any]) -> pd.DataFrame | None:
