@@ -51,6 +51,13 @@ def test_runs_per_occurrence_do_not_count_failures_that_a_retry_repaired(invoke:
     assert note not in invoke(words).out
 
 
+def test_errors_by_agent_begin_with_the_most_frequent_error_of_all_agents(invoke: Invoke) -> None:
+    counts = [row["count"] for row in invoke.json("errors --since all --by agent")]
+    groups = qd.error_groups(qd.load_runs(), by="agent_id")
+    assert counts == sorted(groups["count"], reverse=True)
+    assert counts != groups["count"].to_list()
+
+
 def rows_of(frame: pd.DataFrame) -> list[dict[str, Any]]:
     """Return the rows of a frame as the command writes them to JSON."""
     with_keys = frame if isinstance(frame.index, pd.RangeIndex) else frame.reset_index()

@@ -27,12 +27,13 @@ def errors(
 ) -> None:
     """Group errors of failed runs by message, and mark new ones.
 
-    Messages that only differ in ids, numbers, addresses, paths and quoted texts are one group.
+    Messages that only differ in ids, numbers, addresses, paths and quoted texts are one group. The most frequent
+    errors come first, also with --by.
     """
     period = options.describe_window(window, "runs triggered", result.tz)
     groups = grouping.Groups(by, "runs", service)
     runs = groups.add_names(service.runs(window))
-    found = qd.error_groups(runs, by=groups.keys or None)
+    found = qd.error_groups(runs, by=groups.keys or None).sort_values("count", ascending=False, kind="stable")
     if only_new:
         found = found[found["is_new"]]
     columns = [*groups.columns(found), *([] if only_new else [_NEW]), *_COLUMNS]
