@@ -20,7 +20,7 @@ import pytest
 
 import qoderdata as qd
 from qoderdata import overview
-from qoderdata.errors import CacheError
+from qoderdata.errors import CacheError, PermissionDeniedError
 from qoderdata.formatting import counted, format_time, one_line
 from qoderdata.frame_checks import TEXT
 from qoderdata.sandbox import Sandbox
@@ -166,6 +166,19 @@ def test_by_adds_columns_to_findings(sandbox: Sandbox, invoke: Invoke) -> None:
     assert invoke("check --by owner", code=1).out.startswith("severity  owner  ")
     assert invoke.json("check --by deployment", code=1) == plain
     assert "'owner'" in invoke("check --by ownr", code=2).err
+
+
+@pytest.mark.usefixtures("sandbox", "check_computed_once")
+def test_findings_show_ids_of_agents_without_names(monkeypatch: pytest.MonkeyPatch, invoke: Invoke) -> None:
+    def refuse(**_: object) -> None:
+        raise PermissionDeniedError("refused")
+
+    monkeypatch.setattr(qd, "load_agents", refuse)
+    captured = invoke("check --by agent", code=1)
+    assert "ids are shown, as names could not be loaded" in captured.err
+    rows = invoke.json("check --by agent", code=1)
+    for line, row in zip(captured.out.splitlines()[2:], rows, strict=False):
+        assert line.startswith(f"{row['severity']:8}  {row['agent_id']}  ")
 
 
 def test_check_of_a_healthy_account_prints_no_finding(sandbox: Sandbox, invoke: Invoke) -> None:

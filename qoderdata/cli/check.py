@@ -138,11 +138,12 @@ def _with_groups(
     findings: pd.DataFrame, deployments: pd.DataFrame, groups: grouping.Groups
 ) -> tuple[pd.DataFrame, list[TableColumn]]:
     """Add to findings what `--by` names; also return the columns for people, without those of the deployment."""
-    named = groups.add_names(deployments).drop_duplicates("id").set_index("id")
-    wanted = {*groups.keys, *(f"{key.removesuffix('_id')}_name" for key in groups.keys)} - {"deployment_name"}
-    found = findings.join(named[[name for name in named if name in wanted - {*findings}]], on="deployment_id")
+    named = groups.add_names(deployments).drop_duplicates("id")
+    wanted = {*groups.keys, *(f"{key.removesuffix('_id')}_name" for key in groups.keys)}
+    added = [name for name in named if name in wanted - {*findings, "id", "deployment_name"}]
+    found = findings.join(named.set_index("id")[added], on="deployment_id")
     own = {"id", "name", "deployment", "deployment_id"}
-    return found, [column for column in groups.columns(found) if column.heading not in own]
+    return found, [column for column in groups.columns(named) if column.heading not in own]
 
 
 def _sessions(service: Service, filters: dict[str, Any]) -> pd.DataFrame | None:
