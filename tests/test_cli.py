@@ -637,6 +637,20 @@ def test_deployment_may_be_given_by_name_or_id(
     assert note not in invoke(words, *window, "--deployment", id_, *files).err
 
 
+def test_where_without_a_value_selects_deployments_without_the_key(invoke: Invoke) -> None:
+    """An empty value counts as none; conditions on other keys still apply."""
+    deployments = qd.load_deployments()
+    owners = [json.loads(text).get("owner", "") for text in deployments["metadata"]]
+    unowned = set(deployments["id"][[owner == "" for owner in owners]])
+    assert 0 < len(unowned) < len(deployments)
+    assert {row["id"] for row in invoke.json("deployments --where owner=")} == unowned
+    without_team = {row["id"] for row in invoke.json("deployments --where team=")}
+    assert {row["id"] for row in invoke.json("deployments --where owner= --where team=")} == unowned & without_team
+    of_runs = {row["deployment_id"] for row in invoke.json("runs --since all --by deployment_id --where owner=")}
+    assert of_runs & unowned
+    assert not of_runs & (set(deployments["id"]) - unowned)
+
+
 @pytest.mark.parametrize("words", [*FILTERED, *OF_RUNS, "compare", "check", "failures --fail-over 0"])
 def test_where_with_an_unknown_key_or_value_is_an_error(words: str, invoke: Invoke) -> None:
     """A gate must not pass because of a typing error."""
@@ -647,8 +661,9 @@ def test_where_with_an_unknown_key_or_value_is_an_error(words: str, invoke: Invo
         f"qoderdata: --where {'team=' + team + 's'!r}: no deployment has this value of 'team'; "
     )
     assert f"did you mean {team!r}" in message
-    message = invoke(words, "--where", f"taem={team}", code=2).err
-    assert re.search("no deployment has the key 'taem' in its metadata; there are: .*team", message)
+    for condition in (f"taem={team}", "taem="):
+        message = invoke(words, "--where", condition, code=2).err
+        assert re.search("no deployment has the key 'taem' in its metadata; there are: .*team", message)
     message = invoke(words, "--where", "team", code=2).err
     assert "'team' has no key and value; write KEY=VALUE, such as team=data" in message
 

@@ -1121,10 +1121,13 @@ def test_load_events_refuses_invalid_session_ids_and_types(session: Any, types: 
         qd.load_events(session, types=types)
 
 
-def test_load_events_with_a_run_id_hints_at_the_session_id(service: EditionD) -> None:
+def test_load_events_with_the_id_of_a_run_or_deployment_hints_at_the_session_id(service: EditionD) -> None:
     with pytest.raises(NotFoundError) as caught:
         qd.load_events("drun_1", client=client_of(service))
     assert caught.value.__notes__ == ["This is the id of a run: give its session_id."]
+    with pytest.raises(NotFoundError) as caught:
+        qd.load_events("dep_1", client=client_of(service))
+    assert caught.value.__notes__ == ["This is the id of a deployment: give the session_id of one of its runs."]
     with pytest.raises(NotFoundError) as caught:
         qd.load_events("sess_none", client=client_of(service))
     assert not hasattr(caught.value, "__notes__")

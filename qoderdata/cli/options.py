@@ -305,7 +305,10 @@ def deployment_options(rows: str) -> list[Decorator]:
 
     `rows`: what the command shows of deployments, such as ``"runs of "``.
     """
-    values = "deployments with this value in their metadata, such as team=data; may be given several times"
+    values = (
+        "deployments with this value in their metadata, such as team=data, or without one: team=; may be given "
+        "several times"
+    )
     return [
         click.option("--deployment", metavar="ID|NAME", help=f"Only {rows}this deployment."),
         click.option(

@@ -111,7 +111,7 @@ class Service:
         if load is qd.load_deployments:
             listed = self.load(load, **others)
             found = listed[listed["id"].isin(_matching_ids(listed, word, where))].reset_index(drop=True)
-            if found.empty:
+            if found.empty or not _have_keys([listed], where):
                 self._ids_of(word, where)
             self._note_equal_names("deployment", word, len(found))
             return found
@@ -124,8 +124,9 @@ class Service:
 
     def ids_in(self, lists: Iterable[pd.DataFrame], filters: dict[str, Any]) -> set[str]:
         """Return the ids of deployments with this name and metadata in one of some lists; there must be one."""
-        word, where = filters["deployment"], filters["where"]
-        return set().union(*(_matching_ids(listed, word, where) for listed in lists)) or self._ids_of(word, where)
+        word, where, lists = filters["deployment"], filters["where"], list(lists)
+        found = set().union(*(_matching_ids(listed, word, where) for listed in lists))
+        return found if found and _have_keys(lists, where) else self._ids_of(word, where)
 
     def _ids_of(self, word: str | None, where: Sequence[str] | None, *, may_be_removed: bool = False) -> set[str]:
         """Return the ids of the deployments with this name and metadata.
@@ -224,22 +225,33 @@ def _matching_ids(deployments: pd.DataFrame, word: str | None, where: Sequence[s
     if word is not None:
         chosen = chosen[chosen["id"].eq(word) | chosen["name"].eq(word)]
     for key, _, value in (condition.partition("=") for condition in where or ()):
-        chosen = chosen[qd.expand_metadata(chosen[["metadata"]], [key])[f"metadata_{key}"].eq(value)]
+        chosen = chosen[_metadata_values(chosen, key).eq(value)]
     return set(chosen["id"])
 
 
+def _have_keys(lists: Sequence[pd.DataFrame], where: Sequence[str] | None) -> bool:
+    """Return whether the key of each condition is in the metadata of some deployment."""
+    keys = {key for listed in lists for key in metadata_keys(listed)}
+    return keys.issuperset(condition.partition("=")[0] for condition in where or ())
+
+
 def _require_value(deployments: pd.DataFrame, condition: str) -> None:
-    """Raise `click.UsageError` if no deployment has this key and value in its metadata."""
+    """Raise `click.UsageError` if no deployment has this key in its metadata, or none this value."""
     key, _, value = condition.partition("=")
     keys = metadata_keys(deployments)
     if key not in keys:
         reason = f"no deployment has the key {key!r} in its metadata; there are: {', '.join(keys) or 'none'}"
         raise click.UsageError(f"--where {condition!r}: {reason}")
-    values = qd.expand_metadata(deployments[["metadata"]], [key])[f"metadata_{key}"].dropna().unique().tolist()
-    if value not in values:
+    values = _metadata_values(deployments, key).unique().tolist()
+    if value and value not in values:
         near = difflib.get_close_matches(value, values, n=3)
         hint = f"; did you mean {' or '.join(map(repr, near))}?" if near else ""
         raise click.UsageError(f"--where {condition!r}: no deployment has this value of {key!r}{hint}")
+
+
+def _metadata_values(deployments: pd.DataFrame, key: str) -> pd.Series[str]:
+    """Return the value of a key of metadata of each deployment; empty for those without the key."""
+    return qd.expand_metadata(deployments[["metadata"]], [key])[f"metadata_{key}"].fillna("")
 
 
 def metadata_keys(deployments: pd.DataFrame) -> list[str]:

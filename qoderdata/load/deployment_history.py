@@ -11,7 +11,7 @@ from qoderdata.arguments import Instant, Span, check_flag, parse_period
 from qoderdata.client import Client, given_client
 from qoderdata.errors import CacheError
 from qoderdata.files import Folder
-from qoderdata.formatting import format_time
+from qoderdata.formatting import counted, format_time
 from qoderdata.schema import DEPLOYMENTS
 from qoderdata.settings import resolve_cache_dir
 
@@ -201,7 +201,7 @@ def read_as_of(
         )
     which = "with archived deployments" if include_archived else "without archived deployments"
     _, others = _listed(client, cache_dir, include_archived=not include_archived)
-    hint = f". There are {len(others)} with include_archived={not include_archived}" if others else ""
+    hint = f"; with include_archived={not include_archived}: {counted(len(others), 'snapshot')}" if others else ""
     if has_other_accounts(client, cache_dir):
         hint += ". There are snapshots of another token or account; Client(account=…) names whose are read"
     raise CacheError(

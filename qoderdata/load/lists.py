@@ -445,6 +445,8 @@ def load_events(
     except NotFoundError as error:
         if session_id.startswith("drun_"):
             error.add_note("This is the id of a run: give its session_id.")
+        elif session_id.startswith("dep_"):
+            error.add_note("This is the id of a deployment: give the session_id of one of its runs.")
         raise
     if wanted is not None:  # an edition may ignore the parameter
         table = table.filter(pc.is_in(table["type"], value_set=pa.array(wanted, pa.large_string())))
@@ -494,8 +496,8 @@ def _load(
         return _to_frame(filters.apply(kept.table), schema, client, fetched_at=kept.fetched_at)
     if offline:
         raise CacheError(
-            f"offline=True, and {folder.location} has no answer to this call. Call once without offline, "
-            "with the same filters or with none, while the service can be reached"
+            f"offline=True, and {folder.location} has no answer to this call with this token or account. Call "
+            "once without offline, with the same filters or with none, while the service can be reached"
         )
     try:
         answer, requests = _pull(schema, client, filters, progress=progress)

@@ -110,8 +110,8 @@ class StoredLoading:
             return self._requested_rows(kept)
         if not self.store.exists:
             raise CacheError(
-                f"offline=True, and {self.store.folder.location} has no {name}. Call once without offline, while "
-                "the service can be reached"
+                f"offline=True, and {self.store.folder.location} has no {name} of this token or account. "
+                "Call once without offline, while the service can be reached"
             )
         if not complete:
             warn(
