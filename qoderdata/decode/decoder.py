@@ -6,7 +6,6 @@ joins the tables of all pages, and warns of repeated ids and of values that did 
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -44,27 +43,29 @@ class Page:
     has_more: bool
     #: The cursor of the next page: ``next_page`` of the envelope, else its ``last_id``; ``None`` for neither.
     cursor: str | None
-    #: The records: structs, JSON texts, or Python objects.
-    records: Sequence[Any]
-    #: The reader that made structs of the records; ``None`` if they are no structs.
-    reader: FastReader | None
-    #: The body that they were read from.
+    #: How many records the page has.
+    count: int
+    #: The body of the answer, which has them.
     body: bytes
 
-    @property
-    def count(self) -> int:
-        """How many records the page has."""
-        return len(self.records)
+
+class _Object(msgspec.Struct, gc=False):
+    """A JSON object whose fields are skipped."""
 
 
-class _RawPage(msgspec.Struct, gc=False):
-    data: list[msgspec.Raw]
+class _Envelope(msgspec.Struct, gc=False):
+    data: list[_Object]
     has_more: bool
     last_id: str | None = None
     next_page: str | None = None
 
 
-_RAW_PAGE = msgspec.json.Decoder(_RawPage)
+class _Texts(msgspec.Struct, gc=False):
+    data: list[msgspec.Raw]
+
+
+_ENVELOPE = msgspec.json.Decoder(_Envelope)
+_TEXTS = msgspec.json.Decoder(_Texts)
 
 
 class Decoder:
@@ -98,41 +99,31 @@ class Decoder:
             pa.Array.from_buffers(pa.large_string(), 1, [None, ends, pa.py_buffer(body)]).validate(full=True)
         except pa.ArrowInvalid as error:
             raise NotJSONError("the answer is not valid JSON: it is not UTF-8") from error
-        for reader, decoder in ((self._reader, self._reader.page), (None, _RAW_PAGE)):
-            with contextlib.suppress(msgspec.MsgspecError, RecursionError):
-                found = decoder.decode(body)
-                return Page(found.has_more, found.next_page or found.last_id, found.data, reader, body)
-        return _exact_page(body)
+        try:
+            found = _ENVELOPE.decode(body)
+        except (msgspec.MsgspecError, RecursionError):
+            return _exact_page(body)
+        return Page(found.has_more, found.next_page or found.last_id, len(found.data), body)
 
     def to_table(self, page: Page) -> pa.Table:
         """Return the table of a page: one row per record, in the page's order.
 
         Raise `APIResponseValidationError` if a record is not an object or has no id.
         """
-        records = page.records
-        if page.reader is not None:
-            try:
-                return page.reader.table(records)
-            except NeedsExactPath:
-                records = _RAW_PAGE.decode(page.body).data
-        if records and isinstance(records[0], msgspec.Raw):
-            tables = list(self._split(records, 0))
-        else:
-            tables = [self._exact(records, 0)]
-        return pa.concat_tables(tables).unify_dictionaries()
+        return pa.concat_tables(self._tables(page.body, 0)).unify_dictionaries()
 
-    def _split(self, raws: Sequence[msgspec.Raw], first: int) -> Iterable[pa.Table]:
-        """Halve the records until only few have to go to the exact reader."""
-        text = join_list(raws)
+    def _tables(self, body: bytes, first: int) -> Iterator[pa.Table]:
+        """Read a page, in halves until only few records have to go to the exact reader."""
         try:
-            yield self._reader.table(self._reader.records.decode(text))
-        except (NeedsExactPath, msgspec.MsgspecError, RecursionError):
-            if len(raws) <= _EXACT_RECORDS:
-                yield self._exact(parse(text), first)
+            yield self._reader.table(body)
+        except NeedsExactPath:
+            texts = _texts(body)
+            if len(texts) <= _EXACT_RECORDS:
+                yield self._exact(parse(body)["data"], first)
                 return
-            middle = len(raws) // 2
-            yield from self._split(raws[:middle], first)
-            yield from self._split(raws[middle:], first + middle)
+            middle = len(texts) // 2
+            for start, half in ((first, texts[:middle]), (first + middle, texts[middle:])):
+                yield from self._tables(b'{"data":%b}' % join_list(half), start)
 
     def _exact(self, records: Sequence[object], first: int) -> pa.Table:
         table, misfits, unknown = flatten(records, self.schema, first=first)
@@ -215,6 +206,14 @@ def _checked(records: Iterable[object]) -> Iterator[object]:
         yield record
 
 
+def _texts(body: bytes) -> list[msgspec.Raw]:
+    """Return the JSON text of each record of a page; none if only the exact reader can read it."""
+    try:
+        return _TEXTS.decode(body).data
+    except (msgspec.MsgspecError, RecursionError):
+        return []
+
+
 def _exact_page(body: bytes) -> Page:
     """Read a page with the exact reader alone."""
     envelope = parse(body)
@@ -228,7 +227,7 @@ def _exact_page(body: bytes) -> Page:
     for cursor in (last_id, next_page):
         if cursor is not None and not (isinstance(cursor, str) and is_utf8(cursor)):
             raise _not_a_page_error("has a cursor that is not text")
-    return Page(envelope["has_more"], next_page or last_id, envelope["data"], None, body)
+    return Page(envelope["has_more"], next_page or last_id, len(envelope["data"]), body)
 
 
 def _not_a_page_error(what: str) -> APIResponseValidationError:

@@ -73,19 +73,14 @@ class _Found:
 
 
 class FastReader:
-    """Read records of one schema; `records` decodes a list of them, `page` a page with its envelope."""
+    """Read records of one schema; `learned` are the unknown fields that it expects."""
 
     def __init__(self, schema: Schema, learned: frozenset[FieldPath] = frozenset()) -> None:
         self.schema = schema
         self.learned = learned
         self._root = self._level(schema.tree, ())
-        self.records: msgspec.json.Decoder[list[Any]] = msgspec.json.Decoder(list[self._root.struct])  # type: ignore[name-defined]
-        envelope: list[tuple[str, Any] | tuple[str, Any, Any]] = [
-            ("data", list[self._root.struct]),  # type: ignore[name-defined]
-            ("has_more", bool),
-            *((name, str | None, None) for name in ("last_id", "next_page")),
-        ]
-        self.page: msgspec.json.Decoder[Any] = msgspec.json.Decoder(msgspec.defstruct("Page", envelope, gc=False))
+        page = msgspec.defstruct("Page", [("data", list[self._root.struct])], gc=False)  # type: ignore[name-defined]
+        self._page: msgspec.json.Decoder[Any] = msgspec.json.Decoder(page)
 
     def learn(self, unknown: set[FieldPath]) -> FastReader:
         """Return a reader that also expects these fields, as far as there is room for them."""
@@ -93,13 +88,14 @@ class FastReader:
         new = new[: MAX_LEARNED - len(self.learned)]
         return FastReader(self.schema, self.learned.union(new)) if new else self
 
-    def table(self, records: Sequence[Any]) -> pa.Table:
-        """Return a table with one row per record, of structs as `records` and `page` decode them.
+    def table(self, body: bytes) -> pa.Table:
+        """Return the table of a page, one row per record.
 
         Raise `NeedsExactPath` if a value may not fit its column.
         """
-        found = _Found(len(records))
         try:
+            records = self._page.decode(body).data
+            found = _Found(len(records))
             self._read(records, self._root, found)
             found.columns |= _time_columns(found.times)
             found.columns[EXTRA] = extra_column(found.learned, found.count)
@@ -170,12 +166,11 @@ class FastReader:
         self, values: Sequence[dict[str, msgspec.Raw] | None], rest: Column, inner: _Level, found: _Found
     ) -> None:
         """Read an object of which some keys have columns, and the others are JSON text."""
-        own = [None if value is None else dict(value) for value in values]
         for path, level in inner.nested.items():
-            raws = [NULL if value is None else value.pop(path[-1], NULL) for value in own]
+            raws = [NULL if value is None else value.pop(path[-1], NULL) for value in values]
             objects = msgspec.json.decode(join_list(raws), type=list[level.struct | None])  # type: ignore[name-defined]
             self._read(_present(objects, level), level, found)
-        found.columns[rest.name] = _json_column(list(map(_ENCODER.encode, own)), first=b"{")
+        found.columns[rest.name] = _json_column(list(map(_ENCODER.encode, values)), first=b"{")
 
     def _read_shared(self, raws: Sequence[msgspec.Raw], branch: Branch, path: FieldPath) -> dict[str, Any]:
         """Read an object that many records share: each distinct text once."""
