@@ -221,7 +221,9 @@ def test_check_only_new_counts_a_finding_again_after_a_check_without_it(
         frame = pd.DataFrame(found, columns=columns, dtype=TEXT).assign(name="one", since=pd.Timestamp(NOW))
         monkeypatch.setattr(qd, "check", lambda *_, **__: frame.copy())
         rows = invoke.json(f"check {words} --only-new", str(seen), code=code)
-        assert [row["detail"] for row in json.loads(seen.read_text(encoding="utf-8"))] == [row[3] for row in found]
+        if "--top" not in words:
+            kept = json.loads(seen.read_text(encoding="utf-8"))
+            assert [row["detail"] for row in kept] == [row[3] for row in found]
         return [row["detail"] for row in rows]
 
     assert new(failing, doubtful, code=1) == [failing[3], doubtful[3]]
@@ -232,6 +234,9 @@ def test_check_only_new_counts_a_finding_again_after_a_check_without_it(
     assert new(longer, stuck, doubtful, code=0) == [doubtful[3]]
     assert new(stuck, code=0) == []
     assert new(failing, stuck, doubtful, words="--fail-on warning", code=1) == [failing[3], doubtful[3]]
+    assert new(code=0) == []
+    assert new(failing, stuck, words="--top 1", code=1) == [failing[3]]
+    assert new(failing, stuck, words="--top 1", code=1) == [stuck[3]]
     assert new(code=0) == []
     assert invoke("check --only-new", str(seen)).out.startswith("nothing is wrong")
 

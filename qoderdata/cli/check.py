@@ -76,8 +76,8 @@ def check(
     needs 10 completed runs of the last 30 days. A trigger counts as missed 10 minutes after its time: for a check
     once a day, give --since 25h.
 
-    With --only-new, a finding counts again only after a check without it. Give each choice of deployments a FILE
-    of its own.
+    With --only-new, a finding counts again only after a check without it; one that --top leaves out stays new.
+    Give each choice of deployments a FILE of its own.
 
     Failed retries count in a streak of failures. A run of unknown outcome ends a streak, and so does one that is
     assumed to have completed. `runs --streaks` ignores runs of unknown outcome. Events are read for runs of the
@@ -112,7 +112,8 @@ def check(
     if only_new is not None:
         from qoderdata.files import replace  # noqa: PLC0415 - imports pyarrow
 
-        replace(only_new, lambda sink: sink.write(output.json_text(found).encode()))
+        kept = found.drop(new.index[result.limit(new) :])
+        replace(only_new, lambda sink: sink.write(output.json_text(kept).encode()))
     failures = new[new["severity"].eq("error")] if fail_on == "error" else new
     return 0 if failures.empty else options.FOUND
 

@@ -124,7 +124,7 @@ class Output:
         `empty`: the text for a frame without rows; an empty text prints nothing.
         `newest`: if there are too many rows, print the newest windows or the last rows, not the first rows.
         """
-        top = self.top or (len(frame) if self.style in {"csv", "json"} else DEFAULT_TOP)
+        top = self.limit(frame)
         shown = _in_zone(_newest(frame, top) if newest else frame.head(top), self.tz)
         if self.style == "csv":
             from qoderdata.export import csv_text  # noqa: PLC0415 - slow to import
@@ -149,6 +149,10 @@ class Output:
                 echo()
             for line in below:
                 _echo_wrapped(line)
+
+    def limit(self, frame: pd.DataFrame) -> int:
+        """Return the greatest number of rows of a frame that are printed."""
+        return self.top or (len(frame) if self.style in {"csv", "json"} else DEFAULT_TOP)
 
     def name_above(
         self, rates: pd.DataFrame, limit: float | None, *, figure: str, groups: Sequence[TableColumn]
