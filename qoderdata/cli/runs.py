@@ -92,7 +92,8 @@ def runs(
     if per == "occurrence":
         period.append(_LAST_RUN_COUNTS)
     if failed and per == "occurrence":
-        frame = frame[frame["id"].isin(qd.run_failure_rates(frame, by="id", per=per).index)]
+        last_runs = qd.run_failure_rates(frame, by="id", per=per).index
+        frame = frame[frame["id"].isin(last_runs)]
     if len(frame) and (errors or is_list):
         empty = "; ".join(["no run waits for a person" if waiting else "no run failed", *period])
     if given:
