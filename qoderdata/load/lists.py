@@ -21,6 +21,7 @@ import pyarrow.compute as pc
 
 from qoderdata import cache, history
 from qoderdata.arguments import (
+    ID_PREFIXES,
     Instant,
     Span,
     bound_text,
@@ -445,7 +446,7 @@ def load_events(
     except NotFoundError as error:
         if session_id.startswith("drun_"):
             error.add_note("This is the id of a run: give its session_id.")
-        elif session_id.startswith("dep_"):
+        elif session_id.startswith(ID_PREFIXES["deployment_id"]):
             error.add_note("This is the id of a deployment: give the session_id of one of its runs.")
         raise
     if wanted is not None:  # an edition may ignore the parameter
