@@ -40,6 +40,7 @@ from .plots.timeline_plots import plot_trigger_load as plot_trigger_load
 from .report.page import write_report as write_report
 from .summaries.comparison import compare_periods as compare_periods
 from .summaries.comparison import error_budget as error_budget
+from .summaries.costs import compare_costs as compare_costs
 from .summaries.costs import session_costs as session_costs
 from .summaries.counters import consistency as consistency
 from .summaries.counters import failure_rates as failure_rates

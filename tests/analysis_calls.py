@@ -101,6 +101,7 @@ RUN_FUNCTIONS: dict[str, Function] = {
 SESSION_FUNCTIONS: dict[str, Function] = {
     "session_costs": qd.session_costs,
     "session_costs by day": lambda sessions: qd.session_costs(sessions, "agent_id", freq="1D", tz="Asia/Shanghai"),
+    "compare_costs": lambda sessions: qd.compare_costs(sessions, recent="12h"),
     "cost_forecast": lambda sessions: qd.cost_forecast(DEPLOYMENTS, sessions, start=START),
     "check": lambda sessions: qd.check(DEPLOYMENTS, None, sessions, now=START + timedelta(days=2), streak=1),
 }

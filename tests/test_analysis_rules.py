@@ -47,6 +47,7 @@ MORE_CALLS: dict[str, tuple[Function, pd.DataFrame]] = {
         lambda sessions: qd.session_costs(sessions, freq="1D", tz="America/Havana"),
         SESSIONS,
     ),
+    "compare_costs of all": (lambda sessions: qd.compare_costs(sessions, None), SESSIONS),
     "session_costs by 6 hours": (lambda sessions: qd.session_costs(sessions, None, freq="6h"), SESSIONS),
     "trigger_load by day": (lambda triggers: qd.trigger_load(triggers, "1D"), TRIGGERS),
 }

@@ -74,7 +74,8 @@ def parse(words: list[str]) -> None:
 def test_list_of_commands() -> None:
     assert {words[0] for words in LEAF_COMMANDS} == {
         "demo", "pull", "check", "top", "deployments", "changes", "failures", "runs", "compare", "errors",
-        "unusual", "costs", "forecast", "triggers", "missed", "events", "report", "export", "sandbox", "cache",
+        "unusual", "costs", "compare-costs", "forecast", "triggers", "missed", "events", "report", "export",
+        "sandbox", "cache",
     }  # fmt: skip
     assert {words[1] for words in LEAF_COMMANDS if words[0] == "pull"} == {
         "deployments", "runs", "sessions", "agents", "environments",
@@ -378,7 +379,8 @@ def test_invalid_command_line_prints_one_line_and_returns_2(words: str, message:
     [
         "report . --runs", "report r.pdf --runs", "report r.html --runs --since 7", "report r.html --horizon 7",
         "report r.html --lang de", "runs --freq 7", "costs --freq 7", "triggers --load 7", "forecast --horizon 7",
-        "missed --grace 7", "check --recent 0D", "compare --baseline 0D", "export triggers t.csv --start 7",
+        "missed --grace 7", "check --recent 0D", "compare --baseline 0D", "compare-costs --recent 0D",
+        "export triggers t.csv --start 7",
         "unusual --now 7", "unusual --threshold nan", "check --doubtful nan", "check --budget-share nan",
     ],
 )  # fmt: skip
@@ -692,6 +694,7 @@ def test_where_selects_deployments_by_their_metadata(words: str, invoke: Invoke)
     ("words", "name"),
     [
         ("check --since 3650D", "check"), ("compare --recent 3650D", "compare_periods"),
+        ("compare-costs --recent 3650D", "compare_costs"),
         ("forecast", "cost_forecast"), ("report r.html --runs --costs --since all", "write_report"),
         ("missed --since 2026-06-01T00:00Z", "missed_triggers"), ("unusual --since all", "unusual_runs"),
     ],
@@ -724,7 +727,7 @@ def test_where_passes_only_rows_of_these_deployments(
     "words",
     [
         "triggers", "deployments", "missed --since 2026-06-01T00:00Z", "forecast", "failures",
-        "compare --recent 3650D", "check --since 3650D",
+        "compare --recent 3650D", "compare-costs --recent 3650D", "check --since 3650D",
         "missed --since 2026-06-14T00:01Z --until 2026-06-14T00:12Z", "failures --min-runs 100000",
     ],
 )  # fmt: skip

@@ -259,6 +259,23 @@ def test_compare_ends_now_by_default(invoke: Invoke) -> None:
     assert sum(row["recent_decided"] for row in found) == pytest.approx(recent, abs=1)
 
 
+def test_compare_costs_equals_the_function(invoke: Invoke) -> None:
+    sessions = qd.with_names(qd.load_sessions(), qd.load_deployments(include_archived=True), metadata="team")
+    expected = qd.compare_costs(sessions, by="metadata_team", recent="5D", baseline="20D", until=NOW)
+    words = f"compare-costs --recent 5D --baseline 20D --until {NOW_TEXT} --by team"
+    assert invoke.json(words) == rows_of(expected)
+    total = qd.compare_costs(sessions, by=None, recent="5D", baseline="20D", until=NOW).iloc[0]
+    text = invoke(words).out
+    assert f"{total['recent_credits']:,.2f} credits in all, {total['change']:+,.2f} against before" in text
+    assert "credits before: the mean of 5 d within the 20 d before" in text
+    unknown = int(total["recent_unknown"] + total["baseline_unknown"])
+    assert f"the usage of {unknown:,} sessions is not known" in text
+    team, first = next(expected[expected.index.isin(["data", "sre", "finance"])].iterrows())
+    cells = next(line.split() for line in text.splitlines() if line.startswith(f"{team} "))
+    before = first["baseline_credits"] / 4
+    assert cells[1:4] == [f"{first['recent_credits']:,.2f}", f"{before:,.2f}", f"{first['change']:+,.2f}"]
+
+
 def test_errors_equals_error_groups_and_marks_new_ones(invoke: Invoke) -> None:
     runs = qd.load_runs(since="2026-05-01T00:00Z")
     expected = qd.error_groups(runs)

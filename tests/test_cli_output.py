@@ -141,6 +141,8 @@ TABLES_WITH_NAMES = [
     f"costs {SINCE}",
     f"costs {SINCE} --by agent --freq 14D",
     f"costs {SINCE} --by environment --freq 14D",
+    f"compare-costs --until {NOW}",
+    f"compare-costs --until {NOW} --recent 7D --baseline 14D --by team --by agent",
     f"forecast {SINCE} --start {NOW}",
     f"triggers --start {NOW} --tz Asia/Shanghai",
     f"missed --since 2026-05-15T00:00Z --until {NOW}",

@@ -248,6 +248,7 @@ frames = [
     qd.compare_periods(runs), qd.failure_streaks(runs), qd.error_breakdown(runs), qd.error_groups(runs),
     qd.duration_regressions(runs), qd.unusual_runs(runs, df), qd.start_delays(runs), qd.consistency(df, runs),
     qd.error_budget(runs), qd.session_costs(sessions), qd.cost_forecast(df, sessions, start=now),
+    qd.compare_costs(sessions),
     qd.trigger_load(triggers), qd.schedule_lints(df, start=now), qd.check(df, runs, now=now),
     qd.missed_triggers(df, runs, since="2026-06-10T00:00Z", until=now), qd.changes(df, df),
 ]
@@ -280,7 +281,7 @@ def test_analysis_and_plots_run_within_the_limits_of_a_browser(tmp_path: Path) -
     program = tmp_path / "browser.py"
     program.write_text(BROWSER_LIMITS + ANALYSIS, encoding="utf-8")
     printed = run(sys.executable, "-W", "ignore", program, records, cwd=tmp_path, MPLBACKEND="agg")
-    assert printed.split() == ["28", "3", "4"]
+    assert printed.split() == ["29", "3", "4"]
     assert (tmp_path / "rates.png").stat().st_size > 0
 
 

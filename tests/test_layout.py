@@ -21,7 +21,10 @@ ADDED = {
     "connect: a client or a sandbox in one line": ["connect.py"],
     "names instead of ids on the command line": ["cli/grouping.py"],
     "one service and one cache for all commands": ["cli/service.py"],
-    "costs": ["cli/costs.py", "cli/forecast.py", "forecast.py", "plots/cost_plots.py", "summaries/costs.py"],
+    "costs": [
+        "cli/compare_costs.py", "cli/costs.py", "cli/forecast.py", "forecast.py", "plots/cost_plots.py",
+        "summaries/costs.py",
+    ],
     "changes of deployments and between periods": [
         "cli/changes.py", "cli/compare.py", "history.py", "load/deployment_history.py", "summaries/comparison.py",
         "summaries/deployment_changes.py",

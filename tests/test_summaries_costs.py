@@ -1,4 +1,4 @@
-"""Tests of `session_costs`, against brute force, SQL, and pandas for the other dataframe engines."""
+"""Tests of `session_costs` and `compare_costs`, against brute force, SQL and other dataframe engines."""
 
 from __future__ import annotations
 
@@ -254,3 +254,87 @@ def test_invalid_arguments_are_refused() -> None:
     ]
     with pytest.raises(ValueError, match="created_at reaches from"):
         qd.session_costs(sessions_of(early), freq="1h")
+
+
+PERIODS = ("recent", "baseline")
+
+
+def compared_by_brute_force(
+    rows: list[dict[str, Any]], *, recent: timedelta, baseline: timedelta, until: datetime
+) -> dict[Any, dict[str, Any]]:
+    last = {row["id"]: row for row in rows}
+    middle = until - recent
+    bounds = {"recent": (middle, until), "baseline": (middle - baseline, middle)}
+    compared: dict[Any, dict[str, Any]] = {}
+    for group in {row["deployment_id"] for row in last.values()}:
+        own = [row for row in last.values() if row["deployment_id"] == group and row["created_at"]]
+        result: dict[str, Any] = {}
+        for period, (begin, end) in bounds.items():
+            inside = [row[CREDITS[0]] for row in own if begin <= row["created_at"] < end]
+            known = [credits_ for credits_ in inside if credits_ is not None]
+            result |= {
+                f"{period}_sessions": len(inside),
+                f"{period}_credits": sum(known) if known or not inside else None,
+                f"{period}_credits_p50": float(np.median(known)) if known else None,
+                f"{period}_unknown": len(inside) - len(known),
+            }
+        if any(result[f"{period}_sessions"] for period in PERIODS):
+            new, old = (result[f"{period}_credits"] for period in PERIODS)
+            result["change"] = None if None in (new, old) else new - old * (recent / baseline)
+            compared[group] = result
+    return compared
+
+
+@pytest.mark.parametrize(("recent", "baseline"), [("36h", None), ("12h", "4D")])
+@pytest.mark.parametrize("engine", ["pandas", *(name for name in ENGINES if name != "dask")])
+def test_compared_costs_equal_brute_force(engine: str, recent: str, baseline: str | None) -> None:
+    rows = random_rows(f"{engine} {recent}", sessions=150, deployments=12)
+    until = START + timedelta(minutes=40 * 200)
+    lengths = pd.Timedelta(recent).to_pytimedelta(), pd.Timedelta(baseline or recent).to_pytimedelta()
+    expected = compared_by_brute_force(rows, recent=lengths[0], baseline=lengths[1], until=until)
+    assert len(expected) > 8
+    compared = qd.compare_costs(opened(sessions_of(rows), engine), recent=recent, baseline=baseline, until=until)
+    got = rows_of(compared)
+    assert len(got) == len(expected)
+    order = [(row["change"] is None, -(row["change"].expected if row["change"] is not None else 0)) for row in got]
+    assert order == sorted(order)
+    for row in got:
+        assert expected[row.pop("deployment_id")] == row
+
+
+def test_changes_of_all_groups_add_up_to_the_change_of_all(account: pd.DataFrame) -> None:
+    by_agent = qd.compare_costs(account, "agent_id", recent="10D", baseline="20D")
+    total = qd.compare_costs(account, None, recent="10D", baseline="20D")
+    assert list(total.columns) == [*by_agent.columns][1:]
+    assert by_agent.columns[0] == "name"
+    for name in ("change", "recent_credits", "baseline_credits", "recent_sessions", "baseline_unknown"):
+        assert by_agent[name].sum() == pytest.approx(total[name].item())
+    newest = account["created_at"].max()
+    age = newest.floor("min") + pd.Timedelta("1min") - account["created_at"]
+    known = account["usage_total_credits"].where(age > pd.Timedelta(0))
+    assert total["recent_credits"].item() == pytest.approx(known[age <= pd.Timedelta("10D")].sum())
+
+
+def test_costs_that_are_not_known_are_not_compared() -> None:
+    times = {"old": START - timedelta(days=8), "new": START - timedelta(days=1)}
+    rows: list[dict[str, Any]] = [
+        {"id": "s1", "deployment_id": "new", "created_at": times["new"], "usage_total_credits": 2.0},
+        {"id": "s2", "deployment_id": "gone", "created_at": times["old"], "usage_total_credits": 3.0},
+        {"id": "s3", "deployment_id": "not known", "created_at": times["new"]},
+        {"id": "s4", "deployment_id": "not known", "created_at": times["old"], "usage_total_credits": 1.0},
+    ]
+    compared = qd.compare_costs(sessions_of(rows), until=START)
+    assert compared["change"].to_dict() == pytest.approx({"new": 2, "gone": -3, "not known": np.nan}, nan_ok=True)
+    assert compared.index.tolist() == ["new", "gone", "not known"]
+    assert compared["recent_credits"].tolist() == pytest.approx([2, 0, np.nan], nan_ok=True)
+    assert compared["baseline_credits_p50"].tolist() == pytest.approx([np.nan, 3, 1], nan_ok=True)
+
+
+def test_compare_costs_refuses_dask_and_invalid_arguments() -> None:
+    sessions = sessions_of(random_rows("dask", sessions=5, deployments=1))
+    with pytest.raises(NotImplementedError, match=r"a median within a group.*scan_sessions\(engine='pyspark'\)"):
+        qd.compare_costs(opened(sessions, "dask"))
+    with pytest.raises(ValueError, match="'change' is a column of the result"):
+        qd.compare_costs(sessions, "change")
+    with pytest.raises(ValueError, match="baseline='0D' must be longer than 0"):
+        qd.compare_costs(sessions, baseline="0D")

@@ -14,7 +14,14 @@ import pytest
 from qoderdata import decode, frames, schema
 from qoderdata.outcomes import open_frame
 from qoderdata.sandbox import Sandbox
-from qoderdata.summaries import dataframe_engines, error_budget, run_failure_rates, session_costs, time_windows
+from qoderdata.summaries import (
+    compare_costs,
+    dataframe_engines,
+    error_budget,
+    run_failure_rates,
+    session_costs,
+    time_windows,
+)
 from tests.engine_frames import plain
 from tests.summary_frames import account_tables
 from tests.test_summaries_engines import NOT_ON_DASK, OF_DEPLOYMENTS, SUMMARIES, Summary
@@ -43,6 +50,7 @@ OF_RUNS: dict[str, Summary] = {
 OF_SESSIONS: dict[str, Summary] = {
     "costs": session_costs,
     "costs of all": lambda sessions: session_costs(sessions, None),
+    "compared costs": lambda sessions: compare_costs(sessions, recent="5D", baseline="12D"),
     "costs by day in Havana": lambda sessions: session_costs(sessions, freq="1D", tz="America/Havana"),
 }
 

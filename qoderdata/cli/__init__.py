@@ -36,6 +36,7 @@ from qoderdata.cli.cache import cache
 from qoderdata.cli.changes import changes
 from qoderdata.cli.check import check
 from qoderdata.cli.compare import compare
+from qoderdata.cli.compare_costs import compare_costs
 from qoderdata.cli.costs import costs
 from qoderdata.cli.demo import demo
 from qoderdata.cli.deployments import deployments
@@ -97,8 +98,8 @@ def commands() -> None:
 
 
 for _command in (
-    demo, pull, check, top, deployments, changes, failures, runs, compare, errors, unusual, costs, forecast,
-    triggers, missed, events, report, export, sandbox, cache,
+    demo, pull, check, top, deployments, changes, failures, runs, compare, errors, unusual, costs,
+    compare_costs, forecast, triggers, missed, events, report, export, sandbox, cache,
 ):  # fmt: skip
     commands.add_command(_command)
 

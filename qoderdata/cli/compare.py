@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from datetime import UTC, datetime
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import click
@@ -17,39 +18,70 @@ from qoderdata.cli.service import Service, run_service_options
 from qoderdata.formatting import MISSING, format_time
 
 
+@dataclass(frozen=True)
+class Periods:
+    """A recent period, and the one before it."""
+
+    recent: timedelta
+    baseline: timedelta
+    #: The end of the recent period.
+    until: datetime
+
+    @classmethod
+    def parse(cls, recent: str, baseline: str | None, until: str | None) -> Periods:
+        """Parse the options `--recent`, `--baseline` and `--until`."""
+        now = datetime.now(UTC)
+        lengths = (
+            arguments.parse_span(recent, name="recent"),
+            arguments.parse_span(baseline or recent, name="baseline"),
+        )
+        return cls(*lengths, arguments.parse_bound(until or now, now=now, name="until"))
+
+    @property
+    def bounds(self) -> dict[str, datetime]:
+        """Both periods together, as arguments of a loader."""
+        return {"since": self.until - self.recent - self.baseline, "until": self.until}
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """The periods as arguments of `compare_periods` and `compare_costs`."""
+        return {"recent": self.recent, "baseline": self.baseline, "until": self.until}
+
+    def note(self, tz: str) -> str:
+        """Return a note that says when each period begins and ends."""
+        first, last = self.bounds.values()
+        begin, middle, end = (format_time(time, tz) for time in (first, last - self.recent, last))
+        return f"recent: from {middle} to {end}; before: from {begin}"
+
+
+periods_options = options.gather(
+    "periods",
+    Periods.parse,
+    options.span_option("--recent", "The recent period (default 7D).", default="7D"),
+    options.span_option("--baseline", "The length of the period before it (default: the same)."),
+    click.option("--until", metavar="TIME|AGE", help="The end of the recent period (default: now)."),
+    group="Options",
+)
+
+
 @options.command("compare", example="qoderdata compare --recent 7D --by team")
 @grouping.by_option("runs", "Group by (default deployment)")
-@options.span_option("--recent", "The recent period (default 7D).", default="7D")
-@options.span_option("--baseline", "The length of the period before it (default: the same).")
-@click.option("--until", metavar="TIME|AGE", help="The end of the recent period (default: now).")
+@periods_options
 @options.gather("which", dict, *options.deployment_options("runs of "), group="Which runs")
 @run_service_options
 @options.output_form(times="of the times shown")
 def compare(
-    by: tuple[str, ...],
-    *,
-    recent: str,
-    baseline: str | None,
-    until: str | None,
-    which: dict[str, Any],
-    service: Service,
-    result: Output,
+    by: tuple[str, ...], *, periods: Periods, which: dict[str, Any], service: Service, result: Output
 ) -> None:
     """Compare failure rates with those of the period before.
 
     A change is worse or better if its interval does not contain 0, else unclear.
     """
-    now = datetime.now(UTC)
-    end = arguments.parse_bound(until or now, now=now, name="until")
-    begin = end - arguments.parse_span(recent, name="recent")
-    begin_before = begin - arguments.parse_span(baseline or recent, name="baseline")
     groups = grouping.Groups(by or ["deployment"], "runs", service)
-    runs = service.runs({"since": begin_before, "until": end, **which})
-    found = qd.compare_periods(groups.add_names(runs), by=groups.keys, recent=recent, baseline=baseline, until=end)
+    runs = groups.add_names(service.runs({**periods.bounds, **which}))
+    found = qd.compare_periods(runs, by=groups.keys, **periods.parameters)
     columns = [*groups.columns(found), *_COLUMNS]
-    first, middle, last = (format_time(time, result.tz) for time in (begin_before, begin, end))
-    periods = f"recent: from {middle} to {last}; before: from {first}"
-    notes = [periods, *options.filter_notes(which), RATES_OF]
+    notes = [periods.note(result.tz), *options.filter_notes(which), RATES_OF]
     result.print_frame(found, columns, empty="; ".join(["there are no runs", *notes[:-1]]), notes=notes)
 
 

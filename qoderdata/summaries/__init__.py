@@ -6,7 +6,7 @@
 `run_errors`         which errors make runs fail, by type, or by message without its variable parts?
 `comparison`         what changed from one period to another, and how much of an error budget is used?
 `deployment_changes` what changed between two deployments frames?
-`costs`              what do sessions cost?
+`costs`              what do sessions cost, and more than before?
 `run_durations`      what got slower, how late do runs start, and which runs are unusual or stuck?
 `wilson`             how certain is a rate?
 `time_windows`       what is a day or an hour in a zone?
@@ -15,11 +15,11 @@
 
 Every function is pure. A pandas frame gives a pandas frame; Polars, PyArrow, DuckDB, Dask and PySpark give their
 own kind, and lazy frames stay lazy. Every row of a runs frame is counted: a pandas frame in which a run's ``id``
-occurs more than once gives a `DataQualityWarning`. `session_costs` counts each session once.
+occurs more than once gives a `DataQualityWarning`. Each session counts once.
 """
 
 from qoderdata.summaries.comparison import compare_periods, error_budget
-from qoderdata.summaries.costs import session_costs
+from qoderdata.summaries.costs import compare_costs, session_costs
 from qoderdata.summaries.counters import consistency, failure_rates, fill_counters
 from qoderdata.summaries.deployment_changes import changes
 from qoderdata.summaries.run_durations import duration_regressions, start_delays, unusual_runs
@@ -28,6 +28,7 @@ from qoderdata.summaries.run_rates import failure_streaks, run_failure_rates
 
 __all__ = [
     "changes",
+    "compare_costs",
     "compare_periods",
     "consistency",
     "duration_regressions",

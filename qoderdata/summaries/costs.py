@@ -1,4 +1,4 @@
-"""What do sessions cost, in credits, in total and over time?"""
+"""What do sessions cost, in credits: in total, over time, and compared with the period before?"""
 
 from __future__ import annotations
 
@@ -12,13 +12,23 @@ import pyarrow as pa
 from qoderdata import errors
 from qoderdata.frames import with_names
 from qoderdata.outcomes import open_frame
-from qoderdata.summaries.dataframe_engines import Source, flag, group_keys, open_source, with_missing
-from qoderdata.summaries.time_windows import Windows
+from qoderdata.summaries.dataframe_engines import (
+    Source,
+    add_column,
+    flag,
+    group_keys,
+    median,
+    open_source,
+    with_missing,
+)
+from qoderdata.summaries.time_windows import EPOCH, Windows, parse_micros, with_age
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from narwhals.typing import IntoFrameT
+
+    from qoderdata.arguments import Instant, Span
 
 _SUMS = {
     "credits": "usage_total_credits",
@@ -34,6 +44,20 @@ _COSTS = {
 #: The number of a row of a PyArrow table.
 _ROW = "_row"
 _COUNTS = ["sessions", *(f"_known_{name}" for name in _SUMS)]
+_PERIODS = ("recent", "baseline")
+_COMPARED = {
+    **{
+        f"{period}_{name}": dtype
+        for period in _PERIODS
+        for name, dtype in (
+            ("sessions", "Int64"),
+            ("credits", "float64"),
+            ("credits_p50", "float64"),
+            ("unknown", "Int64"),
+        )
+    },
+    "change": "float64",
+}
 
 
 def session_costs(
@@ -119,16 +143,8 @@ def session_costs(
     NaN                   1      0.5   0.25        0
     """
     windows = None if freq is None else Windows.parse(freq, tz, "created_at")
-    keys = group_keys(by, results=[*_COSTS, "window", "name"])
-    wanted, optional = ["id", *_SUMS.values(), *(["created_at"] if windows else [])], ["updated_at", _ROW]
-    if "agent_id" in keys and "agent_name" not in keys:
-        sessions = _with_newest_names(sessions)
-    given: Any = sessions
-    if isinstance(given, pa.Table):  # DuckDB does not keep its order
-        given = given.append_column(_ROW, pa.array(np.arange(len(given))))
-    source: Source[IntoFrameT] = open_source(
-        given, keys or None, wanted=wanted, what="sessions", optional=optional
-    )
+    wanted = [*_SUMS.values(), *(["created_at"] if windows else [])]
+    source = _open_sessions(sessions, by, results=[*_COSTS, "window", "name"], wanted=wanted)
     rows = _each_once(source).with_columns(nw.col(*_SUMS.values()).cast(nw.Float64))
     rows = windows.label(rows) if windows else rows
     rows = rows.with_columns(
@@ -157,6 +173,128 @@ def session_costs(
 
     order = {} if windows else {"credits": True}
     return source.finalize(grouped, finish, within=within, dtypes=_COSTS, order=order)
+
+
+def compare_costs(
+    sessions: IntoFrameT,
+    by: str | Sequence[str] | None = "deployment_id",
+    *,
+    recent: Span = "7D",
+    baseline: Span | None = None,
+    until: Instant | Span | None = None,
+) -> IntoFrameT:
+    """Compare the credits of the sessions of a recent period with those of the period before it.
+
+    Recent is ``until - recent <= created_at < until``; the baseline is the period of length `baseline` before
+    that. A session counts in the period in which it was created, with all credits that it has used so far, so
+    recent sessions that still run will cost more. Each session counts once, as in `session_costs`, and sessions
+    without usage are unknown, not free.
+
+    Parameters
+    ----------
+    sessions
+        A sessions frame, of pandas or any engine that narwhals knows, except Dask, which has no median of a group.
+    by
+        A column, a list of columns, or ``None`` for all sessions together. A missing key is a group of its own,
+        such as the sessions that no deployment started.
+    recent, baseline
+        Lengths of time: text with a unit such as ``"7D"``, or a `datetime.timedelta`. ``baseline=None`` is as long
+        as `recent`.
+    until
+        The end of the recent period: a zone-aware time, or an age before now, such as ``"12h"``. ``None`` is the
+        end of the minute of the newest session in the whole frame.
+
+    Returns
+    -------
+    frame
+        One row per group with a session in either period, the largest increase first (by ``change``, descending,
+        missing last, then by key). On pandas the keys are the index; on other engines they are the first columns,
+        and lazy frames stay lazy. If `by` is an id and the frame has the column of its names, the first column is
+        ``name``. No sessions give no rows.
+
+        ============================================== ======= =================================================
+        ``recent_sessions``, ``baseline_sessions``     Int64   the number of sessions
+        ``recent_credits``, ``baseline_credits``       float64 their credits; NaN (null) if no session of the
+                                                               period has usage; 0 without sessions
+        ``recent_credits_p50``,                        float64 the median of the sessions with usage
+        ``baseline_credits_p50``
+        ``recent_unknown``, ``baseline_unknown``       Int64   sessions without ``usage_total_credits``
+        ``change``                                     float64 ``recent_credits`` minus ``baseline_credits``;
+                                                               if the periods differ in length, the latter are
+                                                               first multiplied by ``recent / baseline``
+        ============================================== ======= =================================================
+
+    Raises
+    ------
+    NotImplementedError
+        The frame is Dask's.
+    ValueError
+        A parameter is not valid; the message says what is allowed.
+    FrameTypeError
+        Not a frame, or a column that has lost its dtype; the message says how to convert it.
+    MissingColumnError
+        A column is not there; the message lists those that are.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> import qoderdata as qd
+    >>> sessions = pd.DataFrame({
+    ...     "id": [f"sess_{number}" for number in range(8)], "deployment_id": ["dep_1", "dep_2"] * 4,
+    ...     "created_at": pd.date_range("2026-06-01", periods=8, freq="12h", tz="UTC"),
+    ...     "usage_total_credits": [1.0, 2.0, 1.0, None, 4.0, 2.0, 4.0, 1.0],
+    ... })
+    >>> compared = qd.compare_costs(sessions, recent="2D")
+    >>> compared[["recent_credits", "baseline_credits", "baseline_unknown", "change"]]
+                   recent_credits  baseline_credits  baseline_unknown  change
+    deployment_id
+    dep_1                     8.0               2.0                 0     6.0
+    dep_2                     3.0               2.0                 1     1.0
+    """
+    recent_us = parse_micros(recent, name="recent")
+    baseline_us = recent_us if baseline is None else parse_micros(baseline, name="baseline")
+    wanted = ["usage_total_credits", "created_at"]
+    source = _open_sessions(sessions, by, results=[*_COMPARED, "name"], wanted=wanted)
+    source.refuse_dask("compare_costs", "a median within a group", scan="scan_sessions")
+    rows = with_age(add_column(_each_once(source), "_at", EPOCH, "created_at"), until)
+    age, credits_ = nw.col("_age"), nw.col("usage_total_credits").cast(nw.Float64)
+    rows = rows.filter((age > 0) & (age <= recent_us + baseline_us))
+    inside = {"recent": age <= recent_us, "baseline": age > recent_us}
+    for period, is_inside in inside.items():
+        rows = rows.with_columns(
+            flag(is_inside).alias(f"{period}_sessions"),
+            flag(is_inside & credits_.is_null()).alias(f"{period}_unknown"),
+            nw.when(is_inside).then(credits_).alias(f"{period}_credits_p50"),
+            nw.when(is_inside).then(credits_).otherwise(0.0).fill_null(0.0).alias(f"{period}_credits"),
+        )
+    medians = [median(f"{period}_credits_p50") for period in _PERIODS]
+    sums = [nw.col(f"{period}_credits").sum() for period in _PERIODS]
+    counts = [f"{period}_{name}" for period in _PERIODS for name in ("sessions", "unknown")]
+    grouped = source.group(rows, *medians, *sums, sums=counts)
+
+    def finish(frame: nw.LazyFrame[Any]) -> nw.LazyFrame[Any]:
+        for period in _PERIODS:
+            count, unknown = nw.col(f"{period}_sessions"), nw.col(f"{period}_unknown")
+            spent = nw.col(f"{period}_credits")
+            frame = frame.with_columns(nw.when((unknown < count) | (count == 0)).then(spent))
+        before = nw.col("baseline_credits") * (recent_us / baseline_us)
+        return frame.with_columns(change=nw.col("recent_credits") - before)
+
+    return source.finalize(grouped, finish, dtypes=_COMPARED, order={"change": True})
+
+
+def _open_sessions(
+    sessions: IntoFrameT, by: str | Sequence[str] | None, *, results: Sequence[str], wanted: Sequence[str]
+) -> Source[IntoFrameT]:
+    """Open a sessions frame with the columns that `_each_once` needs; `results` and `wanted` as `open_source`."""
+    keys = group_keys(by, results=results)
+    if "agent_id" in keys and "agent_name" not in keys:
+        sessions = _with_newest_names(sessions)
+    given: Any = sessions
+    if isinstance(given, pa.Table):  # DuckDB does not keep its order
+        given = given.append_column(_ROW, pa.array(np.arange(len(given))))
+    optional = ["updated_at", _ROW]
+    return open_source(given, keys or None, wanted=["id", *wanted], what="sessions", optional=optional)
 
 
 def _with_newest_names(sessions: Any) -> Any:  # noqa: ANN401 a frame of any engine

@@ -144,12 +144,12 @@ class Source(Generic[IntoFrameT]):
             native = dd.from_pandas(cut.collect("pandas").to_native(), npartitions=1)  # type: ignore[no-untyped-call] # Dask has no types
         return open_frame(native).lazy()
 
-    def refuse_dask(self, operation: str, need: str) -> None:
+    def refuse_dask(self, operation: str, need: str, *, scan: str = "scan_runs") -> None:
         """Raise `NotImplementedError` if the frame is Dask's, and name the engines that can do it."""
         if self.engine.is_dask():
             raise NotImplementedError(
                 f"{operation} needs {need}, which Dask does not have; open the same files in DuckDB or Spark, "
-                "with scan_runs(engine='duckdb') or scan_runs(engine='pyspark')"
+                f"with {scan}(engine='duckdb') or {scan}(engine='pyspark')"
             )
 
     def finalize(
