@@ -50,8 +50,8 @@ _REMOVED_UNIT = re.compile(r"(?<=[0-9.\s])[TLUNtlun](?![A-Za-z])")
 _CALENDAR_UNIT = re.compile(
     r"\s*[0-9.]*\s*(B?[MQYA][SE]?(-[A-Z]{3})?|(?i:mo|y|yr|month|quarter|year)s?|(?i:month|quarter|year)ly)\s*"
 )
-#: How to count by month, for callers in Python; the command says it in its own words.
-MONTH_ADVICE = """, or group by a column, as frame["month"] = frame["created_at"].dt.strftime("%Y-%m") makes it"""
+#: A calendar month, as windows of time; the other units above are refused.
+_ONE_MONTH = re.compile(r"\s*1?\s*(M[SE]?|(?i:mo|month|monthly))\s*")
 
 
 def parse_instant(value: Instant, *, name: str) -> pd.Timestamp:
@@ -213,17 +213,20 @@ def pandas_zone(key: str) -> tzinfo:
     return UTC if key == "UTC" else ZoneInfo(key)
 
 
-def parse_window(freq: str) -> timedelta:
+def parse_window(freq: str) -> timedelta | None:
     """Parse the length of windows of time; of a day or more, it counts days of the wall clock.
 
-    Accepts what `parse_span` does, and ``min``, ``h``, ``D`` and ``W`` alone. Raise `ValueError` if it is no
-    length of time, or one of less than a day that is not in whole minutes or does not divide a day evenly.
+    Accepts what `parse_span` does, ``1M`` for a calendar month, which is ``None``, and ``min``, ``h``, ``D``,
+    ``W`` and ``M`` alone. Raise `ValueError` if it is no length of time, or one of less than a day that is not in
+    whole minutes or does not divide a day evenly.
 
     Examples
     --------
-    >>> parse_window("15min"), parse_window("1D")
-    (datetime.timedelta(seconds=900), datetime.timedelta(days=1))
+    >>> parse_window("15min"), parse_window("1D"), parse_window("1M")
+    (datetime.timedelta(seconds=900), datetime.timedelta(days=1), None)
     """
+    if isinstance(freq, str) and _ONE_MONTH.fullmatch(freq):
+        return None
     is_unit = isinstance(freq, str) and freq.lower() in {"min", "h", "d", "w"}
     length = parse_span(f"1{freq}" if is_unit else freq, name="freq")
     if length < _UNITS["D"]:
@@ -231,8 +234,6 @@ def parse_window(freq: str) -> timedelta:
     else:
         is_window = _WHOLE_DAYS.fullmatch(str(freq)) is not None
     if not is_window:
-        if _CALENDAR_UNIT.fullmatch(str(freq)):  # "1MS" is a millisecond too
-            raise _no_fixed_length(freq, "freq")
         if length >= _UNITS["D"]:
             raise ValueError(f"freq={freq!r}: whole days are written as text, such as '1D' or '7D'")
         raise ValueError(
@@ -370,9 +371,10 @@ def check_refresh(*, refresh: object, offline: object, may_be_all: bool = False)
 
 def _no_fixed_length(value: str, name: str) -> ValueError:
     """Return the error for a month, quarter or year in the place of a length of time."""
+    month = ", or '1M' for calendar months" if name == "freq" else ""
     return ValueError(
         f"{name}={value!r} is not a length of time, as months, quarters and years have no fixed length; "
-        f"write days, like '30D'{MONTH_ADVICE if name == 'freq' else ''}"
+        f"write days, like '30D'{month}"
     )
 
 

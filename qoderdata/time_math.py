@@ -8,11 +8,17 @@ from __future__ import annotations
 from bisect import bisect_right
 from datetime import UTC, datetime, timedelta, tzinfo
 from itertools import pairwise
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
 
 MICROSECOND = timedelta(microseconds=1)
 #: Lengths of time in microseconds. 1970 began on a Thursday, so the first Monday is 4 days later.
 SECOND_MICROS, MINUTE_MICROS, HOUR_MICROS, DAY_MICROS = 1_000_000, 60_000_000, 3_600_000_000, 86_400_000_000
 WEEK_MICROS, FIRST_MONDAY_MICROS = 7 * DAY_MICROS, 4 * DAY_MICROS
+#: The length of the shortest month.
+_MONTH_MICROS = 28 * DAY_MICROS
 #: The most windows of time that one result may have.
 MAX_WINDOWS = 1_000_000
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -47,12 +53,15 @@ def window_origin(length: int) -> int:
     return FIRST_MONDAY_MICROS if length % WEEK_MICROS == 0 else 0
 
 
-def list_windows(first: int, last: int, length: int, zone: tzinfo, *, column: str) -> dict[int, int]:
+def list_windows(
+    first: int, last: int, length: int | None, zone: tzinfo, *, column: str, groups: int = 1
+) -> dict[int, int]:
     """Return the windows from that of the first time to that of the last: when each begins, with its label.
 
-    If `length` is a day or more, `first`, `last` and the labels are wall-clock times, and a label is the time at
-    which the window begins. Shorter windows are counted from each local midnight, and all times are in UTC. All is
-    in microseconds since 1970. Raise `ValueError` for too many windows, or times at the ends of the calendar.
+    If `length` is a day or more, or ``None`` for calendar months, `first`, `last` and the labels are wall-clock
+    times, and a label is the time at which the window begins. Shorter windows are counted from each local
+    midnight, and all times are in UTC. All is in microseconds since 1970. Each of `groups` has all windows. Raise
+    `ValueError` for too many windows, or times at the ends of the calendar.
 
     Examples
     --------
@@ -62,10 +71,10 @@ def list_windows(first: int, last: int, length: int, zone: tzinfo, *, column: st
     >>> [from_micros(begin).isoformat() for begin in days]
     ['2026-03-28T23:00:00+00:00', '2026-03-29T22:00:00+00:00']
     """
-    require_few_windows(first, last, length, column=column)
+    require_few_windows(first, last, length or _MONTH_MICROS, column=column, groups=groups)
     try:
-        if length >= DAY_MICROS:
-            labels = range(first - (first - window_origin(length)) % length, last + 1, length)
+        if length is None or length >= DAY_MICROS:
+            labels = _months(first, last) if length is None else _days(first, last, length)
             # A day that a zone skipped begins when the next one does, and is no window.
             return {_first_instant(label, zone): label for label in labels}
         from_, to = (to_micros(from_micros(at).astimezone(zone).replace(tzinfo=UTC)) for at in (first, last))
@@ -76,6 +85,19 @@ def list_windows(first: int, last: int, length: int, zone: tzinfo, *, column: st
         raise no_windows_error(column, str(zone)) from None
     begins = [at for start, end in pairwise([*midnights, last + 1]) for at in range(start, end, length)]
     return {at: at for at in begins[bisect_right(begins, first) - 1 :]}
+
+
+def _days(first: int, last: int, length: int) -> Iterable[int]:
+    """Return the labels of windows of whole days."""
+    return range(first - (first - window_origin(length)) % length, last + 1, length)
+
+
+def _months(first: int, last: int) -> Iterator[int]:
+    """Yield the labels of calendar months."""
+    month = from_micros(first - first % DAY_MICROS).replace(day=1)
+    while to_micros(month) <= last:
+        yield to_micros(month)
+        month = (month + timedelta(days=31)).replace(day=1)
 
 
 def require_few_windows(first: int, last: int, length: int, *, column: str, groups: int = 1) -> None:

@@ -151,13 +151,16 @@ class TestParseSpan:
         expected = f"horizon='{value}' is not a length of time, as months, quarters and years have no fixed length"
         with pytest.raises(ValueError, match=f"^{expected}; write days, like '30D'$"):
             arguments.parse_span(value, name="horizon")
-        with pytest.raises(ValueError, match=r"^freq=.* like '30D', or group by a column, as frame\[.month"):
-            arguments.parse_window(value)
 
-    def test_windows_of_a_calendar_month_are_refused_as_such(self) -> None:
-        """A span of "1MS" is a millisecond."""
-        with pytest.raises(ValueError, match="no fixed length"):
-            arguments.parse_window("1MS")
+    @pytest.mark.parametrize("value", ["1M", "M", "MS", "1MS", "ME", "1 month", "1mo", "monthly"])
+    def test_windows_may_be_calendar_months(self, value: str) -> None:
+        """A span of "1MS" would be a millisecond, which is no window."""
+        assert arguments.parse_window(value) is None
+
+    @pytest.mark.parametrize("value", ["2M", "BMS", "1Q", "QS-JAN", "2QE", "1Y", "YS", "3 Months", "quarterly"])
+    def test_windows_of_several_months_are_refused(self, value: str) -> None:
+        with pytest.raises(ValueError, match=r"^freq=.* write days, like '30D', or '1M' for calendar months$"):
+            arguments.parse_window(value)
 
 
 class TestParseBound:
@@ -267,7 +270,7 @@ class TestParseWindow:
         assert arguments.parse_window(freq) == length
 
     @pytest.mark.parametrize(
-        "freq", ["", "1", "7h", "24h", "25h", "36h", "1.5D", "0h", "0D", "30s", "1M", "-1h", "soon", None, 60]
+        "freq", ["", "1", "7h", "24h", "25h", "36h", "1.5D", "0h", "0D", "30s", "2M", "-1h", "soon", None, 60]
     )
     def test_invalid_window_is_refused(self, freq: str) -> None:
         with pytest.raises(ValueError, match="freq="):

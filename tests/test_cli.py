@@ -394,10 +394,10 @@ def test_invalid_value_is_refused_before_any_request(
 @pytest.mark.parametrize(
     ("words", "advice"),
     [
-        ("runs --freq 1M", ", or ask for one month with --since and --until"),
-        ("costs --freq month", ", or ask for one month with --since and --until"),
-        ("triggers --load MS", ""),
-        ("forecast --horizon 1Y", ""),
+        ("runs --freq 2M", ", or '1M' for calendar months"),
+        ("costs --freq quarter", ", or '1M' for calendar months"),
+        ("triggers --load YS", ", or '1M' for calendar months"),
+        ("forecast --horizon 1M", ""),
     ],
 )
 def test_month_or_year_as_a_length_is_refused_with_advice_for_the_command(

@@ -110,6 +110,7 @@ def test_costs_equal_brute_force(engine: str, sessions: int, deployments: int) -
 SUMMARIES: dict[str, Callable[[Any], Any]] = {
     "all": lambda sessions: qd.session_costs(sessions, None),
     "days in Havana": lambda sessions: qd.session_costs(sessions, freq="1D", tz="America/Havana"),
+    "months in Havana": lambda sessions: qd.session_costs(sessions, freq="1M", tz="America/Havana"),
     "hours": lambda sessions: qd.session_costs(sessions, None, freq="6h"),
 }
 

@@ -51,6 +51,7 @@ OF_SESSIONS: dict[str, Summary] = {
     "costs": session_costs,
     "costs of all": lambda sessions: session_costs(sessions, None),
     "compared costs": lambda sessions: compare_costs(sessions, recent="5D", baseline="12D"),
+    "costs by month in Berlin": lambda sessions: session_costs(sessions, freq="1M", tz="Europe/Berlin"),
     "costs by day in Havana": lambda sessions: session_costs(sessions, freq="1D", tz="America/Havana"),
 }
 

@@ -90,7 +90,7 @@ def test_polars_and_duckdb_have_the_wall_clock_and_days_of_pandas(zone: str) -> 
 
 
 @pytest.mark.parametrize(("zone", "day"), CLOCK_CHANGES)
-@pytest.mark.parametrize("freq", ["1D", "1h", "6h", "15min", "1W"])
+@pytest.mark.parametrize("freq", ["1D", "1h", "6h", "15min", "1W", "1M"])
 def test_windows_have_no_gap_and_no_overlap_at_clock_changes(zone: str, day: str, freq: str) -> None:
     """Each time is in the last listed window that begins at or before it."""
     windows = time_windows.Windows.parse(freq, zone, "at")
@@ -109,6 +109,27 @@ def test_windows_have_no_gap_and_no_overlap_at_clock_changes(zone: str, day: str
     last = np.searchsorted(listed, times, side="right") - 1
     assert last.min() == 0
     assert begins.tolist() == listed.iloc[last].tolist()
+
+
+@pytest.mark.parametrize("zone", ["UTC", "Asia/Kathmandu", "America/Havana"])
+def test_months_are_those_of_the_wall_clock_on_each_engine(zone: str) -> None:
+    """In Kathmandu, 1986 began at 00:15, and in Havana the first hour of 1 November 2020 came twice."""
+    months = [
+        datetime(year, month, 1, tzinfo=ZoneInfo(zone)) for year in range(1900, 2026) for month in range(1, 13)
+    ]
+    begins = pd.DatetimeIndex([month.astimezone(UTC) for month in months]).as_unit("us")
+    times = pd.Series(begins.union(begins[1:] - pd.Timedelta("1us")).union(begins + pd.Timedelta("20D")))
+    expected = begins[np.searchsorted(begins, times, side="right") - 1].tolist()
+    windows = time_windows.Windows.parse("1M", zone, "at")
+    table = pa.table({"at": pa.array(times, pa.timestamp("us", "UTC"))})
+    with duckdb.connect() as connection:
+        connection.execute("SET TimeZone = 'America/New_York'")
+        for native in (pd.DataFrame({"at": times}), pl.DataFrame(table).lazy(), connection.from_arrow(table)):
+            framed = windows.begin(windows.label(nw.from_native(native).lazy())).select("at", "window")
+            rows = framed.collect("pyarrow").to_native().sort_by("at").to_pandas()
+            assert rows["window"].dt.tz_convert("UTC").tolist() == expected
+    labels = windows.label(nw.from_native(pd.DataFrame({"at": times})).lazy()).to_native()["window"]
+    assert windows.between(labels.min(), labels.max()) == sorted(set(labels))
 
 
 def test_a_day_that_a_zone_skipped_has_no_window() -> None:

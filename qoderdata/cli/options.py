@@ -55,7 +55,6 @@ _COMMAND_TEXTS = {
     "; rename the column to group by it": " and cannot be a group",
     ", or `from qoderdata.sandbox import Sandbox`": "",
     " and restart Python, or give other names by labels={id: name}": "",
-    arguments.MONTH_ADVICE: ", or ask for one month with --since and --until",
 }
 #: What `use_option_names` looks for: quoted text, which is not changed; the texts above; a call of `load_runs`; an
 #: exact time; and a parameter.
@@ -195,8 +194,6 @@ def use_option_names(text: str, command: click.Command | None = None, words: Seq
             return f"the default {option} " if is_default else f"{option} "
         if found[0].isdigit():
             return format_time(datetime.fromisoformat(found))
-        if found == arguments.MONTH_ADVICE and "since" not in params:
-            return ""
         return _COMMAND_TEXTS.get(found, found)
 
     return _PYTHON.sub(spell, text)
@@ -363,11 +360,13 @@ def _parse_bounds(window: dict[str, Any], now: datetime) -> dict[str, datetime |
 
 def cut_windows(frame: pd.DataFrame, freq: str | None, since: datetime | None, until: datetime) -> list[str]:
     """Return a note that says whether the first or the last window reaches beyond the time that was asked for."""
+    import pandas as pd  # noqa: PLC0415 - slow to import
+
     if freq is None or frame.empty:
         return []
     windows = frame.reset_index()["window"]
     last = windows.max()
-    wall_clock_end = last.tz_localize(None) + arguments.parse_window(freq)
+    wall_clock_end = last.tz_localize(None) + (arguments.parse_window(freq) or pd.DateOffset(months=1))
     end = wall_clock_end.tz_localize(last.tz, ambiguous=False, nonexistent="shift_forward")
     is_cut = {"first": since is not None and windows.min() < since, "last": end > until}
     cut = [name for name, is_so in is_cut.items() if is_so]

@@ -82,7 +82,7 @@ def session_costs(
         A column, a list of columns, or ``None`` for all sessions together. A missing key is a group of its own,
         such as the sessions that no deployment started.
     freq
-        Windows of time, by ``created_at``, as in `run_failure_rates`: ``"1h"``, ``"1D"``, ``"1W"`` and so on.
+        Windows of time, by ``created_at``, as in `run_failure_rates`: ``"1D"``, ``"1W"``, ``"1M"`` and so on.
         ``None``: no windows.
     tz
         The IANA zone of the windows.

@@ -60,9 +60,10 @@ def run_failure_rates(
         A column, a list of columns, or ``None`` for all runs together. A missing key is a group of its own.
     freq
         Windows of time, by ``triggered_at``: a length of time with a unit, such as ``"15min"``, ``"1h"``,
-        ``"1D"``, ``"1W"``. Days and weeks (from Monday) are those of the wall clock in `tz`, so that a day has 23
-        or 25 hours when clocks change; windows of several days or weeks are counted from 1970. Hours and minutes
-        are real ones, counted from each local midnight, and must fill a day evenly. ``None``: no windows.
+        ``"1D"``, ``"1W"``, or ``"1M"`` for calendar months. Days, weeks (from Monday) and months are those of the
+        wall clock in `tz`, so that a day has 23 or 25 hours when clocks change; windows of several days or weeks
+        are counted from 1970. Hours and minutes are real ones, counted from each local midnight, and must fill a
+        day evenly. ``None``: no windows.
     tz
         The IANA zone of the windows. Every engine has its own time zone data: after a change of the law, an old
         engine begins days at the old hour.

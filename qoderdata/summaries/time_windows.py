@@ -19,7 +19,6 @@ from qoderdata.time_math import (
     MINUTE_MICROS,
     list_windows,
     no_windows_error,
-    require_few_windows,
     to_micros,
     window_origin,
 )
@@ -34,13 +33,13 @@ if TYPE_CHECKING:
 class Windows:
     """Windows that cover all time and never overlap.
 
-    Days and weeks are those of the wall clock, from midnight to midnight (weeks from Monday), so that a day has 23
-    or 25 hours when clocks change. Windows of several days or weeks are counted from 1970, so that they do not
-    depend on the frame. Hours and minutes are real ones, counted from the start of each local day.
+    Days, weeks and months are those of the wall clock, from midnight to midnight (weeks from Monday), so that a
+    day has 23 or 25 hours when clocks change. Windows of several days or weeks are counted from 1970, so that they
+    do not depend on the frame. Hours and minutes are real ones, counted from the start of each local day.
     """
 
-    #: The length in microseconds.
-    step: int
+    #: The length in microseconds; ``None``: calendar months.
+    step: int | None
     #: The IANA zone.
     zone: str
     #: The column of times.
@@ -49,21 +48,24 @@ class Windows:
     @classmethod
     def parse(cls, freq: str, tz: str, column: str) -> Windows:
         """Parse the parameters `freq` and `tz` of a summary."""
-        zone = parse_zone(tz).key
-        return cls(step=parse_window(freq) // MICROSECOND, zone=zone, column=column)
+        length = parse_window(freq)
+        step = None if length is None else length // MICROSECOND
+        return cls(step=step, zone=parse_zone(tz).key, column=column)
 
     @property
     def _by_wall_clock(self) -> bool:
-        return self.zone != "UTC" and self.step >= DAY_MICROS
+        return self.zone != "UTC" and (self.step is None or self.step >= DAY_MICROS)
 
     def label(self, frame: nw.LazyFrame[Any]) -> nw.LazyFrame[Any]:
         """Add the integer column ``window``, to group by; `begin` converts it to a time.
 
         Raise `ValueError` for times at the ends of the calendar, for which pandas has no wall clock.
         """
-        at, origin = nw.col("_at"), nw.lit(window_origin(self.step))
         try:
             frame = add_column(frame, "_at", wall_clock(self.zone) if self._by_wall_clock else EPOCH, self.column)
+            if self.step is None:
+                return add_column(frame, "window", _MONTH, "_at")
+            at, origin = nw.col("_at"), nw.lit(window_origin(self.step))
             if self.zone != "UTC" and not self._by_wall_clock:
                 frame = add_column(frame, "_wall", wall_clock(self.zone), self.column)
                 frame = frame.with_columns((nw.col("_wall") - nw.col("_wall") % DAY_MICROS).alias("_midnight"))
@@ -93,10 +95,10 @@ class Windows:
         first, last = ends["first"].item(), ends["last"].item()
         if pd.isna(first):
             return counted.lazy()
-        labels, grouping = self.between(int(first), int(last)), source.grouping
+        grouping = source.grouping
         named = [nw.col(name).max() for name in source.names]
         groups = counted.group_by(*grouping).agg(*named) if named else counted.select(*grouping).unique()
-        require_few_windows(labels[0], labels[-1], self.step, column=self.column, groups=len(groups))
+        labels = self.between(int(first), int(last), groups=len(groups))
         all_windows = nw.from_dict({"window": labels}, backend=counted.implementation)
         kept = {*grouping, "window", *sums}
         others = [nw.col(name).max() for name in counted.columns if name not in kept]
@@ -105,9 +107,10 @@ class Windows:
         both = nw.concat([counted, empty], how="diagonal")
         return both.group_by(*grouping, "window").agg(nw.col(*sums).sum(), *others).lazy()
 
-    def between(self, first: int, last: int) -> list[int]:
+    def between(self, first: int, last: int, *, groups: int = 1) -> list[int]:
         """Return all labels from one to another, both included; raise `ValueError` if they are too many."""
-        return [*list_windows(first, last, self.step, pandas_zone(self.zone), column=self.column).values()]
+        zone = pandas_zone(self.zone)
+        return [*list_windows(first, last, self.step, zone, column=self.column, groups=groups).values()]
 
 
 def parse_micros(value: Span, *, name: str) -> int:
@@ -157,6 +160,29 @@ EPOCH = EngineExpr(
     polars=lambda column: column.dt.epoch("us"),
     duckdb="epoch_us({}::TIMESTAMPTZ)",
     spark="unix_micros({})",
+)
+
+
+def _month_pandas(series: pd.Series[Any]) -> pd.Series[Any]:
+    months = series.to_numpy("int64", na_value=0).astype("datetime64[us]").astype("datetime64[M]")
+    micros = months.astype("datetime64[us]").astype("int64")
+    return pd.Series(pd.arrays.IntegerArray(micros, series.isna().to_numpy(bool)), index=series.index)
+
+
+def _month_polars(column: Any) -> Any:  # noqa: ANN401
+    import polars as pl  # noqa: PLC0415
+
+    return column.cast(pl.Datetime("us")).dt.truncate("1mo").dt.epoch("us")
+
+
+#: The first instant of the calendar month of a wall-clock time; both are microseconds since 1970.
+_MONTH = EngineExpr(
+    pandas=_month_pandas,
+    polars=_month_polars,
+    duckdb="epoch_us(date_trunc('month', make_timestamp({})))",
+    # The times of Spark depend on the zone of the session, its dates do not.
+    spark=f"unix_date(trunc(date_from_unix_date(int(({{0}} - pmod({{0}}, {DAY_MICROS})) div {DAY_MICROS})), 'MM'))"
+    f" * {DAY_MICROS}",
 )
 
 

@@ -166,10 +166,11 @@ def trigger_load(triggers: pd.DataFrame, freq: str = "1h") -> pd.DataFrame:
     triggers
         What `next_triggers` returns.
     freq
-        A length of time with a unit, such as ``"15min"``, ``"1h"``, ``"1D"``. Days and weeks (from
-        Monday) are those of the wall clock in the zone of ``trigger_at``, so they have 23 or 25 hours where
-        clocks change, and several are counted from 1970; hours and minutes are absolute, counted from each local
-        midnight, and must fill a day evenly. If an hour before midnight is repeated, both belong to the same day.
+        A length of time with a unit, such as ``"15min"``, ``"1h"``, ``"1D"``, or ``"1M"`` for calendar months.
+        Days, weeks (from Monday) and months are those of the wall clock in the zone of ``trigger_at``, so that a
+        day has 23 or 25 hours when clocks change; several days or weeks are counted from 1970. Hours and minutes
+        are absolute, counted from each local midnight, and must fill a day evenly. If an hour before midnight is
+        repeated, both belong to the same day.
 
     Returns
     -------
@@ -211,14 +212,15 @@ def trigger_load(triggers: pd.DataFrame, freq: str = "1h") -> pd.DataFrame:
     triggers = require_frame(triggers, ["trigger_at", "deployment_id"], what="triggers")
     known = triggers["trigger_at"].notna()
     at = pd.DatetimeIndex(triggers["trigger_at"][known]).as_unit("us")
-    step = parse_window(freq) // MICROSECOND
+    length = parse_window(freq)
+    step = None if length is None else length // MICROSECOND
     # pandas 2 gives pytz's zones, whose offsets are wrong without pytz's own functions.
     zone = pandas_zone(at.tz.zone) if at.tz is not None and hasattr(at.tz, "zone") else at.tz or UTC
     try:
         wall = _micros(at.tz_localize(None))
     except OverflowError:  # pandas 2 has no wall clock there
         raise no_windows_error("trigger_at", str(zone)) from None
-    clock, windows = wall if step >= DAY_MICROS else _micros(at), {}
+    clock, windows = wall if step is None or step >= DAY_MICROS else _micros(at), {}
     if clock.size:
         windows = list_windows(int(clock.min()), int(clock.max()), step, zone, column="trigger_at")
     window = np.searchsorted([*windows.values()], clock, side="right") - 1
