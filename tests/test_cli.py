@@ -648,9 +648,21 @@ def test_where_without_a_value_selects_deployments_without_the_key(invoke: Invok
     assert {row["id"] for row in invoke.json("deployments --where owner=")} == unowned
     without_team = {row["id"] for row in invoke.json("deployments --where team=")}
     assert {row["id"] for row in invoke.json("deployments --where owner= --where team=")} == unowned & without_team
+    owned = {row["id"] for row in invoke.json("deployments --where owner!=")}
+    assert owned == {row["id"] for row in invoke.json("deployments")} - unowned
     of_runs = {row["deployment_id"] for row in invoke.json("runs --since all --by deployment_id --where owner=")}
     assert of_runs & unowned
     assert not of_runs & (set(deployments["id"]) - unowned)
+
+
+def test_where_selects_deployments_with_another_value_or_none(invoke: Invoke) -> None:
+    df = qd.expand_metadata(qd.load_deployments(), "team")
+    team = df["metadata_team"].value_counts().index[0]
+    others = {row["id"] for row in invoke.json("deployments --where", f"team!={team}")}
+    assert others == set(df["id"][df["metadata_team"].fillna("") != team])
+    with_team = {row["id"] for row in invoke.json("deployments --where", f"team!={team}", "--where", "team!=")}
+    assert 0 < len(with_team) < len(others)
+    assert with_team == set(df["id"][df["metadata_team"].notna() & (df["metadata_team"] != team)])
 
 
 @pytest.mark.parametrize("words", [*FILTERED, *OF_RUNS, "compare", "check", "failures --fail-over 0"])
@@ -663,11 +675,13 @@ def test_where_with_an_unknown_key_or_value_is_an_error(words: str, invoke: Invo
         f"qoderdata: --where {'team=' + team + 's'!r}: no deployment has this value of 'team'; "
     )
     assert f"did you mean {team!r}" in message
-    for condition in (f"taem={team}", "taem="):
+    assert f"did you mean {team!r}" in invoke(words, "--where", f"team!={team}s", code=2).err
+    for condition in (f"taem={team}", "taem=", "taem!="):
         message = invoke(words, "--where", condition, code=2).err
         assert re.search("no deployment has the key 'taem' in its metadata; there are: .*team", message)
-    message = invoke(words, "--where", "team", code=2).err
-    assert "'team' has no key and value; write KEY=VALUE, such as team=data" in message
+    for condition in ("team", "=data", "!=data"):
+        message = invoke(words, "--where", condition, code=2).err
+        assert f"{condition!r} has no key and value; write KEY=VALUE, such as team=data" in message
 
 
 @pytest.mark.parametrize(

@@ -303,8 +303,8 @@ def deployment_options(rows: str) -> list[Decorator]:
     `rows`: what the command shows of deployments, such as ``"runs of "``.
     """
     values = (
-        "deployments with this value in their metadata, such as team=data, or without one: team=; may be given "
-        "several times"
+        "deployments with this value in their metadata, such as team=data, or another one: team!=data, or none: "
+        "team=; may be given several times"
     )
     return [
         click.option("--deployment", metavar="ID|NAME", help=f"Only {rows}this deployment."),
@@ -317,7 +317,7 @@ def deployment_options(rows: str) -> list[Decorator]:
 def _conditions(_ctx: click.Context, _param: click.Parameter, values: tuple[str, ...]) -> tuple[str, ...] | None:
     """Check that each text has a key and a value."""
     for value in values:
-        if not value.partition("=")[0] or "=" not in value:
+        if not value.partition("=")[0].removesuffix("!") or "=" not in value:
             raise click.BadParameter(f"{value!r} has no key and value; write KEY=VALUE, such as team=data")
     return values or None
 

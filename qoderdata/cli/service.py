@@ -103,7 +103,7 @@ class Service:
         return found
 
     def load_of(self, load: Callable[..., pd.DataFrame], filters: dict[str, Any]) -> pd.DataFrame:
-        """Load a list with filters; `deployment` may be an id or a name, `where` has texts like ``team=data``."""
+        """Load a list with filters; `deployment` may be an id or a name, `where` has texts like ``team!=data``."""
         others = {name: value for name, value in filters.items() if name not in {"deployment", "where"}}
         word, where = filters.get("deployment"), filters.get("where")
         if word is None and where is None:
@@ -111,7 +111,7 @@ class Service:
         if load is qd.load_deployments:
             listed = self.load(load, **others)
             found = listed[listed["id"].isin(_matching_ids(listed, word, where))].reset_index(drop=True)
-            if found.empty or not _have_keys([listed], where):
+            if found.empty or not _are_known([listed], where):
                 self._ids_of(word, where)
             self._note_equal_names("deployment", word, len(found))
             return found
@@ -126,7 +126,7 @@ class Service:
         """Return the ids of deployments with this name and metadata in one of some lists; there must be one."""
         word, where, lists = filters["deployment"], filters["where"], list(lists)
         found = set().union(*(_matching_ids(listed, word, where) for listed in lists))
-        return found if found and _have_keys(lists, where) else self._ids_of(word, where)
+        return found if found and _are_known(lists, where) else self._ids_of(word, where)
 
     def _ids_of(self, word: str | None, where: Sequence[str] | None, *, may_be_removed: bool = False) -> set[str]:
         """Return the ids of the deployments with this name and metadata.
@@ -224,20 +224,27 @@ def _matching_ids(deployments: pd.DataFrame, word: str | None, where: Sequence[s
     chosen = deployments
     if word is not None:
         chosen = chosen[chosen["id"].eq(word) | chosen["name"].eq(word)]
-    for key, _, value in (condition.partition("=") for condition in where or ()):
-        chosen = chosen[_metadata_values(chosen, key).eq(value)]
+    for condition in where or ():
+        key, is_equal, value = _parse_condition(condition)
+        chosen = chosen[_metadata_values(chosen, key).eq(value).eq(is_equal)]
     return set(chosen["id"])
 
 
-def _have_keys(lists: Sequence[pd.DataFrame], where: Sequence[str] | None) -> bool:
-    """Return whether the key of each condition is in the metadata of some deployment."""
+def _are_known(lists: Sequence[pd.DataFrame], where: Sequence[str] | None) -> bool:
+    """Return whether some deployment has the key of each condition, and each value that others must not have."""
     keys = {key for listed in lists for key in metadata_keys(listed)}
-    return keys.issuperset(condition.partition("=")[0] for condition in where or ())
+    for condition in where or ():
+        key, is_equal, value = _parse_condition(condition)
+        if key not in keys:
+            return False
+        if not is_equal and value and not any(_metadata_values(listed, key).eq(value).any() for listed in lists):
+            return False
+    return True
 
 
 def _require_value(deployments: pd.DataFrame, condition: str) -> None:
     """Raise `click.UsageError` if no deployment has this key in its metadata, or none this value."""
-    key, _, value = condition.partition("=")
+    key, _, value = _parse_condition(condition)
     keys = metadata_keys(deployments)
     if key not in keys:
         reason = f"no deployment has the key {key!r} in its metadata; there are: {', '.join(keys) or 'none'}"
@@ -247,6 +254,12 @@ def _require_value(deployments: pd.DataFrame, condition: str) -> None:
         near = difflib.get_close_matches(value, values, n=3)
         hint = f"; did you mean {' or '.join(map(repr, near))}?" if near else ""
         raise click.UsageError(f"--where {condition!r}: no deployment has this value of {key!r}{hint}")
+
+
+def _parse_condition(text: str) -> tuple[str, bool, str]:
+    """Parse ``key=value`` or ``key!=value``: the key, whether the value must be equal, and the value."""
+    key, _, value = text.partition("=")
+    return key.removesuffix("!"), not key.endswith("!"), value
 
 
 def _metadata_values(deployments: pd.DataFrame, key: str) -> pd.Series[str]:
