@@ -131,7 +131,7 @@ def test_commands_with_an_outcomes_option() -> None:
     }
     assert with_outcomes == {
         ("check",), ("top",), ("failures",), ("runs",), ("compare",), ("errors",), ("unusual",), ("report",),
-        ("export",), ("pull", "runs"),
+        ("export",), ("pull", "runs"), ("events",),
     }  # fmt: skip
 
 
@@ -1030,9 +1030,92 @@ def test_events_accepts_a_run_id_or_a_session_id(invoke: Invoke) -> None:
     assert {row["type"] for row in invoke.json("events", run_id, "--type", "session.error")} <= {"session.error"}
 
 
-def test_events_of_a_deployment_are_refused_with_the_command_for_its_runs(invoke: Invoke) -> None:
-    message = invoke("events dep_1", code=2).err
-    assert "'dep_1' is a deployment; the ids of its failed runs are in `qoderdata runs --failed --json" in message
+@pytest.mark.filterwarnings("default:.* completed runs are assumed")
+@pytest.mark.usefixtures("empty_cache")
+@pytest.mark.parametrize("edition", "ABCD")
+def test_events_of_a_deployment_are_those_of_its_newest_run(edition: str, invoke: Invoke) -> None:
+    with Sandbox(deployments=15, seed=7, runs=200, edition=edition, now=datetime.now(UTC)) as account:
+        service = ["--since", "all", "--base-url", account.base_url]
+        outcomes = account.outcomes if edition == "D" else account.runs
+        without_session = 0
+        for deployment in account.deployments:
+            own = [run for run in outcomes if run["deployment_id"] == deployment["id"]]
+            failed = [run for run in own if run["status"] == "failed"]
+            for runs, options in ((own, []), (failed, ["--failed", "--outcomes", "events"])):
+                if not runs:
+                    continue
+                newest, words = runs[0], ["events", "--json", *options, *service]
+                found = invoke(*words, "--deployment", deployment["name"])
+                assert found == invoke(*words, "--deployment", deployment["id"])
+                first, *others = found.err.splitlines()
+                time = newest["triggered_at"][:16].replace("T", " ")
+                assert first.startswith(f"qoderdata: run {newest['id']}, triggered {time} UTC")
+                if options:
+                    assert first.endswith(", failed")
+                session_id = newest.get("session_id")
+                without_session += not session_id
+                says_why = any(line.startswith(f"qoderdata: run {newest['id']} has no session") for line in others)
+                assert says_why is not bool(session_id)
+                events = account.events(session_id) if session_id else []
+                assert [row["id"] for row in json.loads(found.out)] == [event["id"] for event in events]
+        assert without_session
+
+
+@pytest.mark.filterwarnings("default:.* completed runs are assumed")
+@pytest.mark.usefixtures("empty_cache")
+@pytest.mark.parametrize("edition", "AD")
+def test_events_of_a_deployment_without_such_a_run_say_so(edition: str, invoke: Invoke) -> None:
+    with Sandbox(deployments=3, runs=0, edition=edition, now=datetime.now(UTC)) as account:
+        deployment = account.deployments[0]
+        words = ["events", "--deployment", deployment["name"], "--base-url", account.base_url, "--refresh"]
+        period = f"of {re.escape(deployment['name'])} triggered since .* UTC"
+        printed = invoke(*words)
+        assert printed.out == ""
+        assert re.fullmatch(f"qoderdata: there are no runs {period}\n", printed.err)
+        account.create_runs(2, deployment_id=deployment["id"])
+        message = invoke(*words, "--failed", "--outcomes", "runs").err
+        assert re.search(f"qoderdata: no run failed; runs {period}\n", message)
+        assert ("qoderdata: the outcome of 2 runs is not known\n" in message) is (edition == "D")
+        assert invoke.json(*words, "--failed") == []
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("", "give the id of a run or session, or --deployment"),
+        ("dep_1", "'dep_1' is a deployment; write --deployment dep_1"),
+        ("drun_1 --deployment dep_1", "give the id of a run or session, or --deployment, not both"),
+        ("drun_1 --failed", "--failed has no effect without --deployment"),
+        ("sess_1 --since 1D", "--since has no effect without --deployment"),
+        ("sess_1 --until 1D", "--until has no effect without --deployment"),
+        ("sess_1 --outcomes runs", "--outcomes has no effect without --deployment"),
+        ("sess_1 --cache-dir x", "--cache-dir has no effect without --deployment"),
+        ("sess_1 --max-age 1D", "--max-age has no effect without --deployment"),
+        ("sess_1 --refresh", "--refresh has no effect without --deployment"),
+        ("--deployment dep_1 --outcomes events", "--outcomes has no effect without --failed"),
+    ],
+)
+def test_options_without_effect_on_events_are_refused(
+    words: str, message: str, sandbox: Sandbox, invoke: Invoke
+) -> None:
+    sandbox.requests.clear()
+    assert f"qoderdata: {message}; see `qoderdata events --help`\n" in invoke(f"events {words}", code=2).err
+    assert sandbox.requests == []
+
+
+def test_events_of_a_name_say_that_it_is_no_run(sandbox: Sandbox, invoke: Invoke) -> None:
+    name = sandbox.deployments[0]["name"]
+    message = invoke("events", name, code=4).err
+    assert f"no run has the id {name}, so it may be a session's; for a deployment, write --deployment\n" in message
+    near = invoke("events", "--deployment", f"{name}x", code=2).err
+    assert f"--deployment {name + 'x'!r}: no deployment has this id or name; did you mean {name!r}" in near
+
+
+def test_advice_names_no_option_that_events_lacks(invoke: Invoke) -> None:
+    """Events are not stored."""
+    message = invoke("events --deployment dep_1 --refresh --base-url http://127.0.0.1:9", code=5).err
+    assert "127.0.0.1:9" in message
+    assert "--offline" not in message
 
 
 def serve_events(service: ScriptedService, events: list[dict[str, Any]]) -> None:

@@ -689,7 +689,7 @@ def test_narrow_table_keeps_names_and_complete_numbers(monkeypatch: pytest.Monke
             "sandbox",
             "Its clock does not advance: after some minutes `check` and `missed` report triggers as missed.",
         ),
-        ("events", "qoderdata events RUN_ID"),
+        ("events", "qoderdata events --deployment"),
         ("pull runs", "Only runs of this deployment."),
         ("pull sessions", "Only sessions of this deployment."),
         *[

@@ -128,7 +128,6 @@ def test_blocks_that_are_not_run_state_a_reason() -> None:
         ("object-stores.md", "needs a bucket"),
         ("object-stores.md", "needs a bucket"),
         ("offline.md", "serves until it is interrupted"),
-        ("on-call.md", "needs the id of a run"),
         ("proxy.md", "the proxy is an example"),
         ("watch.md", "fills the terminal until it is ended"),
     ]

@@ -156,7 +156,9 @@ def _no_such_option(error: click.NoSuchOption) -> str:
 def _error_text(error: Exception, command: click.Command, words: Sequence[str] | None = None) -> str:
     """Return the message of an error; its advice names the options of the command, not Python's parameters."""
     # The advice is the last sentence before the facts. Text from the service comes before it, and is not changed.
-    text = " ".join([str(error), *getattr(error, "__notes__", [])])
+    can_be_offline = any(param.name == "offline" for param in command.params)
+    notes = [text for text in getattr(error, "__notes__", []) if can_be_offline or "offline=True" not in text]
+    text = " ".join([str(error), *notes])
     before = re.match(r"(?s).*\. (?!\[)", str(error)) if isinstance(error, exceptions.APIError) else None
     advice = before.end() if before else 0
     return text[:advice] + use_option_names(text[advice:], command, words)

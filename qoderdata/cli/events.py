@@ -1,4 +1,4 @@
-"""``qoderdata events``: what happened in a run or a session."""
+"""``qoderdata events``: what happened in a run or a session, or in the newest run of a deployment."""
 
 from __future__ import annotations
 
@@ -13,35 +13,55 @@ import qoderdata as qd
 from qoderdata.arguments import ID_PREFIXES
 from qoderdata.cli import options
 from qoderdata.cli.output import Output, TableColumn, format_seconds, note
-from qoderdata.cli.service import Service, connection_options
-from qoderdata.formatting import one_line, truncate
+from qoderdata.cli.service import Service, online_service_options
+from qoderdata.errors import NotFoundError
+from qoderdata.formatting import counted, format_time, one_line, truncate
 
 #: How much of one event's text and of its type a table shows, in columns of the terminal.
 _LONGEST, _LONGEST_TYPE = 400, 40
+#: The options that need `--deployment`.
+_OF_DEPLOYMENT = (
+    "--failed", "--since", "--until", "--outcomes", "--cache-dir", "--max-age", "--refresh", "--refresh-all",
+)  # fmt: skip
 
 
-@options.command("events", example="qoderdata events RUN_ID")
-@click.argument("id", metavar="RUN_ID|SESSION_ID")
+@options.command("events", example='qoderdata events --deployment "Nightly report" --failed')
+@click.argument("id", metavar="RUN_ID|SESSION_ID", required=False)
 @click.option(
     "--type", "types", multiple=True, metavar="TYPE", help="Only events of this type, such as session.error."
 )
-@connection_options
+@options.in_group(
+    "Which runs", click.option("--deployment", metavar="ID|NAME", help="The newest run of this deployment.")
+)
+@options.in_group("Which runs", click.option("--failed", is_flag=True, help="The newest run that failed."))
+@options.window(since="30D", what="Triggered", group="Which runs")
+@online_service_options
 @options.output_form(times="of the times shown")
-def events(id: str, *, types: tuple[str, ...], service: Service, result: Output) -> None:  # noqa: A002 - click's name
-    """Show what happened in a run's session, or in a session.
+def events(
+    id: str | None,  # noqa: A002 - click's name
+    *,
+    types: tuple[str, ...],
+    deployment: str | None,
+    failed: bool,
+    window: dict[str, Any],
+    service: Service,
+    result: Output,
+) -> None:
+    """Show what happened in a run's session, in a session, or in the newest run of a deployment.
 
     If there are more events than --top, the last ones are shown. `qoderdata runs --failed --json`, `qoderdata
     errors --json` and `qoderdata unusual --json` print ids of runs.
     """
-    if id.startswith(ID_PREFIXES["deployment_id"]):
-        runs = f"qoderdata runs --failed --json --deployment {shlex.quote(id)}"
-        raise click.UsageError(f"{id!r} is a deployment; the ids of its failed runs are in `{runs}`")
-    client = service.client()
-    session_id = _session_of(client, id)
+    if deployment is None:
+        session_id = _session_of(service.account["client"], _given_id(id))
+    elif id is None:
+        session_id = _newest_session(service, {"deployment": deployment, **window}, result.tz, failed=failed)
+    else:
+        raise click.UsageError("give the id of a run or session, or --deployment, not both")
     if session_id is None:
-        result.print_frame(qd.flatten_events([], id), [], empty="")
+        result.print_frame(qd.flatten_events([], str(id or deployment)), [], empty="")
         return
-    frame = qd.load_events(session_id, types=list(types) or None, client=client)
+    frame = qd.load_events(session_id, types=list(types) or None, client=service.account["client"])
     columns = [
         TableColumn("#", "position", "number"),
         TableColumn("time", lambda row: format_seconds(row.processed_at, result.tz), "fixed", optional=1),
@@ -57,20 +77,57 @@ def events(id: str, *, types: tuple[str, ...], service: Service, result: Output)
     result.print_frame(frame, columns, empty=empty, newest=True)
 
 
+def _given_id(id: str | None) -> str:  # noqa: A002 - as above
+    """Return the id of a run or session, after a check that the options of `--deployment` are not given."""
+    if id is None:
+        raise click.UsageError("give the id of a run or session, or --deployment")
+    options.refuse_without_effect(_OF_DEPLOYMENT, "without --deployment")
+    if id.startswith(ID_PREFIXES["deployment_id"]):
+        raise click.UsageError(f"{id!r} is a deployment; write --deployment {shlex.quote(id)}")
+    return id
+
+
+def _newest_session(service: Service, filters: dict[str, Any], tz: str, *, failed: bool) -> str | None:
+    """Return the session of a deployment's newest run, or ``None``; a note says which run it is."""
+    (period,) = options.describe_window(filters, "runs triggered", tz)
+    if failed:
+        runs = service.runs(filters)
+        found = runs[runs["status"] == "failed"]
+    else:
+        options.refuse_without_effect(["--outcomes"], "without --failed")
+        found = runs = service.runs({**filters, "outcomes": "runs"})
+    if found.empty:
+        note(f"no run failed; {period}" if len(runs) else f"there are no {period}")
+    else:
+        run = found.iloc[0]
+        status = f", {run['status']}" if _present(run["status"]) else ""
+        note(one_line(f"run {run['id']}, triggered {format_time(run['triggered_at'], tz)}{status}"))
+    unknown = int(runs["status"].isna().sum())
+    if failed and unknown:
+        note(f"the outcome of {counted(unknown, 'run')} is not known")
+    return None if found.empty else _session_of_run(found.iloc[0])
+
+
 def _session_of(client: qd.Client, id: str) -> str | None:  # noqa: A002 - as above
     """Return the session of a run or session; ``None`` where a run has none, with a note that says why."""
     if id.startswith("sess_"):
         return id
     try:
         run = client.get_run(id)
-    except qd.errors.NotFoundError:
+    except NotFoundError:
         if id.startswith("drun_"):
             raise
+        note(f"no run has the id {one_line(id)}, so it may be a session's; for a deployment, write --deployment")
         return id
-    session_id, error = _present(run.get("session_id")), run.get("error")
+    return _session_of_run(qd.flatten_runs([run]).iloc[0])
+
+
+def _session_of_run(run: Any) -> str | None:  # noqa: ANN401 - a row
+    """Return the session of a run; ``None`` if it has none, with a note that says why."""
+    session_id, status = _present(run["session_id"]), _present(run["status"])
     if not session_id:
-        why = f": {_joined(error.get('type'), error.get('message'))}" if isinstance(error, dict) else " yet"
-        note(one_line(f"run {id} has no session{why}"))
+        reason = _joined(run["error_type"], run["error_message"]) or ("" if status == "pending" else status)
+        note(one_line(f"run {run['id']} has no session{f': {reason}' if reason else ' yet'}"))
     return session_id or None
 
 

@@ -309,8 +309,8 @@ _CACHE = (
         metavar="AGE",
         help="Maximum age of a stored answer (default 15min; agents and environments 1D).",
     ),
-    click.option("--offline", is_flag=True, help="Never ask the service: use what is stored, of any age."),
 )
+_OFFLINE = click.option("--offline", is_flag=True, help="Never ask the service: use what is stored, of any age.")
 _REFRESH = (
     click.option("--refresh", is_flag=True, help="Always ask the service for what is new."),
     click.option("--refresh-all", is_flag=True, help="Always read the whole list again."),
@@ -328,10 +328,12 @@ _OUTCOMES = in_group(
 _TOKEN = "token: QODER_ACCESS_TOKEN, else QODER_PAT"  # noqa: S105 - the names of variables
 _STORED = f"Service and cache ({_TOKEN})"
 #: Adds the service and the cache, as `service`.
-service_options = gather("service", Service, *_CONNECTION, *_CACHE, *_REFRESH, group=_STORED)
+service_options = gather("service", Service, *_CONNECTION, *_CACHE, _OFFLINE, *_REFRESH, group=_STORED)
 #: Adds them with `--outcomes`, for a command that loads runs, as `service`.
-run_service_options = gather("service", Service, _OUTCOMES, *_CONNECTION, *_CACHE, *_REFRESH, group=_STORED)
+run_service_options = gather(
+    "service", Service, _OUTCOMES, *_CONNECTION, *_CACHE, _OFFLINE, *_REFRESH, group=_STORED
+)
+#: Adds them without `--offline`, for a command that always asks the service, as `service`.
+online_service_options = gather("service", Service, _OUTCOMES, *_CONNECTION, *_CACHE, *_REFRESH, group=_STORED)
 #: Adds them without `--refresh`, for a command that asks the service again and again, as `service`.
-live_service_options = gather("service", Service, _OUTCOMES, *_CONNECTION, *_CACHE, group=_STORED)
-#: Adds the service alone, as `service`.
-connection_options = gather("service", Service, *_CONNECTION, group=f"Service ({_TOKEN})")
+live_service_options = gather("service", Service, _OUTCOMES, *_CONNECTION, *_CACHE, _OFFLINE, group=_STORED)
