@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @options.command("costs", example="qoderdata costs --since 30D --by agent")
 @grouping.by_option("sessions", "Group by (default deployment; with --freq all together)")
-@options.freq_option("1W, or 1M for calendar months")
+@options.freq_option
 @options.window(since="30D", what="Created", of="sessions", group="Which sessions")
 @service_options
 @options.output_form(times="of windows and times")

@@ -466,16 +466,15 @@ def _checked_option(name: str, check: Callable[[Any], object], **settings: Any) 
     return click.option(name, callback=callback, **settings)
 
 
-def freq_option(examples: str) -> Decorator:
-    """Return the decorator that adds `--freq`."""
-    return window_option(
-        "--freq", f"Print one row for each window of time, such as {examples}; of too many, the newest."
-    )
-
-
 def window_option(name: str, meaning: str) -> Decorator:
     """Return the decorator that adds an option with the length of windows of time."""
     return _checked_option(name, arguments.parse_window, metavar="SPAN", help=meaning)
+
+
+#: Adds `--freq`.
+freq_option = window_option(
+    "--freq", "Print one row for each window of time, such as 1D, 1W, or 1M for months; of too many, the newest."
+)
 
 
 def time_option(name: str, meaning: str) -> Decorator:

@@ -24,7 +24,7 @@ _STREAKS_OF_A_PERIOD = "failures before that are not counted; --since all counts
 
 @options.command("runs", example="qoderdata runs --since 30D --freq 1D")
 @grouping.by_option("runs", "Group by (default: all together)")
-@options.freq_option("1D or 1h")
+@options.freq_option
 @click.option(
     "--per",
     type=click.Choice(["attempt", "occurrence"]),
