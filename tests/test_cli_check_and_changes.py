@@ -595,6 +595,16 @@ def test_missed_counts_from_the_time_that_it_prints(monkeypatch: pytest.MonkeyPa
     assert f" from {compute.call_args.kwargs['since']:%Y-%m-%d %H:%M} UTC to " in printed
 
 
+def test_changes_within_one_minute_are_dated_by_the_second(sandbox: Sandbox, invoke: Invoke) -> None:
+    first, second = (NOW.replace(second=second) for second in (5, 50))
+    WallClock.moment = first
+    qd.load_deployments(refresh=True, include_archived=True)
+    rewrite(sandbox, active_deployments(sandbox)[0], name="another name")
+    WallClock.moment = second
+    out = " ".join(invoke("changes --refresh").out.split())
+    assert f"from the snapshot of {first:%Y-%m-%d %H:%M:%S} UTC to {second:%Y-%m-%d %H:%M:%S} UTC" in out
+
+
 @pytest.mark.parametrize("archived", [True, False])
 def test_changes_describes_each_change_in_words(sandbox: Sandbox, invoke: Invoke, *, archived: bool) -> None:
     for days in (9, 3):

@@ -9,7 +9,7 @@ import click
 
 import qoderdata as qd
 from qoderdata.cli import options
-from qoderdata.cli.output import DEPLOYMENT, Output, TableColumn
+from qoderdata.cli.output import DEPLOYMENT, Output, TableColumn, format_seconds
 from qoderdata.cli.service import Service, service_options
 from qoderdata.errors import CacheError
 from qoderdata.formatting import format_time
@@ -48,7 +48,10 @@ def changes(*, since: str, which: dict[str, Any], service: Service, result: Outp
         return
     if not is_archived:
         before, after = without_unlisted(before, after)
-    at, present = (format_time(fetched_at(frame), result.tz) for frame in (before, after))
+    times = [fetched_at(frame) for frame in (before, after)]
+    at, present = (format_time(time, result.tz) for time in times)
+    if at == present:
+        at, present = (format_seconds(time, result.tz) for time in times)
     found = qd.changes(before, after)
     if options.filters_given(which):
         found = found[found["deployment_id"].isin(service.ids_in([before, after], which))]
@@ -59,7 +62,7 @@ def changes(*, since: str, which: dict[str, Any], service: Service, result: Outp
     if after.attrs["from_cache"] and not service.offline:
         limits.append("--refresh reads the present list")
     nothing = f"nothing changed from {at} to {present}"
-    if fetched_at(before) == fetched_at(after):
+    if times[0] == times[1]:
         nothing = f"nothing to compare: the deployments were last read at {at}"
     empty = "; ".join([nothing, *limits])
     result.print_frame(found, columns, empty=empty, notes=[f"from the snapshot of {at} to {present}", *limits])
