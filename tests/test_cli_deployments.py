@@ -158,6 +158,16 @@ def test_csv_has_no_long_columns_but_those_asked_for(invoke: Invoke) -> None:
     }  # fmt: skip
 
 
+def test_paused_deployments_are_shown_with_their_error(sandbox: Sandbox, invoke: Invoke) -> None:
+    """They have no next trigger."""
+    heading, _, *rows = invoke("deployments --status paused").out.partition("\n\n")[0].splitlines()
+    assert heading.split() == ["name", "deployment", "state", "fires", "error"]
+    paused = [one for one in sandbox.deployments if state_of(one).startswith("paused")]
+    errors = [(one["paused_reason"] or {}).get("error", {}).get("type", "–") for one in paused]
+    assert len({*errors}) > 2
+    assert sorted(row.split()[-1] for row in rows) == sorted(errors)
+
+
 def test_an_empty_table_says_why(invoke: Invoke) -> None:
     shown = invoke("deployments --created-until 2001-01-01T00:00Z --by team")
     assert shown.out == ""

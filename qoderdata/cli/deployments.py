@@ -30,8 +30,9 @@ _LONG = ["schedule_upcoming_runs_at", "vault_ids", "initial_events", "resources"
 def deployments(by: tuple[str, ...], *, filters: dict[str, Any], service: Service, result: Output) -> None:
     """Show which deployments there are, the newest first.
 
-    Those that are paused or archived, and those without a schedule, have no next trigger. All columns, such as
-    the prompts, are in what `qoderdata pull deployments --out FILE` writes.
+    Those that are paused or archived, and those without a schedule, have no next trigger; --status paused shows
+    the error that paused them. All columns, such as the prompts, are in what `qoderdata pull deployments --out
+    FILE` writes.
     """
     found = service.deployments(filters)
     groups = grouping.Groups(by, "deployments", service, deployments=found)
@@ -41,6 +42,9 @@ def deployments(by: tuple[str, ...], *, filters: dict[str, Any], service: Servic
         names = [_name_of(key, listed) for key in groups.keys]
         listed = listed.sort_values(names, kind="stable", ignore_index=True)
     is_by_creation = bool(filters["created_since"] or filters["created_until"])
+    next_or_error = TableColumn("next", "next_trigger_at", "time")
+    if filters["status"] == "paused":
+        next_or_error = TableColumn("error", "paused_reason_error_type", readable=24)
     columns = [
         *(column for column in groups.columns(listed) if column.heading not in {"name", "id"}),
         TableColumn("name", "name", readable=14),
@@ -48,7 +52,7 @@ def deployments(by: tuple[str, ...], *, filters: dict[str, Any], service: Servic
         *([TableColumn("created", "created_at", "time", optional=1)] if is_by_creation else []),
         TableColumn("state", "state", "fixed", optional=2, is_alert=lambda row: row.state == _PAUSED_BY_ERROR),
         TableColumn("fires", _schedule, "prose", optional=3 if by or is_by_creation else 0, readable=15),
-        TableColumn("next", "next_trigger_at", "time"),
+        next_or_error,
     ]
     counts = [f"{count:,} {one_line(state)}" for state, count in Counter(listed["state"]).most_common()]
     empty = options.empty_table_text("there are no deployments", found, filters)
