@@ -147,8 +147,8 @@ def describe_change(row: Any) -> str:  # noqa: ANN401 - a row as a named tuple
     if row.change in words:
         return words[row.change]
     before, after = row.before, row.after
-    if row.field == "initial_events" and (prompts := (_prompt(before), _prompt(after)))[0] != prompts[1]:
-        before, after = prompts
+    if row.field == "initial_events" and _prompt(before) != _prompt(after):
+        before, after = _prompt(before), _prompt(after)
     before, after = _shorten(_state_in_words(one_line(before)), _state_in_words(one_line(after)))
     if row.change == "paused":
         return after
@@ -200,10 +200,17 @@ def _state_in_words(text: str) -> str:
 
 def _differences(old: pd.DataFrame, new: pd.DataFrame) -> Iterator[_Difference]:
     """Yield id, kind, field, before and after of each difference of deployments that are in both frames."""
-    archived = set(new.index[old["archived_at"].isna() & new["archived_at"].notna()])
     yield from _states(old, new)
     for kind, columns in _PAIRED_COLUMNS.items():
         yield from _paired(kind, columns, old, new)
+    yield from _other_columns(old, new)
+    for name, kind in _JSON_COLUMNS.items():
+        yield from _json_parts(kind, name, old, new)
+
+
+def _other_columns(old: pd.DataFrame, new: pd.DataFrame) -> Iterator[_Difference]:
+    """Yield the differences in columns that are compared by themselves, as text."""
+    archived = set(new.index[old["archived_at"].isna() & new["archived_at"].notna()])
     taken = {*_NO_CHANGE, *_STATE, *_JSON_COLUMNS, *(name for names in _PAIRED_COLUMNS.values() for name in names)}
     taken |= _settings_to_ignore(old, new)
     for name in [name for name in new.columns if name in old.columns and name not in taken]:
@@ -212,15 +219,9 @@ def _differences(old: pd.DataFrame, new: pd.DataFrame) -> Iterator[_Difference]:
             is_archived = name == "name" and id_ in archived and _ARCHIVED_NAME.fullmatch(suffix)
             # A schedule that comes or goes has a row for its cron text.
             is_told = is_archived or (name == "schedule_type" and None in {before, after})
-            if not is_told and not (name in _LISTS and _items(before, name) == _items(after, name)):
+            is_same_list = name in _LISTS and _items(before, name) == _items(after, name)
+            if not is_told and not is_same_list:
                 yield id_, _KINDS.get(name, "other"), name, before, after
-    for name, kind in _JSON_COLUMNS.items():
-        if name in old.columns and name in new.columns:
-            for id_, before, after in _differing(old[name], new[name]):
-                one, other = (_object(text, name, id_) for text in (before, after))
-                for difference in _by_key(name, one, other):
-                    if not difference[0].startswith(_COUNTERS):
-                        yield id_, kind, *difference
 
 
 def _settings_to_ignore(old: pd.DataFrame, new: pd.DataFrame) -> set[str]:
@@ -316,6 +317,16 @@ def _object(text: str | None, column: str, id_: str) -> dict[str, Any]:
     raise ValueError(
         f"{column} of the deployment {id_!r} is not a JSON object: {truncate_middle(str(text), _VALUE)}"
     )
+
+
+def _json_parts(kind: str, name: str, old: pd.DataFrame, new: pd.DataFrame) -> Iterator[_Difference]:
+    """Yield the differences of each key in a column of JSON objects."""
+    if name not in old.columns or name not in new.columns:
+        return
+    for id_, before, after in _differing(old[name], new[name]):
+        for difference in _by_key(name, _object(before, name, id_), _object(after, name, id_)):
+            if not difference[0].startswith(_COUNTERS):
+                yield id_, kind, *difference
 
 
 def _by_key(name: str, old: dict[str, Any], new: dict[str, Any]) -> Iterator[tuple[str, str | None, str | None]]:
