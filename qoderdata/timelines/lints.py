@@ -48,7 +48,7 @@ _OPEN_STEP = re.compile(r"(?:\*|[0-9A-Z]+)/(?P<step>[0-9]+)")
 #: The number of values of each field, after which it starts again; the days of a month have no fixed number.
 _CYCLES = {"minute": 60, "hour": 24, "month": 12, "day of week": 7}
 _ETC_ZONE = re.compile(r"Etc/GMT(?P<sign>[+-])(?P<hours>[1-9][0-9]?)")
-_EVERY_DAY, _LEAP_DAY, _FEBRUARY = 31, 29, 2
+_EVERY_DAY, _LEAP_DAY = 31, 29
 
 
 class _Lint(NamedTuple):
@@ -263,11 +263,11 @@ def _skipped_months(schedule: Schedule) -> Iterator[_Lint]:
     if len(schedule.days) == _EVERY_DAY:
         return
     parts = []
-    if _LEAP_DAY in schedule.days and _FEBRUARY in schedule.months:
-        parts.append(_("there is a day 29 in February in leap years only"))
     for day in schedule.days:
-        without = [month for month in schedule.months if days_in_month(month) < day != _LEAP_DAY]
-        if without:
+        without = [month for month in schedule.months if days_in_month(month) < day]
+        if without and day == _LEAP_DAY:
+            parts.append(_("there is a day 29 in February in leap years only"))
+        elif without:
             parts.append(_("there is no day {day} in {months}", day=day, months=describe_months(without)))
     if parts:
         yield _Lint("skips_months", _("; ").join(parts))
