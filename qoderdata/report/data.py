@@ -334,7 +334,9 @@ class ReportData:
         """The last whole snapshot that is a week old at least, else the first one; ``None`` without any."""
         whole = [frame for frame in self.snapshots if {"name", "archived_at"} <= set(frame.columns)]
         old = [frame for frame in whole if (fetched_at(frame) or self.start) <= self.start - WEEK]
-        return old[-1] if old else whole[0] if whole else None
+        if old:
+            return old[-1]
+        return whole[0] if whole else None
 
     @cached_property
     def changes(self) -> pd.DataFrame:

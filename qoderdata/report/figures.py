@@ -213,7 +213,8 @@ def _tiles_of_runs(data: ReportData) -> list[Tile]:
     ]  # fmt: skip
     rate = format_percent(None if row is None else row.recent_rate)
     points = points_text(row.change) if has_before and row is not None else _no_week_before()
-    then = _change(failing := len(data.streaks), data.failing_before)
+    failing = len(data.streaks)
+    then = _change(failing, data.failing_before)
     if has_before and not data.has_similar_outcomes:
         points = then = _("not comparable with the week before")
     of = ngettext("of {count} decided run", "of {count} decided runs", decided)
@@ -297,14 +298,12 @@ def _short_credits(number: float) -> str:
 def _tiles_of_counters(data: ReportData) -> list[Tile]:
     failing, by_error = data.failing_by_counters, len(data.paused_by_error)
     total = first_row(failure_rates(data.deployments, by=None))
-    rate, never = (None, 0) if total is None else (total.failure_rate, total.never_run)
+    rate, never, runs = (None, 0, 0) if total is None else (total.failure_rate, total.never_run, total.total_runs)
+    lifetime = _("of {runs} runs, archived deployments included", runs=format_count(runs))
+    streaks = _streak_note(data.live["stats_consecutive_failures"])
     if failing is None:
-        rate, never = None, None
+        rate = never = None
         streaks = lifetime = _("not known without runs")
-    else:
-        runs = format_count(0 if total is None else total.total_runs)
-        lifetime = _("of {runs} runs, archived deployments included", runs=runs)
-        streaks = _streak_note(data.live["stats_consecutive_failures"])
     paused = int(data.live["status"].eq("paused").sum()) - by_error
     others = ngettext("{count} more is paused", "{count} more are paused", paused)
     ahead, firing = span_text(data.shown_horizon), data.triggers["deployment_id"].nunique()

@@ -115,21 +115,19 @@ def _state(row: Any) -> Badge | None:  # noqa: ANN401 - a row as a named tuple
 def rates(data: ReportData) -> Section:
     """Show who fails most; a high rate of few runs does not lead, since chance may have made it."""
     title = _("Failure rates by deployment")
-    known = data.rates_by("deployment_id", MONTH).reset_index()
-    recent = None if data.runs is None else data.runs_within(MONTH)
-    if recent is None:
-        about = counters_note(data)
-        name = "failures"
+    if data.runs is None and data.failing_by_counters is None:
+        return Section("rates", title, nothing=_("Without runs this is not known."))
+    if data.runs is None:
+        about, unknown, name = counters_note(data), [], "failures"
     else:
         about = _("Over the decided runs of the last 30 days, of archived deployments too, as in the picture.")
-        name = "runs --since 30D --by deployment"
+        unknown, name = unknown_note(data.runs_within(MONTH)), "runs --since 30D --by deployment"
+    known = data.rates_by("deployment_id", MONTH).reset_index()
     worst = known[(known["failed"] > 0) & known["failure_rate"].notna()].sort_values(
         ["ci_low", "failed", "deployment_id"], ascending=[False, False, True]
     )
-    if data.runs is None and data.failing_by_counters is None:
-        return Section("rates", title, nothing=_("Without runs this is not known."))
     if worst.empty:
-        nothing = join_sentences(_("No deployment has a failed run."), *unknown_note(recent))
+        nothing = join_sentences(_("No deployment has a failed run."), *unknown)
         return Section("rates", title, nothing=nothing)
     columns = [deployment_column(data), *rate_columns(worst)]
     caption = _("Failure rates by deployment, worst first")

@@ -244,19 +244,19 @@ def changed(data: ReportData) -> Section:
     for row in rows_of(data.changes):
         groups.setdefault(describe_change(row), []).append(row.deployment_id)
     lines = [Sentence(names_of(data, ids), text, is_listed=True) for text, ids in groups.items()]
+    first, others = lines[:MOST_AT_FIRST], lines[MOST_AT_FIRST:]
     folded = None
-    if rest := lines[MOST_AT_FIRST:]:
-        shown, left = rest[:_MOST_FINDINGS], len(rest) - _MOST_FINDINGS
-        about = ngettext(
-            "{count} more line is not shown; {call} shows more.",
-            "{count} more lines are not shown; {call} shows more.",
-            left, call=command("changes", len(data.changes)),
-        ) if left > 0 else ""  # fmt: skip
-        text = ngettext("and {count} more line", "and {count} more lines", len(rest))
-        folded = Section("changes", text, about, sentences=shown)
-    return Section(
-        "changed", title, since, count=len(data.changes), sentences=lines[:MOST_AT_FIRST], folded=folded
-    )
+    if others:
+        about, left = "", len(others) - _MOST_FINDINGS
+        if left > 0:
+            about = ngettext(
+                "{count} more line is not shown; {call} shows more.",
+                "{count} more lines are not shown; {call} shows more.",
+                left, call=command("changes", len(data.changes)),
+            )  # fmt: skip
+        text = ngettext("and {count} more line", "and {count} more lines", len(others))
+        folded = Section("changes", text, about, sentences=others[:_MOST_FINDINGS])
+    return Section("changed", title, since, count=len(data.changes), sentences=first, folded=folded)
 
 
 def costs(data: ReportData, sessions: pd.DataFrame) -> Section:
