@@ -261,9 +261,12 @@ class _Views:
     def _bar(self) -> tuple[int, str]:
         """Return how many milliseconds a bar of the overview sums up, and that in words."""
         days = (self.times[1] - self.times[0]) / DAY_MS
-        bars = [(_HOUR_MS, "hour"), (DAY_MS, "day"), (7 * DAY_MS, "week")]
-        bar = bars[(days > _HOURLY_DAYS) + (days > _DAILY_DAYS)]
-        return bar if bar[0] >= self.window_ms else (self.window_ms, "window")
+        length, words = 7 * DAY_MS, "week"
+        if days <= _HOURLY_DAYS:
+            length, words = _HOUR_MS, "hour"
+        elif days <= _DAILY_DAYS:
+            length, words = DAY_MS, "day"
+        return (length, words) if length >= self.window_ms else (self.window_ms, "window")
 
     def calendar(self) -> alt.Chart:
         """Draw the failures of each day and hour."""

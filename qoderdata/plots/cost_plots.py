@@ -140,7 +140,7 @@ def _plot_over_time(costs: pd.DataFrame, ax: Axes | None, top: int, labels: Mapp
     samples: dict[str, BarContainer] = {}
     for panel, group in zip(panels, shown, strict=True):
         samples |= axes.stack_bars(panel.bar, axes.day_numbers(group.rows.index), _parts(panel, group.rows), width)
-        _mark_unknown(panel, group.rows, points=4.0 + 2.0 * one)
+        _mark_unknown(panel, group.rows, points=6.0 if one else 4.0)
         axes.style_values(panel)
         panel.set_axisbelow(True)
     highest = float(drawn["credits"].max())

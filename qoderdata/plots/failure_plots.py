@@ -268,14 +268,14 @@ def _rate_panels(
     figures = [f"{int(group.rows['failed'].sum()):,} / {int(_decided(group.rows).sum()):,}" for group in groups]
     panels = axes.group_panels(ax, groups, labels, figures)
     axes.time_axis(panels[0], times, most_ticks=_PANEL_TICKS)
-    has_few = False
+    samples: dict[str, Artist] = {}
     for panel, group in zip(panels, groups, strict=True):
-        has_few |= _FEW in _rate_lines(panel, group.rows, shade=False)
+        samples |= _rate_lines(panel, group.rows, shade=False)
         axes.style_values(panel)
     _rate_axis(panels[0], highest, below=_PANEL_BELOW)
     axes.set_window_limits(panels[0], times)
     ax.set_ylabel("failure rate")
-    return has_few
+    return _FEW in samples
 
 
 def _decided(rates: pd.DataFrame) -> pd.Series[int]:

@@ -331,7 +331,7 @@ def _marks(
         if frame.empty:
             continue
         look: dict[str, Any] = {"marker": marker, "color": color, "linestyle": "none", "markerfacecolor": "none"}
-        look |= {"markeredgewidth": 1.2, "markersize": (0.75 if marker in "Dox" else 1.0) * size}
+        look |= {"markeredgewidth": 1.2, "markersize": (0.75 if marker in {"D", "o", "x"} else 1.0) * size}
         if kind == "unknown":
             look |= {"markerfacecolor": color, "markeredgewidth": 0.3}
         times = frame["time"] if "time" in frame else frame["start"]
