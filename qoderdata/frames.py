@@ -626,7 +626,7 @@ def _warn_of_unknown_keys(keys: Collection[str], texts: pd.Series[Any]) -> None:
 def _named_in_pandas(frame: pd.DataFrame, tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
     require_frame(frame, [], what="given", keys=[key for key in tables if key in frame.columns])
     result = frame.copy()
-    first = 0
+    names_of_levels = 0
     for key, table in tables.items():
         is_column = key in frame.columns
         ids = frame[key] if is_column else frame.index.get_level_values(key)
@@ -639,9 +639,10 @@ def _named_in_pandas(frame: pd.DataFrame, tables: Mapping[str, pd.DataFrame]) ->
             elif name in result.columns:
                 result[name] = values.fillna(result[name].astype(TEXT))
             else:
-                at = list(result.columns).index(key) + 1 if is_column else first
+                at = list(result.columns).index(key) + 1 if is_column else names_of_levels
                 result.insert(at, name, values)
-                first += not is_column
+                if not is_column:
+                    names_of_levels += 1
     return result
 
 
