@@ -140,7 +140,7 @@ def _with_groups(
 ) -> tuple[pd.DataFrame, list[TableColumn]]:
     """Add to findings what `--by` names; also return the columns for people, without those of the deployment."""
     named = groups.add_names(deployments).drop_duplicates("id")
-    wanted = {*groups.keys, *(f"{key.removesuffix('_id')}_name" for key in groups.keys)}
+    wanted = {*groups.keys, *(grouping.NAMES.get(key) for key in groups.keys)}
     added = [name for name in named if name in wanted - {*findings, "id", "deployment_name"}]
     found = findings.join(named.set_index("id")[added], on="deployment_id")
     own = {"id", "name", "deployment", "deployment_id"}

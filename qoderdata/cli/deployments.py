@@ -39,7 +39,7 @@ def deployments(by: tuple[str, ...], *, filters: dict[str, Any], service: Servic
     listed = groups.add_names(found).drop(columns=[name for name in _LONG if name not in groups.keys])
     listed = listed.assign(state=_states(found), next_trigger_at=_next_triggers(found))
     if by:
-        names = [_name_of(key, listed) for key in groups.keys]
+        names = [grouping.NAMES[key] if grouping.NAMES.get(key) in listed else key for key in groups.keys]
         listed = listed.sort_values(names, kind="stable", ignore_index=True)
     is_by_creation = bool(filters["created_since"] or filters["created_until"])
     next_or_error = TableColumn("next", "next_trigger_at", "time")
@@ -57,12 +57,6 @@ def deployments(by: tuple[str, ...], *, filters: dict[str, Any], service: Servic
     counts = [f"{count:,} {one_line(state)}" for state, count in Counter(listed["state"]).most_common()]
     empty = options.empty_table_text("there are no deployments", found, filters)
     result.print_frame(listed, columns, empty=empty, notes=[", ".join(counts), *options.filter_notes(filters)])
-
-
-def _name_of(key: str, frame: pd.DataFrame) -> str:
-    """Return the column with the names of the ids in a column of keys; that column if the frame has no names."""
-    name = "name" if key == "id" else f"{key.removesuffix('_id')}_name"
-    return name if name in frame else key
 
 
 def _states(deployments: pd.DataFrame) -> pd.Series[str]:

@@ -27,7 +27,8 @@ if TYPE_CHECKING:
 
 #: The words that mean a column of ids.
 WORDS = {"deployment": "deployment_id", "agent": "agent_id", "environment": "environment_id"}
-_NAMES = {key: f"{word}_name" for word, key in WORDS.items()}
+#: The column with the names of the ids in a column.
+NAMES = {"id": "name", **{key: f"{word}_name" for word, key in WORDS.items()}}
 _METADATA = "metadata_"
 #: The column of sessions by which runs are grouped too.
 _MODEL = "agent_model"
@@ -59,7 +60,7 @@ class Groups:
     ) -> None:
         columns = _columns_of(table)
         own = "id" if table == "deployments" and len(by) == 1 else "deployment_id"
-        self.words = list(by)
+        self._words = list(by)
         #: The columns that the words mean.
         self.keys = [_key(word, columns, own) for word in by]
         self._own = own
@@ -109,10 +110,10 @@ class Groups:
     def columns(self, result: pd.DataFrame) -> list[TableColumn]:
         """Return the columns of the groups for people: names, ids where there is room, and windows of time."""
         present = {*result.index.names, *result.columns}
-        ids = [key for key in self.keys if key in _NAMES or key == "id"]
+        ids = [key for key in self.keys if key in NAMES]
         shown = []
-        for word, key in zip(self.words, self.keys, strict=True):
-            name = _NAMES.get(key, "name")
+        for word, key in zip(self._words, self.keys, strict=True):
+            name = NAMES.get(key, "name")
             # A summary by one id has its name here; in a list, it is the deployment's.
             if name not in present and (key == self._own if "id" in present else len(ids) == 1):
                 name = "name"
@@ -153,7 +154,7 @@ def _key(word: str, columns: Sequence[str], own: str) -> str:
     key = WORDS.get(word, word)
     if key == "deployment_id":
         return own
-    return key if key in columns or key in _NAMES else _METADATA + key.removeprefix(_METADATA)
+    return key if key in columns or key in NAMES else _METADATA + key.removeprefix(_METADATA)
 
 
 def load_or_none(load: Callable[[], pd.DataFrame]) -> pd.DataFrame | None:
