@@ -98,7 +98,7 @@ def report(
         runs, sessions = (
             None if frame is None else frame[frame["deployment_id"].isin(ids)] for frame in (runs, sessions)
         )
-    group = next(iter(by), None)
+    group = by[0] if by else None
     by_environment = group in {"environment", "environment_id"}
     agents = grouping.load_or_none(lambda: service.load(qd.load_agents))
     environments = grouping.load_or_none(lambda: service.load(qd.load_environments)) if by_environment else None
