@@ -14,8 +14,8 @@ from qoderdata.cli.service import Service, run_service_options
 if TYPE_CHECKING:
     import pandas as pd
 
-    #: A frame, its columns for people, and notes below the table.
-    _Table = tuple[pd.DataFrame, list[TableColumn], list[str]]
+    #: A frame, and its columns for people.
+    _Table = tuple[pd.DataFrame, list[TableColumn]]
 
 RATES_OF = "rates are of completed and failed runs only"
 _LAST_RUN_COUNTS = "of a run and its retries, only the last one counts"
@@ -68,13 +68,8 @@ def runs(
 
     A run of unknown outcome does not end a streak here; in check, top and the report it does.
     """
-    views = {
-        "--errors": (errors, _errors),
-        "--streaks": (streaks, _streaks),
-        "--failed": (failed, _failed),
-        "--waiting": (waiting, _waiting),
-    }
-    given = [name for name, (is_given, _) in views.items() if is_given]
+    views = {"--errors": errors, "--streaks": streaks, "--failed": failed, "--waiting": waiting}
+    given = [name for name, is_given in views.items() if is_given]
     if len(given) > 1:
         raise click.UsageError("give one of --errors, --streaks, --failed and --waiting")
     is_list = failed or waiting
@@ -96,9 +91,11 @@ def runs(
         frame = frame[frame["id"].isin(last_runs)]
     if len(frame) and (errors or is_list):
         empty = "; ".join(["no run waits for a person" if waiting else "no run failed", *period])
+    if streaks and window["since"] is not None:
+        period.append(_STREAKS_OF_A_PERIOD)
     if given:
-        found, columns, notes = views[given[0]][1](frame, groups, window)
-        result.print_frame(found, columns, empty=empty, notes=[*period, *notes])
+        found, columns = _view(given[0], frame, groups, window)
+        result.print_frame(found, columns, empty=empty, notes=period)
         return 0
     found = qd.run_failure_rates(frame, by=groups.keys or None, freq=freq, tz=result.tz, per=per)
     labels = groups.columns(found)
@@ -108,6 +105,18 @@ def runs(
     columns = [*labels, *_rate_columns(found)]
     result.print_frame(found, columns, empty=empty, notes=notes, newest=freq is not None)
     return options.FOUND if above else 0
+
+
+def _view(option: str, runs: pd.DataFrame, groups: grouping.Groups, window: dict[str, Any]) -> _Table:
+    """Return what an option shows instead of rates."""
+    if option == "--errors":
+        return _errors(runs, groups, window)
+    if option == "--streaks":
+        found = qd.failure_streaks(runs, by=groups.keys)
+        return found, [*groups.columns(found), *_STREAK_COLUMNS]
+    if option == "--failed":
+        return _listed(runs[runs["status"] == "failed"], groups, _FAILED_COLUMNS)
+    return _listed(runs[runs["status"] == "waiting"], groups, _WAITING_COLUMNS)
 
 
 def _errors(runs: pd.DataFrame, groups: grouping.Groups, window: dict[str, Any]) -> _Table:
@@ -121,26 +130,12 @@ def _errors(runs: pd.DataFrame, groups: grouping.Groups, window: dict[str, Any])
         TableColumn(first_seen, "first_seen", "time", optional=2),
         TableColumn("last seen", "last_seen", "time"),
     ]
-    return found, columns, []
-
-
-def _streaks(runs: pd.DataFrame, groups: grouping.Groups, window: dict[str, Any]) -> _Table:
-    found = qd.failure_streaks(runs, by=groups.keys)
-    notes = [] if window["since"] is None else [_STREAKS_OF_A_PERIOD]
-    return found, [*groups.columns(found), *_STREAK_COLUMNS], notes
-
-
-def _failed(runs: pd.DataFrame, groups: grouping.Groups, _: dict[str, Any]) -> _Table:
-    return _listed(runs[runs["status"] == "failed"], groups, _FAILED_COLUMNS)
-
-
-def _waiting(runs: pd.DataFrame, groups: grouping.Groups, _: dict[str, Any]) -> _Table:
-    return _listed(runs[runs["status"] == "waiting"], groups, _WAITING_COLUMNS)
+    return found, columns
 
 
 def _listed(runs: pd.DataFrame, groups: grouping.Groups, columns: list[TableColumn]) -> _Table:
     found = runs.reset_index(drop=True).rename(columns={"deployment_name": "name"})
-    return found, [TableColumn("triggered", "triggered_at", "time"), *groups.columns(found), *columns], []
+    return found, [TableColumn("triggered", "triggered_at", "time"), *groups.columns(found), *columns]
 
 
 def _rate_columns(rates: pd.DataFrame) -> list[TableColumn]:
