@@ -59,17 +59,6 @@ class Labels(NamedTuple):
     properties: dict[str, Any]
 
 
-def _drop_stacked_marks(text: str) -> str:
-    """Drop combining marks beyond those of any language; they would overlap the rows above."""
-    kept = []
-    marks = 0
-    for character in text:
-        marks = marks + 1 if unicodedata.category(character) in {"Mn", "Me"} else 0
-        if marks <= _MOST_MARKS:
-            kept.append(character)
-    return "".join(kept)
-
-
 def make_labels(
     ids: Sequence[str],
     names: Sequence[str | None],
@@ -118,6 +107,17 @@ def _short_texts(
         )
         for identifier, name in zip(ids, names, strict=True)
     ]
+
+
+def _drop_stacked_marks(text: str) -> str:
+    """Drop combining marks beyond those of any language; they would overlap the rows above."""
+    kept = []
+    marks = 0
+    for character in text:
+        marks = marks + 1 if unicodedata.category(character) in {"Mn", "Me"} else 0
+        if marks <= _MOST_MARKS:
+            kept.append(character)
+    return "".join(kept)
 
 
 def keep_direction(text: str) -> str:

@@ -190,6 +190,23 @@ def _warn_of_impossible(rows: nw.LazyFrame[Any]) -> None:
     )
 
 
+def _warn_of_overflow(rows: nw.LazyFrame[Any], grouping: list[str]) -> None:
+    total = nw.col("_total")
+    totals = rows.with_columns(nw.col("total_runs").cast(nw.Float64).alias("_total"))
+    too_large = totals.group_by(*grouping).agg(total.sum()).filter(total >= _INT64_END).collect()
+    if not too_large.is_empty():
+        errors.warn(
+            ngettext(
+                "the counters of {count} group add up to more than 64 bits can hold; its totals and rates are "
+                "missing. A counter is wrong: look for the largest stats_total_runs",
+                "the counters of {count} groups add up to more than 64 bits can hold; their totals and rates are "
+                "missing. A counter is wrong: look for the largest stats_total_runs",
+                len(too_large),
+            ),
+            errors.DataQualityWarning,
+        )
+
+
 def _parts(name: str) -> list[nw.Expr]:
     """Return a counter in two parts that can be summed; the division has no remainder, as Spark divides floats."""
     counter = nw.col(name).fill_null(0).cast(nw.Int64)
@@ -206,23 +223,6 @@ def _carried(name: str) -> nw.Expr:
 
 def _whole(name: str) -> nw.Expr:
     return nw.col(f"{name}_high") * _PART + nw.col(f"{name}_low") % _PART
-
-
-def _warn_of_overflow(rows: nw.LazyFrame[Any], grouping: list[str]) -> None:
-    total = nw.col("_total")
-    totals = rows.with_columns(nw.col("total_runs").cast(nw.Float64).alias("_total"))
-    too_large = totals.group_by(*grouping).agg(total.sum()).filter(total >= _INT64_END).collect()
-    if not too_large.is_empty():
-        errors.warn(
-            ngettext(
-                "the counters of {count} group add up to more than 64 bits can hold; its totals and rates are "
-                "missing. A counter is wrong: look for the largest stats_total_runs",
-                "the counters of {count} groups add up to more than 64 bits can hold; their totals and rates are "
-                "missing. A counter is wrong: look for the largest stats_total_runs",
-                len(too_large),
-            ),
-            errors.DataQualityWarning,
-        )
 
 
 def fill_counters(df: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:

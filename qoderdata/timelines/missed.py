@@ -49,15 +49,120 @@ _TIMES_AT_ONCE = 1 << 21
 _KEY_BITS = 40
 
 
-@lru_cache(maxsize=4096)
-def _reason(kind: int, at: int) -> str:
-    if kind == _CREATED:
-        return "created without time"
-    if kind == _CERTAIN:
-        return ""
-    minute = np.datetime64(at, "us").astype("datetime64[m]")
-    time = "an unknown time" if at == -_FAR else f"{minute} UTC".replace("T", " ", 1)
-    return f"{'paused since' if kind == _PAUSED else 'changed at'} {time}"
+def missed_triggers(
+    df: pd.DataFrame,
+    runs: pd.DataFrame,
+    *,
+    since: Instant | Span,
+    until: Instant | Span,
+    grace: Span = "10min",
+    snapshots: Sequence[pd.DataFrame] | None = None,
+) -> pd.DataFrame:
+    """Return the scheduled times that no run serves.
+
+    A time ``t`` in ``[since, until - grace)`` is missed when no run that the schedule started
+    (``trigger_type == "schedule"``) serves it. A run whose ``trigger_scheduled_at`` lies in the minute of a
+    scheduled time serves that time, as does a retry that names it. Any other run serves one time with
+    ``t <= due <= t + grace``, ``due`` being its ``trigger_scheduled_at``, else its ``triggered_at``: where times
+    lie closer together than `grace`, runs are matched so that as few times as possible are left. A run of any
+    status serves its time, a skipped or failed one too.
+
+    Parameters
+    ----------
+    df
+        A deployments frame, with the archived ones.
+    runs
+        All runs of these deployments in the window: the time of a run that is left out counts as missed. A frame
+        without ``trigger_scheduled_at``, such as an old file, is matched by ``triggered_at`` alone.
+    since, until
+        The window: zone-aware times, or ages before now, such as ``"12h"`` and ``"0h"``.
+    grace
+        How late a run may be due: a length of time with a unit.
+    snapshots
+        Earlier deployments frames with ``attrs["fetched_at"]``, as `load_snapshots` returns them, of this
+        account; ``df`` counts as one of them. They show pauses and earlier schedules. If the snapshot before a
+        time and the one after it show the same schedule and an active deployment, the times of that schedule are
+        certain. If both show it paused, nothing was due. If they differ, the times of both schedules are listed.
+        If the later one shows when the change was made, the times of its schedule after that are certain. A
+        change that was undone between two snapshots is not seen.
+
+    Returns
+    -------
+    pandas.DataFrame
+        One row per missed time, in order of ``scheduled_at`` and ``deployment_id``; none before a deployment was
+        created, none after it was archived, and none for a deployment that is paused and was last changed before
+        `since`, as it was paused the whole time. Nothing missed: no rows, same columns and dtypes.
+
+        ================= =================== ==============================================================
+        ``scheduled_at``  datetime64[us, UTC] when it should have fired
+        ``deployment_id`` str                 as in ``df``
+        ``name``          str                 as in ``df``
+        ``certain``       bool                False where neither the records nor snapshots show whether it
+                                              was due
+        ``reason``        str                 why it is not certain: ``"paused since <time>"`` (it is paused
+                                              now, or in the snapshot after it), ``"changed at <time>"`` (after
+                                              `since`; its creation is no change), ``"created without time"``;
+                                              the time is ``"an unknown time"`` where no record says it. ``""``
+                                              where it is certain. Without `snapshots`, a reason is given for
+                                              all times of a deployment, also for those after the change
+        ================= =================== ==============================================================
+
+    Raises
+    ------
+    ValueError
+        A parameter makes no sense, `since` is not before `until`, or an id is in a frame twice.
+    FrameTypeError
+        Not a pandas frame, `snapshots` is one frame and not a list, or a column has lost its dtype; the message
+        says how to convert it.
+    MissingColumnError
+        A column is not there; the message lists those that are.
+
+    Warns
+    -----
+    DataQualityWarning
+        A cron text or zone cannot be parsed: that deployment gives no rows. Names the first ids.
+
+    Examples
+    --------
+    >>> import qoderdata as qd
+    >>> df = qd.flatten_deployments([{
+    ...     "id": "dep_1", "name": "report", "status": "active", "created_at": "2026-06-01T00:00:00Z",
+    ...     "schedule": {"expression": "0 9 * * *", "timezone": "Asia/Shanghai"},
+    ... }])
+    >>> runs = qd.flatten_runs([{
+    ...     "id": "drun_1", "deployment_id": "dep_1", "trigger_context": {"type": "schedule"},
+    ...     "triggered_at": "2026-06-15T01:00:02Z",
+    ... }])
+    >>> qd.missed_triggers(df, runs, since="2026-06-15T00:00Z", until="2026-06-17T00:00Z")
+                   scheduled_at deployment_id    name  certain reason
+    0 2026-06-16 01:00:00+00:00         dep_1  report     True
+    """
+    df = require_frame(df, _DEPLOYMENT_COLUMNS, what="deployments", optional=_OPTIONAL)
+    df = df[[name for name in (*_DEPLOYMENT_COLUMNS, *_OPTIONAL) if name in df]]
+    df = df.reset_index(drop=True).sort_values("id", kind="stable", ignore_index=True)
+    runs = require_frame(runs, _RUN_COLUMNS, what="runs", optional=["trigger_scheduled_at"])
+    earlier = require_snapshots(snapshots)
+    bounds = parse_period(since, until, now=datetime.now(UTC), what="scheduled time")
+    begin, end = (to_micros(bound) for bound in bounds if bound is not None)
+    grace_micros = parse_span(grace, name="grace") // MICROSECOND
+    schedules, periods = _schedule_history(df, earlier, since=begin, until=end)
+    scheduled_runs = _scheduled_runs(df, runs, begin, end)
+    found = []
+    for times in _scheduled_times(schedules, periods):
+        is_over = times["scheduled_at"].to_numpy() < end - grace_micros
+        found.append(times[is_over & _is_unserved(times, scheduled_runs, grace_micros)])
+    missed = pd.concat(found).sort_values("scheduled_at", kind="stable", ignore_index=True)
+    # The reason is that of the last period that had begun.
+    periods = periods.sort_values("begin", kind="stable")
+    missed = pd.merge_asof(missed, periods, left_on="scheduled_at", right_on="begin", by="row")
+    reasons = list(map(_reason, missed["kind"].tolist(), missed["reason_at"].tolist()))
+    return pd.DataFrame({
+        "scheduled_at": timestamps(missed["scheduled_at"].to_numpy()).tz_localize("UTC"),
+        "deployment_id": df["id"].iloc[missed["row"]].astype(TEXT).reset_index(drop=True),
+        "name": df["name"].iloc[missed["row"]].astype(TEXT).reset_index(drop=True),
+        "certain": (missed["kind"] == _CERTAIN).to_numpy(),
+        "reason": pd.Series(reasons, dtype=TEXT),
+    })  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -220,122 +325,6 @@ def _merge_adjacent(periods: pd.DataFrame) -> pd.DataFrame:
     return joined.sort_values(["row", "begin", "schedule"], ignore_index=True)
 
 
-def missed_triggers(
-    df: pd.DataFrame,
-    runs: pd.DataFrame,
-    *,
-    since: Instant | Span,
-    until: Instant | Span,
-    grace: Span = "10min",
-    snapshots: Sequence[pd.DataFrame] | None = None,
-) -> pd.DataFrame:
-    """Return the scheduled times that no run serves.
-
-    A time ``t`` in ``[since, until - grace)`` is missed when no run that the schedule started
-    (``trigger_type == "schedule"``) serves it. A run whose ``trigger_scheduled_at`` lies in the minute of a
-    scheduled time serves that time, as does a retry that names it. Any other run serves one time with
-    ``t <= due <= t + grace``, ``due`` being its ``trigger_scheduled_at``, else its ``triggered_at``: where times
-    lie closer together than `grace`, runs are matched so that as few times as possible are left. A run of any
-    status serves its time, a skipped or failed one too.
-
-    Parameters
-    ----------
-    df
-        A deployments frame, with the archived ones.
-    runs
-        All runs of these deployments in the window: the time of a run that is left out counts as missed. A frame
-        without ``trigger_scheduled_at``, such as an old file, is matched by ``triggered_at`` alone.
-    since, until
-        The window: zone-aware times, or ages before now, such as ``"12h"`` and ``"0h"``.
-    grace
-        How late a run may be due: a length of time with a unit.
-    snapshots
-        Earlier deployments frames with ``attrs["fetched_at"]``, as `load_snapshots` returns them, of this
-        account; ``df`` counts as one of them. They show pauses and earlier schedules. If the snapshot before a
-        time and the one after it show the same schedule and an active deployment, the times of that schedule are
-        certain. If both show it paused, nothing was due. If they differ, the times of both schedules are listed.
-        If the later one shows when the change was made, the times of its schedule after that are certain. A
-        change that was undone between two snapshots is not seen.
-
-    Returns
-    -------
-    pandas.DataFrame
-        One row per missed time, in order of ``scheduled_at`` and ``deployment_id``; none before a deployment was
-        created, none after it was archived, and none for a deployment that is paused and was last changed before
-        `since`, as it was paused the whole time. Nothing missed: no rows, same columns and dtypes.
-
-        ================= =================== ==============================================================
-        ``scheduled_at``  datetime64[us, UTC] when it should have fired
-        ``deployment_id`` str                 as in ``df``
-        ``name``          str                 as in ``df``
-        ``certain``       bool                False where neither the records nor snapshots show whether it
-                                              was due
-        ``reason``        str                 why it is not certain: ``"paused since <time>"`` (it is paused
-                                              now, or in the snapshot after it), ``"changed at <time>"`` (after
-                                              `since`; its creation is no change), ``"created without time"``;
-                                              the time is ``"an unknown time"`` where no record says it. ``""``
-                                              where it is certain. Without `snapshots`, a reason is given for
-                                              all times of a deployment, also for those after the change
-        ================= =================== ==============================================================
-
-    Raises
-    ------
-    ValueError
-        A parameter makes no sense, `since` is not before `until`, or an id is in a frame twice.
-    FrameTypeError
-        Not a pandas frame, `snapshots` is one frame and not a list, or a column has lost its dtype; the message
-        says how to convert it.
-    MissingColumnError
-        A column is not there; the message lists those that are.
-
-    Warns
-    -----
-    DataQualityWarning
-        A cron text or zone cannot be parsed: that deployment gives no rows. Names the first ids.
-
-    Examples
-    --------
-    >>> import qoderdata as qd
-    >>> df = qd.flatten_deployments([{
-    ...     "id": "dep_1", "name": "report", "status": "active", "created_at": "2026-06-01T00:00:00Z",
-    ...     "schedule": {"expression": "0 9 * * *", "timezone": "Asia/Shanghai"},
-    ... }])
-    >>> runs = qd.flatten_runs([{
-    ...     "id": "drun_1", "deployment_id": "dep_1", "trigger_context": {"type": "schedule"},
-    ...     "triggered_at": "2026-06-15T01:00:02Z",
-    ... }])
-    >>> qd.missed_triggers(df, runs, since="2026-06-15T00:00Z", until="2026-06-17T00:00Z")
-                   scheduled_at deployment_id    name  certain reason
-    0 2026-06-16 01:00:00+00:00         dep_1  report     True
-    """
-    df = require_frame(df, _DEPLOYMENT_COLUMNS, what="deployments", optional=_OPTIONAL)
-    df = df[[name for name in (*_DEPLOYMENT_COLUMNS, *_OPTIONAL) if name in df]]
-    df = df.reset_index(drop=True).sort_values("id", kind="stable", ignore_index=True)
-    runs = require_frame(runs, _RUN_COLUMNS, what="runs", optional=["trigger_scheduled_at"])
-    earlier = require_snapshots(snapshots)
-    bounds = parse_period(since, until, now=datetime.now(UTC), what="scheduled time")
-    begin, end = (to_micros(bound) for bound in bounds if bound is not None)
-    grace_micros = parse_span(grace, name="grace") // MICROSECOND
-    schedules, periods = _schedule_history(df, earlier, since=begin, until=end)
-    scheduled_runs = _scheduled_runs(df, runs, begin, end)
-    found = []
-    for times in _scheduled_times(schedules, periods):
-        is_over = times["scheduled_at"].to_numpy() < end - grace_micros
-        found.append(times[is_over & _is_unserved(times, scheduled_runs, grace_micros)])
-    missed = pd.concat(found).sort_values("scheduled_at", kind="stable", ignore_index=True)
-    # The reason is that of the last period that had begun.
-    periods = periods.sort_values("begin", kind="stable")
-    missed = pd.merge_asof(missed, periods, left_on="scheduled_at", right_on="begin", by="row")
-    reasons = list(map(_reason, missed["kind"].tolist(), missed["reason_at"].tolist()))
-    return pd.DataFrame({
-        "scheduled_at": timestamps(missed["scheduled_at"].to_numpy()).tz_localize("UTC"),
-        "deployment_id": df["id"].iloc[missed["row"]].astype(TEXT).reset_index(drop=True),
-        "name": df["name"].iloc[missed["row"]].astype(TEXT).reset_index(drop=True),
-        "certain": (missed["kind"] == _CERTAIN).to_numpy(),
-        "reason": pd.Series(reasons, dtype=TEXT),
-    })  # fmt: skip
-
-
 def _scheduled_times(schedules: Sequence[Schedule | CronError], periods: pd.DataFrame) -> Iterator[pd.DataFrame]:
     """Yield the scheduled times, those of some deployments at once, in order of row and time."""
     row, begin, end = (periods[name].to_numpy() for name in ("row", "begin", "end"))
@@ -430,3 +419,14 @@ def _unmatched(scheduled: list[int], due: list[int], grace: int) -> list[bool]:
             unmatched[index] = False
             left -= 1
     return unmatched
+
+
+@lru_cache(maxsize=4096)
+def _reason(kind: int, at: int) -> str:
+    if kind == _CREATED:
+        return "created without time"
+    if kind == _CERTAIN:
+        return ""
+    minute = np.datetime64(at, "us").astype("datetime64[m]")
+    time = "an unknown time" if at == -_FAR else f"{minute} UTC".replace("T", " ", 1)
+    return f"{'paused since' if kind == _PAUSED else 'changed at'} {time}"
