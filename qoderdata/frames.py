@@ -526,20 +526,19 @@ def with_names(
         if "deployment_id" in present or not {"id", "metadata"} <= set(columns):
             raise ValueError(f"metadata={keys!r} is of deployments; pass the frame that load_deployments returns")
         deployments = frame
-    given = {"deployment_id": deployments, "agent_id": agents, "environment_id": environments}
-    if all(source is None for source in given.values()):
+    sources = {"deployment_id": deployments, "agent_id": agents, "environment_id": environments}
+    if all(source is None for source in sources.values()):
         raise ValueError("give deployments, agents or environments, or keys of metadata")
-    is_other = (
-        deployments is not frame and "agent_id" not in present and not _COLUMNS_OF_OTHERS.isdisjoint(present)
-    )
+    is_of_others = "agent_id" not in present and not _COLUMNS_OF_OTHERS.isdisjoint(present)
+    is_id_of_deployments = "deployment_id" not in present and (deployments is frame or not is_of_others)
     tables = {}
-    for key, source in given.items():
-        at = "id" if key == "deployment_id" and key not in present and not is_other else key
-        if source is not None and at in present:
+    for key, source in sources.items():
+        column = "id" if key == "deployment_id" and is_id_of_deployments else key
+        if source is not None and column in present:
             table = _names_by_id(source, key, keys)
-            tables[at] = table.drop(columns=NAMES[key]) if at == "id" and "name" in present else table
+            tables[column] = table.drop(columns=NAMES[key]) if column == "id" and "name" in present else table
     if not tables:
-        ids = " or ".join(repr(key) for key, source in given.items() if source is not None)
+        ids = " or ".join(repr(key) for key, source in sources.items() if source is not None)
         raise MissingColumnError(
             f"the frame has no column {ids} to name; it has: {', '.join(map(str, present)) or 'none'}"
             f"{frame_hint('frame')}"

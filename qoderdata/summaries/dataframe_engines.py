@@ -233,10 +233,10 @@ def open_source(
     names = _name_columns(keys, schema.names(), what=what)
     if opened.implementation.is_polars() or opened.implementation.is_pyarrow():
         others = (*names.values(), *taken)
-        untyped = {name for name in (*keys, *others) if isinstance(schema[name], nw.Unknown)}
-        untyped |= {name for name in others if isinstance(schema[name], nw.Categorical | nw.Enum)} - {*keys}
-        if untyped:
-            opened = opened.with_columns(*(nw.col(name).cast(_type_of(name)) for name in untyped))
+        to_cast = {name for name in (*keys, *others) if isinstance(schema[name], nw.Unknown)}
+        to_cast |= {name for name in others if isinstance(schema[name], nw.Categorical | nw.Enum)} - {*keys}
+        if to_cast:
+            opened = opened.with_columns(*(nw.col(name).cast(_type_of(name)) for name in to_cast))
     selected = {**{name: name for name in (*keys, *taken)}, **names}
     cut = opened.select(*(nw.col(column).alias(name) for name, column in selected.items()), nw.lit(1).alias(ALL))
     if opened.implementation.is_pandas():
@@ -307,12 +307,12 @@ def _warn_of_repeats(ids: pd.Series[Any]) -> None:
         )
 
 
-def _name_columns(keys: Sequence[str], columns_: Collection[str], *, what: str) -> dict[str, str]:
+def _name_columns(keys: Sequence[str], columns: Collection[str], *, what: str) -> dict[str, str]:
     """Return the columns with the names of the ids to group by; the keys are their names in the result."""
-    if keys == ["id"] and what == "deployments" and "name" in columns_:
+    if keys == ["id"] and what == "deployments" and "name" in columns:
         return {"name": "name"}
     ids = [key for key in keys if key in NAMES]
-    found = [NAMES[key] for key in ids if NAMES[key] in columns_ and NAMES[key] not in keys]
+    found = [NAMES[key] for key in ids if NAMES[key] in columns and NAMES[key] not in keys]
     is_one = found and len(ids) == 1 and not {"id", "name"} & set(keys)
     return {"name": found[0]} if is_one else {name: name for name in found}
 
