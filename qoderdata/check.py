@@ -199,33 +199,34 @@ def check(
     names = _distinct_names(df)
     bad_schedules = schedule_lints(live, start=end)
     bad_schedules = bad_schedules[bad_schedules["lint"].isin({"unreadable", "never_fires"})]
-    found = [
+    findings = [
         *_paused(live, names, tz),
         *_schedules(bad_schedules, active, names),
         *_incomplete(df, runs, sessions, end, tz),
     ]
-    found += _failing(flatten_runs([]) if runs is None else runs, active, names, tz, streak=streak)
+    findings += _failing(flatten_runs([]) if runs is None else runs, active, names, tz, streak=streak)
     if runs is None:
-        found += _without_counters(active, doubtful=doubtful)
+        findings += _without_counters(active, doubtful=doubtful)
     else:
         usable = live[~is_in(live["id"], bad_schedules["deployment_id"])]
         read_at = min(end, fetched_at(runs) or end)
         until = min(end, fetched_at(df, runs) or end)
-        if end - since_length < until:
-            found += _missed(usable, runs, names, tz, snapshots=snapshots, since=end - since_length, until=until)
-        found += _stuck(runs, live, names, now=read_at)
-        found += _doubtful(runs, doubtful=doubtful)
-        found += _worse(runs, active, names, recent=recent, until=end, doubtful=doubtful)
+        missed_since = end - since_length
+        if missed_since < until:
+            findings += _missed(usable, runs, names, tz, snapshots=snapshots, since=missed_since, until=until)
+        findings += _stuck(runs, live, names, now=read_at)
+        findings += _doubtful(runs, doubtful=doubtful)
+        findings += _worse(runs, active, names, recent=recent, until=end, doubtful=doubtful)
     if sessions is not None:
-        found += _over_budget(sessions, live, names, share=budget_share)
+        findings += _over_budget(sessions, live, names, share=budget_share)
     kinds = list(KINDS)
-    found.sort(
+    findings.sort(
         key=lambda one: (kinds.index(one.kind), -one.weight, names.get(one.deployment_id or "", ""), one.detail)
     )
     known = dict(zip(df["id"], df["name"], strict=True))
     rows = [
         (KINDS[one.kind][0], one.kind, one.deployment_id, known.get(one.deployment_id), one.detail, one.since)
-        for one in found
+        for one in findings
     ]
     return pd.DataFrame(rows, columns=list(_RESULT), dtype=object).astype(_RESULT)
 

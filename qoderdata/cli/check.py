@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 
 #: Runs are read this far back at least, so that streaks and typical durations are known.
 _LEAST = timedelta(days=30)
+_SEVERITY = TableColumn("severity", "severity", "fixed", is_alert=lambda row: row.severity == "error")
 _COLUMNS = [
-    TableColumn("severity", "severity", "fixed", is_alert=lambda row: row.severity == "error"),
     TableColumn("what", "detail", "prose", readable=60),
     TableColumn("since", "since", "time", optional=MINOR),
     TableColumn("deployment", "deployment_id", "id", optional=MINOR),
@@ -83,7 +83,7 @@ def check(
     assumed to have completed. `runs --streaks` ignores runs of unknown outcome. Events are read for runs of the
     last 30 days: `qoderdata pull runs --outcomes events` reads those of all runs, once.
     """
-    known = set() if only_new is None else _read_findings(only_new)
+    earlier = set() if only_new is None else _read_findings(only_new)
     history = max(_LEAST, 2 * parse_span(recent, name="recent"), parse_span(since, name="since"))
     snapshots = service.snapshots(since)
     deployments = service.deployments({"include_archived": True, **which})
@@ -92,11 +92,11 @@ def check(
     deployments = service.with_streaks(deployments)
     has_budgets = deployments["budget_max_credit_cost"].notna().any()
     sessions = _sessions(service, {"since": history, **which}) if has_budgets else None
-    found = qd.check(
+    findings = qd.check(
         deployments, runs, sessions, snapshots=snapshots, since=since, recent=recent, tz=result.tz, **thresholds
     )
-    found, shown = _with_groups(options.use_option_names_in_findings(found), deployments, groups)
-    new = found[~_keys(found).isin(known)]
+    findings, group_columns = _with_groups(options.use_option_names_in_findings(findings), deployments, groups)
+    new = findings[~_keys(findings).isin(earlier)]
     waiting = int(runs["status"].eq("waiting").sum())
     notes = [f"waiting for a person: {counted(waiting, 'run')}; see `qoderdata runs --waiting`"] if waiting else []
     live = deployments[deployments["archived_at"].isna()]
@@ -104,15 +104,16 @@ def check(
     notes += not_judged(runs, live, RUNS_FOR_MEDIAN, until=datetime.now(UTC) - timedelta(days=1))
     notes += options.filter_notes(which)
     verdict = "nothing is wrong" if len(deployments) else "nothing is wrong, as there are no deployments"
-    if len(new) < len(found):
+    if len(new) < len(findings):
         verdict = "nothing new is wrong"
-        notes.insert(0, f"not new: {counted(len(found) - len(new), 'finding')}; without --only-new all are shown")
-    columns = [_COLUMNS[0], *shown, *_COLUMNS[1:]]
+        old = counted(len(findings) - len(new), "finding")
+        notes.insert(0, f"not new: {old}; without --only-new all are shown")
+    columns = [_SEVERITY, *group_columns, *_COLUMNS]
     result.print_frame(new, columns, empty="; ".join([verdict, *notes]), notes=notes)
     if only_new is not None:
         from qoderdata.files import replace  # noqa: PLC0415 - imports pyarrow
 
-        kept = found.drop(new.index[result.limit(new) :])
+        kept = findings.drop(new.index[result.limit(new) :])
         replace(only_new, lambda sink: sink.write(output.json_text(kept).encode()))
     failures = new[new["severity"].eq("error")] if fail_on == "error" else new
     return 0 if failures.empty else options.FOUND
