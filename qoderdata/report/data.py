@@ -102,15 +102,7 @@ class ReportData:
     ) -> ReportData:
         """Check the frames, make names safe, and fill the counters from the runs where there are none."""
         given = require_frame(deployments, _DEPLOYMENT_COLUMNS, what="deployments")
-        read_at = fetched_at(given)
-        if read_at is None or read_at > start:
-            given = rows_before(given, "created_at", start)
-            is_later = given["archived_at"] > start
-            old_names = given["name"].str.replace(_ARCHIVED_SUFFIX, "", regex=True)
-            given = given.assign(
-                archived_at=given["archived_at"].mask(is_later), name=given["name"].mask(is_later, old_names)
-            )
-        given = given.reset_index(drop=True)
+        given = _as_of(given, start).reset_index(drop=True)
         require_unique_deployments(given)
         names = [
             _short(labels.get(identifier) or ("" if pd.isna(name) else name)) or _short(identifier)
@@ -120,17 +112,7 @@ class ReportData:
         named = given.assign(name=pd.Series(names, given.index, dtype=TEXT), group=groups)
         if runs is not None:
             runs = require_frame(runs, _RUN_COLUMNS, what="runs", optional=_NEWER_RUN_COLUMNS)
-            runs = rows_before(runs.reset_index(drop=True), "triggered_at", start)
-            of_runs = runs["deployment_id"].map(named.set_index("id")["group"])
-            others = int((~is_in(runs["deployment_id"], named["id"])).sum())
-            if others > len(runs) / 2:
-                message = _(
-                    "{others} of {count} runs are of deployments that are not listed here, and count too",
-                    others=f"{others:,}",
-                    count=f"{len(runs):,}",
-                )
-                warn(message, DataQualityWarning)
-            runs = runs.assign(group=of_runs.astype(TEXT).fillna(_("deployments not listed")))
+            runs = _with_groups(rows_before(runs.reset_index(drop=True), "triggered_at", start), named)
             if not runs.empty:
                 named = summaries.fill_counters(named, runs)
         if sessions is not None:
@@ -409,6 +391,18 @@ def _short(text: object) -> str:
     return truncate(one_line(str(text)), _NAME_COLUMNS)
 
 
+def _as_of(deployments: pd.DataFrame, start: pd.Timestamp) -> pd.DataFrame:
+    """Return deployments as they were at a time: without later ones, and not archived if that was later."""
+    read_at = fetched_at(deployments)
+    if read_at is not None and read_at <= start:
+        return deployments
+    deployments = rows_before(deployments, "created_at", start)
+    archived_at, names = deployments["archived_at"], deployments["name"]
+    is_later = archived_at > start
+    old_names = names.str.replace(_ARCHIVED_SUFFIX, "", regex=True)
+    return deployments.assign(archived_at=archived_at.mask(is_later), name=names.mask(is_later, old_names))
+
+
 def _groups(deployments: pd.DataFrame, by: str | None, labels: Mapping[str, str]) -> tuple[str, pd.Series[str]]:
     """Return the kind of group, and the group of each deployment: by default the key ``team``, else the agent."""
     if not isinstance(by, str | None):
@@ -436,6 +430,20 @@ def _groups(deployments: pd.DataFrame, by: str | None, labels: Mapping[str, str]
         )
     texts = ["" if pd.api.types.is_scalar(value) and pd.isna(value) else _short(value) for value in values]
     return word, pd.Series(texts, deployments.index, dtype=TEXT)
+
+
+def _with_groups(runs: pd.DataFrame, deployments: pd.DataFrame) -> pd.DataFrame:
+    """Add the group of each run's deployment; warn if most runs are of deployments that are not listed."""
+    unlisted = int((~is_in(runs["deployment_id"], deployments["id"])).sum())
+    if unlisted > len(runs) / 2:
+        message = _(
+            "{others} of {count} runs are of deployments that are not listed here, and count too",
+            others=f"{unlisted:,}",
+            count=f"{len(runs):,}",
+        )
+        warn(message, DataQualityWarning)
+    groups = runs["deployment_id"].map(deployments.set_index("id")["group"])
+    return runs.assign(group=groups.astype(TEXT).fillna(_("deployments not listed")))
 
 
 def _assumed_share(runs: pd.DataFrame) -> float:
