@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import qoderdata as qd
 from qoderdata.cli import grouping, options
 from qoderdata.cli.output import RATE_INTERVAL, Output, TableColumn
 from qoderdata.cli.service import Service, run_service_options
 from qoderdata.formatting import counted, format_time
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 @options.command("failures", example="qoderdata failures --by agent --top 10")
@@ -36,11 +39,9 @@ def failures(
     """
     deployments = service.counted_deployments(filters)
     groups = grouping.Groups(by or ["deployment"], "deployments", service, deployments=deployments)
-    uncounted = int(deployments[["stats_total_runs", "stats_total_failures"]].isna().any(axis=1).sum())
     rates = qd.failure_rates(groups.add_names(deployments), by=groups.keys)
     with_few = int((rates["total_runs"] < min_runs).sum())
     rates = rates[rates["total_runs"] >= min_runs]
-    since = deployments.attrs.get("counted_since")
     notes = ["rates are of all runs, also skipped and unfinished ones", *options.filter_notes(filters)]
     if not filters["include_archived"]:
         notes.append("archived deployments are left out")
@@ -48,19 +49,7 @@ def failures(
         few = "no runs" if min_runs == 1 else f"fewer than {min_runs:,} runs"
         what = "deployment" if groups.keys == ["id"] else "group"
         notes.append(f"{counted(with_few, what)} with {few} left out; --min-runs 0 shows all")
-    if since:
-        time = format_time(datetime.fromisoformat(since), result.tz)
-        notes.append(f"the service gives no counters; runs since {time} are counted")
-    counts = {name: deployments.attrs.get(f"counted_{name}", 0) for name in ("runs", "assumed", "unknown")}
-    if counts["assumed"] or counts["unknown"]:
-        notes.append(
-            f"of all loaded runs, {counts['runs']:,} are of these deployments: {counts['assumed']:,} completed by "
-            f"assumption, and the outcome of {counts['unknown']:,} is unknown"
-        )
-    if uncounted:
-        what = "a known outcome" if since else "counters"
-        left_out = f"{counted(uncounted, 'deployment')} without {what} left out"
-        notes.append(f"{left_out}; see `qoderdata runs --by deployment --since all`")
+    notes += _notes_on_counters(deployments, result.tz)
     labels = groups.columns(rates)
     above = result.name_above(rates, fail_over, figure="failure_rate", groups=labels)
     columns = [*labels, *rate_columns(is_grouped=groups.keys != ["id"])]
@@ -68,6 +57,27 @@ def failures(
     empty = options.empty_table_text(none_left, deployments, filters)
     result.print_frame(rates, columns, empty=empty, notes=[*notes, *above])
     return options.FOUND if above else 0
+
+
+def _notes_on_counters(deployments: pd.DataFrame, tz: str) -> list[str]:
+    """Return notes: which runs were counted instead of counters, and what is not known."""
+    notes = []
+    since = deployments.attrs.get("counted_since")
+    if since:
+        time = format_time(datetime.fromisoformat(since), tz)
+        notes.append(f"the service gives no counters; runs since {time} are counted")
+    counts = {name: deployments.attrs.get(f"counted_{name}", 0) for name in ("runs", "assumed", "unknown")}
+    if counts["assumed"] or counts["unknown"]:
+        notes.append(
+            f"of all loaded runs, {counts['runs']:,} are of these deployments: {counts['assumed']:,} completed by "
+            f"assumption, and the outcome of {counts['unknown']:,} is unknown"
+        )
+    uncounted = int(deployments[["stats_total_runs", "stats_total_failures"]].isna().any(axis=1).sum())
+    if uncounted:
+        what = "a known outcome" if since else "counters"
+        left_out = f"{counted(uncounted, 'deployment')} without {what} left out"
+        notes.append(f"{left_out}; see `qoderdata runs --by deployment --since all`")
+    return notes
 
 
 def rate_columns(*, is_grouped: bool = False) -> list[TableColumn]:
