@@ -132,16 +132,17 @@ def next_triggers(
     rows, upcoming_of = rows[some], upcoming_of[some]
     order = df["id"].iloc[rows].array.argsort(kind="stable")
     rows, upcoming_of = rows[order], upcoming_of[order]
-    moments, moment, deployment = _in_order(instants, upcoming_of)
-    at = moments[moment]
+    moments, moment_of, deployment_of = _in_order(instants, upcoming_of)
+    at = moments[moment_of]
 
     columns: dict[str, object] = {"trigger_at": timestamps(at).tz_localize("UTC").tz_convert(zone)}
     for name, source in _TEXTS.items():
-        columns[name] = _category(df[source].iloc[rows], deployment)
+        columns[name] = _category(df[source].iloc[rows], deployment_of)
         if source in NAMES and NAMES[source] in df:
-            columns[NAMES[source]] = _category(df[NAMES[source]].iloc[rows], deployment)
-    columns["local_time"] = timestamps(_local(at, moments, moment, df["schedule_timezone"].iloc[rows], deployment))
-    columns["source"] = _source(at, upcoming, upcoming_of, deployment)
+            columns[NAMES[source]] = _category(df[NAMES[source]].iloc[rows], deployment_of)
+    timezones = df["schedule_timezone"].iloc[rows]
+    columns["local_time"] = timestamps(_local(at, moments, moment_of, timezones, deployment_of))
+    columns["source"] = _source(at, upcoming, upcoming_of, deployment_of)
     return pd.DataFrame(columns, copy=False)
 
 
@@ -288,25 +289,25 @@ def _in_order(
         packed[filled : filled + size].reshape(which.size, -1)[:] = which[:, None] + members[index]
         filled += size
     packed.sort()
-    moment = packed // max(deployments, 1)
-    packed -= moment * deployments
-    return moments, moment, packed.astype(np.int32)
+    moment_of = packed // max(deployments, 1)
+    packed -= moment_of * deployments
+    return moments, moment_of, packed.astype(np.int32)
 
 
-def _category(values: pd.Series[str], deployment: NDArray[np.int32]) -> pd.Categorical:
+def _category(values: pd.Series[str], deployment_of: NDArray[np.int32]) -> pd.Categorical:
     """Return the text of each trigger's deployment; `values` has one text a deployment."""
     codes, categories = pd.factorize(values, sort=True)
     dtype = pd.CategoricalDtype(pd.Index(categories).astype(TEXT))
     narrow = codes.astype(np.min_scalar_type(-max(len(categories), 1)))
-    return pd.Categorical.from_codes(narrow[deployment], dtype=dtype, validate=False)
+    return pd.Categorical.from_codes(narrow[deployment_of], dtype=dtype, validate=False)
 
 
 def _local(
     at: NDArray[np.int64],
     moments: NDArray[np.int64],
-    moment: NDArray[np.int64],
+    moment_of: NDArray[np.int64],
     timezones: pd.Series[str],
-    deployment: NDArray[np.int32],
+    deployment_of: NDArray[np.int32],
 ) -> NDArray[np.int64]:
     """Return the wall-clock time of each trigger in its own zone, by a table of offsets by zone and period."""
     if not at.size:
@@ -320,8 +321,8 @@ def _local(
         for of_zone in segments
     ])  # fmt: skip
     period_of = np.searchsorted(changes * SECOND_MICROS, moments, side="right") - 1
-    index = (zone_of * changes.size)[deployment]
-    index += period_of[moment]
+    index = (zone_of * changes.size)[deployment_of]
+    index += period_of[moment_of]
     local = (offsets.ravel() * SECOND_MICROS)[index]
     local += at
     return local
@@ -331,13 +332,13 @@ def _source(
     at: NDArray[np.int64],
     upcoming: list[UpcomingTriggers],
     upcoming_of: NDArray[np.int64],
-    deployment: NDArray[np.int32],
+    deployment_of: NDArray[np.int32],
 ) -> pd.Categorical:
     """Return the source of each trigger: the service's list or cron."""
     first = np.array([triggers.listed.min(initial=_NEVER) for triggers in upcoming], dtype=np.int64)
     last = np.array([triggers.listed.max(initial=-_NEVER) for triggers in upcoming], dtype=np.int64)
-    by_cron = at < first[upcoming_of][deployment]
-    by_cron |= at > last[upcoming_of][deployment]
+    by_cron = at < first[upcoming_of][deployment_of]
+    by_cron |= at > last[upcoming_of][deployment_of]
     return pd.Categorical.from_codes(by_cron.astype(np.int8), dtype=_SOURCES, validate=False)
 
 
