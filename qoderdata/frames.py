@@ -600,10 +600,10 @@ def _names_by_id(source: Any, key: str, metadata: Collection[str]) -> pd.DataFra
         )
         table = table[["agent_id", "agent_name"]].rename(columns={"agent_id": "id"})
     else:
-        extended = key == "deployment_id" and bool(metadata)
-        table = _read(source, ["id", "name", *(["metadata"] if extended else [])], what=what)
+        has_metadata = key == "deployment_id" and bool(metadata)
+        table = _read(source, ["id", "name", *(["metadata"] if has_metadata else [])], what=what)
         table = table.rename(columns={"name": NAMES[key]})
-        if extended:
+        if has_metadata:
             texts, table = table["metadata"], expand_metadata(table, metadata).drop(columns="metadata")
             _warn_of_unknown_keys([key for key in metadata if table[f"metadata_{key}"].isna().all()], texts)
     known = table[table["id"].notna()].drop_duplicates("id").astype(TEXT)

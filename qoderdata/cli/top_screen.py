@@ -178,17 +178,17 @@ def _stack(sections: Sequence[_Section], room: int, width: int) -> list[Renderab
     left = room - len(sections) - gaps
     if left < _FEW * len(sections):
         left, gaps = left + gaps, 0
-    given = [0] * len(sections)
-    while left > 0 and given != wanted:
+    rows = [0] * len(sections)
+    while left > 0 and rows != wanted:
         for index, most in enumerate(wanted):
-            if given[index] < most and left > 0:
-                given[index] += 1
+            if rows[index] < most and left > 0:
+                rows[index] += 1
                 left -= 1
     parts: list[RenderableType] = []
-    for section, lines in zip(sections, given, strict=True):
+    for section, most in zip(sections, rows, strict=True):
         if parts and gaps:
             parts.append("")
-        parts.append(section.table(lines, width))
+        parts.append(section.table(most, width))
     return parts
 
 

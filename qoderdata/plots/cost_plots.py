@@ -71,7 +71,7 @@ def plot_costs(
     FrameTypeError
         The argument is no frame, or a column has lost its dtype.
     MissingColumnError
-        The frame is not one of costs.
+        The frame is not is_single of costs.
     ValueError
         The costs have no keys as their index, `top` is less than 1, or the windows span more than 100 years.
 
@@ -124,34 +124,34 @@ def _plot_over_time(costs: pd.DataFrame, ax: Axes | None, top: int, labels: Mapp
     """Plot a bar per window, in a panel per group if there are several."""
     groups = axes.split_windows(costs)
     shown = sorted(groups, key=lambda group: -float(group.rows["credits"].sum()))[:top]
-    one = len(groups) <= 1
-    ax = axes.given_or_new(ax, height=_HEIGHT_INCHES if one else axes.panels_height(len(shown)))
+    is_single = len(groups) <= 1
+    ax = axes.given_or_new(ax, height=_HEIGHT_INCHES if is_single else axes.panels_height(len(shown)))
     title, properties = title_of_groups(_TITLE_OVER_TIME, costs)
     axes.write_title(ax, title, len(shown), len(groups), "shown, most expensive first", **properties)
     if not groups:
         return axes.show_message(ax, "There are no sessions to show.")
 
     totals = [_credits(group.rows["credits"].sum(min_count=1)) for group in shown]
-    panels = [ax] if one else axes.group_panels(ax, shown, labels, totals)
+    panels = [ax] if is_single else axes.group_panels(ax, shown, labels, totals)
     drawn = pd.concat(group.rows for group in shown)
     times = pd.DatetimeIndex(drawn.index)
-    axes.time_axis(panels[0], times, most_ticks=_TICKS if one else _PANEL_TICKS)
+    axes.time_axis(panels[0], times, most_ticks=_TICKS if is_single else _PANEL_TICKS)
     width = axes.set_window_limits(panels[0], times)
     samples: dict[str, BarContainer] = {}
     for panel, group in zip(panels, shown, strict=True):
         samples |= axes.stack_bars(panel.bar, axes.day_numbers(group.rows.index), _parts(panel, group.rows), width)
-        _mark_unknown(panel, group.rows, points=6.0 if one else 4.0)
+        _mark_unknown(panel, group.rows, points=6.0 if is_single else 4.0)
         axes.style_values(panel)
         panel.set_axisbelow(True)
     highest = float(drawn["credits"].max())
     end = 1.05 * highest if highest > 0 else 1.0
-    panels[0].set(ylim=(0, end), yticks=axes.ticks_up_to(end, 6 if one else 4))
-    titles = "" if one else "; titles: credits"
+    panels[0].set(ylim=(0, end), yticks=axes.ticks_up_to(end, 6 if is_single else 4))
+    titles = "" if is_single else "; titles: credits"
     axes.label_x(ax, f"start of window, {axes.describe_times(times)}{titles}", _unknown_note(drawn))
     ax.set_ylabel("credits")
     if samples:
         samples = {name: samples[name] for name in _LOOKS if name in samples}
-        right, below = (6.0, None) if one else (0.0, _below(ax, ax.xaxis.labelpad))
+        right, below = (6.0, None) if is_single else (0.0, _below(ax, ax.xaxis.labelpad))
         axes.legend_beside(ax, samples, right=right, below=below)
     return ax
 

@@ -67,7 +67,7 @@ def plot_failure_rates(
     FrameTypeError
         The argument is no frame, or a column has lost its dtype.
     MissingColumnError
-        The frame is not one of failure rates.
+        The frame is not is_single of failure rates.
     ValueError
         The rates are over time, have no keys as their index, or `top` is less than 1.
 
@@ -198,7 +198,7 @@ def plot_run_failure_rates(
     FrameTypeError
         The argument is no frame, or a column has lost its dtype.
     MissingColumnError
-        The frame is not one of failure rates of runs.
+        The frame is not is_single of failure rates of runs.
     ValueError
         The rates are not over time, or `top` is less than 1.
 
@@ -233,8 +233,8 @@ def plot_run_failure_rates(
         )
     groups = axes.split_windows(rates)
     shown = sorted(groups, key=lambda group: -int(group.rows["failed"].sum()))[:top]
-    one = len(groups) <= 1
-    ax = axes.given_or_new(ax, height=_HEIGHT_INCHES if one else axes.panels_height(len(shown)))
+    is_single = len(groups) <= 1
+    ax = axes.given_or_new(ax, height=_HEIGHT_INCHES if is_single else axes.panels_height(len(shown)))
     title, properties = title_of_groups(_TITLE_OVER_TIME, rates)
     axes.write_title(ax, title, len(shown), len(groups), "shown, most failures first", **properties)
     if not groups:
@@ -246,7 +246,7 @@ def plot_run_failure_rates(
     highest = float(drawn["ci_high"].astype("float64").max())
     words = f"start of window, {axes.describe_times(times)}"
     note = axes.assumed_note(counts["assumed"].sum(), counts["completed"].sum())
-    if one:
+    if is_single:
         lines = _rate_lines(ax, shown[0].rows, shade=True)
         below = _COUNTS_SHARE + _GAP_SHARE
         _rate_axis(ax, highest, below=below)

@@ -217,6 +217,7 @@ def to_do(data: ReportData) -> Section:
 
 
 def _finding(data: ReportData, row: Any, hint: str | None) -> Sentence:  # noqa: ANN401 - a named tuple
+    """Return a finding as a sentence; the name with which its detail begins is marked as a name."""
     name = "" if pd.isna(row.deployment_id) else data.name(row.deployment_id)
     rest = row.detail.removeprefix(name)
     names = Names([] if rest == row.detail else [name], None)
