@@ -115,7 +115,8 @@ class Groups:
         for word, key in zip(self._words, self.keys, strict=True):
             name = NAMES.get(key, "name")
             # A summary by one id has its name here; in a list, it is the deployment's.
-            if name not in present and (key == self._own if "id" in present else len(ids) == 1):
+            has_the_name = key == self._own if "id" in present else len(ids) == 1
+            if name not in present and has_the_name:
                 name = "name"
             if key in ids and name in present:
                 heading = "name" if key == "id" else word.removesuffix("_id")
