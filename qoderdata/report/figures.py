@@ -57,7 +57,7 @@ def headline(data: ReportData) -> Headline:
         )  # fmt: skip
     if data.is_comparable:
         what = join_facts(what, points_text(row.change))
-        if row.verdict == "unclear" and points_text(row.change) != _("unchanged"):
+        if row.verdict == "unclear" and abs(row.change) > _NO_CHANGE:
             what = _("{what}, which may be chance", what=what)
         lead = {"worse": _("Worse than last week"), "better": _("Better than last week")}.get(
             row.verdict, _("About the same as last week")

@@ -231,7 +231,7 @@ def cautions(data: ReportData) -> list[str]:
             )
         )
     if data.assumed and data.runs is not None:
-        given = {"runs": format_count(len(data.runs)), "since": data.time_text(data.runs["triggered_at"].min())}
+        facts = {"runs": format_count(len(data.runs)), "since": data.time_text(data.runs["triggered_at"].min())}
         if data.runs.attrs.get("outcomes") == "events":
             caution = ngettext(
                 "Of all runs given ({runs}, since {since}), {count} counts as completed because its session is "
@@ -239,7 +239,7 @@ def cautions(data: ReportData) -> list[str]:
                 "Of all runs given ({runs}, since {since}), {count} count as completed because their sessions are "
                 "idle or archived; their events show no end.",
                 data.assumed,
-                **given,
+                **facts,
             )
         else:
             caution = ngettext(
@@ -250,7 +250,7 @@ def cautions(data: ReportData) -> list[str]:
                 "idle or archived. Failures inside sessions may be among them; load_runs(outcomes='events') or "
                 "--outcomes events tells which.",
                 data.assumed,
-                **given,
+                **facts,
             )
         found.append(caution)
     return found
