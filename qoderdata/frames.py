@@ -379,7 +379,7 @@ def expand_metadata(df: pd.DataFrame, keys: Iterable[str] | None = None) -> pd.D
     Returns
     -------
     pandas.DataFrame
-        A copy of ``df`` with a column ``metadata_<key>`` (``str``) a key: the key's value, as JSON text if it
+        A copy of ``df`` with one column ``metadata_<key>`` (``str``) per key: the key's value, as JSON text if it
         is not a string; missing if the key is absent or ``null``. A key that no deployment has gives a
         column that is missing everywhere.
 

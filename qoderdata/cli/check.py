@@ -120,7 +120,7 @@ def check(
 
 
 def _read_findings(path: Path) -> set[str]:
-    """Return the keys of the findings in a file of `--only-new`; none where there is no file yet."""
+    """Return the keys of the findings in a file of `--only-new`; none if there is no file yet."""
     try:
         return {f"{row['kind']} {row['deployment_id'] or ''}" for row in json.loads(path.read_bytes())}
     except FileNotFoundError:

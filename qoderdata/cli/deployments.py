@@ -68,12 +68,12 @@ def _states(deployments: pd.DataFrame) -> pd.Series[str]:
 
 
 def _next_triggers(deployments: pd.DataFrame) -> pd.Series[pd.Timestamp]:
-    """Return the next trigger of each deployment, in their order; missing where there is none."""
+    """Return the next trigger of each deployment, in their order; missing if there is none."""
     import pandas as pd  # noqa: PLC0415 - slow to import
 
     found, left = [], deployments
     for horizon in _HORIZONS:
-        # pandas 2 warns where it appends an empty index to one of categories.
+        # pandas 2 warns if it appends an empty index to one of categories.
         triggers = qd.next_triggers(left, horizon).astype({"deployment_id": "object"})
         found.append(triggers.groupby("deployment_id")["trigger_at"].min())
         left = left[~left["id"].isin(found[-1].index)]
@@ -82,7 +82,7 @@ def _next_triggers(deployments: pd.DataFrame) -> pd.Series[pd.Timestamp]:
 
 
 def _schedule(row: Any) -> str:  # noqa: ANN401 - a row
-    """Return in words when a deployment fires; the cron text where it cannot be read."""
+    """Return in words when a deployment fires; the cron text if it cannot be read."""
     if not isinstance(row.schedule_expression, str):
         return MISSING
     try:

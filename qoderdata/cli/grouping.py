@@ -52,7 +52,7 @@ def by_option(table: str, meaning: str) -> Decorator:
 class Groups:
     """What the words after `--by` mean in a table, with the names that are loaded for them.
 
-    Raises `click.UsageError` where a word means nothing; the message lists what there is.
+    Raises `click.UsageError` if a word means nothing; the message lists what there is.
     """
 
     def __init__(
@@ -108,7 +108,7 @@ class Groups:
         return runs[version].merge(models, on=version, how="left")[_MODEL].array
 
     def columns(self, result: pd.DataFrame) -> list[TableColumn]:
-        """Return the columns of the groups for people: names, ids where there is room, and windows of time."""
+        """Return the columns of the groups for people: names, ids if there is room, and windows of time."""
         present = {*result.index.names, *result.columns}
         ids = [key for key in self.keys if key in NAMES]
         shown = []
@@ -159,7 +159,7 @@ def _key(word: str, columns: Sequence[str], own: str) -> str:
 
 
 def load_or_none(load: Callable[[], pd.DataFrame]) -> pd.DataFrame | None:
-    """Load a list for its names; where that fails, warn that ids are shown, and return None."""
+    """Load a list for its names; if that fails, warn that ids are shown, and return None."""
     try:
         return load()
     except NAME_ERRORS as error:
@@ -168,7 +168,7 @@ def load_or_none(load: Callable[[], pd.DataFrame]) -> pd.DataFrame | None:
 
 
 def _require(words: Sequence[str], deployments: pd.DataFrame, columns: Sequence[str]) -> None:
-    """Raise where a word is no key of any deployment's metadata; without deployments, no key is known."""
+    """Raise if a word is no key of any deployment's metadata; without deployments, no key is known."""
     if deployments.empty:
         return
     there = metadata_keys(deployments)

@@ -59,12 +59,12 @@ class TableColumn:
     heading: str
     #: The column of the frame that has the values, or a function of a row, which is a named tuple.
     value: str | Callable[[Any], Any]
-    #: How a value is written, and what happens where room is short: a ``"text"`` or ``"id"`` is cut and
+    #: How a value is written, and what happens if room is short: a ``"text"`` or ``"id"`` is cut and
     #: ``"prose"`` is wrapped; ``"fixed"``, times and numbers (set to the right) keep their width.
     kind: Literal[
         "text", "prose", "id", "fixed", "time", "number", "count", "percent", "credits", "milliseconds"
     ] = "text"
-    #: 0: always shown. Else left out where room is short: first `MINOR`, then columns without any value, then
+    #: 0: always shown. Else left out if room is short: first `MINOR`, then columns without any value, then
     #: the highest.
     optional: int = 0
     #: Whether a row's cell is shown in red.
@@ -95,7 +95,7 @@ _RATE = TableColumn(
 
 
 def columns_where_any(frame: pd.DataFrame, name: str, heading: str) -> list[TableColumn]:
-    """Return the column of a count, where any is above 0."""
+    """Return the column of a count if any is above 0, else none."""
     return [TableColumn(heading, name, "count", optional=2)] if frame[name].gt(0).any() else []
 
 
@@ -273,7 +273,7 @@ def _formatted(value: Any, kind: str, tz: str) -> Any:  # noqa: ANN401 - a value
 
 
 def echo(text: str = "", *, end: str = "\n") -> None:
-    """Print text; where the reader has closed the pipe, as `| head` does, drop the text and go on."""
+    """Print text; if the reader has closed the pipe, as `| head` does, drop the text and go on."""
     with _to_standard_output():
         print(text, end=end)
 
@@ -329,7 +329,7 @@ def _is_unsafe(character: str) -> bool:
 
 
 def json_text(frame: pd.DataFrame) -> str:
-    """Write a JSON list of objects, one a row; times in ISO 8601, missing values as ``null``, secrets masked."""
+    """Write a JSON list of objects, one per row; times in ISO 8601, missing values as ``null``, secrets masked."""
     import pandas as pd  # noqa: PLC0415 - slow to import
 
     from qoderdata.masking import is_secret, mask_value  # noqa: PLC0415 - as above

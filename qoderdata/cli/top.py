@@ -143,7 +143,7 @@ class _Reader:
         self._frames |= {"runs": runs, "sessions": sessions}
 
     def _sessions(self, account: dict[str, Any], **freshness: Any) -> pd.DataFrame | None:  # noqa: ANN401 - max_age
-        """Load sessions; ``None`` where they may not be read or are not stored, and outcomes need none."""
+        """Load sessions; ``None`` if they may not be read or are not stored, and outcomes need none."""
         try:
             return qd.load_sessions(since=_SESSION_HISTORY, **freshness, **account)
         except (errors.PermissionDeniedError, errors.CacheError) as error:

@@ -76,7 +76,7 @@ class View:
     host: str
     #: When the next reading begins, or began.
     next_at: datetime | None = None
-    #: Why the last reading failed; empty where it did not.
+    #: Why the last reading failed; empty if it did not.
     error: str = ""
 
 
@@ -88,11 +88,11 @@ class _Section:
     rows: Sequence[Sequence[str]]
     total: int
     empty: str
-    #: Which column has names or sentences, and is cut where room is short.
+    #: Which column has names or sentences, and is cut if room is short.
     wide: int = 0
 
     def table(self, most: int, width: int | None, *, is_whole: bool = False) -> Table:
-        """Draw the first rows; where the width is limited, no other column than the wide one takes much room.
+        """Draw the first rows; if the width is limited, no other column than the wide one takes much room.
 
         `is_whole`: sentences are wrapped, not cut.
         """
@@ -235,7 +235,7 @@ def _labelled(
     width: int | None,
     most: int,
 ) -> _Section:
-    """Return a table of deployments: name, agent and team where there is room, then the other cells."""
+    """Return a table of deployments: name, agent and team if there is room, then the other cells."""
     shown = frame.head(most)
     others = [cells(record) for record in shown.itertuples()]
     taken = sum(

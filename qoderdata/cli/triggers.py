@@ -70,7 +70,7 @@ def triggers(
 
 
 def _busiest(counts: pd.DataFrame, tz: str) -> list[str]:
-    """Return a note that names the first window with the most triggers; none where all have as many."""
+    """Return a note that names the first window with the most triggers; none if all have as many."""
     most = counts[counts["triggers"] == counts["triggers"].max()]
     if len(most) == len(counts):
         return []

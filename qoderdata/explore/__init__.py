@@ -4,6 +4,6 @@
 |---|---|
 | `interactive` | what does the caller get, and how is the page written? |
 | `linked_views` | what is drawn, and what follows a click? |
-| `chart_tables` | which rows are drawn, one a run or one a window of time, and what is said about them? |
+| `chart_tables` | which rows are drawn, one per run or one per window of time, and what is said about them? |
 | `explore.html.j2`, `explore.css`, `explore.js` | how is the page laid out and started? |
 """

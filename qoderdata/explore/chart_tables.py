@@ -77,9 +77,9 @@ class ChartTables:
 
 
 def make_tables(df: pd.DataFrame, runs: pd.DataFrame, zone: ZoneInfo) -> ChartTables:
-    """Make the tables of a chart; without rows where there are no runs.
+    """Make the tables of a chart; without rows if there are no runs.
 
-    Raise `FrameTypeError`, `MissingColumnError`, and `ValueError` where times span more than 100 years.
+    Raise `FrameTypeError`, `MissingColumnError`, and `ValueError` if times span more than 100 years.
     """
     df = require_frame(df, ["id", "name"], what="deployments", optional=["agent_id", "agent_name"])
     wanted, optional = ["deployment_id", "status", "triggered_at", "duration_ms"], ["status_from", "agent_id"]

@@ -32,11 +32,11 @@ def explore(
 
     A click on an agent shows its deployments and its runs; a click on a deployment shows its runs. A drag over the
     bars at the top zooms in time, and a double-click shows all again. Pointing at a mark shows its name, outcome,
-    duration and error. A text field searches names. Where there are more than the 30 deployments that are shown at
+    duration and error. A text field searches names. If there are more than the 30 deployments that are shown at
     once, a slider moves through them.
 
     Failure rates are those of `run_failure_rates` over all runs given, also after a zoom, with 95 % intervals,
-    worst first. Agents are shown by name where `with_names` has added ``agent_name`` to either frame.
+    worst first. Agents are shown by name if `with_names` has added ``agent_name`` to either frame.
 
     Parameters
     ----------
@@ -57,7 +57,7 @@ def explore(
     -------
     altair.VConcatChart
         The chart, which JupyterLab shows without asking another host, with a picture of it for programs that
-        run no script. Its data are texts of JSON in ``chart.datasets``. Where there are no runs, it is a sentence
+        run no script. Its data are texts of JSON in ``chart.datasets``. If there are no runs, it is a sentence
         that says so.
 
     Raises

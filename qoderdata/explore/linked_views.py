@@ -91,7 +91,7 @@ class LinkedChart(alt.VConcatChart):  # type: ignore[misc,unused-ignore]
 
 
 def _with_theme_colors(vega: Any) -> Any:  # noqa: ANN401 - JSON
-    """Remove the color of names, so that they get that of axis labels: light where JupyterLab is dark."""
+    """Remove the color of names, so that they get that of axis labels: light if JupyterLab is dark."""
     if isinstance(vega, list):
         return [_with_theme_colors(part) for part in vega]
     if not isinstance(vega, dict):
@@ -112,7 +112,7 @@ def to_png(spec: dict[str, Any]) -> bytes:
 
 
 def make_chart(tables: ChartTables) -> LinkedChart:
-    """Make the chart of some tables; a sentence where there are no runs."""
+    """Make the chart of some tables; a sentence if there are no runs."""
     if not tables.deployments:
         message = alt.Chart(_data("notes")).mark_text(style=_NAME_STYLE, fontSize=14).encode(text="text:N")
         return _finish([message.properties(width=_LEFT + _RIGHT, height=80)], tables)

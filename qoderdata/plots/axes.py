@@ -125,12 +125,12 @@ def plot_style() -> Iterator[None]:
 
 
 def check_keys(summary: pd.DataFrame) -> None:
-    """Raise where the rows of a summary have no keys: before a figure is made, which would stay open."""
+    """Raise if the rows of a summary have no keys: before a figure is made, which would stay open."""
     keys_and_names(summary)
 
 
 def check_top_and_labels(top: int, labels: Mapping[str, str] | None) -> None:
-    """Raise where `top` leaves nothing to draw, or `labels` are no mapping."""
+    """Raise if `top` leaves nothing to draw, or `labels` are no mapping."""
     check_count(top, name="top")
     check_labels(labels)
 
@@ -138,7 +138,7 @@ def check_top_and_labels(top: int, labels: Mapping[str, str] | None) -> None:
 def given_or_new(ax: Axes | None, *, height: float, width: float | None = None) -> Axes:
     """Return the caller's axes, or one in a new figure of these inches.
 
-    Where the caller's font is large, the figure is higher, and wider where it has a width of its own. A new figure
+    If the caller's font is large, the figure is higher, and wider if it has a width of its own. A new figure
     is made with pyplot, so that a notebook shows it. Pyplot's current axes are never drawn on.
     """
     if ax is not None:
@@ -175,7 +175,7 @@ def label_columns(ax: Axes, rows: int) -> int:
 
 
 def line_color() -> str:
-    """Return the color of lines that lie on bars and beside them: dark, but light where the text is light."""
+    """Return the color of lines that lie on bars and beside them: dark, but light if the text is light."""
     return "#FFFFFF" if is_dark() else "#333333"
 
 
@@ -216,7 +216,7 @@ def write_title(
     words: str = "shown",
     **properties: Any,  # noqa: ANN401 - of texts
 ) -> None:
-    """Write the title; where rows are left out, add "(`shown` of `count` `words`)". Break a long title."""
+    """Write the title; if rows are left out, add "(`shown` of `count` `words`)". Break a long title."""
     parts = [title, f"({shown} of {count:,} {words})"] if shown < count else [title]
     whole, letters = " ".join(parts), _letters(ax, ax.title)
     ax.set_title(whole if len(whole) <= letters else _break_lines(parts, letters), **properties)
@@ -231,7 +231,7 @@ def _letters(ax: Axes, text: Text) -> int:
 
 
 def _break_lines(lines: Iterable[str], letters: int) -> str:
-    """Join lines; break those with more letters at their commas, or between words where that is not enough."""
+    """Join lines; break those with more letters at their commas, or between words if that is not enough."""
     broken: list[str] = []
     for line in lines:
         first, *rest = re.split(r"(?<=[,;]) ", line)
@@ -248,7 +248,7 @@ def _break_lines(lines: Iterable[str], letters: int) -> str:
 
 
 def show_message(ax: Axes, text: str) -> Axes:
-    """Write one plain sentence where there is nothing to draw, and return the axes."""
+    """Write one plain sentence if there is nothing to draw, and return the axes."""
     ax.set(xticks=[], yticks=[])
     ax.spines[:].set_visible(False)
     ax.text(0.5, 0.5, text, transform=ax.transAxes, ha="center", va="center", alpha=0.7, wrap=True)
@@ -256,7 +256,7 @@ def show_message(ax: Axes, text: str) -> Axes:
 
 
 def prepare_rows(ax: Axes, shown: pd.DataFrame, labels: Mapping[str, str] | None) -> float:
-    """Prepare a row each from the top down, named by its key; return the font size."""
+    """Prepare one row for each row of a frame, from the top down, named by its key; return the font size."""
     return label_rows(ax, make_labels(*keys_and_names(shown), labels, columns=label_columns(ax, len(shown))))
 
 
@@ -292,7 +292,7 @@ class Group(NamedTuple):
 def split_windows(summary: pd.DataFrame) -> list[Group]:
     """Split a summary over time into its groups, in the order in which they are first seen.
 
-    Rows without a window are left out; times are checked as `check_times` does. Raise `ValueError` where a group
+    Rows without a window are left out; times are checked as `check_times` does. Raise `ValueError` if a group
     has a window twice.
 
     Examples
@@ -501,7 +501,7 @@ def percent_axis(axis: Axis) -> None:
 def write_column(
     ax: Axes, header: str, texts: Sequence[str], *, offset: float, points: float, color: str | None = None
 ) -> float:
-    """Write one text a row to the right of the axes, right-aligned under a header; return where the column ends.
+    """Write one text per row to the right of the axes, right-aligned under a header; return where the column ends.
 
     Rows lie at y = 0, 1, 2 and so on; `offset` and the result are points from the axes.
     """
@@ -520,7 +520,7 @@ def write_column(
 def check_times(times: pd.Series[pd.Timestamp] | pd.Index[Any], *, years: int = 100) -> pd.DatetimeIndex:
     """Check times, and return those that are not missing.
 
-    Raise `FrameTypeError` where they have no zone, and `ValueError` where they span more years than these.
+    Raise `FrameTypeError` if they have no zone, and `ValueError` if they span more years than these.
     """
     known = pd.DatetimeIndex(times.dropna())
     if known.tz is None:
@@ -536,7 +536,7 @@ def check_times(times: pd.Series[pd.Timestamp] | pd.Index[Any], *, years: int = 
 
 
 def assumed_note(assumed: float, completed: float) -> str:
-    """Return a line of a label: how many completed runs are assumed; an empty text where none is."""
+    """Return a line of a label: how many completed runs are assumed; an empty text if none is."""
     return f"{assumed:,.0f} of {completed:,.0f} completed runs are assumed, not proved" if assumed else ""
 
 
@@ -583,7 +583,7 @@ def _room(ax: Axes, letters: int) -> int:
 
 
 def label_ticks(ax: Axes, labels: Mapping[float, str], *, most: int) -> None:
-    """Mark the x axis, and label every n-th tick where not all labels fit; `most`: the ticks of a full axis."""
+    """Mark the x axis, and label every n-th tick if not all labels fit; `most`: the ticks of a full axis."""
     longest = max(map(len, labels.values()))
 
     def text(value: float, number: float | None) -> str:

@@ -42,7 +42,7 @@ def plot_costs(
 
     Without windows there is a horizontal bar per group, with the credits, their share and the number of sessions
     beside it. With windows (``freq``) there is a vertical bar per window. Several groups have a panel each, all
-    with the same scales, those with the most credits first. Where the service does not say what the credits were
+    with the same scales, those with the most credits first. If the service does not say what the credits were
     for, the bar is pale.
 
     Sessions without usage are unknown, not free: how many there are is written beside the bars or below them. A

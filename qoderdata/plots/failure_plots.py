@@ -132,7 +132,7 @@ def _rate_bars(ax: Axes, shown: pd.DataFrame, failing: NDArray[np.bool_]) -> Non
 
 
 def _rates_and_intervals(rates: pd.DataFrame) -> list[NDArray[np.float64]]:
-    """Return rates, and the lower and upper ends of their intervals; NaN where there are none."""
+    """Return rates, and the lower and upper ends of their intervals; NaN if there are none."""
     return [rates[name].to_numpy(np.float64, na_value=np.nan) for name in ("failure_rate", "ci_low", "ci_high")]
 
 

@@ -3,7 +3,7 @@
 Names come from whoever made the deployments: any script, any length, line breaks, ``$``, marks that turn the
 writing direction. What the caller's own font lacks is looked for among the installed fonts; what none has
 becomes a box, with one warning for the plot. Nothing is set in matplotlib's settings: the fonts go to the
-texts themselves. Where the reader's browser draws the texts, `label_texts` makes them without looking for fonts.
+texts themselves. If the reader's browser draws the texts, `label_texts` makes them without looking for fonts.
 """
 
 from __future__ import annotations
@@ -67,11 +67,11 @@ def make_labels(
     columns: int,
     rows: int | None = None,
 ) -> Labels:
-    """Make the labels of a picture: one text an id, followed by the end of the id where texts are equal.
+    """Make the labels of a picture: one text per id, followed by the end of the id if texts are equal.
 
     The caller's labels by id win over `names`; a name that is ``None`` or blank shows the id. `columns` is the
     widest label, in widths of a Latin letter. The first `rows` texts are told apart from each other, and so are
-    the others; ``None``: all from all. Warn once where no installed font has some of the characters.
+    the others; ``None``: all from all. Warn once if no installed font has some of the characters.
     """
     texts = _short_texts(ids, names, labels or {}, columns)
     families, lacking = _fonts_for("".join(texts))
@@ -121,7 +121,7 @@ def _drop_stacked_marks(text: str) -> str:
 
 
 def keep_direction(text: str) -> str:
-    """Return a name so that numbers beside it stay in order, also where it is written from right to left."""
+    """Return a name so that numbers beside it stay in order, also if it is written from right to left."""
     is_leftward = any(unicodedata.bidirectional(character) in {"R", "AL"} for character in text)
     return f"{_LEFT_TO_RIGHT_MARK}{text}{_LEFT_TO_RIGHT_MARK}" if is_leftward else text
 
@@ -139,7 +139,7 @@ def format_key(key: Hashable) -> str:
 
 
 def keys_and_names(summary: pd.DataFrame) -> tuple[list[str], list[str | None]]:
-    """Return the key of every row of a summary, and its name, ``None`` where the key has no other name.
+    """Return the key of every row of a summary, and its name, ``None`` if the key has no other name.
 
     The index is the groups, and windows perhaps, which are no part of a key. The column ``name`` names the ids of
     its only id level; ``deployment_name`` and the like name those of a level each. A single row without keys is

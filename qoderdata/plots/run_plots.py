@@ -131,7 +131,7 @@ def _by_day(runs: pd.DataFrame, local_zone: ZoneInfo) -> pd.DataFrame:
 
 
 def _severity(counts: pd.DataFrame) -> pd.Series[float]:
-    """Return the index of each day's color; NaN where no run was decided."""
+    """Return the index of each day's color; NaN if no run was decided."""
     decided = counts["completed"] + counts["failed"]
     share = counts["failed"] / decided.where(decided > 0)
     return pd.Series(np.searchsorted(_BOUNDS, share), counts.index, dtype="float64").where(decided > 0)
@@ -149,7 +149,7 @@ def _on_grid(values: pd.Series[Any], fill: str | float) -> NDArray[Any]:
 
 
 def _severity_legend(ax: Axes, *, silent: bool, undecided: pd.DataFrame) -> None:
-    """Draw a legend of the colors, and of the hatched days where there are some."""
+    """Draw a legend of the colors, and of the hatched days if there are some."""
     from matplotlib.patches import Patch  # noqa: PLC0415 - heavy, and needed only when drawing
 
     colors = zip(_SEVERITY_LABELS, _severity_colors(), strict=True)

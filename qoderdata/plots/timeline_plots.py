@@ -50,7 +50,7 @@ _BARS = {
 }
 #: The lines of runs that have not ended.
 _OPEN_LINES: dict[str, Any] = {"running": "solid", "waiting": (0, (1, 1))}
-#: The displayed names of outcomes, where they differ from the outcome.
+#: The displayed names of outcomes, if they differ from the outcome.
 OUTCOME_WORDS = {"assumed": "completed, assumed", "running": "running or pending", "waiting": "waits for a person"}
 _LEGEND_ORDER = (
     "failed", "missed", "uncertain", "completed", "assumed", "cancelled", "skipped", "unknown", "running",
@@ -73,7 +73,7 @@ def plot_run_timeline(
     The outcome of a run is shown by color and by shape: tall bars failed, those of half the height completed, flat
     ones were cancelled, hollow ones only count as completed because of their session's state (``status_from`` is
     ``"session"``). A run that has not ended is a line with an arrow up to the newest time in `runs` and `missed`,
-    dotted where it waits for a person. A cross is a skipped run, a question mark one whose outcome is not known.
+    dotted if it waits for a person. A cross is a skipped run, a question mark one whose outcome is not known.
     Hollow diamonds are missed times, hollow circles are times that were perhaps missed (``certain`` is False), and
     upright marks are next triggers.
 
@@ -84,12 +84,12 @@ def plot_run_timeline(
     Parameters
     ----------
     runs
-        What `qoderdata.load_runs` returns, with ``deployment_name`` where lanes should have names. Runs without a
+        What `qoderdata.load_runs` returns, with ``deployment_name`` if lanes should have names. Runs without a
         ``triggered_at`` and a ``started_at`` are left out.
     missed
         What `qoderdata.missed_triggers` returns; ``None`` draws none.
     triggers
-        What `qoderdata.next_triggers` returns; ``None`` draws none. Where there are runs or missed times, triggers
+        What `qoderdata.next_triggers` returns; ``None`` draws none. If there are runs or missed times, triggers
         later than the newest of these by more than the time that they span (at least an hour) are left out, and
         the legend says up to when they are shown.
     ax
@@ -99,7 +99,7 @@ def plot_run_timeline(
         The IANA zone of the time axis.
     top
         The most lanes to draw: those with the most failed runs and certainly missed times, in order of their
-        names where these are equal. The title says how many there are.
+        names if these are equal. The title says how many there are.
     labels
         Names to show by id of deployment, instead of the frames' own.
 
@@ -193,7 +193,7 @@ def _spans(runs: pd.DataFrame) -> pd.DataFrame:
     outcome = drawn_outcomes(runs)
     length = pd.Series(runs.get("duration_ms"), runs.index, dtype="Float64").astype("float64")
     is_known = length.between(0, _LONGEST / pd.Timedelta("1ms"))
-    # pandas 2 may warn of an overflow where it converts missing values.
+    # pandas 2 may warn of an overflow if it converts missing values.
     lasting = pd.to_timedelta(length.where(is_known, 0.0), unit="ms").dt.as_unit("us")
     end = completed.fillna((start + lasting).where(is_known))
     end = end.where((end >= start) & outcome.isin(list(_BARS)))
@@ -209,7 +209,7 @@ def drawn_outcomes(runs: pd.DataFrame) -> pd.Series[str]:
 
 
 def _points(frame: pd.DataFrame | None, column: str, *, what: str, optional: Sequence[str] = ()) -> pd.DataFrame:
-    """Return deployment, name, time and certainty of missed times or triggers; no rows where there is no frame."""
+    """Return deployment, name, time and certainty of missed times or triggers; no rows if there is no frame."""
     if frame is None:
         frame = pd.DataFrame(
             {"deployment_id": pd.Series(dtype=TEXT), column: pd.Series(dtype="datetime64[us, UTC]")}
@@ -350,7 +350,7 @@ def plot_next_triggers(
     ----------
     triggers
         What `qoderdata.next_triggers` returns; the time axis is in the zone of its ``trigger_at``. Agents are
-        shown by name where `qoderdata.with_names` has added ``agent_name``.
+        shown by name if `qoderdata.with_names` has added ``agent_name``.
     ax
         What to draw on. ``None`` makes a new figure, about 9 inches wide and as high as the lanes need. Names
         and legend need room: give a figure with ``layout="constrained"``.
@@ -524,7 +524,7 @@ def plot_trigger_load(triggers: pd.DataFrame, *, ax: Axes | None = None) -> Axes
 
 
 def _mean_by_hour(times: pd.DatetimeIndex) -> NDArray[np.float64]:
-    """Return the mean triggers by weekday and hour: the sum of the means of its minutes; NaN where unknown."""
+    """Return the mean triggers by weekday and hour: the sum of the means of its minutes; NaN if unknown."""
     first, last = (time.tz_convert("UTC").floor("min") for time in (times.min(), times.max()))
     often = _by_minute(pd.date_range(first, last, freq="1min").tz_convert(times.tz))
     mean: NDArray[np.float64] = (_by_minute(times) / np.maximum(often, 1)).sum(axis=2)

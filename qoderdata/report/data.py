@@ -68,7 +68,7 @@ class Deployment(NamedTuple):
 class ReportData:
     """The frames, the time and the periods of a report, and figures that several of its parts need."""
 
-    #: Archived ones too; `read` fills the counters from the runs where there are none, and shortens names. It adds
+    #: Archived ones too; `read` fills the counters from the runs if there are none, and shortens names. It adds
     #: the column ``group`` to the deployments and the runs: the group of the failure rates, else an empty text.
     deployments: pd.DataFrame
     #: The deployments as they were given.
@@ -100,7 +100,7 @@ class ReportData:
         tz: str,
         labels: Mapping[str, str],
     ) -> ReportData:
-        """Check the frames, make names safe, and fill the counters from the runs where there are none."""
+        """Check the frames, make names safe, and fill the counters from the runs if there are none."""
         given = require_frame(deployments, _DEPLOYMENT_COLUMNS, what="deployments")
         given = _as_of(given, start).reset_index(drop=True)
         require_unique_deployments(given)
@@ -208,7 +208,7 @@ class ReportData:
 
     @cached_property
     def failing_by_counters(self) -> int | None:
-        """How many live deployments fail by the service's counters; ``None`` where it gives none."""
+        """How many live deployments fail by the service's counters; ``None`` if it gives none."""
         in_a_row = self.live["stats_consecutive_failures"]
         return None if len(in_a_row) and in_a_row.isna().all() else int((in_a_row > 0).sum())
 
@@ -220,7 +220,7 @@ class ReportData:
 
     @cached_property
     def failing_before(self) -> int | None:
-        """How many deployments were failing a week ago; ``None`` where the runs do not reach back."""
+        """How many deployments were failing a week ago; ``None`` if the runs do not reach back."""
         if self.runs is None or not self.do_runs_reach_back:
             return None
         earlier = self.runs[self.runs["triggered_at"] < self.start - WEEK]
@@ -248,12 +248,12 @@ class ReportData:
 
     @property
     def shown_horizon(self) -> timedelta:
-        """How far the report looks ahead: the horizon, or less where too much fires."""
+        """How far the report looks ahead: the horizon, or less if too much fires."""
         return min(self.horizon, self.longest_span)
 
     @cached_property
     def week(self) -> pd.DataFrame:
-        """What fires in the next seven days, in the horizon where that is longer, or in `longest_span`."""
+        """What fires in the next seven days, in the horizon if that is longer, or in `longest_span`."""
         span = min(max(self.horizon, WEEK), self.longest_span)
         return next_triggers(self.deployments, span, start=self.start, tz=self.tz)
 
@@ -266,7 +266,7 @@ class ReportData:
     def missed_window(self) -> tuple[pd.Timestamp, pd.Timestamp] | None:
         """The part of the last week whose missed triggers can be known, as far as the runs reach.
 
-        Where there is no run at all, it is the last day, as in `check`. There must be a frame of runs.
+        If there is no run at all, it is the last day, as in `check`. There must be a frame of runs.
         """
         assert self.runs is not None  # noqa: S101 - for mypy
         times = self.runs["triggered_at"].dropna()
@@ -279,12 +279,12 @@ class ReportData:
 
     @cached_property
     def missed(self) -> pd.DataFrame | None:
-        """What should have fired in the last week but did not; ``None`` where that is not known."""
+        """What should have fired in the last week but did not; ``None`` if that is not known."""
         return None if self.missed_window is None else self._missed_within(*self.missed_window)
 
     @cached_property
     def missed_before(self) -> pd.DataFrame | None:
-        """What should have fired a week before `missed` but did not; ``None`` where the runs do not reach back."""
+        """What should have fired a week before `missed` but did not; ``None`` if the runs do not reach back."""
         if self.missed_window is None or self.longest_span < 2 * WEEK or not self.do_runs_reach_back:
             return None
         since, until = self.missed_window
@@ -349,7 +349,7 @@ class ReportData:
         return dict(zip(earlier["id"], earlier["name"].map(_short), strict=True)) | names
 
     def name(self, identifier: str) -> str:
-        """Return a deployment's name, its id where it has none; the beginning of a very long one."""
+        """Return a deployment's name, its id if it has none; the beginning of a very long one."""
         return self._name_of.get(identifier) or _short(identifier)
 
     def deployment(self, identifier: str) -> Deployment:
@@ -363,7 +363,7 @@ class ReportData:
         return format_time(time, self.tz)
 
     def age_of(self, frame: pd.DataFrame) -> str | None:
-        """Return when a frame was fetched, in words; ``None`` where that is not known."""
+        """Return when a frame was fetched, in words; ``None`` if that is not known."""
         at = fetched_at(frame)
         if at is None:
             return None
@@ -453,7 +453,7 @@ def _assumed_share(runs: pd.DataFrame) -> float:
 
 
 def _fires_a_day(expression: str) -> int:
-    """Return the most times that a cron text fires in a day; 0 where it cannot be read."""
+    """Return the most times that a cron text fires in a day; 0 if it cannot be read."""
     try:
         schedule = parse(expression, "UTC")
     except CronError:

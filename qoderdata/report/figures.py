@@ -167,7 +167,7 @@ def nothing_decided(data: ReportData) -> str:
 
 
 def _points(change: float) -> str:
-    """Return the size of a change of a rate in points, with one digit after the dot, or more where that is 0."""
+    """Return the size of a change of a rate in points, with one digit after the dot, or more if that is 0."""
     points = 100 * abs(change)
     is_small = abs(change) > _NO_CHANGE and points < _LEAST_POINTS
     return f"{points:.1g}" if is_small else f"{points:.1f}"

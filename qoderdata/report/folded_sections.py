@@ -266,7 +266,7 @@ def next_triggers(data: ReportData) -> Section:
     )
     minutes = math.ceil(data.shown_horizon / pd.Timedelta("1min"))
     span = f"{minutes}min" if minutes % 60 else f"{minutes // 60}h"
-    shows_more = command(f"triggers --horizon {span}", len(triggers))  # it has a row a trigger
+    shows_more = command(f"triggers --horizon {span}", len(triggers))  # it has one row per trigger
     table = make_table(firing, columns, _("What fires next, soonest first"), shows_more=shows_more)
     return Section("next", title, about, table=table, count=len(triggers))
 

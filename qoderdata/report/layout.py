@@ -53,7 +53,7 @@ class Error(NamedTuple):
 
 
 class Since(NamedTuple):
-    """When a streak began: then, or earlier where the runs do not reach back."""
+    """When a streak began: then, or earlier if the runs do not reach back."""
 
     time: pd.Timestamp
     is_before: bool
@@ -75,7 +75,7 @@ class Names(NamedTuple):
 
 
 class Sentence(NamedTuple):
-    """A sentence that begins with names, and what to do about it; `is_listed` where it is said of each name."""
+    """A sentence that begins with names, and what to do about it; `is_listed` if it is said of each name."""
 
     names: Names
     text: str
@@ -153,7 +153,7 @@ class Section:
     about: str = ""
     strong: str = ""
     rest: str = ""
-    #: The sentence shown where there is nothing to list.
+    #: The sentence shown if there is nothing to list.
     nothing: str | None = None
     #: How many findings there are, beside the title.
     count: int | None = None
@@ -301,7 +301,7 @@ def certainty_note(data: ReportData) -> list[str]:
 
 
 def counted_note(data: ReportData) -> str:
-    """Return a sentence that says which runs were counted, where the service has no counters."""
+    """Return a sentence that says which runs were counted, if the service has no counters."""
     since = data.deployments.attrs["counted_since"]
     counted = _("since {time}", time=data.time_text(pd.Timestamp(since))) if since else _("of any age")
     return _("Where the service has no counters, runs are counted instead ({since}).", since=counted)

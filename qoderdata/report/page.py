@@ -41,7 +41,7 @@ _UNBROKEN = re.compile(r"\d{4}-\d\d-\d\d( \d\d:\d\d (UTC|[+-]\d\d:\d\d))?|\d[\d.
 
 
 def check_ending(path: str | Path) -> None:
-    """Raise `ValueError` where the name of a report's file ends as another format does."""
+    """Raise `ValueError` if the name of a report's file ends as another format does."""
     files.check_ending(path, (".html", ".htm"), what="a report is an HTML page")
 
 
@@ -73,9 +73,9 @@ def write_report(
     Parameters
     ----------
     deployments
-        A deployments frame; give the archived ones too, so that they can be counted. Where it has no counters, as
+        A deployments frame; give the archived ones too, so that they can be counted. If it has no counters, as
         in the newest edition, they are counted in `runs`, as `qoderdata.fill_counters` does. Agents are shown by
-        name where `qoderdata.with_names` has added ``agent_name``.
+        name if `qoderdata.with_names` has added ``agent_name``.
     path
         The HTML file, ``.html`` or ``.htm``. One that is there stays until the new one is whole.
     runs
@@ -92,13 +92,13 @@ def write_report(
     by
         What failure rates are shown by: ``"agent"``, ``"environment"``, a column, or a key of the deployments'
         metadata; ``"metadata_team"`` is the key ``team`` also if a column has that name.
-        ``None``: the key ``team`` where a deployment has it, else the agent.
+        ``None``: the key ``team`` if a deployment has it, else the agent.
     start
         The moment that the report is about, with its zone; ``None`` is now. Runs, sessions and deployments from
         then on do not count; names, states and the service's counters are those of the frames. The same frames and
         the same `start` give the same file, byte for byte.
     horizon
-        How far ahead to show what fires: anything `pandas.Timedelta` takes. Where more than two million triggers
+        How far ahead to show what fires: anything `pandas.Timedelta` takes. If more than two million triggers
         would have to be listed, the page looks less far ahead, and says so.
     tz
         The IANA zone that times are shown in.

@@ -366,7 +366,7 @@ def by_group(data: ReportData) -> Section:
     folded = None
     if len(found) > _MOST_GROUPS:
         name_of_command = "failures" if data.runs is None else "compare"
-        # The command has a row an id: several where some share a name.
+        # The command has one row per id, so it has several rows for a name that several ids share.
         ids = data.deployments.get(f"{data.group_word}_id", found["group"])
         rows = max(count, ids.nunique())
         shows_more = command(f"{name_of_command} --by {shlex.quote(data.group_word)}", rows)

@@ -255,7 +255,7 @@ def fill_counters(df: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
                                                            outcome of none of them is known
         ``stats_consecutive_failures`` Int64               its current streak, as `failure_streaks` counts it;
                                                            missing as above
-        ``stats_last_triggered_at``    datetime64[us, UTC] where it is missing, the last ``triggered_at``, if any
+        ``stats_last_triggered_at``    datetime64[us, UTC] if it is missing, the last ``triggered_at``, if any
         ============================== =================== ====================================================
 
         If a counter is filled, ``attrs["counted_since"]`` is the first ``triggered_at`` in `runs` as ISO 8601

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 class DistinctSchedules:
     """The distinct pairs of cron text and zone in a frame."""
 
-    #: One a pair; the error where it cannot be parsed.
+    #: One per pair; the error if it cannot be parsed.
     schedules: list[Schedule | CronError]
     #: For each row of the frame the index of its pair; -1 for a manual-only deployment, which has no schedule.
     of_row: NDArray[np.int64]
@@ -41,7 +41,7 @@ class DistinctSchedules:
     def parse(cls, df: pd.DataFrame) -> DistinctSchedules:
         """Parse each distinct pair of ``schedule_expression`` and ``schedule_timezone`` once.
 
-        A schedule without a cron text is told apart by its ``schedule_type``, where the frame has it.
+        A schedule without a cron text is told apart by its ``schedule_type``, if the frame has it.
         """
         pairs = schedule_columns(df).reset_index(drop=True)
         pairs["schedule_type"] = pairs["schedule_type"].where(pairs["schedule_expression"].isna())
@@ -95,7 +95,7 @@ def distinct_upcoming_triggers(
 ) -> tuple[list[UpcomingTriggers], NDArray[np.int64]]:
     """Return the distinct pairs of schedule and listed triggers of some rows, and the index of each row's pair.
 
-    Warn where cron and the service's list disagree. The schedules of all rows must be parsed.
+    Warn if cron and the service's list disagree. The schedules of all rows must be parsed.
     """
     numbers: dict[tuple[int, bytes], int] = {}
     of_row = np.empty(rows.size, np.int64)

@@ -113,7 +113,7 @@ def schedule_lints(df: pd.DataFrame, *, start: Instant | None = None) -> pd.Data
         ``inverted_zone``    a zone such as ``Etc/GMT+8``, which is *behind* UTC
         ==================== ===================================================================================
 
-        A clock change is no finding where the schedule goes on as before, such as every hour.
+        A clock change is no finding if the schedule goes on as before, such as every hour.
 
     Raises
     ------

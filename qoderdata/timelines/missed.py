@@ -63,7 +63,7 @@ def missed_triggers(
     A time ``t`` in ``[since, until - grace)`` is missed when no run that the schedule started
     (``trigger_type == "schedule"``) serves it. A run whose ``trigger_scheduled_at`` lies in the minute of a
     scheduled time serves that time, as does a retry that names it. Any other run serves one time with
-    ``t <= due <= t + grace``, ``due`` being its ``trigger_scheduled_at``, else its ``triggered_at``: where times
+    ``t <= due <= t + grace``, ``due`` being its ``trigger_scheduled_at``, else its ``triggered_at``: if times
     lie closer together than `grace`, runs are matched so that as few times as possible are left. A run of any
     status serves its time, a skipped or failed one too.
 
@@ -97,13 +97,13 @@ def missed_triggers(
         ``scheduled_at``  datetime64[us, UTC] when it should have fired
         ``deployment_id`` str                 as in ``df``
         ``name``          str                 as in ``df``
-        ``certain``       bool                False where neither the records nor snapshots show whether it
+        ``certain``       bool                False if neither the records nor snapshots show whether it
                                               was due
         ``reason``        str                 why it is not certain: ``"paused since <time>"`` (it is paused
                                               now, or in the snapshot after it), ``"changed at <time>"`` (after
                                               `since`; its creation is no change), ``"created without time"``;
-                                              the time is ``"an unknown time"`` where no record says it. ``""``
-                                              where it is certain. Without `snapshots`, a reason is given for
+                                              the time is ``"an unknown time"`` if no record says it. ``""``
+                                              if it is certain. Without `snapshots`, a reason is given for
                                               all times of a deployment, also for those after the change
         ================= =================== ==============================================================
 
@@ -210,7 +210,7 @@ def _schedule_history(
 ) -> tuple[list[Schedule | CronError], pd.DataFrame]:
     """Return the distinct schedules of some frames, and the periods in which each deployment could fire by each.
 
-    `_periods` says what the columns are. Where either of two schedules may have been active, each has a period.
+    `_periods` says what the columns are. If either of two schedules may have been active, each has a period.
     """
     frames = [
         require_frame(one, _STATE_COLUMNS, what="deployments", optional=_OPTIONAL) for one in (df, *snapshots)
@@ -286,7 +286,7 @@ def _before_first(state: _State, row: NDArray[np.int64], created: NDArray[np.int
 def _between(
     before: _State, after: _State, row: NDArray[np.int64], seen_at: NDArray[np.int64]
 ) -> Iterator[pd.DataFrame]:
-    """Yield the periods between two snapshots; where these differ, the later one may date the change."""
+    """Yield the periods between two snapshots; if these differ, the later one may date the change."""
     old, new, begin, updated = before.firing[row], after.firing[row], seen_at[row], after.updated[row]
     is_dated = (updated > begin) & (updated <= after.fetched_at)
     known_since = np.where(old == new, begin, np.where(is_dated, updated, after.fetched_at))
@@ -339,7 +339,7 @@ def _scheduled_times(schedules: Sequence[Schedule | CronError], periods: pd.Data
             for one, (low, high) in zip(row[some].tolist(), bounds, strict=True):
                 times[one].append(at[low:high])
     rows = np.array(sorted(times), np.int64)
-    # Where either of two schedules may have been active, both may fire at one time.
+    # If either of two schedules may have been active, both may fire at one time.
     each = [
         parts[0] if len(parts) == 1 else np.unique(np.concatenate(parts)) for _, parts in sorted(times.items())
     ]
@@ -382,13 +382,13 @@ def _is_unserved(times: pd.DataFrame, runs: pd.DataFrame, grace: int) -> NDArray
     is_exact &= runs["names_its_time"].to_numpy()
     unserved[first[is_exact]] = False
     run_row, due = run_row[~is_exact], due[~is_exact]
-    # The last scheduled time before a run is its own. Where no other run serves that time, this run serves it.
+    # The last scheduled time before a run is its own. If no other run serves that time, this run serves it.
     own = np.searchsorted(key, _sort_key(run_row, due), side="right") - 1
     can_serve = (own >= 0) & (row[own] == run_row) & (due - at[own] <= grace)
     run_row, due, own = run_row[can_serve], due[can_serve], own[can_serve]
     is_taken = ~unserved[own]
     is_taken[1:] |= own[1:] == own[:-1]
-    # A run whose time is taken can serve an earlier one, where times lie closer together than `grace`.
+    # A run whose time is taken can serve an earlier one, if times lie closer together than `grace`.
     is_close = (np.diff(row) == 0) & (np.diff(at) <= grace)
     crowded = np.intersect1d(run_row[is_taken], row[1:][is_close])
     unserved[own[~np.isin(run_row, crowded)]] = False

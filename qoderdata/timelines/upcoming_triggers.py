@@ -85,7 +85,7 @@ def next_triggers(
         ``deployment_id``, ``name``, ``agent_id``,     category of str    as in ``df``
         ``environment_id``, ``schedule_expression``,
         ``schedule_timezone``
-        ``agent_name``, ``environment_name``           category of str    after their ids, where ``df`` has
+        ``agent_name``, ``environment_name``           category of str    after their ids, if ``df`` has
                                                                           them (see `with_names`)
         ``local_time``                                 datetime64[us]     wall clock in the schedule's zone
         ``source``                                     category of str    ``"api"`` or ``"cron"``
@@ -295,7 +295,7 @@ def _in_order(
 
 
 def _category(values: pd.Series[str], deployment_of: NDArray[np.int32]) -> pd.Categorical:
-    """Return the text of each trigger's deployment; `values` has one text a deployment."""
+    """Return the text of each trigger's deployment; `values` has one text per deployment."""
     codes, categories = pd.factorize(values, sort=True)
     dtype = pd.CategoricalDtype(pd.Index(categories).astype(TEXT))
     narrow = codes.astype(np.min_scalar_type(-max(len(categories), 1)))
