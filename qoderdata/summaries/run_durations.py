@@ -315,7 +315,9 @@ def unusual_runs(
     source = open_source(runs, wanted=wanted, what="runs", optional=optional)
     source.refuse_dask("unusual_runs", "a median within a group")
 
-    rows = _with_limits(source, df, min_runs=min_runs)
+    rows = source.frame.with_columns(nw.col("duration_ms").cast(nw.Int64))
+    rows = _with_scores(rows, min_runs=min_runs)
+    rows = _with_timeouts(rows, source, df)
     rows = _with_elapsed(rows, to_micros(present))
     z, timeout, duration = nw.col("z_score"), nw.col("timeout_ms"), nw.col("duration_ms")
     limit = nw.coalesce(timeout.cast(nw.Float64), nw.col("median_ms") * _STUCK_MEDIANS)
@@ -332,16 +334,16 @@ def unusual_runs(
     took = nw.when(nw.col("kind") == "stuck").then(nw.col("_elapsed")).otherwise(duration)
     rows = rows.with_columns(took.alias("duration_ms"), nw.col("id").alias("run_id"))
 
-    dtypes = {"name": TEXT, **_UNUSUAL} if "name" in rows.collect_schema() else _UNUSUAL
+    dtypes = _UNUSUAL
+    if NAMES["deployment_id"] in rows.collect_schema():
+        rows = rows.with_columns(nw.col(NAMES["deployment_id"]).alias("name"))
+        dtypes = {"name": TEXT, **_UNUSUAL}
     return source.finalize(rows, dtypes=dtypes, order={"triggered_at": True, "run_id": False, "kind": False})
 
 
-def _with_limits(source: Source[Any], df: Any, *, min_runs: int) -> nw.LazyFrame[Any]:  # noqa: ANN401
-    """Add ``median_ms`` and ``z_score``, and ``timeout_ms``."""
+def _with_scores(rows: nw.LazyFrame[Any], *, min_runs: int) -> nw.LazyFrame[Any]:
+    """Add the median of each run's deployment as ``median_ms``, and the score of completed runs as ``z_score``."""
     key = "deployment_id"
-    rows = source.frame.with_columns(nw.col("duration_ms").cast(nw.Int64))
-    if NAMES[key] in rows.collect_schema():
-        rows = rows.with_columns(nw.col(NAMES[key]).alias("name"))
     duration = nw.col("duration_ms").cast(nw.Float64)
     is_measured = (nw.col("status") == "completed") & ~nw.col("duration_ms").is_null()
     positive = nw.when(duration > 0).then(duration).otherwise(nw.lit(1.0))
@@ -368,7 +370,12 @@ def _with_limits(source: Source[Any], df: Any, *, min_runs: int) -> nw.LazyFrame
         .then(nw.col("_mean") * _OF_MEAN_DEVIATION)
     )
     rows = rows.join(medians, on=key, how="left").join(deviations, on=key, how="left")
-    rows = rows.with_columns(((nw.col("_ln") - nw.col("_middle")) / scale).alias("z_score"))
+    return rows.with_columns(((nw.col("_ln") - nw.col("_middle")) / scale).alias("z_score"))
+
+
+def _with_timeouts(rows: nw.LazyFrame[Any], source: Source[Any], df: Any) -> nw.LazyFrame[Any]:  # noqa: ANN401
+    """Add the timeout of each run's deployment as ``timeout_ms``."""
+    key = "deployment_id"
     if df is None:
         # Missing in every row; pandas has no literal for a missing integer.
         return rows.with_columns(nw.when(nw.col("duration_ms").is_null()).then("duration_ms").alias("timeout_ms"))
