@@ -469,8 +469,8 @@ def draw_grid(
     points = min(8.0, width / max(2, *(len(text) for text in texts.flat)) * 1.25)
     style: dict[str, Any] = {"ha": "center", "va": "center_baseline", "fontsize": points}
     for row, column in np.argwhere(np.isfinite(values)):
-        dark = _brightness(colors(norm(values[row, column]))) < _HALF
-        ax.text(column, row, texts[row, column], color=ON_DARK if dark else ON_LIGHT, **style)
+        is_dark_cell = _brightness(colors(norm(values[row, column]))) < _HALF
+        ax.text(column, row, texts[row, column], color=ON_DARK if is_dark_cell else ON_LIGHT, **style)
 
 
 def hatch_cells(ax: Axes, where: NDArray[np.bool_], pattern: str) -> None:

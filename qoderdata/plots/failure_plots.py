@@ -247,7 +247,7 @@ def plot_run_failure_rates(
     words = f"start of window, {axes.describe_times(times)}"
     note = axes.assumed_note(counts["assumed"].sum(), counts["completed"].sum())
     if is_single:
-        lines = _rate_lines(ax, shown[0].rows, shade=True)
+        lines = _rate_lines(ax, shown[0].rows, is_panel=False)
         below = _COUNTS_SHARE + _GAP_SHARE
         _rate_axis(ax, highest, below=below)
         ax.set_ylabel("failure rate", y=(1 + below) / 2)
@@ -270,7 +270,7 @@ def _rate_panels(
     axes.time_axis(panels[0], times, most_ticks=_PANEL_TICKS)
     samples: dict[str, Artist] = {}
     for panel, group in zip(panels, groups, strict=True):
-        samples |= _rate_lines(panel, group.rows, shade=False)
+        samples |= _rate_lines(panel, group.rows, is_panel=True)
         axes.style_values(panel)
     _rate_axis(panels[0], highest, below=_PANEL_BELOW)
     axes.set_window_limits(panels[0], times)
@@ -282,13 +282,13 @@ def _decided(rates: pd.DataFrame) -> pd.Series[int]:
     return rates["completed"] + rates["failed"]
 
 
-def _rate_lines(ax: Axes, rates: pd.DataFrame, *, shade: bool) -> dict[str, Artist]:
+def _rate_lines(ax: Axes, rates: pd.DataFrame, *, is_panel: bool) -> dict[str, Artist]:
     """Draw rates and intervals, those of few decided runs faintly; return legend samples by meaning."""
     times = axes.day_numbers(rates.index)
     rate, low, high = _rates_and_intervals(rates)
     few = _decided(rates).lt(_FEWEST_DECIDED).fillna(value=True).to_numpy(dtype=bool) & np.isfinite(rate)
-    color, size = axes.series_color(), _MARKER_POINTS if shade else 0.6 * _MARKER_POINTS
-    if shade:  # in a panel it would hide the lines
+    color, size = axes.series_color(), 0.6 * _MARKER_POINTS if is_panel else _MARKER_POINTS
+    if not is_panel:  # in a panel it would hide the lines
         ax.fill_between(times, low, high, color=color, alpha=0.12, linewidth=0)
     samples: dict[str, Artist] = {}
     for words, mine, alpha in ((_RATE, ~few, 1.0), (_FEW, few, _FAINT)):

@@ -115,7 +115,7 @@ def plot_run_calendar(runs: pd.DataFrame, *, ax: Axes | None = None, tz: str = "
     axes.label_ticks(ax, dict(enumerate(weeks.start_time.strftime(form))), most=columns)
     note = axes.assumed_note(counts["assumed"].sum(), counts["completed"].sum())
     axes.label_x(ax, f"week from Monday, days in {tz}", axes.describe_days(days), note)
-    _severity_legend(ax, silent=bool(silent.any()), undecided=counts[undecided])
+    _severity_legend(ax, has_silent_days=bool(silent.any()), undecided=counts[undecided])
     return ax
 
 
@@ -148,7 +148,7 @@ def _on_grid(values: pd.Series[Any], fill: str | float) -> NDArray[Any]:
     return values.reindex(days, fill_value=fill).to_numpy().reshape(-1, len(axes.WEEKDAYS)).T
 
 
-def _severity_legend(ax: Axes, *, silent: bool, undecided: pd.DataFrame) -> None:
+def _severity_legend(ax: Axes, *, has_silent_days: bool, undecided: pd.DataFrame) -> None:
     """Draw a legend of the colors, and of the hatched days if there are some."""
     from matplotlib.patches import Patch  # noqa: PLC0415 - heavy, and needed only when drawing
 
@@ -157,7 +157,7 @@ def _severity_legend(ax: Axes, *, silent: bool, undecided: pd.DataFrame) -> None
     if len(undecided):
         or_unknown = " or unknown" if undecided["unknown"].any() else ""
         samples[f"only skipped or unfinished{or_unknown}"] = Patch(**axes.hatched(_UNDECIDED))
-    if silent:
+    if has_silent_days:
         samples["no runs"] = Patch(**axes.hatched(_SILENT))
     axes.legend_beside(ax, samples, title="failed, of decided runs")
 

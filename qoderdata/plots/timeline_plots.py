@@ -38,12 +38,12 @@ class _Bar(NamedTuple):
 
     height: float
     color: str
-    filled: bool = True
+    is_filled: bool = True
 
 
 #: From back to front.
 _BARS = {
-    "assumed": _Bar(0.5, axes.GREY, filled=False),
+    "assumed": _Bar(0.5, axes.GREY, is_filled=False),
     "completed": _Bar(0.5, axes.PALE),
     "cancelled": _Bar(0.2, axes.GREY),
     "failed": _Bar(0.86, axes.VERMILLION),
@@ -260,11 +260,11 @@ def _bars(ax: Axes, spans: pd.DataFrame, narrowest: float) -> _Legend:
         right = np.fmax(axes.day_numbers(mine["end"]), left + narrowest)
         low, high = rows - look.height / 2, rows + look.height / 2
         corners = np.array([[left, left, right, right], [low, high, high, low]]).T
-        face, edge, width = (look.color, ax.get_facecolor(), 0.4) if look.filled else ("none", look.color, 0.9)
+        face, edge, width = (look.color, ax.get_facecolor(), 0.4) if look.is_filled else ("none", look.color, 0.9)
         bars = PolyCollection(list(corners), facecolors=face, edgecolors=edge, linewidths=width)
         bars.set_zorder(2 + zorder / 10)
         ax.add_collection(bars, autolim=False)  # the limits are set, and a NaN must not move them
-        sample = _sample_bar(1, look.height / 2, look.color, filled=look.filled)
+        sample = _sample_bar(1, look.height / 2, look.color, is_filled=look.is_filled)
         legend[outcome] = sample, f"{OUTCOME_WORDS.get(outcome, outcome)} ({len(mine):,})"
     return legend
 
@@ -274,10 +274,10 @@ def _sample_bar(x: float, y: float, color: str, **style: Any) -> Artist:  # noqa
     return _sample([(-x, -y), (x, -y), (x, y), (-x, y), (-x, -y)], color, **style)
 
 
-def _sample(marker: Any, color: str, *, filled: bool = True, size: float = 12, **style: Any) -> Artist:  # noqa: ANN401 - a path, or the name of one
+def _sample(marker: Any, color: str, *, is_filled: bool = True, size: float = 12, **style: Any) -> Artist:  # noqa: ANN401 - a path, or the name of one
     from matplotlib.lines import Line2D  # noqa: PLC0415 - heavy, and needed only when drawing
 
-    face = color if filled else "none"
+    face = color if is_filled else "none"
     style = {"linestyle": "none", "color": color, **style}
     return Line2D([], [], marker=marker, markersize=size, markerfacecolor=face, markeredgewidth=0.9, **style)
 
@@ -336,7 +336,7 @@ def _marks(
             look |= {"markerfacecolor": color, "markeredgewidth": 0.3}
         times = frame["time"] if "time" in frame else frame["start"]
         ax.plot(axes.day_numbers(times), frame["row"], zorder=3, **look)
-        sample = _sample(marker, color, size=6.5, filled=kind == "unknown")
+        sample = _sample(marker, color, size=6.5, is_filled=kind == "unknown")
         legend[kind] = sample, f"{words} ({len(frame):,})"
     return legend
 
@@ -511,8 +511,8 @@ def plot_trigger_load(triggers: pd.DataFrame, *, ax: Axes | None = None) -> Axes
 
     mean = _mean_by_hour(times)
     known = np.isfinite(mean)
-    whole = bool((mean[known] == np.floor(mean[known])).all())
-    texts = np.array([[_number(value, whole=whole) for value in row] for row in mean])
+    are_whole = bool((mean[known] == np.floor(mean[known])).all())
+    texts = np.array([[_number(value, are_whole=are_whole) for value in row] for row in mean])
     colors, norm = colormaps[axes.HEAT_COLORS], Normalize(0, max(1.0, float(mean[known].max())))
     axes.draw_grid(ax, mean, colors=colors, norm=norm, texts=texts)
     axes.hatch_cells(ax, ~known, "////")
@@ -538,13 +538,13 @@ def _by_minute(times: pd.DatetimeIndex) -> NDArray[np.int64]:
     return np.bincount(minutes, minlength=np.prod(shape)).reshape(shape)
 
 
-def _number(value: float, *, whole: bool) -> str:
+def _number(value: float, *, are_whole: bool) -> str:
     """Format a number so that it fits into a square."""
     if not np.isfinite(value):
         return ""
     if value >= 1000:  # noqa: PLR2004 - four digits are too wide for a square
         return f"{value / 1000:.1f}k" if value < 10_000 else f"{value / 1000:.0f}k"  # noqa: PLR2004 - likewise
-    if whole or value >= 10 or not value:  # noqa: PLR2004 - one digit below ten
+    if are_whole or value >= 10 or not value:  # noqa: PLR2004 - one digit below ten
         return f"{value:.0f}"
     return f"{value:.1f}" if value >= 0.05 else "<0.1"  # noqa: PLR2004 - less is rounded to 0
 
