@@ -105,10 +105,10 @@ def distinct_upcoming_triggers(
     found = []
     for schedule_index, raw in numbers:
         schedule = distinct.schedules[schedule_index]
-        if isinstance(schedule, Schedule):
-            times = np.frombuffer(raw, "datetime64[us]")
-            known = np.unique(times[~np.isnat(times)]).astype(np.int64)
-            found.append(UpcomingTriggers(schedule, known))
+        assert isinstance(schedule, Schedule)  # noqa: S101 - for mypy
+        times = np.frombuffer(raw, "datetime64[us]")
+        known = np.unique(times[~np.isnat(times)]).astype(np.int64)
+        found.append(UpcomingTriggers(schedule, known))
     disagree = np.array([not triggers.agrees() for triggers in found], dtype=bool)
     doubtful = rows[disagree[of_row]]
     if doubtful.size:
