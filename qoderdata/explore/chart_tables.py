@@ -47,7 +47,6 @@ MOST_ROWS = 50_000
 _WINDOWS = ("1h", "3h", "6h", "12h", "1D", "7D", "28D")
 DAY_MS = 86_400_000
 _NAME_COLUMNS, _FULL_NAME, _MESSAGE = 28, 120, 200
-_NO_KEY = "(none)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,8 +94,8 @@ def make_tables(df: pd.DataFrame, runs: pd.DataFrame, zone: ZoneInfo) -> ChartTa
     texts, error = _errors(runs)
     rows = pd.DataFrame({
         "t": wall.dt.as_unit("ms").astype("int64").astype("Int64").where(wall.notna()),
-        "d": _row_numbers(runs["deployment_id"], by_deployment.index),
-        "a": _row_numbers(runs["agent_id"], by_agent.index),
+        "d": by_deployment.index.get_indexer(pd.Index(runs["deployment_id"])),
+        "a": by_agent.index.get_indexer(pd.Index(runs["agent_id"])),
         "o": drawn_outcomes(runs).map(OUTCOMES.index).astype("int64"),
         "ms": runs["duration_ms"].astype("Int64"),
         "e": error,
@@ -138,13 +137,6 @@ def _with_agents(runs: pd.DataFrame, df: pd.DataFrame) -> pd.DataFrame:
         names = pd.concat(named).dropna().drop_duplicates("agent_id").set_index("agent_id")["agent_name"]
         runs = runs.assign(agent_name=runs["agent_id"].map(names).astype(TEXT))
     return runs
-
-
-def _row_numbers(keys: pd.Series[Any], index: pd.Index[Any]) -> pd.Series[Any]:
-    """Return the row of each key in a summary; a missing key is a row of its own there."""
-    wanted = pd.Index(keys.astype("object").where(keys.notna(), _NO_KEY))
-    known = pd.Index([_NO_KEY if pd.isna(key) else key for key in index])
-    return pd.Series(known.get_indexer(wanted), index=keys.index)
 
 
 def _rate_rows(rates: pd.DataFrame, number: str) -> list[_Row]:
