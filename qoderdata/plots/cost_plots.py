@@ -71,7 +71,7 @@ def plot_costs(
     FrameTypeError
         The argument is no frame, or a column has lost its dtype.
     MissingColumnError
-        The frame is not is_single of costs.
+        The frame is not one of costs.
     ValueError
         The costs have no keys as their index, `top` is less than 1, or the windows span more than 100 years.
 

@@ -67,7 +67,7 @@ def plot_failure_rates(
     FrameTypeError
         The argument is no frame, or a column has lost its dtype.
     MissingColumnError
-        The frame is not is_single of failure rates.
+        The frame is not one of failure rates.
     ValueError
         The rates are over time, have no keys as their index, or `top` is less than 1.
 
@@ -198,7 +198,7 @@ def plot_run_failure_rates(
     FrameTypeError
         The argument is no frame, or a column has lost its dtype.
     MissingColumnError
-        The frame is not is_single of failure rates of runs.
+        The frame is not one of failure rates of runs.
     ValueError
         The rates are not over time, or `top` is less than 1.
 
