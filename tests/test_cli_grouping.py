@@ -374,6 +374,9 @@ def test_costs_sum_to_the_credits_of_all_sessions(sandbox: Sandbox, invoke: Invo
     assert note in text
     manual = sum(one["deployment_id"] is None for one in sandbox.sessions)
     assert f"–: {manual} sessions without a deployment" in text
+    text = invoke(f"compare-costs --recent 3650D --until {NOW_TEXT} --top 1").out
+    assert f"–: {manual} sessions without a deployment" in text
+    assert "without a deployment" not in invoke(f"compare-costs --recent 3650D --until {NOW_TEXT} --by agent").out
 
 
 @pytest.mark.usefixtures("empty_cache")
@@ -382,6 +385,9 @@ def test_costs_without_known_usage_print_no_sum(invoke: Invoke) -> None:
     with Sandbox(deployments=5, seed=7, edition="A") as served:
         out = invoke(f"costs --since all --base-url {served.base_url}").out
         assert f"\nthe usage of {len(served.sessions)} sessions is not known\n" in out
+        out = invoke(f"compare-costs --recent 365D --until {NOW_TEXT} --base-url {served.base_url}").out
+        assert f"\nthe usage of {len(served.sessions)} sessions is not known, and not in the sums\n" in out
+        assert "in all" not in out
         out = invoke(f"forecast --start {NOW_TEXT} --base-url {served.base_url}").out
         assert re.search(
             r"\n[\d,]+ triggers of deployments without a session of known cost in that time: the cost is", out

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import qoderdata as qd
 from qoderdata.cli import grouping, options
 from qoderdata.cli.compare import Periods, periods_options
+from qoderdata.cli.costs import note_without_deployment
 from qoderdata.cli.output import Output, TableColumn, columns_where_any
 from qoderdata.cli.service import Service, service_options
 from qoderdata.formatting import MISSING, counted, format_credits, format_duration
@@ -37,7 +38,7 @@ def compare_costs(
         *columns_where_any(found, "baseline_unknown", "unknown before"),
     ]
     about = [periods.note(result.tz), *options.filter_notes(which)]
-    notes = [*_notes(sessions, periods), *about]
+    notes = [*_notes(sessions, periods), *note_without_deployment(sessions, groups.keys), *about]
     columns = [*groups.columns(found), *_columns(periods), *unknown]
     result.print_frame(found, columns, empty="; ".join(["there are no sessions", *about]), notes=notes)
 
@@ -45,11 +46,11 @@ def compare_costs(
 def _notes(sessions: pd.DataFrame, periods: Periods) -> list[str]:
     if sessions.empty:
         return []
-    total = qd.compare_costs(sessions, by=None, **periods.parameters).iloc[0]
-    notes = [
-        f"{format_credits(total['recent_credits'])} credits in all, {_signed(total['change'])} against before"
-    ]
-    if unknown := int(total["recent_unknown"] + total["baseline_unknown"]):
+    total = qd.compare_costs(sessions, by=None, **periods.parameters)
+    spent, change = total["recent_credits"].item(), total["change"].item()
+    against = "" if math.isnan(change) else f", {_signed(change)} against before"
+    notes = [] if math.isnan(spent) else [f"{format_credits(spent)} credits in all{against}"]
+    if unknown := int(total["recent_unknown"].item() + total["baseline_unknown"].item()):
         notes.append(f"the usage of {counted(unknown, 'session')} is not known, and not in the sums")
     if periods.recent != periods.baseline:
         length, recent = format_duration(periods.baseline), format_duration(periods.recent)

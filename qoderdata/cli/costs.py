@@ -44,7 +44,6 @@ def _notes(sessions: pd.DataFrame, by: list[str]) -> list[str]:
     if sessions.empty:
         return []
     total = qd.session_costs(sessions, by=None).iloc[0]
-    manual = int(sessions["deployment_id"].isna().sum()) if "deployment_id" in by else 0
     unknown = int(total["unknown"])
     known = int(total["sessions"]) - unknown
     more = f"; the usage of {unknown:,} more is not known" if unknown else ""
@@ -53,7 +52,13 @@ def _notes(sessions: pd.DataFrame, by: list[str]) -> list[str]:
         if known
         else f"the usage of {counted(unknown, 'session')} is not known"
     ]
-    return [*notes, f"{MISSING}: {counted(manual, 'session')} without a deployment"] if manual else notes
+    return [*notes, *note_without_deployment(sessions, by)]
+
+
+def note_without_deployment(sessions: pd.DataFrame, by: list[str]) -> list[str]:
+    """Return a note that says what the row without a name is; none where no row is of a missing deployment."""
+    manual = int(sessions["deployment_id"].isna().sum()) if "deployment_id" in by else 0
+    return [f"{MISSING}: {counted(manual, 'session')} without a deployment"] if manual else []
 
 
 _COLUMNS = [
