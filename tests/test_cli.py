@@ -21,7 +21,7 @@ import pytest
 
 import qoderdata as qd
 from qoderdata.cli import commands
-from qoderdata.cli.options import Command
+from qoderdata.cli.options import Command, cut_windows
 from qoderdata.formatting import counted
 from qoderdata.formatting import display_width as width
 from qoderdata.sandbox import Sandbox
@@ -770,6 +770,33 @@ def test_windows_that_are_not_whole_are_named(words: str, note: str, invoke: Inv
     freq = "--load" if words.startswith("triggers") else "--freq"
     text = invoke(f"{words} {freq} 1D").out
     assert re.findall(r"^the (.*) window (?:is|are) not whole$", text, re.MULTILINE) == ([note] if note else [])
+
+
+@pytest.mark.parametrize("freq", ["1h", "6h", "1D", "1M"])
+@pytest.mark.parametrize(
+    ("zone", "first", "last"),
+    [
+        ("America/Havana", "2026-10-30", "2026-11-03"),
+        ("America/New_York", "2026-03-06", "2026-04-02"),
+        ("Africa/Cairo", "2026-04-22", "2026-05-02"),
+        ("Australia/Lord_Howe", "2026-03-30", "2026-04-07"),
+    ],
+)
+def test_a_window_is_whole_until_the_next_one_begins(zone: str, first: str, last: str, freq: str) -> None:
+    """In Havana the first midnight of November 2026 occurs twice; in Cairo a midnight is skipped."""
+    times = pd.to_datetime([first, last]).tz_localize(zone).as_unit("us")
+    load = qd.trigger_load(pd.DataFrame({"trigger_at": times, "deployment_id": "dep_1"}), freq=freq)
+    ends = load["window"].dt.tz_convert("UTC").tolist()[1:]
+    assert ends
+    for count, end in enumerate(ends, start=1):
+        assert cut_windows(load.head(count), freq, None, end) == []
+        one_earlier = end - pd.Timedelta(1, "us")
+        assert cut_windows(load.head(count), freq, None, one_earlier) == ["the last window is not whole"]
+
+
+def test_a_window_that_ends_after_the_year_9999_is_not_whole(invoke: Invoke) -> None:
+    text = invoke("triggers --start 9999-12-30T00:00Z --horizon 1D --load 1W").out
+    assert "the first and the last window are not whole" in text
 
 
 @pytest.mark.parametrize(("horizon", "others"), [("1D", ""), ("7D", "; 6 others with as many")])

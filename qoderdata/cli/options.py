@@ -25,6 +25,7 @@ from qoderdata import arguments
 from qoderdata.cli import output
 from qoderdata.cli.output import Output
 from qoderdata.formatting import format_duration, format_time, one_line
+from qoderdata.time_math import DAY_MICROS, MICROSECOND, from_micros, list_windows, to_micros
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -360,17 +361,30 @@ def _parse_bounds(window: dict[str, Any], now: datetime) -> dict[str, datetime |
 
 def cut_windows(frame: pd.DataFrame, freq: str | None, since: datetime | None, until: datetime) -> list[str]:
     """Return a note that says whether the first or the last window reaches beyond the time that was asked for."""
-    import pandas as pd  # noqa: PLC0415 - slow to import
-
-    if freq is None or frame.empty:
+    if freq is None:
         return []
-    windows = frame.reset_index()["window"]
-    last = windows.max()
-    wall_clock_end = last.tz_localize(None) + (arguments.parse_window(freq) or pd.DateOffset(months=1))
-    end = wall_clock_end.tz_localize(last.tz, ambiguous=False, nonexistent="shift_forward")
-    is_cut = {"first": since is not None and windows.min() < since, "last": end > until}
+    windows = frame.reset_index()["window"].dropna()
+    if windows.empty:
+        return []
+    is_cut = {
+        "first": since is not None and windows.min() < since,
+        "last": _end_of_window(windows.max(), freq) > until,
+    }
     cut = [name for name, is_so in is_cut.items() if is_so]
     return [f"the {' and the '.join(cut)} window {'is' if len(cut) == 1 else 'are'} not whole"] if cut else []
+
+
+def _end_of_window(begin: pd.Timestamp, freq: str) -> datetime:
+    """Return the end of the window that begins at this time; `list_windows` knows the changes of clocks."""
+    length = arguments.parse_window(freq)
+    micros = None if length is None else length // MICROSECOND
+    is_by_wall_clock = micros is None or micros >= DAY_MICROS
+    first = to_micros(begin.replace(tzinfo=UTC) if is_by_wall_clock else begin)
+    last = first + (micros or 31 * DAY_MICROS)
+    try:
+        return from_micros(list(list_windows(first, last, micros, begin.tz or UTC, column="window"))[1])
+    except ValueError:  # after the year 9999
+        return datetime.max.replace(tzinfo=UTC)
 
 
 def describe_horizon(horizon: str, start: str | None, tz: str) -> str:
