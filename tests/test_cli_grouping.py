@@ -267,7 +267,7 @@ def test_compare_costs_equals_the_function(invoke: Invoke) -> None:
     total = qd.compare_costs(sessions, by=None, recent="5D", baseline="20D", until=NOW).iloc[0]
     text = invoke(words).out
     assert f"{total['recent_credits']:,.2f} credits in all, {total['change']:+,.2f} against before" in text
-    assert "credits before: the mean of 5 d within the 20 d before" in text
+    assert "credits before: those of the 20 d before, scaled to 5 d; sessions before: not scaled" in text
     unknown = int(total["recent_unknown"] + total["baseline_unknown"])
     assert f"the usage of {unknown:,} sessions is not known" in text
     team, first = next(expected[expected.index.isin(["data", "sre", "finance"])].iterrows())

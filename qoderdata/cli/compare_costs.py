@@ -54,7 +54,9 @@ def _notes(sessions: pd.DataFrame, periods: Periods) -> list[str]:
         notes.append(f"the usage of {counted(unknown, 'session')} is not known, and not in the sums")
     if periods.recent != periods.baseline:
         length, recent = format_duration(periods.baseline), format_duration(periods.recent)
-        notes.append(f"credits before: the mean of {recent} within the {length} before")
+        notes.append(
+            f"credits before: those of the {length} before, scaled to {recent}; sessions before: not scaled"
+        )
     return notes
 
 
