@@ -1064,7 +1064,7 @@ def test_events_of_a_deployment_are_those_of_its_newest_run(edition: str, invoke
     with Sandbox(deployments=15, seed=7, runs=200, edition=edition, now=datetime.now(UTC)) as account:
         service = ["--since", "all", "--base-url", account.base_url]
         outcomes = account.outcomes if edition == "D" else account.runs
-        without_session = 0
+        without_session = shared = 0
         for deployment in account.deployments:
             own = [run for run in outcomes if run["deployment_id"] == deployment["id"]]
             failed = [run for run in own if run["status"] == "failed"]
@@ -1083,9 +1083,13 @@ def test_events_of_a_deployment_are_those_of_its_newest_run(edition: str, invoke
                 without_session += not session_id
                 says_why = any(line.startswith(f"qoderdata: run {newest['id']} has no session") for line in others)
                 assert says_why is not bool(session_id)
+                is_shared = bool(session_id) and [run.get("session_id") for run in own].count(session_id) > 1
+                assert any("its session served other runs too" in line for line in others) is is_shared
+                shared += is_shared
                 events = account.events(session_id) if session_id else []
                 assert [row["id"] for row in json.loads(found.out)] == [event["id"] for event in events]
         assert without_session
+        assert bool(shared) is (edition != "D")
 
 
 @pytest.mark.filterwarnings("default:.* completed runs are assumed")
@@ -1104,6 +1108,20 @@ def test_events_of_a_deployment_without_such_a_run_say_so(edition: str, invoke: 
         assert re.search(f"qoderdata: no run failed; runs {period}\n", message)
         assert ("qoderdata: the outcome of 2 runs is not known\n" in message) is (edition == "D")
         assert invoke.json(*words, "--failed") == []
+
+
+@pytest.mark.usefixtures("empty_cache")
+def test_events_of_a_run_whose_session_was_deleted_say_so(invoke: Invoke) -> None:
+    with Sandbox(deployments=3, runs=30, edition="C", now=datetime.now(UTC)) as account:
+        newest = {run["deployment_id"]: run for run in reversed(account.runs)}.values()
+        run = next(run for run in newest if run.get("session_id"))
+        words = ["--base-url", account.base_url]
+        account.delete_session(run["session_id"])
+        message = f"qoderdata: the service no longer has session {run['session_id']} of this run\n"
+        printed = invoke("events", run["id"], *words)
+        assert (printed.out, printed.err) == ("", message)
+        assert message in invoke("events --since all --deployment", run["deployment_id"], *words).err
+        assert "was not found" in invoke("events", run["session_id"], *words, code=4).err
 
 
 @pytest.mark.parametrize(

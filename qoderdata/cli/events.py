@@ -58,10 +58,15 @@ def events(
         session_id = _newest_session(service, {"deployment": deployment, **window}, result.tz, failed=failed)
     else:
         raise click.UsageError("give the id of a run or session, or --deployment, not both")
-    if session_id is None:
-        result.print_frame(qd.flatten_events([], str(id or deployment)), [], empty="")
-        return
-    frame = qd.load_events(session_id, types=list(types) or None, client=service.account["client"])
+    frame = qd.flatten_events([], str(id or deployment))
+    if session_id is not None:
+        try:
+            frame = qd.load_events(session_id, types=list(types) or None, client=service.account["client"])
+        except NotFoundError:
+            if session_id == id:
+                raise
+            note(f"the service no longer has session {one_line(session_id)} of this run")
+            session_id = None
     columns = [
         TableColumn("#", "position", "number"),
         TableColumn("time", lambda row: format_seconds(row.processed_at, result.tz), "fixed", optional=1),
@@ -73,7 +78,7 @@ def events(
         ),
         TableColumn("what", _describe_event, "prose"),
     ]
-    empty = f"session {one_line(session_id)} has no {'such ' if types else ''}events"
+    empty = f"session {one_line(session_id)} has no {'such ' if types else ''}events" if session_id else ""
     result.print_frame(frame, columns, empty=empty, newest=True)
 
 
@@ -102,6 +107,8 @@ def _newest_session(service: Service, filters: dict[str, Any], tz: str, *, faile
         run = found.iloc[0]
         status = f", {run['status']}" if _present(run["status"]) else ""
         note(one_line(f"run {run['id']}, triggered {format_time(run['triggered_at'], tz)}{status}"))
+        if runs["session_id"].eq(run["session_id"]).sum() > 1:
+            note("its session served other runs too, whose events are shown as well")
     unknown = int(runs["status"].isna().sum())
     if failed and unknown:
         note(f"the outcome of {counted(unknown, 'run')} is not known")
