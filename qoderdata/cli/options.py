@@ -304,8 +304,8 @@ def deployment_options(rows: str) -> list[Decorator]:
     `rows`: what the command shows of deployments, such as ``"runs of "``.
     """
     values = (
-        "deployments with this value in their metadata, such as team=data, or another one: team!=data, or none: "
-        "team=; may be given several times"
+        "deployments with this value in their metadata, such as team=data, or without it: team!=data, or without "
+        "any: team=; may be given several times"
     )
     return [
         click.option("--deployment", metavar="ID|NAME", help=f"Only {rows}this deployment."),
