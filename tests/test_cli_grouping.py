@@ -294,6 +294,7 @@ def test_errors_new_needs_14_days_of_runs(monkeypatch: pytest.MonkeyPatch, invok
     assert invoke(f"{short} --new").out == text
     assert invoke(f"{short} --new --json") == ("[]\n", f"qoderdata: {text}")
     assert "less than 14 days" in invoke(short).out
+    assert invoke(short).out.split()[0] == "failed"  # a column without a single mark would take room
     assert "less than 14 days" not in invoke(f"errors {SINCE}").out
     runs = qd.load_runs(since="2026-06-10T00:00Z")
     monkeypatch.setattr(qd, "load_runs", lambda **_: runs)

@@ -36,9 +36,9 @@ def errors(
     found = qd.error_groups(runs, by=groups.keys or None).sort_values("count", ascending=False, kind="stable")
     if only_new:
         found = found[found["is_new"]]
-    columns = [*groups.columns(found), *([] if only_new else [_NEW]), *_COLUMNS]
     times = runs["triggered_at"]
     is_short = len(runs) > 0 and times.max() - times.min() < _REACH
+    columns = [*groups.columns(found), *([] if only_new or is_short else [_NEW]), *_COLUMNS]
     since, _ = options.bounds_of(window, runs)
     is_cut = since is not None and since > datetime.now(UTC) - _REACH - timedelta(days=1)
     short = f"{_SHORT} (--since 30D reads more)" if is_cut else _SHORT
