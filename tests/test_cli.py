@@ -810,6 +810,18 @@ def test_the_busiest_window_is_named(horizon: str, others: str, invoke: Invoke) 
     assert "busiest" not in invoke("triggers --horizon 1h --start 2026-06-15T00:00Z --load 1h").out
 
 
+def test_one_row_and_one_trigger_are_singular(tmp_path: Path, invoke: Invoke) -> None:
+    triggers = qd.next_triggers(qd.load_deployments(), "2D", start="2026-06-15T00:00Z")
+    counts = triggers["deployment_id"].value_counts()
+    one = str(counts.index[counts == 2][0])
+    assert invoke("export deployments", str(tmp_path / "d.csv"), "--deployment", one).out.startswith(
+        "1 row written"
+    )
+    assert invoke("pull deployments --deployment", one).out.startswith("1 deployment from ")
+    hours = "triggers --start 2026-06-15T00:00Z --horizon 2D --load 1h --deployment"
+    assert "the busiest window: 1 trigger from " in invoke(hours, one).out
+
+
 def test_where_and_deployment_together(invoke: Invoke) -> None:
     df = qd.expand_metadata(qd.load_deployments(), "team")
     teams = df["metadata_team"].value_counts().index

@@ -10,6 +10,7 @@ import qoderdata as qd
 from qoderdata.cli import options
 from qoderdata.cli.output import echo
 from qoderdata.cli.service import Service, run_service_options
+from qoderdata.formatting import counted
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -49,4 +50,4 @@ def export(
         elif what == "lints":
             table = qd.schedule_lints(table, start=start)
     options.write(table, path)
-    echo(f"{len(table):,} rows written to {path}")
+    echo(f"{counted(len(table), 'row')} written to {path}")

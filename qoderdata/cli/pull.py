@@ -51,7 +51,7 @@ class Destination:
         requests = frame.attrs["requests"]
         source = "the cache" if frame.attrs["from_cache"] else f"the service in {counted(requests, 'request')}"
         written = f", written to {self.out}" if self.out is not None else ""
-        echo(f"{len(frame):,} {what} from {source}{left_out}{written}")
+        echo(f"{counted(len(frame), what.removesuffix('s'))} from {source}{left_out}{written}")
 
 
 _destination = options.gather(

@@ -76,6 +76,5 @@ def _busiest(counts: pd.DataFrame, tz: str) -> list[str]:
         return []
     busiest, others = most.iloc[0], len(most) - 1
     as_many = f"; {counted(others, 'other')} with as many" if others else ""
-    return [
-        f"the busiest window: {busiest['triggers']:,} triggers from {format_time(busiest['window'], tz)}{as_many}"
-    ]
+    triggers = counted(busiest["triggers"], "trigger")
+    return [f"the busiest window: {triggers} from {format_time(busiest['window'], tz)}{as_many}"]
