@@ -286,6 +286,8 @@ def test_errors_equals_error_groups_and_marks_new_ones(invoke: Invoke) -> None:
     assert len(re.findall(r"^new +\d", invoke(f"errors {SINCE}").out, re.MULTILINE)) == len(new)
     assert invoke(f"errors {SINCE}").out.split("\n", 1)[0].split()[0] == "new"
     assert invoke(f"errors {SINCE} --new").out.split("\n", 1)[0].split()[0] == "failed"
+    assert "\nonly errors first seen in the last 7 days\n" in invoke(f"errors {SINCE} --new").out
+    assert "only errors" not in invoke(f"errors {SINCE}").out
 
 
 def test_errors_new_needs_14_days_of_runs(monkeypatch: pytest.MonkeyPatch, invoke: Invoke) -> None:

@@ -13,6 +13,7 @@ from qoderdata.cli.output import MINOR, Output, TableColumn, note
 from qoderdata.cli.service import Service, run_service_options
 
 _REACH = timedelta(days=14)
+_ONLY_NEW = "only errors first seen in the last 7 days"
 _SHORT = "which errors are new is not known: the runs cover less than 14 days"
 
 
@@ -50,7 +51,8 @@ def errors(
         empty = "; ".join(["no error is new" if only_new else "no run failed", *period])
     if is_short and result.style in {"csv", "json"}:
         note(short)
-    result.print_frame(found, columns, empty=empty, notes=[*period, short] if is_short else period)
+    notes = [_ONLY_NEW, *period] if only_new else [*period, *([short] if is_short else [])]
+    result.print_frame(found, columns, empty=empty, notes=notes)
 
 
 _NEW = TableColumn("new", lambda row: "new" if row.is_new else "", "fixed", is_alert=lambda row: row.is_new)
