@@ -346,7 +346,7 @@ def test_local_error_prints_one_line_and_returns_its_exit_code(
         ("runs --streaks --freq 1D", "--freq has no effect with --streaks"),
         ("unusual --threshold 0", "not in the range x>0"),
         ("failures --offline --refresh", "give one of them"),
-        ("failures --offline --max-age 1h", "--max-age has no effect"),
+        ("failures --offline --max-age 1h", "--max-age has no effect with --offline"),
         ("export deployments d.csv --horizon 1h", "--horizon has no effect on deployments"),
         ("export lints l.csv --outcomes runs", "--outcomes has no effect on lints"),
         ("report r.html --since 7D", "--since has no effect without --runs"),
@@ -1111,7 +1111,7 @@ def test_events_of_a_deployment_without_such_a_run_say_so(edition: str, invoke: 
     with Sandbox(deployments=3, runs=0, edition=edition, now=datetime.now(UTC)) as account:
         deployment = account.deployments[0]
         words = ["events", "--deployment", deployment["name"], "--base-url", account.base_url, "--refresh"]
-        period = f"of {re.escape(deployment['name'])} triggered since .* UTC"
+        period = f"of {re.escape(deployment['name'])} triggered since .* UTC; --since all reads older ones"
         printed = invoke(*words)
         assert printed.out == ""
         assert re.fullmatch(f"qoderdata: there are no runs {period}\n", printed.err)
@@ -1119,6 +1119,7 @@ def test_events_of_a_deployment_without_such_a_run_say_so(edition: str, invoke: 
         message = invoke(*words, "--failed", "--outcomes", "runs").err
         assert re.search(f"qoderdata: no run failed; runs {period}\n", message)
         assert ("qoderdata: the outcome of 2 runs is not known\n" in message) is (edition == "D")
+        assert "--since all reads" not in invoke(*words, "--failed", "--since", "all", "--outcomes", "runs").err
         assert invoke.json(*words, "--failed") == []
 
 

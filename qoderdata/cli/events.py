@@ -95,6 +95,8 @@ def _given_id(id: str | None) -> str:  # noqa: A002 - as above
 def _newest_session(service: Service, filters: dict[str, Any], tz: str, *, failed: bool) -> str | None:
     """Return the session of a deployment's newest run, or ``None``; a note says which run it is."""
     (period,) = options.describe_window(filters, "runs triggered", tz)
+    if filters["since"] is not None:
+        period += "; --since all reads older ones"
     if failed:
         runs = service.runs(filters)
         found = runs[runs["status"] == "failed"]

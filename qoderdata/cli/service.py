@@ -59,7 +59,7 @@ class Service:
         if self.offline and refresh:
             raise click.UsageError(f"{refresh} asks the service and --offline never does; give one of them")
         if self.max_age is not None and (self.offline or refresh):
-            raise click.UsageError("--max-age has no effect with --refresh, --refresh-all and --offline")
+            raise click.UsageError(f"--max-age has no effect with {refresh or '--offline'}")
 
     def client(self, **settings: Any) -> qd.Client:  # noqa: ANN401 - those of the class
         """Make the client that the options describe."""
