@@ -14,6 +14,7 @@ import sys
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from zoneinfo import ZoneInfo
 
 import click
 import pandas as pd
@@ -784,7 +785,7 @@ def test_windows_that_are_not_whole_are_named(words: str, note: str, invoke: Inv
 )
 def test_a_window_is_whole_until_the_next_one_begins(zone: str, first: str, last: str, freq: str) -> None:
     """In Havana the first midnight of November 2026 occurs twice; in Cairo a midnight is skipped."""
-    times = pd.to_datetime([first, last]).tz_localize(zone).as_unit("us")
+    times = pd.to_datetime([first, last]).tz_localize(ZoneInfo(zone)).as_unit("us")
     load = qd.trigger_load(pd.DataFrame({"trigger_at": times, "deployment_id": "dep_1"}), freq=freq)
     ends = load["window"].dt.tz_convert("UTC").tolist()[1:]
     assert ends
