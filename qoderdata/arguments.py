@@ -213,8 +213,8 @@ def pandas_zone(key: str) -> tzinfo:
     return UTC if key == "UTC" else ZoneInfo(key)
 
 
-def parse_window(freq: str) -> timedelta | None:
-    """Parse the length of windows of time; of a day or more, it counts days of the wall clock.
+def parse_window(freq: str) -> int | None:
+    """Parse the length of windows of time to microseconds; of a day or more, it counts days of the wall clock.
 
     Accepts what `parse_span` does, ``1M`` for a calendar month, which is ``None``, and ``min``, ``h``, ``D``,
     ``W`` and ``M`` alone. Raise `ValueError` if it is no length of time, or one of less than a day that is not in
@@ -223,7 +223,7 @@ def parse_window(freq: str) -> timedelta | None:
     Examples
     --------
     >>> parse_window("15min"), parse_window("1D"), parse_window("1M")
-    (datetime.timedelta(seconds=900), datetime.timedelta(days=1), None)
+    (900000000, 86400000000, None)
     """
     if isinstance(freq, str) and _ONE_MONTH.fullmatch(freq):
         return None
@@ -234,13 +234,15 @@ def parse_window(freq: str) -> timedelta | None:
     else:
         is_window = _WHOLE_DAYS.fullmatch(str(freq)) is not None
     if not is_window:
+        if _CALENDAR_UNIT.fullmatch(str(freq)):  # "2MS" is two milliseconds too
+            raise _no_fixed_length(freq, "freq")
         if length >= _UNITS["D"]:
             raise ValueError(f"freq={freq!r}: whole days are written as text, such as '1D' or '7D'")
         raise ValueError(
             f"freq={freq!r} must fill a day evenly in whole minutes, such as '30min' or '6h'; whole days are "
             "written '1D'"
         )
-    return length
+    return length // timedelta(microseconds=1)
 
 
 def is_usable_id(value: str) -> bool:

@@ -56,7 +56,7 @@ def _notes(sessions: pd.DataFrame, by: list[str]) -> list[str]:
 
 
 def note_without_deployment(sessions: pd.DataFrame, by: list[str]) -> list[str]:
-    """Return a note that says what the row without a name is; none where no row is of a missing deployment."""
+    """Return a note that says what the row without a name is; none if there is no such row."""
     manual = int(sessions["deployment_id"].isna().sum()) if "deployment_id" in by else 0
     return [f"{MISSING}: {counted(manual, 'session')} without a deployment"] if manual else []
 

@@ -118,7 +118,7 @@ def _newest_session(service: Service, filters: dict[str, Any], tz: str, *, faile
 
 
 def _session_of(client: qd.Client, id: str) -> str | None:  # noqa: A002 - as above
-    """Return the session of a run or session; ``None`` where a run has none, with a note that says why."""
+    """Return the session of a run or session; ``None`` if a run has none, with a note that says why."""
     if id.startswith("sess_"):
         return id
     try:

@@ -25,7 +25,7 @@ from qoderdata import arguments
 from qoderdata.cli import output
 from qoderdata.cli.output import Output
 from qoderdata.formatting import format_duration, format_time, one_line
-from qoderdata.time_math import DAY_MICROS, MICROSECOND, from_micros, list_windows, to_micros
+from qoderdata.time_math import DAY_MICROS, from_micros, list_windows, to_micros
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -377,12 +377,11 @@ def cut_windows(frame: pd.DataFrame, freq: str | None, since: datetime | None, u
 def _end_of_window(begin: pd.Timestamp, freq: str) -> datetime:
     """Return the end of the window that begins at this time; `list_windows` knows the changes of clocks."""
     length = arguments.parse_window(freq)
-    micros = None if length is None else length // MICROSECOND
-    is_by_wall_clock = micros is None or micros >= DAY_MICROS
+    is_by_wall_clock = length is None or length >= DAY_MICROS
     first = to_micros(begin.replace(tzinfo=UTC) if is_by_wall_clock else begin)
-    last = first + (micros or 31 * DAY_MICROS)
+    last = first + (length or 31 * DAY_MICROS)
     try:
-        return from_micros(list(list_windows(first, last, micros, begin.tz or UTC, column="window"))[1])
+        return from_micros(list(list_windows(first, last, length, begin.tz or UTC, column="window"))[1])
     except ValueError:  # after the year 9999
         return datetime.max.replace(tzinfo=UTC)
 

@@ -48,9 +48,7 @@ class Windows:
     @classmethod
     def parse(cls, freq: str, tz: str, column: str) -> Windows:
         """Parse the parameters `freq` and `tz` of a summary."""
-        length = parse_window(freq)
-        step = None if length is None else length // MICROSECOND
-        return cls(step=step, zone=parse_zone(tz).key, column=column)
+        return cls(step=parse_window(freq), zone=parse_zone(tz).key, column=column)
 
     @property
     def _by_wall_clock(self) -> bool:

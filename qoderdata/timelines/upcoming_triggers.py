@@ -16,7 +16,6 @@ from qoderdata.frames import NAMES
 from qoderdata.time_math import (
     DAY_MICROS,
     HOUR_MICROS,
-    MICROSECOND,
     MINUTE_MICROS,
     SECOND_MICROS,
     list_windows,
@@ -213,8 +212,7 @@ def trigger_load(triggers: pd.DataFrame, freq: str = "1h") -> pd.DataFrame:
     triggers = require_frame(triggers, ["trigger_at", "deployment_id"], what="triggers")
     known = triggers["trigger_at"].notna()
     at = pd.DatetimeIndex(triggers["trigger_at"][known]).as_unit("us")
-    length = parse_window(freq)
-    step = None if length is None else length // MICROSECOND
+    step = parse_window(freq)
     # pandas 2 gives pytz's zones, whose offsets are wrong without pytz's own functions.
     zone = pandas_zone(at.tz.zone) if at.tz is not None and hasattr(at.tz, "zone") else at.tz or UTC
     try:
