@@ -1124,6 +1124,23 @@ def test_events_of_a_deployment_without_such_a_run_say_so(edition: str, invoke: 
         assert invoke.json(*words, "--failed") == []
 
 
+@pytest.mark.filterwarnings("default:.* completed runs are assumed")
+@pytest.mark.usefixtures("empty_cache")
+def test_events_of_a_shared_name_say_of_which_deployment_the_run_is(
+    monkeypatch: pytest.MonkeyPatch, invoke: Invoke
+) -> None:
+    with Sandbox(deployments=15, runs=200, edition="D", now=datetime.now(UTC)) as account:
+        service = ["--since", "all", "--base-url", account.base_url]
+        client = qd.Client(pat=account.pat, base_url=account.base_url)
+        df, newest = qd.load_deployments(client=client), account.outcomes[0]
+        assert df["id"].eq(newest["deployment_id"]).any()
+        df["name"] = "the same"
+        monkeypatch.setattr(qd, "load_deployments", lambda **_: df)
+        message = invoke("events", "--deployment", "the same", *service).err
+        assert f"qoderdata: run {newest['id']} of {newest['deployment_id']}, triggered " in message
+        assert f"{len(df)} deployments with this name are included" in message
+
+
 @pytest.mark.usefixtures("empty_cache")
 def test_events_of_a_run_whose_session_was_deleted_say_so(invoke: Invoke) -> None:
     with Sandbox(deployments=3, runs=30, edition="C", now=datetime.now(UTC)) as account:

@@ -405,6 +405,7 @@ def test_doubtful_option_limits_the_share_of_doubtful_outcomes(
         assert "the service gave no session or no end for them" in " ".join(text.split())
         waiting = {one["id"] for one in ends if one["status"] == "waiting"}
         assert waiting
+        assert invoke("runs --waiting --outcomes runs").out.startswith("no run is known to wait for a person; ")
         assert {row["id"] for row in invoke.json("runs --waiting")} == waiting
         assert f"waiting for a person: {counted(len(waiting), 'run')}; see `qoderdata runs --waiting`" in text
         assert not is_reported("--outcomes", "events", "--doubtful", str(share * 1.01))
@@ -603,6 +604,17 @@ def test_changes_within_one_minute_are_dated_by_the_second(sandbox: Sandbox, inv
     WallClock.moment = second
     out = " ".join(invoke("changes --refresh").out.split())
     assert f"from the snapshot of {first:%Y-%m-%d %H:%M:%S} UTC to {second:%Y-%m-%d %H:%M:%S} UTC" in out
+
+
+def test_changes_say_that_no_deployment_passes_all_filters(sandbox: Sandbox, invoke: Invoke) -> None:
+    invoke("changes")
+    deployment = active_deployments(sandbox)[0]
+    teams = {one["metadata"]["team"] for one in sandbox.deployments if "team" in one["metadata"]}
+    other = min(teams - {deployment["metadata"].get("team")})
+    printed = invoke("changes", "--deployment", deployment["id"], "--where", f"team={other}")
+    filters = f"--deployment {deployment['id']} --where team={other}"
+    assert printed.err == f"qoderdata: no deployment passes the filters: {filters}\n"
+    assert filters in " ".join(printed.out.split())
 
 
 @pytest.mark.parametrize("archived", [True, False])

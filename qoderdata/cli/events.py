@@ -108,7 +108,9 @@ def _newest_session(service: Service, filters: dict[str, Any], tz: str, *, faile
     else:
         run = found.iloc[0]
         status = f", {run['status']}" if _present(run["status"]) else ""
-        note(one_line(f"run {run['id']}, triggered {format_time(run['triggered_at'], tz)}{status}"))
+        is_shared = runs["deployment_id"].nunique() > 1
+        of = f" of {run['deployment_id']}" if is_shared else ""
+        note(one_line(f"run {run['id']}{of}, triggered {format_time(run['triggered_at'], tz)}{status}"))
         if runs["session_id"].eq(run["session_id"]).sum() > 1:
             note("its session served other runs too, whose events are shown as well")
     unknown = int(runs["status"].isna().sum())

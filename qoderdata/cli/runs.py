@@ -90,7 +90,7 @@ def runs(
         last_runs = qd.run_failure_rates(frame, by="id", per=per).index
         frame = frame[frame["id"].isin(last_runs)]
     if len(frame) and (errors or is_list):
-        empty = "; ".join(["no run waits for a person" if waiting else "no run failed", *period])
+        empty = "; ".join(["no run is known to wait for a person" if waiting else "no run failed", *period])
     if streaks and window["since"] is not None:
         period.append(_STREAKS_OF_A_PERIOD)
     if given:
