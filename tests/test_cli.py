@@ -14,6 +14,7 @@ import sys
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from unittest.mock import Mock
 from zoneinfo import ZoneInfo
 
 import click
@@ -26,6 +27,7 @@ from qoderdata.cli.options import Command, cut_windows
 from qoderdata.formatting import counted
 from qoderdata.formatting import display_width as width
 from qoderdata.sandbox import Sandbox
+from tests.wall_clock import set_wall_clock
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -771,6 +773,27 @@ def test_windows_that_are_not_whole_are_named(words: str, note: str, invoke: Inv
     freq = "--load" if words.startswith("triggers") else "--freq"
     text = invoke(f"{words} {freq} 1D").out
     assert re.findall(r"^the (.*) window (?:is|are) not whole$", text, re.MULTILINE) == ([note] if note else [])
+
+
+@pytest.mark.parametrize(("command", "loader"), [("runs", "load_runs"), ("costs", "load_sessions")])
+def test_months_without_since_are_the_last_six(
+    command: str, loader: str, monkeypatch: pytest.MonkeyPatch, invoke: Invoke
+) -> None:
+    load = Mock(return_value=getattr(qd, loader)())
+    monkeypatch.setattr(qd, loader, load)
+
+    def since(words: str) -> str:
+        invoke(f"{command} --freq {words}")
+        return str(load.call_args.kwargs["since"])
+
+    set_wall_clock(monkeypatch, datetime(2026, 5, 31, 16, tzinfo=UTC), "cli.options")
+    assert since("1M") == "2025-12-01T00:00:00+00:00"
+    assert since("M --tz Asia/Tokyo") == "2026-01-01T00:00:00+09:00"
+    assert since("1M --tz America/New_York") == "2025-12-01T00:00:00-05:00"
+    assert since("1M --until 2025-07-01T00:00Z") == "2025-01-01T00:00:00+00:00"
+    assert since("1M --until 9999-12-31T00:00Z") == "2025-12-01T00:00:00+00:00"
+    assert since("1M --since 30D") == since("1W") == "30D"
+    assert since("1M --tz America/New_York --until 0001-01-01T00:00Z") == "30D"
 
 
 @pytest.mark.parametrize("freq", ["1h", "6h", "1D", "1M"])

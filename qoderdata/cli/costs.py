@@ -27,6 +27,7 @@ def costs(
 
     Sessions without usage data are counted as unknown, not as free.
     """
+    window = options.with_default_months(window, freq, result.tz)
     period = options.describe_window(window, "sessions created", result.tz)
     groups = grouping.Groups(by or (["deployment"] if freq is None else []), "sessions", service)
     sessions = groups.add_names(service.load_of(qd.load_sessions, window))

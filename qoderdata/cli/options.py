@@ -25,7 +25,7 @@ from qoderdata import arguments
 from qoderdata.cli import output
 from qoderdata.cli.output import Output
 from qoderdata.formatting import format_duration, format_time, one_line
-from qoderdata.time_math import DAY_MICROS, from_micros, list_windows, to_micros
+from qoderdata.time_math import DAY_MICROS, MICROSECOND, earlier, from_micros, list_windows, to_micros
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 _ENDINGS = (".csv", ".parquet")
 #: The name of a file or folder. The shell completes it; other code checks whether it can be used.
 PATH = click.Path(readable=False)
+#: How many months `--freq 1M` shows without `--since`.
+_DEFAULT_MONTHS = 6
 #: The exit code of a command that found what it was asked to look for.
 FOUND = 1
 #: Parts of messages that are written for callers in Python, and what a command says instead.
@@ -328,6 +330,20 @@ def run_window(*, since: str | None = "30D", of: str | None = "runs") -> Decorat
     return window(since=since, what="Triggered", of=of, group="Which runs")
 
 
+def with_default_months(window: dict[str, Any], freq: str | None, tz: str) -> dict[str, Any]:
+    """Return `window` with whole months before its end, if `freq` is a month and `--since` was not given."""
+    if freq is None or arguments.parse_window(freq) is not None or _is_given("--since"):
+        return window
+    now = datetime.now(UTC)
+    end = min(_parse_bounds(window, now)["until"] or now, now)
+    with contextlib.suppress(ValueError, OverflowError):  # before the year 1
+        last = earlier(end, MICROSECOND).astimezone(zoneinfo.ZoneInfo(tz))
+        year, month = divmod(12 * last.year + last.month - _DEFAULT_MONTHS, 12)
+        begin = datetime(year, month + 1, 1, tzinfo=last.tzinfo)
+        return {**window, "since": begin.isoformat()}
+    return window
+
+
 def describe_window(window: dict[str, Any], what: str, tz: str) -> list[str]:
     """Return a note that says what a table is about; none if it is about all. `what`: ``"runs triggered"``.
 
@@ -486,7 +502,9 @@ def window_option(name: str, meaning: str) -> Decorator:
 
 #: Adds `--freq`.
 freq_option = window_option(
-    "--freq", "Print one row for each window of time, such as 1D, 1W, or 1M for months; of too many, the newest."
+    "--freq",
+    "Print one row for each window of time, such as 1D, 1W, or 1M for months (six without --since); of too many, "
+    "the newest.",
 )
 
 
@@ -540,8 +558,12 @@ def parameter_of(option: str) -> str:
 
 def refuse_without_effect(names: Iterable[str], reason: str) -> None:
     """Refuse options that were given on the command line and have no effect there."""
-    context = click.get_current_context()
     for name in names:
-        source = context.get_parameter_source(parameter_of(name))
-        if source is click.core.ParameterSource.COMMANDLINE:
-            raise click.UsageError(f"{name} has no effect {reason}", context)
+        if _is_given(name):
+            raise click.UsageError(f"{name} has no effect {reason}")
+
+
+def _is_given(option: str) -> bool:
+    """Return whether an option is on the command line."""
+    source = click.get_current_context().get_parameter_source(parameter_of(option))
+    return source is click.core.ParameterSource.COMMANDLINE

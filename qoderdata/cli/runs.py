@@ -78,6 +78,7 @@ def runs(
         options.refuse_without_effect(others, f"with {given[0]}")
     if fail_over is None:
         options.refuse_without_effect(["--min-runs"], "without --fail-over")
+    window = options.with_default_months(window, freq, result.tz)
     period = options.describe_window(window, "runs triggered", result.tz)
     has_deployment = not {"deployment", "deployment_id", "id"}.isdisjoint(by)
     added = ["deployment"] if (is_list and not has_deployment) or (streaks and not by) else []
