@@ -7,24 +7,30 @@ import math
 from statistics import NormalDist
 from typing import TYPE_CHECKING, Any
 
+import narwhals as nw
 import numpy as np
 import pandas as pd
 
-from qoderdata.frame_checks import TEXT, require_frame, require_unique_deployments
-from qoderdata.outcomes import RUNNING_SESSIONS
+from qoderdata.frame_checks import require_frame, require_unique_deployments
+from qoderdata.outcomes import RUNNING_SESSIONS, open_frame
+from qoderdata.summaries.dataframe_engines import open_source
 from qoderdata.summaries.wilson import check_confidence
 from qoderdata.timelines.upcoming_triggers import trigger_counts
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from qoderdata.arguments import Instant, Span
 
-_FORECAST: dict[str, Any] = {
-    "name": TEXT,
+_FORECAST = {
     "triggers": "Int64",
     **dict.fromkeys(("expected", "low", "high"), "float64"),
     "sessions": "Int64",
     "budget_use": "float64",
+    "unknown": "Int64",
 }
+#: What a quotient of floats may lack to a whole number.
+_ROUNDING = 1e-6
 #: With more degrees of freedom than this, four terms are exact to about ten digits.
 _MANY_DEGREES = 500
 
@@ -34,22 +40,26 @@ def cost_forecast(
     sessions: pd.DataFrame,
     horizon: Span = "30D",
     *,
+    by: str | Sequence[str] | None = "deployment_id",
     start: Instant | None = None,
     confidence: float = 0.95,
 ) -> pd.DataFrame:
-    """Forecast the credits of the triggers in ``[start, start + horizon)``, per deployment.
+    """Forecast the credits of the triggers in ``[start, start + horizon)``.
 
     A deployment's triggers (m, as `next_triggers` returns them) times the mean credits of its known sessions. With
     their number n, mean and standard deviation s, the prediction interval of the sum is
-    ``m mean -+ t s sqrt(m + m^2 / n)``, t being the quantile of Student's t with n - 1 degrees of freedom.
+    ``m mean -+ t s sqrt(m + m^2 / n)``, t being the quantile of Student's t with n - 1 degrees of freedom. For a
+    group of deployments, the expected credits and the variances ``v = s^2 (m + m^2 / n)`` add up; the degrees of
+    freedom are then ``(sum v)^2 / sum(v^2 / (n - 1))``, rounded down (Satterthwaite 1946).
 
     The interval assumes that credits are independent and moderately skewed. In simulations at 95 %, the true
     sum lies within it 92 to 95 % of the time for 20 sessions and more of gamma (shape 2) or log-normal (sigma
-    0.5) credits, and about 91 % for 5 sessions. It is too narrow for strongly skewed credits: 77 to 88 % for 20
-    sessions of log-normal ones (sigma 1.5), and less than half of the time if one session in a hundred costs
-    fifty times as much. It is wrong if credits change over time: a deployment that became more expensive will
-    cost more than its earlier sessions show. Each trigger is assumed to start one session. If several triggers
-    share one (``session_strategy`` is ``reuse``), or runs are retried or started by hand, the sum differs.
+    0.5) credits, and about 91 % for 5 sessions; about 90 % for a group in which a deployment with 2 sessions
+    costs most. It is too narrow for strongly skewed credits: 77 to 88 % for 20 sessions of log-normal ones (sigma
+    1.5), and less than half of the time if one session in a hundred costs fifty times as much. It is wrong if
+    credits change over time: a deployment that became more expensive will cost more than its earlier sessions
+    show. Each trigger is assumed to start one session. If several triggers share one (``session_strategy`` is
+    ``reuse``), or runs are retried or started by hand, the sum differs.
 
     Parameters
     ----------
@@ -60,6 +70,9 @@ def cost_forecast(
         without usage are not known, and do not count. Nor do those that still run, if the frame has ``status``.
     horizon
         How far to look: a length of time with a unit, such as ``"30D"``.
+    by
+        A column of `df`, a list of columns, or ``None`` for all deployments together; ``"deployment_id"`` is each
+        deployment. A missing key is a group of its own. `with_names` adds columns such as ``metadata_team``.
     start
         From when, zone-aware; ``None`` is now.
     confidence
@@ -68,20 +81,21 @@ def cost_forecast(
     Returns
     -------
     pandas.DataFrame
-        One row per deployment that fires in that time, the most expensive first, those without a known session
-        last, then by ``deployment_id``, which is the index. There is no total row: intervals cannot be added.
-        ``attrs["triggers_without_credits"]`` is the number of triggers of deployments without a known session,
-        whose cost is in no row. Nothing fires: no rows.
+        One row per group with a deployment that fires in that time, the most expensive first, those without a
+        known session last, then by key. The keys are the index; if `by` is an id and the frame has the column of
+        its names, the first column is ``name``. ``low`` and ``high`` of rows cannot be added: ``by=None`` gives
+        the interval of the total. ``attrs["triggers_without_credits"]`` is the sum of ``unknown``. Nothing fires:
+        no rows.
 
         ============== ======= ================================================================================
-        ``name``       str     as in `df`
         ``triggers``   Int64   in the horizon
-        ``expected``   float64 credits; NaN without a known session
-        ``low``,       float64 the interval, `low` at least 0; NaN with less than two known sessions
-        ``high``
+        ``expected``   float64 credits of those that are not ``unknown``; NaN if all are
+        ``low``,       float64 the interval, `low` at least 0; NaN if a deployment has only one known session, or
+        ``high``               none has any
         ``sessions``   Int64   known sessions (n)
-        ``budget_use`` float64 the 95th percentile of their credits over ``budget_max_credit_cost``; NaN without
-                               one above 0
+        ``budget_use`` float64 the 95th percentile of their credits over ``budget_max_credit_cost``, of a group
+                               the highest; NaN without a budget above 0
+        ``unknown``    Int64   triggers of deployments without a known session
         ============== ======= ================================================================================
 
     Raises
@@ -114,44 +128,62 @@ def cost_forecast(
                      name  triggers  expected  low  high
     deployment_id
     dep_1          report        30      45.0  5.9  84.1
-    >>> forecast.attrs["triggers_without_credits"]
-    0
+    >>> qd.cost_forecast(df, sessions, by=None, start="2026-06-15T00:00Z")[["triggers", "expected", "unknown"]]
+       triggers  expected  unknown
+    0        30      45.0        0
     """
     confidence = check_confidence(confidence)
     df = require_frame(df, ["id", "name"], what="deployments", optional=["budget_max_credit_cost"])
     wanted = ["id", "deployment_id", "usage_total_credits"]
     sessions = require_frame(sessions, wanted, what="sessions", optional=["status"])
     require_unique_deployments(df)
-    triggers = trigger_counts(df, horizon, start=start)
+    named = df.assign(deployment_id=df["id"], deployment_name=df["name"])
+    source = open_source(named, by, results=["name", *_FORECAST], wanted=["id"], what="deployments")
+    figures = _figures(df, sessions, trigger_counts(df, horizon, start=start))
+    rows = source.frame.join(open_frame(figures.reset_index()).lazy(), on="id")
+    sums = (nw.col("expected", "_variance", "_squares").sum(), nw.col("budget_use").max())
+    dtypes = {str(name): dtype for name, dtype in figures.dtypes.items()}
+    counts = [name for name, dtype in dtypes.items() if dtype == "Int64"]
+    grouped = source.group(rows, *sums, sums=counts)
+    expected = nw.when(nw.col("unknown") < nw.col("triggers")).then(nw.col("expected"))
+    totals = source.finalize(grouped.with_columns(expected), dtypes=dtypes, order={"expected": True})
+    result = _add_interval(totals, confidence)[[*source.names, *_FORECAST]].astype(_FORECAST)
+    result.attrs = {"triggers_without_credits": int(result["unknown"].sum())}
+    return result
 
+
+def _figures(df: pd.DataFrame, sessions: pd.DataFrame, triggers: pd.Series[int]) -> pd.DataFrame:
+    """Return what groups add up, by deployment: the figures of a forecast, and the parts of its interval."""
     last = sessions.drop_duplicates("id", keep="last").reset_index(drop=True)
     if "status" in last:
         last = last[~last["status"].isin(RUNNING_SESSIONS)]
     usage = last.groupby("deployment_id", observed=True)["usage_total_credits"]
-    known = pd.DataFrame({
-        "sessions": usage.count(),
-        "mean": usage.mean(),
-        "std": usage.std(),
-        "p95": usage.quantile(0.95),
-    }).reindex(triggers.index)  # fmt: skip
-    count, fires = known["sessions"].fillna(0).astype("int64"), triggers.astype("float64")
-    t = np.array([_t_quantile(n - 1, confidence) if n > 1 else math.nan for n in count], dtype="float64")
-    spread = t * known["std"] * np.sqrt(fires + fires**2 / count.where(count > 0))
-    expected = fires * known["mean"]
-    by_id = df.set_index("id").reindex(triggers.index)
-    budget = by_id.get("budget_max_credit_cost", pd.Series(math.nan, index=by_id.index))
-    forecast = pd.DataFrame({
-        "name": by_id["name"],
+
+    def known(values: pd.Series[Any]) -> pd.Series[Any]:
+        return values.reindex(triggers.index)
+
+    count, fires = known(usage.count()).fillna(0.0), triggers.astype("float64")
+    variance = (known(usage.var()) * (fires + fires**2 / count)).fillna(0.0)
+    budget = known(df.set_index("id").get("budget_max_credit_cost", pd.Series(dtype="float64")))
+    figures = {
         "triggers": triggers,
-        "expected": expected,
-        "low": (expected - spread).clip(lower=0),
-        "high": expected + spread,
-        "sessions": count,
-        "budget_use": known["p95"] / budget.where(budget > 0),
-    }).astype(_FORECAST)  # fmt: skip
-    forecast = forecast.sort_values("expected", ascending=False, kind="stable", na_position="last")
-    forecast.attrs = {"triggers_without_credits": int(triggers[count == 0].sum())}
-    return forecast
+        "expected": fires * known(usage.mean()),
+        "sessions": count.astype("Int64"),
+        "budget_use": known(usage.quantile(0.95)) / budget.where(budget > 0),
+        "unknown": triggers.where(count == 0, 0),
+        "_variance": variance,
+        "_squares": variance**2 / (count - 1).clip(lower=1),
+        "_known_once": (count == 1).astype("Int64"),
+    }
+    return pd.DataFrame(figures).rename_axis("id")
+
+
+def _add_interval(sums: pd.DataFrame, confidence: float) -> pd.DataFrame:
+    """Add the interval of each group, where no deployment has only one known session."""
+    degrees = (sums["_variance"] ** 2 / sums["_squares"]).fillna(1.0)  # without any variance, all degrees give 0
+    t = np.array([_t_quantile(int(number + _ROUNDING), confidence) for number in degrees], dtype="float64")
+    spread = (t * sums["_variance"] ** 0.5).where(sums["_known_once"] == 0)
+    return sums.assign(low=(sums["expected"] - spread).clip(lower=0), high=sums["expected"] + spread)
 
 
 @functools.lru_cache(maxsize=4096)

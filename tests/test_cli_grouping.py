@@ -429,6 +429,10 @@ def test_forecast_equals_cost_forecast(invoke: Invoke) -> None:
     assert f"{expected['expected'].sum():,.2f} credits in all" in text
     without = expected.attrs["triggers_without_credits"]
     assert (f"{without:,} more trigger" in text) is (without > 0)
+    named = qd.with_names(df, df, agents=qd.load_agents(), metadata=["team"])
+    for options, by in (("--by agent", "agent_id"), ("--by team --by status", ["metadata_team", "status"])):
+        grouped = qd.cost_forecast(named, qd.load_sessions(since="2026-05-01T00:00Z"), "20D", by=by, start=NOW)
+        assert invoke.json(f"{words} {options}") == rows_of(grouped)
 
 
 @pytest.mark.parametrize(

@@ -151,6 +151,88 @@ def test_interval_needs_two_sessions_and_expected_needs_one() -> None:
     assert result.attrs == {"triggers_without_credits": 2 + 48}
 
 
+def test_groups_equal_numpy_and_scipy() -> None:
+    draw = np.random.default_rng(1)
+    counts = {"dep_1": 30, "dep_2": 7, "dep_3": 2, "dep_4": 12, "dep_5": 0, "dep_6": 1}
+    teams = {"dep_1": "a", "dep_2": "a", "dep_3": "a", "dep_4": None, "dep_5": None, "dep_6": "b"}
+    credits_ = {id_: draw.gamma(2, scale, count).tolist() for scale, (id_, count) in enumerate(counts.items(), 1)}
+    hours = dict(zip(counts, (1, 2, 3, 4, 6, 8), strict=True))
+    df = deployments_of(
+        {id_: f"0 */{step} * * *" for id_, step in hours.items()},
+        metadata_team=pd.Series(teams.values(), dtype="str"),
+        budget_max_credit_cost=[8.0, 4.0, np.nan, 5.0, 1.0, 0.0],
+    )
+    triggers = {id_: 10 * 24 // step for id_, step in hours.items()}
+    sessions = sessions_of({id_: [*values, None] for id_, values in credits_.items()})
+    each = qd.cost_forecast(df, sessions, "10D", start=START)
+    result = qd.cost_forecast(df, sessions, "10D", by="metadata_team", start=START)
+    everything = qd.cost_forecast(df, sessions, "10D", by=None, start=START)
+    groups = {"a": ["dep_1", "dep_2", "dep_3"], None: ["dep_4", "dep_5"], "b": ["dep_6"], "all": list(counts)}
+    rows = {name if isinstance(name, str) else None: row for name, row in result.iterrows()}
+    assert rows.keys() == groups.keys() - {"all"}
+    for name, row in {**rows, "all": everything.iloc[0]}.items():
+        ids = groups[name]
+        known = [id_ for id_ in ids if counts[id_]]
+        assert row["triggers"] == sum(triggers[id_] for id_ in ids)
+        assert row["sessions"] == sum(counts[id_] for id_ in ids)
+        assert row["unknown"] == sum(triggers[id_] for id_ in ids if not counts[id_])
+        assert row["budget_use"] == pytest.approx(each.loc[ids, "budget_use"].max(), nan_ok=True)
+        expected = math.fsum(triggers[id_] * np.mean(credits_[id_]) for id_ in known)
+        assert row["expected"] == pytest.approx(expected)
+        if any(counts[id_] == 1 for id_ in ids):
+            assert row[["low", "high"]].isna().all()
+            continue
+        variances = [
+            np.var(credits_[id_], ddof=1) * (triggers[id_] + triggers[id_] ** 2 / counts[id_]) for id_ in known
+        ]
+        parts = [variance**2 / (counts[id_] - 1) for id_, variance in zip(known, variances, strict=True)]
+        degrees = math.floor(sum(variances) ** 2 / sum(parts) + 1e-9)
+        half = stats.t.ppf(0.975, degrees) * math.sqrt(sum(variances))
+        assert (row["low"], row["high"]) == pytest.approx((max(0, expected - half), expected + half))
+    assert result.attrs == everything.attrs == each.attrs == {"triggers_without_credits": triggers["dep_5"]}
+
+
+@pytest.mark.parametrize(("count", "least"), [(2, 0.89), (5, 0.93), (20, 0.94)])
+def test_the_interval_of_a_group_contains_the_true_sum(count: int, least: float) -> None:
+    """Of three deployments, the one with `count` sessions costs most; 10,000 draws of past and future sessions."""
+    draw, draws, triggers = np.random.default_rng(7), 10_000, 24
+    sizes, scales = {"dep_1": count, "dep_2": 10, "dep_3": 30}, {"dep_1": 9.0, "dep_2": 2.0, "dep_3": 1.0}
+    past = {id_: draw.normal(9 * scales[id_], scales[id_], (draws, size)) for id_, size in sizes.items()}
+    future = sum(draw.normal(9 * scale, scale, (draws, triggers)).sum(axis=1) for scale in scales.values())
+    variances = {
+        id_: values.var(axis=1, ddof=1) * (triggers + triggers**2 / sizes[id_]) for id_, values in past.items()
+    }
+    variance = sum(variances.values())
+    degrees = variance**2 / sum(part**2 / (sizes[id_] - 1) for id_, part in variances.items())
+    half = stats.t.ppf(0.975, np.floor(degrees)) * np.sqrt(variance)
+    expected = sum(triggers * values.mean(axis=1) for values in past.values())
+    assert (abs(expected - future) <= half).mean() >= least
+    # Check that the function uses the formula above, for the first draw.
+    df = deployments_of(dict.fromkeys(sizes, "0 * * * *"))
+    first = sessions_of({id_: values[0].tolist() for id_, values in past.items()})
+    row = qd.cost_forecast(df, first, "1D", by=None, start=START).iloc[0]
+    assert (row["low"], row["high"]) == pytest.approx((expected[0] - half[0], expected[0] + half[0]))
+
+
+def test_groups_are_columns_of_the_deployments() -> None:
+    df = deployments_of(
+        {"dep_1": "0 0 * * *", "dep_2": "0 0 * * *"}, agent_id=pd.Series(["a1", "a1"], dtype="str")
+    )
+    sessions = sessions_of({"dep_1": [1.0, 2.0], "dep_2": [3.0, 3.0]})
+    by_id = qd.cost_forecast(df, sessions, "1D", by=["deployment_id", "status"], start=START)
+    assert by_id.index.tolist() == [("dep_2", "active"), ("dep_1", "active")]
+    assert by_id["name"].tolist() == ["name of dep_2", "name of dep_1"]
+    named = df.assign(agent_name=pd.Series(["Agent", "Agent"], dtype="str"))
+    by_agent = qd.cost_forecast(named, sessions, "1D", by="agent_id", start=START)
+    assert (by_agent.index.name, by_agent.columns[0]) == ("agent_id", "name")
+    assert by_agent[["name", "expected"]].to_dict("index") == {"a1": {"name": "Agent", "expected": 4.5}}
+    assert qd.cost_forecast(df.iloc[:0], sessions, by="agent_id", start=START).empty
+    with pytest.raises(ValueError, match="by='expected' is a column of the result"):
+        qd.cost_forecast(df, sessions, by="expected")
+    with pytest.raises(MissingColumnError, match=r"metadata=\['team'\]"):
+        qd.cost_forecast(df, sessions, by="metadata_team")
+
+
 def test_the_last_row_of_a_session_counts() -> None:
     df = deployments_of({"dep_1": "0 0 * * *"})
     sessions = sessions_of({"dep_1": [1.0, 2.0, 3.0]})

@@ -6,7 +6,7 @@ import math
 from typing import TYPE_CHECKING, Any
 
 import qoderdata as qd
-from qoderdata.cli import options
+from qoderdata.cli import grouping, options
 from qoderdata.cli.output import DEPLOYMENT, Output, TableColumn
 from qoderdata.cli.service import Service, service_options
 from qoderdata.formatting import MISSING, counted, format_credits
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 
 @options.command("forecast", example="qoderdata forecast --horizon 30D --since 90D")
+@grouping.by_option("deployments", "Group by (default deployment)")
 @options.span_option("--horizon", "Length of time to look ahead (default 30D).", default="30D")
 @options.time_option("--start", "Start of that time, with its zone (default: now).")
 @options.window(since="90D", what="Sessions created")
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 @service_options
 @options.output_form()
 def forecast(
+    by: tuple[str, ...],
     *,
     horizon: str,
     start: str | None,
@@ -34,19 +36,23 @@ def forecast(
     """Show what the next triggers will cost, in credits.
 
     The number of triggers is exact. Each one is expected to cost the mean of the deployment's sessions that have
-    ended.
+    ended. There is no interval where a deployment of a group has one session of known cost.
     """
     period = options.describe_window(window, "sessions created", "UTC")
     deployments = service.deployments(filters)
     sessions = service.load(qd.load_sessions, **window)
-    found = qd.cost_forecast(deployments, sessions, horizon, start=start)
+    groups = grouping.Groups(by, "deployments", service, deployments=deployments)
+    named = groups.add_names(deployments)
+    found = qd.cost_forecast(named, sessions, horizon, by=groups.keys or "deployment_id", start=start)
     ahead = options.describe_horizon(horizon, start, "UTC")
     empty = options.empty_table_text(f"nothing fires {ahead}", deployments, filters)
     if filters["status"] == "paused" and len(deployments):
         empty = "paused deployments do not fire"
     costs_of = [f"from the costs of {sessions_of}" for sessions_of in period]
     notes = [*_notes(found, ahead), *costs_of, *options.filter_notes(filters)]
-    result.print_frame(found, _COLUMNS, empty=empty, notes=notes)
+    unknown = [_UNKNOWN] if by and found["unknown"].any() else []
+    columns = [*(groups.columns(found) if by else DEPLOYMENT), *_EXPECTED, *unknown, *_SESSIONS]
+    result.print_frame(found, columns, empty=empty, notes=notes)
 
 
 def _notes(found: pd.DataFrame, ahead: str) -> list[str]:
@@ -64,11 +70,13 @@ def _interval(row: Any) -> str:  # noqa: ANN401 - a row
     return MISSING if MISSING in (low, high) else f"{low}–{high}"
 
 
-_COLUMNS = [
-    *DEPLOYMENT,
+_EXPECTED = [
     TableColumn("triggers", "triggers", "count"),
     TableColumn("credits expected", "expected", "credits"),
     TableColumn("95 % interval", _interval, "number"),
+]
+_UNKNOWN = TableColumn("cost unknown", "unknown", "count", optional=1)
+_SESSIONS = [
     TableColumn("sessions known", "sessions", "count", optional=1),
     TableColumn("of the budget", "budget_use", "percent", optional=2),
 ]

@@ -16,3 +16,9 @@ sessions = qd.with_names(sessions, df, agents=sessions, metadata=["team"])
 # The table:
 forecast = qd.cost_forecast(df, sessions, "30D", start=now).set_index("name")
 forecast[["triggers", "sessions", "expected", "low", "high", "budget_use"]].head(8).round(2)
+
+# %%
+# By team. The cost of the ``unknown`` triggers is not in ``expected``:
+teams = qd.expand_metadata(df, ["team"])
+by_team = qd.cost_forecast(teams, sessions, "30D", by="metadata_team", start=now)
+by_team[["triggers", "expected", "low", "high", "unknown"]].round(2)
