@@ -421,17 +421,23 @@ def test_costs_by_agent_groups_by_agent_id(sandbox: Sandbox, invoke: Invoke) -> 
 
 
 def test_forecast_equals_cost_forecast(invoke: Invoke) -> None:
-    df = qd.load_deployments(include_archived=True)
-    expected = qd.cost_forecast(df, qd.load_sessions(since="2026-05-01T00:00Z"), "20D", start=NOW)
+    df, sessions = qd.load_deployments(include_archived=True), qd.load_sessions(since="2026-05-01T00:00Z")
+    expected = qd.cost_forecast(df, sessions, "20D", start=NOW)
     words = f"forecast {SINCE} --horizon 20D --start {NOW_TEXT}"
     assert invoke.json(words) == rows_of(expected)
     text = invoke(words).out
     assert f"{expected['expected'].sum():,.2f} credits in all" in text
+    assert "; intervals do not add up" in text
     without = expected.attrs["triggers_without_credits"]
     assert (f"{without:,} more trigger" in text) is (without > 0)
-    named = qd.with_names(df, df, agents=qd.load_agents(), metadata=["team"])
+
+    id_ = expected.index[expected["sessions"].astype("int64") > 1][0]
+    interval = "{low:,.2f}–{high:,.2f}".format(**expected.loc[id_])
+    assert f"95 % interval {interval}" in " ".join(invoke(words, "--deployment", id_).out.split())
+
+    named = qd.with_names(df, agents=qd.load_agents(), metadata=["team"])
     for options, by in (("--by agent", "agent_id"), ("--by team --by status", ["metadata_team", "status"])):
-        grouped = qd.cost_forecast(named, qd.load_sessions(since="2026-05-01T00:00Z"), "20D", by=by, start=NOW)
+        grouped = qd.cost_forecast(named, sessions, "20D", by=by, start=NOW)
         assert invoke.json(f"{words} {options}") == rows_of(grouped)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import qoderdata as qd
@@ -43,22 +43,28 @@ def forecast(
     sessions = service.load(qd.load_sessions, **window)
     groups = grouping.Groups(by, "deployments", service, deployments=deployments)
     named = groups.add_names(deployments)
-    found = qd.cost_forecast(named, sessions, horizon, by=groups.keys or "deployment_id", start=start)
+    begin = start or datetime.now(UTC)
+    found = qd.cost_forecast(named, sessions, horizon, by=groups.keys or "deployment_id", start=begin)
+    total = qd.cost_forecast(named, sessions, horizon, by=None, start=begin)
     ahead = options.describe_horizon(horizon, start, "UTC")
     empty = options.empty_table_text(f"nothing fires {ahead}", deployments, filters)
     if filters["status"] == "paused" and len(deployments):
         empty = "paused deployments do not fire"
     costs_of = [f"from the costs of {sessions_of}" for sessions_of in period]
-    notes = [*_notes(found, ahead), *costs_of, *options.filter_notes(filters)]
+    notes = [*_notes(total, ahead), *costs_of, *options.filter_notes(filters)]
     unknown = [_UNKNOWN] if by and found["unknown"].any() else []
     columns = [*(groups.columns(found) if by else DEPLOYMENT), *_EXPECTED, *unknown, *_SESSIONS]
     result.print_frame(found, columns, empty=empty, notes=notes)
 
 
-def _notes(found: pd.DataFrame, ahead: str) -> list[str]:
-    total, without = found["expected"].sum(min_count=1), found.attrs["triggers_without_credits"]
-    in_all = f"credits in all {ahead}"
-    notes = [] if math.isnan(total) else [f"{format_credits(total)} {in_all}; intervals do not add up"]
+def _notes(total: pd.DataFrame, ahead: str) -> list[str]:
+    """Return notes about all triggers together; none if nothing fires."""
+    without, notes = total.attrs["triggers_without_credits"], []
+    rows: Any = total.dropna(subset="expected").itertuples()
+    for row in rows:
+        interval = _interval(row)
+        words = "intervals do not add up" if interval == MISSING else f"95 % interval {interval}"
+        notes.append(f"{format_credits(row.expected)} credits in all {ahead}; {words}")
     if without:
         what = counted(without, "more trigger" if notes else "trigger")
         notes.append(f"{what} of deployments without a session of known cost in that time: the cost is not known")
