@@ -296,6 +296,14 @@ def test_offline_attrs_name_the_outcomes_that_are_stored(tmp_path: Path) -> None
         assert (known.attrs["outcomes"], known.attrs["complete"]) == ("events", True)
 
 
+def test_warning_of_one_assumed_run_counts_one_request(tmp_path: Path) -> None:
+    with (
+        Sandbox(deployments=1, runs=1, edition="D") as sandbox,
+        pytest.warns(DataQualityWarning, match="about 1 request, 100 ms"),
+    ):
+        load(sandbox, tmp_path)
+
+
 def test_name_instead_of_an_id_is_reported(tmp_path: Path) -> None:
     with sandbox_with_newest(20) as sandbox:
         client = Client(pat=sandbox.pat, base_url=sandbox.base_url)

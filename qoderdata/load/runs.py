@@ -22,7 +22,7 @@ from qoderdata.arguments import (
 from qoderdata.client import Client, given_client
 from qoderdata.errors import APIError, DataQualityWarning, warn
 from qoderdata.files import Folder
-from qoderdata.formatting import format_duration
+from qoderdata.formatting import counted, format_duration
 from qoderdata.load.refresh import Freshness, RemoteList
 from qoderdata.load.run_outcomes import LEVELS, Level, RunOutcomes
 from qoderdata.load.stored import Query, StoredLoading
@@ -231,7 +231,8 @@ def _warn_assumed(runs: pd.DataFrame, ends: pd.DataFrame, undecided: int, *, off
     warn(
         f"{len(assumed):,} of {len(completed):,} completed runs are assumed: their sessions are idle or "
         "archived. Failures inside these sessions are not seen, nor sessions that wait for a person. "
-        f"{how} reads the events of all sessions without a known end: about {undecided:,} requests, {length}",
+        f"{how} reads the events of all sessions without a known end: about {counted(undecided, 'request')}, "
+        f"{length}",
         DataQualityWarning,
     )
     return False
