@@ -236,7 +236,7 @@ def parse_window(freq: str) -> int | None:
     if not is_window:
         if _CALENDAR_UNIT.fullmatch(str(freq)):  # "2MS" is two milliseconds too
             raise _no_fixed_length(freq, "freq")
-        if length >= _UNITS["D"]:
+        if length and not length % _UNITS["D"]:
             raise ValueError(f"freq={freq!r}: whole days are written as text, such as '1D' or '7D'")
         raise ValueError(
             f"freq={freq!r} must fill a day evenly in whole minutes, such as '30min' or '6h'; whole days are "

@@ -175,6 +175,7 @@ def test_dtypes_of_counts_and_rates() -> None:
         ({"freq": 3600}, ValueError, "freq=3600"),
         ({"freq": "7h"}, ValueError, "freq='7h' must fill a day evenly"),
         ({"freq": "24h"}, ValueError, "whole days are written as text, such as '1D'"),
+        ({"freq": "36h"}, ValueError, "freq='36h' must fill a day evenly"),
         ({"freq": "1D", "tz": "Mars/Olympus"}, ValueError, "tz='Mars/Olympus' is not an IANA time zone"),
         ({"per": "run"}, ValueError, "per='run' must be 'attempt' or 'occurrence'"),
         ({"confidence": 95}, ValueError, "confidence=95"),
