@@ -518,12 +518,20 @@ def time_option(name: str, meaning: str) -> Decorator:
 class NumberRange(click.FloatRange):
     """A number in a range; nan is refused, which click accepts for every range."""
 
+    name = "number"
+
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:  # noqa: ANN401
         """Read a number."""
         number: float = super().convert(value, param, ctx)
         if math.isnan(number):
             self.fail(f"{value!r} is not a number", param, ctx)
         return number
+
+
+class WholeNumberRange(click.IntRange):
+    """A whole number in a range."""
+
+    name = "whole number"
 
 
 def fail_over_option(meaning: str) -> Decorator:
@@ -533,7 +541,7 @@ def fail_over_option(meaning: str) -> Decorator:
 
 def number_option(name: str, meaning: str, *, least: int, default: int | None = None) -> Decorator:
     """Return the decorator that adds an option with a whole number."""
-    return click.option(name, type=click.IntRange(min=least), default=default, metavar="N", help=meaning)
+    return click.option(name, type=WholeNumberRange(min=least), default=default, metavar="N", help=meaning)
 
 
 def share_option(name: str, meaning: str, *, default: float, most: float | None = None) -> Decorator:

@@ -44,7 +44,7 @@ account = options.gather(
 @click.option("--fixed", is_flag=True, help="Let the account end at the fixed time of the demo, not now.")
 @click.option(
     "--port",
-    type=click.IntRange(0, 65535),
+    type=options.WholeNumberRange(0, 65535),
     default=0,
     metavar="N",
     help="Port to listen on (default: a free one).",
