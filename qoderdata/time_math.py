@@ -116,9 +116,9 @@ def require_few_windows(first: int, last: int, length: int, *, column: str, grou
     begin, end = (_format_instant(micros) for micros in (first, last))
     shared = f" for each of {groups:,} groups" if groups > 1 else ""
     raise ValueError(
-        f"{column} reaches from {begin} to {end}, which makes {windows:,} windows{shared}, too many to list. If "
-        f"one of the two is wrong, leave its row out, as in frame[frame[{column!r}] > '2020-01-01T00:00Z']; "
-        "else choose longer windows (freq) or a shorter period"
+        f"{column} reaches from {begin} to {end}, which makes {windows:,} windows{shared}, too many to list; "
+        "choose longer windows, such as freq='1W', or a shorter period. If one of the two is wrong, leave its row "
+        f"out, as in frame[frame[{column!r}] > '2020-01-01T00:00Z']"
     )
 
 

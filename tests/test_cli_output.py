@@ -566,6 +566,10 @@ def test_control_characters_in_errors_are_escaped(invoke: Invoke) -> None:
         ("events ''", r"RUN_ID\|SESSION_ID '' is not the id of anything"),
         ("failures --agent ''", "--agent '': no agent has this id or name"),
         ("pull runs --deployment ''", "--deployment '': no deployment has this id or name"),
+        (
+            "runs --since all --by deployment --freq 1min",
+            ".* too many to list; choose longer windows, such as --freq '1W', or a shorter period$",
+        ),
         ("errors --since all --by error_type", "--by .* is a column of the result and cannot be a group"),
         ("errors --until 2020-01-01T00:00Z", "the default --since '30D' is not before --until '2020"),
         ("errors --until 2020-01-01T00:00Z --since 30D", "--since '30D' is not before --until '2020"),
