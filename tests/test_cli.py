@@ -867,11 +867,20 @@ def test_table_of_one_deployment_names_it(invoke: Invoke) -> None:
     text = invoke("runs --since all --deployment", name).out
     assert f"\nruns of {name}\n" in text
     assert "first seen in this window" not in invoke("runs --errors --since all --deployment", name).out
-    archived = set(qd.load_deployments(include_archived=True)["id"]) - set(df["id"])
-    message = invoke("deployments --deployment", min(archived)).err
-    assert message.endswith("; it may be archived\n")
     text = invoke("errors --since 2099-01-01T00:00Z --deployment", name).out
     assert f"there are no runs of {name} triggered since 2099" in " ".join(text.split())
+
+
+def test_message_for_no_match_says_that_archived_deployments_are_left_out(invoke: Invoke) -> None:
+    left_out = "; archived deployments are left out\n"
+    deployments = qd.expand_metadata(qd.load_deployments(include_archived=True), ["team", "owner"])
+    archived = deployments[deployments["archived_at"].notna()].dropna(subset=["metadata_team", "metadata_owner"])
+    one = archived.iloc[0]
+    assert invoke("deployments --deployment", one["id"]).err.endswith(left_out)
+    words = ["--where", f"team={one['metadata_team']}", "--where", f"owner={one['metadata_owner']}"]
+    assert invoke("deployments", *words).err.endswith(left_out)
+    assert not invoke("deployments --include-archived", *words).err
+    assert "archived" not in invoke("deployments --created-since 2036-01-01T00:00Z").err
 
 
 @pytest.mark.parametrize("grace", ["1h", "60min", "7D"])

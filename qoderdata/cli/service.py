@@ -97,8 +97,9 @@ class Service:
             self._note_equal_names("agent", agent, len(ids))
             found = found[found["agent_id"].isin(ids)].reset_index(drop=True)
         if found.empty and given:
-            is_hidden = "deployment" in given and not filters.get("include_archived", True)
-            hint = "; it may be archived" if is_hidden else ""
+            may_be_hidden = not given.keys().isdisjoint({"deployment", "where", "agent_id"})
+            is_hidden = may_be_hidden and not filters.get("include_archived", True)
+            hint = "; archived deployments are left out" if is_hidden else ""
             output.note(f"no {what} passes the filters: {filter_words(filters)}{hint}")
         return found
 
