@@ -923,6 +923,9 @@ def test_pull_sessions_accepts_an_agent_name(invoke: Invoke) -> None:
 )
 def test_output_states_that_paused_deployments_do_not_fire(words: str, first_line: str, invoke: Invoke) -> None:
     assert invoke(words).out.startswith(first_line)
+    command, _, rest = words.partition(" --status paused")
+    paused = qd.load_deployments(status="paused")["id"][0]
+    assert invoke(f"{command} --deployment {paused}{rest}").out.startswith(first_line)
 
 
 def test_load_and_freq_accept_the_same_units_as_horizon(invoke: Invoke) -> None:

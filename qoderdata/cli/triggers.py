@@ -56,7 +56,7 @@ def triggers(
     upcoming = qd.next_triggers(deployments, horizon, start=start, tz=result.tz, include_paused=include_paused)
     period = options.describe_horizon(horizon, start, result.tz)
     empty = options.empty_table_text(f"nothing fires {period}", deployments, filters)
-    if filters["status"] == "paused" and not include_paused and len(deployments):
+    if len(deployments) and deployments["status"].eq("paused").all() and not include_paused:
         empty = "paused deployments do not fire; --include-paused treats them as active"
     notes = [f"triggers {period}", *options.filter_notes(filters)]
     if load is None:
