@@ -216,7 +216,7 @@ def _fetch_granted(fetch: Callable[[str | None, int], E], cursor: str | None, si
 def _broken_list_error(path: str, reason: str) -> errors.PaginationError:
     return errors.PaginationError(
         f"GET {path}: the service {reason}: the rest of the list cannot be reached. Try again, else report it to "
-        "the service"
+        "the service."
     )
 
 
