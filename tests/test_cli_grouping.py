@@ -495,3 +495,21 @@ def test_costs_with_freq_and_without_by_group_all_sessions_together(invoke: Invo
     expected = qd.session_costs(qd.load_sessions(), by=None, freq="14D")
     assert found == rows_of(expected)
     assert len(found) > 3
+
+
+@pytest.mark.parametrize(
+    ("words", "headings"),
+    [
+        ("deployments --by deployment --by team", "| team | name | deployment | state | fires | next |"),
+        (
+            "runs --since all --failed --by id",
+            r"| triggered | id | deployment | deployment\_id | run | error | took | message |",
+        ),
+        (
+            "runs --since all --failed --by deployment --by id",
+            r"| triggered | deployment | deployment\_id | id | run | error | took | message |",
+        ),
+    ],
+)
+def test_each_row_of_a_list_names_its_deployment_once(words: str, headings: str, invoke: Invoke) -> None:
+    assert invoke(f"{words} --markdown").out.splitlines()[0] == headings

@@ -144,8 +144,7 @@ def _with_groups(
     wanted = {*groups.keys, *(grouping.NAMES.get(key) for key in groups.keys)}
     added = [name for name in named if name in wanted - {*findings, "id", "deployment_name"}]
     found = findings.join(named.set_index("id")[added], on="deployment_id")
-    own = {"id", "name", "deployment", "deployment_id"}
-    return found, [column for column in groups.columns(named) if column.heading not in own]
+    return found, [column for column in groups.columns(named) if column.heading not in grouping.OWN_HEADINGS]
 
 
 def _sessions(service: Service, filters: dict[str, Any]) -> pd.DataFrame | None:

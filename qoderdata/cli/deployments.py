@@ -46,7 +46,7 @@ def deployments(by: tuple[str, ...], *, filters: dict[str, Any], service: Servic
     if filters["status"] == "paused":
         next_or_error = TableColumn("error", "paused_reason_error_type", readable=24)
     columns = [
-        *(column for column in groups.columns(listed) if column.heading not in {"name", "id"}),
+        *(column for column in groups.columns(listed) if column.heading not in grouping.OWN_HEADINGS),
         TableColumn("name", "name", readable=14),
         TableColumn("deployment", "id", "id", optional=MINOR, follows_name=True),
         *([TableColumn("created", "created_at", "time", optional=1)] if is_by_creation else []),

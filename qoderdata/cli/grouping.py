@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 WORDS = {"deployment": "deployment_id", "agent": "agent_id", "environment": "environment_id"}
 #: The column with the names of the ids in a column.
 NAMES = {"id": "name", **{key: f"{word}_name" for word, key in WORDS.items()}}
+#: The headings of the columns that say which deployment a row is about.
+OWN_HEADINGS = {"id", "name", "deployment", "deployment_id"}
 _METADATA = "metadata_"
 #: The column of sessions by which runs are grouped too.
 _MODEL = "agent_model"
@@ -64,6 +66,7 @@ class Groups:
         #: The columns that the words mean.
         self.keys = [_key(word, columns, own) for word in by]
         self._own = own
+        self._named = NAMES if table == "deployments" else set(WORDS.values())
         self._service = service
         if len(set(self.keys)) < len(self.keys):
             raise click.UsageError(f"--by {' --by '.join(by)}: two of them are the same")
@@ -110,7 +113,7 @@ class Groups:
     def columns(self, result: pd.DataFrame) -> list[TableColumn]:
         """Return the columns of the groups for people: names, ids if there is room, and windows of time."""
         present = {*result.index.names, *result.columns}
-        ids = [key for key in self.keys if key in NAMES]
+        ids = [key for key in self.keys if key in self._named]
         shown = []
         for word, key in zip(self._words, self.keys, strict=True):
             name = NAMES.get(key, "name")

@@ -80,7 +80,7 @@ def runs(
         options.refuse_without_effect(["--min-runs"], "without --fail-over")
     window = options.with_default_months(window, freq, result.tz)
     period = options.describe_window(window, "runs triggered", result.tz)
-    has_deployment = not {"deployment", "deployment_id", "id"}.isdisjoint(by)
+    has_deployment = not {"deployment", "deployment_id"}.isdisjoint(by)
     added = ["deployment"] if (is_list and not has_deployment) or (streaks and not by) else []
     groups = grouping.Groups([*by, *added], "runs", service)
     frame = groups.add_names(service.runs(window))
