@@ -1358,6 +1358,25 @@ def test_outcomes_events_on_edition_d_gives_the_true_outcomes(edition_d: Sandbox
     assert "--outcomes" not in invoke("unusual --since all").out
 
 
+@pytest.mark.usefixtures("edition_d")
+@pytest.mark.parametrize("words", ["runs --failed", "runs --errors", "errors", "errors --new", "unusual"])
+def test_lists_on_edition_d_say_how_many_outcomes_are_not_known(words: str, invoke: Invoke) -> None:
+    runs = qd.load_runs(outcomes="runs")
+    unknown = int(runs["status"].isna().sum())
+    text = " ".join(invoke(f"{words} --since all --outcomes runs").out.split())
+    note = f"the outcome of {unknown} of {len(runs)} runs is not known; --outcomes events reads how they ended"
+    assert note in text
+
+
+@pytest.mark.usefixtures("edition_d")
+@pytest.mark.parametrize("words", ["runs --failed", "runs --errors", "errors"])
+def test_no_run_failed_is_not_said_of_unknown_outcomes(words: str, invoke: Invoke) -> None:
+    runs = qd.load_runs(outcomes="runs")
+    known = runs["triggered_at"][runs["status"].notna()].max()
+    after = [f"--since={(known + pd.Timedelta('1s')).isoformat()}", "--outcomes", "runs"]
+    assert invoke(words, *after).out.startswith("no run is known to have failed; ")
+
+
 def test_demo_on_edition_d_writes_the_files_that_it_lists(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, invoke: Invoke
 ) -> None:

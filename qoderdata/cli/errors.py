@@ -10,6 +10,7 @@ import click
 import qoderdata as qd
 from qoderdata.cli import grouping, options
 from qoderdata.cli.output import MINOR, Output, TableColumn, note
+from qoderdata.cli.runs import none_failed, unknown_outcomes
 from qoderdata.cli.service import Service, run_service_options
 
 _REACH = timedelta(days=14)
@@ -37,6 +38,7 @@ def errors(
     found = qd.error_groups(runs, by=groups.keys or None).sort_values("count", ascending=False, kind="stable")
     if only_new:
         found = found[found["is_new"]]
+    unknown = unknown_outcomes(runs)
     times = runs["triggered_at"]
     is_short = len(runs) > 0 and times.max() - times.min() < _REACH
     columns = [*groups.columns(found), *([] if only_new or is_short else [_NEW]), *_COLUMNS]
@@ -48,11 +50,11 @@ def errors(
     elif only_new and is_short:
         empty = short
     else:
-        empty = "; ".join(["no error is new" if only_new else "no run failed", *period])
+        empty = "; ".join(["no error is new" if only_new else none_failed(unknown), *period, *unknown])
     if is_short and result.style in {"csv", "json"}:
         note(short)
-    notes = [_ONLY_NEW, *period] if only_new else [*period, *([short] if is_short else [])]
-    result.print_frame(found, columns, empty=empty, notes=notes)
+    about = [_ONLY_NEW, *period] if only_new else [*period, *([short] if is_short else [])]
+    result.print_frame(found, columns, empty=empty, notes=[*about, *unknown])
 
 
 _NEW = TableColumn("new", lambda row: "new" if row.is_new else "", "fixed", is_alert=lambda row: row.is_new)

@@ -10,6 +10,7 @@ import qoderdata as qd
 from qoderdata.cli import grouping, options
 from qoderdata.cli.output import MINOR, RATE_INTERVAL, Output, TableColumn, columns_where_any
 from qoderdata.cli.service import Service, run_service_options
+from qoderdata.formatting import counted
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -90,13 +91,15 @@ def runs(
     if failed and per == "occurrence":
         last_runs = qd.run_failure_rates(frame, by="id", per=per).index
         frame = frame[frame["id"].isin(last_runs)]
+    unknown = unknown_outcomes(frame) if errors or failed else []
     if len(frame) and (errors or is_list):
-        empty = "; ".join(["no run is known to wait for a person" if waiting else "no run failed", *period])
+        none = "no run is known to wait for a person" if waiting else none_failed(unknown)
+        empty = "; ".join([none, *period, *unknown])
     if streaks and window["since"] is not None:
         period.append(_STREAKS_OF_A_PERIOD)
     if given:
         found, columns = _view(given[0], frame, groups, window)
-        result.print_frame(found, columns, empty=empty, notes=period)
+        result.print_frame(found, columns, empty=empty, notes=[*period, *unknown])
         return 0
     found = qd.run_failure_rates(frame, by=groups.keys or None, freq=freq, tz=result.tz, per=per)
     labels = groups.columns(found)
@@ -106,6 +109,22 @@ def runs(
     columns = [*labels, *_rate_columns(found)]
     result.print_frame(found, columns, empty=empty, notes=notes, newest=freq is not None)
     return options.FOUND if above else 0
+
+
+def unknown_outcomes(runs: pd.DataFrame) -> list[str]:
+    """Return a note that says of how many runs the outcome is not known; none if all are known."""
+    from qoderdata.outcomes import is_unknown  # noqa: PLC0415 - imports pandas
+
+    unknown = int(is_unknown(runs).sum())
+    if not unknown:
+        return []
+    advice = "" if runs.attrs.get("outcomes") == "events" else "; --outcomes events reads how they ended"
+    return [f"the outcome of {unknown:,} of {counted(len(runs), 'run')} is not known{advice}"]
+
+
+def none_failed(unknown: list[str]) -> str:
+    """Return words for no failed runs; `unknown` is what `unknown_outcomes` returns."""
+    return "no run is known to have failed" if unknown else "no run failed"
 
 
 def _view(option: str, runs: pd.DataFrame, groups: grouping.Groups, window: dict[str, Any]) -> _Table:

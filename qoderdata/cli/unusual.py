@@ -11,6 +11,7 @@ import qoderdata as qd
 from qoderdata import arguments
 from qoderdata.cli import grouping, options
 from qoderdata.cli.output import MINOR, Output, TableColumn
+from qoderdata.cli.runs import unknown_outcomes
 from qoderdata.cli.service import Service, run_service_options
 from qoderdata.formatting import MISSING, counted
 
@@ -56,10 +57,9 @@ def unusual(
     runs = service.runs(window)
     present = fetched_at(runs) if now is None else arguments.parse_instant(now, name="now")
     runs = groups.add_names(runs)
-    notes = [*_unknown_durations(runs), *not_judged(runs, groups.lists.get("deployments"), min_runs)]
-    found = qd.unusual_runs(
-        runs, groups.lists.get("deployments"), now=present, threshold=threshold, min_runs=min_runs
-    )
+    deployments = groups.lists.get("deployments")
+    notes = [*unknown_outcomes(runs), *_unknown_durations(runs), *not_judged(runs, deployments, min_runs)]
+    found = qd.unusual_runs(runs, deployments, now=present, threshold=threshold, min_runs=min_runs)
     waiting = int((found["status"] == "waiting").sum())
     if waiting:
         stuck = counted(int((found["kind"] == "stuck").sum()), "stuck run")
