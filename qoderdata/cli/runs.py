@@ -118,7 +118,7 @@ def unknown_outcomes(runs: pd.DataFrame) -> list[str]:
     unknown = int(is_unknown(runs).sum())
     if not unknown:
         return []
-    advice = "" if runs.attrs.get("outcomes") == "events" else "; --outcomes events reads how they ended"
+    advice = "; --outcomes events reads how they ended" if runs.attrs.get("outcomes") == "runs" else ""
     return [f"the outcome of {unknown:,} of {counted(len(runs), 'run')} is not known{advice}"]
 
 
