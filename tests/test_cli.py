@@ -1479,7 +1479,7 @@ def test_account_without_deployments_is_not_an_error(
         assert invoke("runs --by team").out.startswith("there are no runs triggered since ")
         invoke("costs --by team")
         invoke("errors --by team")
-        assert invoke("check").out == "nothing is wrong, as there are no deployments\n"
+        assert invoke("check").out == "nothing to check, as there are no deployments\n"
 
 
 def test_objects_are_frozen_at_exit() -> None:

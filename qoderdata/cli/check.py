@@ -103,7 +103,7 @@ def check(
     runs = runs[runs["deployment_id"].isin(live["id"])]
     notes += not_judged(runs, live, RUNS_FOR_MEDIAN, until=datetime.now(UTC) - timedelta(days=1))
     notes += options.filter_notes(which)
-    verdict = "nothing is wrong" if len(deployments) else "nothing is wrong, as there are no deployments"
+    verdict = "nothing is wrong" if len(deployments) else "nothing to check, as there are no deployments"
     if len(new) < len(findings):
         verdict = "nothing new is wrong"
         old = counted(len(findings) - len(new), "finding")

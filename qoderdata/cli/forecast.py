@@ -79,10 +79,10 @@ def _interval(row: Any) -> str:  # noqa: ANN401 - a row
 _EXPECTED = [
     TableColumn("triggers", "triggers", "count"),
     TableColumn("credits expected", "expected", "credits"),
-    TableColumn("95 % interval", _interval, "number"),
+    TableColumn("95 % interval", _interval, "number", optional=1),
 ]
-_UNKNOWN = TableColumn("cost unknown", "unknown", "count", optional=1)
+_UNKNOWN = TableColumn("cost unknown", "unknown", "count")
 _SESSIONS = [
-    TableColumn("sessions known", "sessions", "count", optional=1),
-    TableColumn("of the budget", "budget_use", "percent", optional=2),
+    TableColumn("sessions known", "sessions", "count", optional=2),
+    TableColumn("of the budget", "budget_use", "percent", optional=3),
 ]

@@ -146,9 +146,9 @@ def _errors(runs: pd.DataFrame, groups: grouping.Groups, window: dict[str, Any])
         *groups.columns(found),
         TableColumn("error", "error_type"),
         TableColumn("failed", "count", "count"),
-        TableColumn("share", "share", "percent", optional=1),
-        TableColumn(first_seen, "first_seen", "time", optional=2),
-        TableColumn("last seen", "last_seen", "time"),
+        TableColumn("share", "share", "percent", optional=2),
+        TableColumn(first_seen, "first_seen", "time", optional=3),
+        TableColumn("last seen", "last_seen", "time", optional=1),
     ]
     return found, columns
 

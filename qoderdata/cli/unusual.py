@@ -90,7 +90,7 @@ def not_judged(
     if not count:
         return []
     have, whose = ("has", "its deployment has") if count == 1 else ("have", "their deployments have")
-    reason = f"{whose} no known timeout and fewer than {min_runs} completed runs of known duration"
+    reason = f"{whose} no known timeout and fewer than {min_runs:,} completed runs of known duration"
     if runs.attrs.get("outcomes") != "events":
         reason += "; --outcomes events reads durations"
     age = "" if until is None else " triggered more than a day ago"
