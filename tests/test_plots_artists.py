@@ -413,6 +413,21 @@ class TestRunFailureRates:
         assert (strong.get_alpha(), faint.get_alpha()) == (1, 0.5)
         assert "fewer than 5 decided runs" in legend_of(ax)
 
+    @pytest.mark.parametrize(
+        ("freq", "tick"), [("1M", "2026-06-01"), ("1D", "2026-06-15"), ("1h", "2026-06-15 09:00")]
+    )
+    @pytest.mark.parametrize("by", [None, "deployment_id"])
+    def test_a_single_window_is_labelled_with_its_start_without_a_scale(
+        self, freq: str, tick: str, by: str | None
+    ) -> None:
+        """Between ticks of days, the bar of a month was as wide as one day."""
+        rows = [("2026-06-15T01:20Z", "failed"), ("2026-06-15T01:30Z", "completed")]
+        runs = runs_of(rows).assign(deployment_id=["dep_1", "dep_2"])
+        ax = qd.plot_run_failure_rates(run_failure_rates(runs, by=by, freq=freq, tz="Asia/Shanghai"))
+        ax.figure.canvas.draw()
+        labelled = ax.child_axes[-1] if by else ax
+        assert [label.get_text() for label in labelled.get_xticklabels()] == [tick]
+
     def test_panel_titles_and_rows_use_the_names_of_the_frame(self) -> None:
         rows = [("2026-06-01T00:00Z", "failed"), ("2026-06-02T00:00Z", "completed")]
         named = runs_of(rows).assign(

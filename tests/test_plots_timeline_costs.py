@@ -389,6 +389,13 @@ class TestCosts:
         for panel, total in zip(ax.child_axes, [5.0, 3.0, 1.0], strict=True):
             assert sum(bar.get_height() for bar in panel.patches if isinstance(bar, Rectangle)) == total
 
+    @pytest.mark.parametrize("by", [None, "deployment_id"])
+    def test_a_single_month_is_labelled_with_its_start_without_a_scale(self, by: str | None) -> None:
+        ax = qd.plot_costs(costs_of(SESSIONS, by=by, freq="1M"))
+        ax.figure.canvas.draw()
+        lowest = (ax.child_axes or [ax])[-1]
+        assert [label.get_text() for label in lowest.get_xticklabels()] == ["2026-06-01"]
+
     def test_bars_of_many_windows_are_at_least_1_pixel_wide(self) -> None:
         costs = costs_of([("a", 1.0, None, None), *[("b", 1.0, None, None)] * 450], freq="1D")
         ax = qd.plot_costs(costs)

@@ -562,9 +562,12 @@ def set_time_limits(ax: Axes, times: pd.DatetimeIndex) -> float:
 def set_window_limits(ax: Axes, times: pd.Index[Any]) -> float:
     """Set the limits of a time axis with a bar per window, and return the width of a bar, in days.
 
-    A few windows leave room beside them; of many, each bar is wide enough to be seen.
+    A few windows leave room beside them; of many, each bar is wide enough to be seen. The length of a single
+    window is not known, so only its start is marked, without a scale for the width of its bar.
     """
     begins = np.unique(day_numbers(times))
+    if len(begins) == 1:
+        label_ticks(ax, {float(begins[0]): f"{times[0]:%Y-%m-%d %H:%M}".removesuffix(" 00:00")}, most=1)
     step = float(np.diff(begins).min()) if len(begins) > 1 else 1.0
     width = max(0.8 * step, _THINNEST_POINTS * (float(np.ptp(begins)) + step) / width_points(ax))
     room = width * max(1.0, (_FEWEST_WINDOWS - len(begins)) / 2)

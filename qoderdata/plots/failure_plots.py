@@ -251,8 +251,8 @@ def plot_run_failure_rates(
         below = _COUNTS_SHARE + _GAP_SHARE
         _rate_axis(ax, highest, below=below)
         ax.set_ylabel("failure rate", y=(1 + below) / 2)
-        axes.legend_beside(ax, lines | _count_bars(ax, counts))
         axes.time_axis(ax, times)
+        axes.legend_beside(ax, lines | _count_bars(ax, counts))
         axes.label_x(ax, words, note)
     else:
         has_few = _rate_panels(ax, shown, times, highest=highest, labels=labels)
