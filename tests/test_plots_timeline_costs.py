@@ -396,6 +396,26 @@ class TestCosts:
         lowest = (ax.child_axes or [ax])[-1]
         assert [label.get_text() for label in lowest.get_xticklabels()] == ["2026-06-01"]
 
+    @pytest.mark.parametrize(
+        ("highest", "marks"),
+        [
+            (2.0, ["0", "1", "2"]),
+            (2e3, ["0", "1,000", "2,000"]),
+            (2e5, ["0", "100k", "200k"]),
+            (2e6, ["0", "1M", "2M"]),
+            (2e11, ["0", "100B", "200B"]),
+        ],
+    )
+    def test_large_credits_are_marked_in_units_without_a_factor(self, highest: float, marks: list[str]) -> None:
+        """A factor such as 1e6 covered the titles of panels."""
+        rows = [("a", highest, None, None), ("b", 0.0, None, None)]
+        for freq in (None, "1D"):
+            ax = qd.plot_costs(costs_of(rows, freq=freq))
+            ax.figure.canvas.draw()
+            axis = ax.child_axes[0].yaxis if freq else ax.xaxis
+            assert set(marks) <= {label.get_text() for label in axis.get_ticklabels()}
+            assert not axis.get_offset_text().get_text()
+
     def test_bars_of_many_windows_are_at_least_1_pixel_wide(self) -> None:
         costs = costs_of([("a", 1.0, None, None), *[("b", 1.0, None, None)] * 450], freq="1D")
         ax = qd.plot_costs(costs)

@@ -62,6 +62,8 @@ _MOST_LABEL_COLUMNS, _LABEL_SHARE = 32, 0.35
 #: The mean width of digits and letters of sans-serif faces, in font sizes.
 _LETTER = 0.6
 _FEWEST_TIMES, _TIME_LETTERS = 4, 4
+#: The least end of an axis that is written in a unit, the size of the unit, and its letter.
+_UNITS = ((1e9, 1e9, "B"), (1e6, 1e6, "M"), (1e4, 1e3, "k"))
 _LEAST_SPAN, _MARGIN_SHARE = pd.Timedelta("10min"), 0.02
 _FEWEST_WINDOWS, _THINNEST_POINTS = 7, 1.5
 #: The title stands above the headers of the columns beside the rows.
@@ -496,6 +498,20 @@ def ticks_up_to(top: float, count: int) -> list[float]:
 def percent_axis(axis: Axis) -> None:
     """Format an axis of shares in per cent, with no more digits than its marks need."""
     axis.set_major_formatter(lambda share, _: f"{100 * share:g} %")
+
+
+def number_axis(axis: Axis) -> None:
+    """Format an axis of counts or credits, from 10,000 on in thousands (k), millions (M) or billions (B).
+
+    matplotlib would write a factor such as 1e6 beside the axis, where the title of a panel is.
+    """
+
+    def text(value: float, _: object) -> str:
+        top = max(axis.get_view_interval())
+        size, unit = next(((size, unit) for least, size, unit in _UNITS if top >= least), (1, ""))
+        return f"{value / size:,.10g}{unit if value else ''}"
+
+    axis.set_major_formatter(text)
 
 
 def write_column(

@@ -111,6 +111,7 @@ def plot_costs(
     samples = axes.stack_bars(ax.barh, np.arange(len(shown), dtype=np.float64), _parts(ax, shown), 0.62)
     highest = float(shown["credits"].max())
     ax.set_xlim(0, 1.02 * highest if highest > 0 else 1.0)
+    axes.number_axis(ax.xaxis)
     axes.label_x(ax, "credits", _unknown_note(shown))
     end = 0.0
     for header, texts in _texts(shown).items():
@@ -146,6 +147,7 @@ def _plot_over_time(costs: pd.DataFrame, ax: Axes | None, top: int, labels: Mapp
     highest = float(drawn["credits"].max())
     end = 1.05 * highest if highest > 0 else 1.0
     panels[0].set(ylim=(0, end), yticks=axes.ticks_up_to(end, 6 if is_single else 4))
+    axes.number_axis(panels[0].yaxis)
     titles = "" if is_single else "; titles: credits"
     axes.label_x(ax, f"start of window, {axes.describe_times(times)}{titles}", _unknown_note(drawn))
     ax.set_ylabel("credits")

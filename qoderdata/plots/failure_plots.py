@@ -331,6 +331,7 @@ def _count_bars(ax: Axes, counts: pd.DataFrame) -> dict[str, BarContainer]:
     bars = axes.stack_bars(below.bar, axes.day_numbers(counts.index), parts, width)
     below.set_ylim(0, max(1.0, float((_decided(counts) + others).max())))
     below.yaxis.set_major_locator(MaxNLocator(2, integer=True))
+    axes.number_axis(below.yaxis)
     below.set_ylabel("runs")
     below.tick_params(axis="x", bottom=False, labelbottom=False)
     below.spines[["top", "right", "bottom"]].set_visible(False)

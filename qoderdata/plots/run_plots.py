@@ -225,6 +225,7 @@ def plot_durations(runs: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
     _duration_axis(ax, edges)
     ax.set_ylabel("runs")
     ax.locator_params(axis="y", steps=[1, 2, 5, 10], integer=True)
+    axes.number_axis(ax.yaxis)
     ax.spines[["top", "right"]].set_visible(False)
     return ax
 

@@ -553,6 +553,7 @@ def _color_bar(ax: Axes) -> None:
     """Draw the scale of colors inside the room of the axes, so that no other axes has to shrink."""
     bar = ax.inset_axes((1.02, 0.0, 0.02, 1.0))
     ax.figure.colorbar(ax.collections[0], cax=bar, label="triggers per hour")
+    axes.number_axis(bar.yaxis)
     for shades in bar.collections:  # in an SVG file they would be a picture otherwise
         shades.set(rasterized=False, antialiased=False)
     bar.spines[:].set_visible(False)
