@@ -519,6 +519,15 @@ class TestRunCalendar:
         by_day = failed["triggered_at"].dt.date.value_counts()
         assert sorted(text.get_text() for text in ax.texts if text.get_text()) == sorted(map(str, by_day))
 
+    def test_numbers_fit_their_squares_in_a_figure_that_the_legend_makes_narrow(self) -> None:
+        """The legend takes half of the width only when the figure is drawn."""
+        days = pd.date_range("2026-02-25T01:00Z", periods=110, freq="1D")
+        rows = [(day.isoformat(), "failed") for day in days for _ in range(100)]
+        runs = runs_of([("2026-02-24T01:00Z", "exploded"), *rows])
+        _, ax = plt.subplots(figsize=(6.4, 4.8), layout="constrained")
+        qd.plot_run_calendar(runs, ax=ax).figure.canvas.draw()
+        assert max(text.get_window_extent().width for text in ax.texts) < ax.bbox.width / squares(ax).shape[1]
+
     def test_an_unknown_zone_is_refused(self) -> None:
         with pytest.raises(ValueError, match="Mars/Base"):
             qd.plot_run_calendar(some_runs(), tz="Mars/Base")

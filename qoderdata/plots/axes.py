@@ -465,14 +465,25 @@ def draw_grid(
     ax.set_yticks(range(len(WEEKDAYS)), WEEKDAYS)
     ax.spines[:].set_visible(False)
     ax.tick_params(length=0)
-    width = width_points(ax) / columns
-    if width < _NARROWEST_WITH_TEXT_POINTS:
+    if width_points(ax) / columns < _NARROWEST_WITH_TEXT_POINTS:
         return
-    points = min(8.0, width / max(2, *(len(text) for text in texts.flat)) * 1.25)
-    style: dict[str, Any] = {"ha": "center", "va": "center_baseline", "fontsize": points}
+
+    from matplotlib.text import Text  # noqa: PLC0415 - heavy, and needed only when drawing
+
+    letters = max(2, *(len(text) for text in texts.flat))
+
+    class SquareText(Text):
+        """A text in a font that fits its square, whose width is known when it is drawn."""
+
+        def draw(self, renderer: RendererBase) -> None:
+            self.set_fontsize(max(_SMALLEST_POINTS, min(8.0, width_points(ax) / columns / letters * 1.25)))
+            super().draw(renderer)
+
+    style: dict[str, Any] = {"ha": "center", "va": "center_baseline"}
     for row, column in np.argwhere(np.isfinite(values)):
         is_dark_cell = _brightness(colors(norm(values[row, column]))) < _HALF
-        ax.text(column, row, texts[row, column], color=ON_DARK if is_dark_cell else ON_LIGHT, **style)
+        color = ON_DARK if is_dark_cell else ON_LIGHT
+        ax.add_artist(SquareText(column, row, texts[row, column], color=color, **style))
 
 
 def hatch_cells(ax: Axes, where: NDArray[np.bool_], pattern: str) -> None:
