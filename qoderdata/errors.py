@@ -229,7 +229,9 @@ def not_a_frame(value: object, *, what: str, kinds: str) -> FrameTypeError:
     >>> print(not_a_frame([], what="runs", kinds="a pandas frame"))
     runs must be a pandas frame, not list; pass the frame that load_runs returns
     """
-    return FrameTypeError(f"{what} must be {kinds}, not {type(value).__name__}{frame_hint(what)}")
+    library = type(value).__module__.partition(".")[0]  # a frame of Polars is a DataFrame too
+    name = type(value).__name__ if library == "builtins" else f"{library}.{type(value).__name__}"
+    return FrameTypeError(f"{what} must be {kinds}, not {name}{frame_hint(what)}")
 
 
 def require_columns(

@@ -516,7 +516,7 @@ def test_lost_dtypes_on_other_engines_raise_frame_type_error(
 
 def test_plots_of_failure_rates_refuse_a_lazy_frame_without_a_warning_of_polars() -> None:
     rates: Any = pl.from_pandas(RUNS).lazy().pipe(qd.run_failure_rates)
-    with pytest.raises(FrameTypeError, match="rates must be a pandas frame, not LazyFrame"):
+    with pytest.raises(FrameTypeError, match=r"rates must be a pandas frame, not polars\.LazyFrame;"):
         qd.plot_failure_rates(rates)
 
 

@@ -358,8 +358,8 @@ def test_missed_triggers_without_the_columns_to_group_by_are_refused_with_what_a
 def test_missed_triggers_that_are_no_valid_pandas_frame_are_refused() -> None:
     runs, missed = runs_at([(DAY, "completed")]), missed_at([DAY])
     table = pa.Table.from_pandas(missed)
-    for other in (pl.DataFrame(table), table):
-        with pytest.raises(FrameTypeError, match=f"missed must be a pandas frame, not {type(other).__name__};"):
+    for other, name in ((pl.DataFrame(table), "polars.DataFrame"), (table, "pyarrow.Table")):
+        with pytest.raises(FrameTypeError, match=f"missed must be a pandas frame, not {name};"):
             qd.error_budget(runs, other)
     with pytest.raises(FrameTypeError, match="pass the frame that missed_triggers returns"):
         qd.error_budget(runs, [1])  # type: ignore[arg-type]
