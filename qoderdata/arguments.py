@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numbers
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import MAXYEAR, MINYEAR, UTC, datetime, timedelta, tzinfo
 from typing import TYPE_CHECKING, TypeVar
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
@@ -27,7 +27,7 @@ Instant = str | datetime
 Span = str | timedelta
 
 #: How ids begin.
-ID_PREFIXES = {"deployment_id": "dep_", "agent_id": "agent_"}
+ID_PREFIXES = {"deployment_id": "dep_", "agent_id": "agent_", "session_id": "sess_", "run_id": "drun_"}
 
 _USUAL_SPAN = re.compile(r"([1-9][0-9]{0,5})(min|h|D|W)")
 #: Windows of a day or more are days of the wall clock, so they are not written in hours.
@@ -265,7 +265,12 @@ def check_id(value: object, *, name: str) -> str:
         return value
     if name == "session_id" and str(value) in {"None", "nan", "<NA>"}:
         raise ValueError(f"session_id={value!r} is a missing value: this run has no session")
-    raise ValueError(f"{name}={value!r} is not the id of anything; ids look like dep_0197…")
+    if isinstance(value, Iterable) and not isinstance(value, str | bytes):
+        joined = "load those of each, and join them with pd.concat"
+        advice = joined if name == "session_id" else "load all, and select rows with isin"
+        raise ValueError(f"{name} must be one id, not {type(value).__name__}; for several ids, {advice}")  # noqa: TRY004 - as for other values
+    prefix = ID_PREFIXES.get(name, "dep_")
+    raise ValueError(f"{name}={value!r} is not the id of anything; ids look like {prefix}0197…")
 
 
 def warn_if_no_id(value: str | None, *, name: str) -> None:

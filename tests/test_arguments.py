@@ -230,12 +230,22 @@ MISSING_VALUES = [None, float("nan"), np.float32("nan"), pd.NA]
 
 
 class TestCheckId:
-    @pytest.mark.parametrize(
-        "value", [*MISSING_VALUES, "", "  ", ".", "..", " .. ", 5, b"dep_1", [], np.array([1.0, 2.0])]
-    )
+    @pytest.mark.parametrize("value", [*MISSING_VALUES, "", "  ", ".", "..", " .. ", 5, b"dep_1"])
     def test_invalid_id_is_refused(self, value: object) -> None:
         with pytest.raises(ValueError, match=r"deployment_id=.* is not the id of anything; ids look like"):
             arguments.check_id(value, name="deployment_id")
+
+    def test_the_message_shows_an_id_of_its_kind(self) -> None:
+        with pytest.raises(ValueError, match="session_id='' is not the id of anything; ids look like sess_0197…"):
+            arguments.check_id("", name="session_id")
+
+    @pytest.mark.parametrize("value", [["sess_1"], [], np.array([1.0, 2.0]), pd.Series(["sess_1", "sess_2"])])
+    def test_several_ids_are_refused_with_advice(self, value: object) -> None:
+        """Once, the message showed all of them, each on a line of its own."""
+        for name, advice in (("session_id", r"join .* pd\.concat"), ("deployment_id", "select rows with isin")):
+            message = f"{name} must be one id, not {type(value).__name__}; for several ids, load .*, and {advice}"
+            with pytest.raises(ValueError, match=message):
+                arguments.check_id(value, name=name)
 
     @pytest.mark.parametrize("value", MISSING_VALUES)
     def test_missing_session_id_is_refused_with_its_reason(self, value: object) -> None:
