@@ -416,6 +416,14 @@ class TestCosts:
             assert set(marks) <= {label.get_text() for label in axis.get_ticklabels()}
             assert not axis.get_offset_text().get_text()
 
+    def test_windows_from_csv_are_refused_with_the_conversion(self) -> None:
+        """If their offsets differed, as with clock changes, the message was one of pandas."""
+        costs = costs_of(SESSIONS, by=None, freq="1D")
+        costs.index = pd.Index(["2026-03-29T00:00:00+01:00", *["2026-03-30T00:00:00+02:00"] * 4], name="window")
+        message = r"column 'window' of the costs frame holds text, .*costs\['window'\] = pd\.to_datetime\("
+        with pytest.raises(FrameTypeError, match=message):
+            qd.plot_costs(costs)
+
     def test_bars_of_many_windows_are_at_least_1_pixel_wide(self) -> None:
         costs = costs_of([("a", 1.0, None, None), *[("b", 1.0, None, None)] * 450], freq="1D")
         ax = qd.plot_costs(costs)

@@ -18,6 +18,7 @@ import pandas as pd
 from qoderdata.arguments import check_count, check_labels
 from qoderdata.errors import FrameTypeError
 from qoderdata.formatting import format_time
+from qoderdata.frame_checks import require_frame
 from qoderdata.plots.labels import font_families, keep_direction, keys_and_names, make_labels
 
 if TYPE_CHECKING:
@@ -291,23 +292,23 @@ class Group(NamedTuple):
     rows: pd.DataFrame
 
 
-def split_windows(summary: pd.DataFrame) -> list[Group]:
+def split_windows(summary: pd.DataFrame, *, what: str) -> list[Group]:
     """Split a summary over time into its groups, in the order in which they are first seen.
 
-    Rows without a window are left out; times are checked as `check_times` does. Raise `ValueError` if a group
-    has a window twice.
+    Rows without a window are left out; times are checked as `check_times` does, and text as in a frame from CSV is
+    refused; `what` names the summary in the message. Raise `ValueError` if a group has a window twice.
 
     Examples
     --------
     >>> days = pd.to_datetime(["2026-06-16T00:00Z", "2026-06-15T00:00Z"])
     >>> index = pd.MultiIndex.from_product([["red"], days], names=["team", "window"])
-    >>> (group,) = split_windows(pd.DataFrame({"failed": [1, 2]}, index))
+    >>> (group,) = split_windows(pd.DataFrame({"failed": [1, 2]}, index), what="rates")
     >>> group.key, group.rows["failed"].tolist()
     ('red', [2, 1])
     """
     if summary.empty:
         return []
-    check_times(summary.index.get_level_values("window"))
+    check_times(require_frame(summary.index.to_frame(), ["window"], what=what)["window"])
     summary = summary[summary.index.get_level_values("window").notna()]
     keys, names = keys_and_names(summary)
     levels = [number for number, name in enumerate(summary.index.names) if name != "window"]
@@ -479,11 +480,9 @@ def draw_grid(
             self.set_fontsize(max(_SMALLEST_POINTS, min(8.0, width_points(ax) / columns / letters * 1.25)))
             super().draw(renderer)
 
-    style: dict[str, Any] = {"ha": "center", "va": "center_baseline"}
     for row, column in np.argwhere(np.isfinite(values)):
-        is_dark_cell = _brightness(colors(norm(values[row, column]))) < _HALF
-        color = ON_DARK if is_dark_cell else ON_LIGHT
-        ax.add_artist(SquareText(column, row, texts[row, column], color=color, **style))
+        color = ON_DARK if _brightness(colors(norm(values[row, column]))) < _HALF else ON_LIGHT
+        ax.add_artist(SquareText(column, row, texts[row, column], color=color, ha="center", va="center_baseline"))
 
 
 def hatch_cells(ax: Axes, where: NDArray[np.bool_], pattern: str) -> None:

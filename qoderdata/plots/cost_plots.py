@@ -123,7 +123,7 @@ def plot_costs(
 
 def _plot_over_time(costs: pd.DataFrame, ax: Axes | None, top: int, labels: Mapping[str, str] | None) -> Axes:
     """Plot a bar per window, in a panel per group if there are several."""
-    groups = axes.split_windows(costs)
+    groups = axes.split_windows(costs, what="costs")
     shown = sorted(groups, key=lambda group: -float(group.rows["credits"].sum()))[:top]
     is_single = len(groups) <= 1
     ax = axes.given_or_new(ax, height=_HEIGHT_INCHES if is_single else axes.panels_height(len(shown)))

@@ -231,7 +231,7 @@ def plot_run_failure_rates(
             "these rates are not over time; give freq, as in run_failure_rates(runs, freq='1D'), or draw "
             "them with plot_failure_rates"
         )
-    groups = axes.split_windows(rates)
+    groups = axes.split_windows(rates, what="rates")
     shown = sorted(groups, key=lambda group: -int(group.rows["failed"].sum()))[:top]
     is_single = len(groups) <= 1
     ax = axes.given_or_new(ax, height=_HEIGHT_INCHES if is_single else axes.panels_height(len(shown)))
