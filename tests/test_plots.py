@@ -386,8 +386,22 @@ def test_a_large_font_leaves_room_for_rows_and_squares() -> None:
         for ax in (bars, squares):
             figure_of(ax).draw_without_rendering()
     assert not rows_overlap(bars)
+    headers = [text for text in bars.texts if text.get_text() in {"credits", "share", "sessions"}]
+    assert len(headers) == 3
+    assert max(header.get_window_extent().y1 for header in headers) < bars.title.get_window_extent().y0
     box = squares.get_window_extent()
     assert box.width / np.ptp(squares.get_xlim()) > 0.9 * box.height / np.ptp(squares.get_ylim())
+
+
+def test_texts_of_panels_are_as_large_as_the_font_of_the_style() -> None:
+    sizes = []
+    for font_size in (10, 16):
+        with mpl.rc_context({"font.size": font_size}):
+            ax = CASES["costs_over_time_by"].plot(CASES["costs_over_time_by"].frame())
+            figure_of(ax).draw_without_rendering()
+        panel = ax.child_axes[0]
+        sizes.append([text.get_fontsize() for text in (panel.get_yticklabels()[0], panel.texts[0])])
+    assert np.divide(sizes[1], sizes[0]) == pytest.approx(1.6, rel=0.15)
 
 
 @pytest.mark.parametrize("case", ["failure_rates_of_500", "next_triggers_of_150"])

@@ -57,8 +57,7 @@ _MOST_INCHES = 200.0
 _HALF = 0.5
 _PANEL_COLUMNS, _PANEL_INCHES, _PANEL_TITLE_INCHES, _PANEL_GAP = 3, 1.05, 0.36, 0.025
 _PANEL_MARGIN_INCHES, _PANEL_TITLE_COLUMNS = 1.1, 22
-_SMALLEST_POINTS, _USUAL_POINTS, _POINTS_PER_INCH = 3.5, 10.0, 72.0
-_NARROWEST_WITH_TEXT_POINTS = 14.0
+_SMALLEST_POINTS, _USUAL_POINTS, _NARROWEST_WITH_TEXT_POINTS, _POINTS_PER_INCH = 3.5, 10.0, 14.0, 72.0
 _MOST_LABEL_COLUMNS, _LABEL_SHARE = 32, 0.35
 #: The mean width of digits and letters of sans-serif faces, in font sizes.
 _LETTER = 0.6
@@ -67,8 +66,6 @@ _FEWEST_TIMES, _TIME_LETTERS = 4, 4
 _UNITS = ((1e9, 1e9, "B"), (1e6, 1e6, "M"), (1e4, 1e3, "k"))
 _LEAST_SPAN, _MARGIN_SHARE = pd.Timedelta("10min"), 0.02
 _FEWEST_WINDOWS, _THINNEST_POINTS = 7, 1.5
-#: The title stands above the headers of the columns beside the rows.
-TITLE_PAD_POINTS = 20.0
 
 
 @contextmanager
@@ -225,6 +222,11 @@ def write_title(
     ax.set_title(whole if len(whole) <= letters else _break_lines(parts, letters), **properties)
 
 
+def header_room(ax: Axes) -> float:
+    """Return the points between axes and title that the headers of the columns beside the rows need."""
+    return 1.7 * float(ax.title.get_fontsize())
+
+
 def _letters(ax: Axes, text: Text) -> int:
     """Return how many letters fit a line of a title or label.
 
@@ -357,7 +359,7 @@ def group_panels(
     ax.spines[:].set_visible(False)
     ax.set_title(ax.get_title(), y=1.0)  # without y, matplotlib looks at all ticks of all panels, which is slow
     title = min(0.5 / rows, _PANEL_TITLE_INCHES * ax.figure.dpi / ax.bbox.height)
-    points = min(9.0, row_points(ax, 4 * rows))
+    points = row_points(ax, 4 * rows)
     height, width = 1 / rows - title, (1 - _PANEL_GAP * (columns - 1)) / columns
 
     class PanelTitle(Annotation):

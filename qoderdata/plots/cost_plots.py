@@ -103,7 +103,7 @@ def plot_costs(
     axes.check_keys(shown)
     ax = axes.given_or_new(ax, height=_MARGIN_INCHES + _ROW_INCHES * max(len(shown), axes.FEWEST_ROWS))
     title, properties = title_of_groups(_TITLE, costs)
-    axes.write_title(ax, title, len(shown), len(costs), pad=axes.TITLE_PAD_POINTS, **properties)
+    axes.write_title(ax, title, len(shown), len(costs), pad=axes.header_room(ax), **properties)
     if shown.empty:
         return axes.show_message(ax, "There are no sessions to show.")
 
