@@ -143,7 +143,8 @@ def keys_and_names(summary: pd.DataFrame) -> tuple[list[str], list[str | None]]:
 
     The index is the groups, and windows perhaps, which are no part of a key. The column ``name`` names the ids of
     its only id level; ``deployment_name`` and the like name those of a level each. A single row without keys is
-    ``all``. Raise `ValueError` for several rows and an index without names, as after ``reset_index()``.
+    ``all``. Raise `ValueError` for an index without names and several rows or a column of ids, as after
+    ``reset_index()``.
 
     Examples
     --------
@@ -154,7 +155,7 @@ def keys_and_names(summary: pd.DataFrame) -> tuple[list[str], list[str | None]]:
     index = summary.index
     levels = [number for number, name in enumerate(index.names) if name != "window"]
     if all(index.names[level] is None for level in levels):
-        if levels and len(summary) > 1:
+        if levels and (len(summary) > 1 or not _NAME_COLUMNS.keys().isdisjoint(summary.columns)):
             raise ValueError(
                 "the rows have no keys to be named by: the keys of a summary are its index; put them there, as in "
                 "set_index('deployment_id')"
