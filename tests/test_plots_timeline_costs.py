@@ -153,6 +153,13 @@ class TestRunTimeline:
         text = f"narrowest bar: {minutes} min {seconds} s\n(1 shorter)\n(2 without a known end)"
         assert legend_of(ax)[-1] == text
 
+    def test_completed_runs_are_pale_in_a_dark_style_too(self) -> None:
+        """Once, they were brighter than the failed ones."""
+        with plt.style.context("dark_background"):
+            ax = qd.plot_run_timeline(runs_of([("a", "completed", "01:00:00", None, "02:00:00")]))
+        (drawn,) = (part for part in ax.collections if isinstance(part, PolyCollection))
+        assert to_hex(np.asarray(drawn.get_facecolor())[0]).upper() == palette.PALE_IN_DARK
+
     def test_an_unfinished_run_is_a_line_to_the_newest_time(self) -> None:
         runs = runs_of(
             [
@@ -430,10 +437,12 @@ class TestCosts:
         ax.figure.canvas.draw()
         assert min(bar.get_window_extent().width for panel in ax.child_axes for bar in panel.patches) >= 1
 
-    def test_bars_are_light_blue_in_a_dark_style(self) -> None:
+    def test_bars_are_light_blue_and_a_pale_color_of_its_own_in_a_dark_style(self) -> None:
         with plt.style.context("dark_background"):
             ax = qd.plot_costs(costs_of(SESSIONS))
-        assert to_hex(ax.patches[0].get_facecolor()).upper() == palette.SKY
+        colors = [to_hex(bar.get_facecolor()).upper() for bar in ax.patches]
+        assert colors[0] == palette.SKY
+        assert colors[-1] == palette.PALE_IN_DARK, "credits that are not itemized"
 
 
 class TestPlotStyle:

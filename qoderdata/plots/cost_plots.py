@@ -31,7 +31,7 @@ _ROUNDING = 0.0101
 _LOOKS: dict[str, dict[str, Any]] = {
     "model": {},
     "sandbox runtime": {"facecolor": axes.ORANGE, "hatch": "////"},
-    "not itemized": {"facecolor": axes.PALE},
+    "not itemized": {},  # `pale_color`
 }
 
 
@@ -174,7 +174,8 @@ def _parts(ax: Axes, costs: pd.DataFrame) -> dict[str, Part]:
     is_rounding = other <= _ROUNDING * costs["sessions"].to_numpy(np.float64)
     look = {"facecolor": axes.series_color(), "edgecolor": ax.get_facecolor(), "linewidth": 0.0}
     parts = zip(_LOOKS, (model, sandbox, np.where(is_rounding, 0.0, other)), strict=True)
-    return {name: (part, look | _LOOKS[name]) for name, part in parts}
+    looks = _LOOKS | {"not itemized": {"facecolor": axes.pale_color()}}
+    return {name: (part, look | looks[name]) for name, part in parts}
 
 
 def _mark_unknown(ax: Axes, costs: pd.DataFrame, *, points: float) -> None:

@@ -44,7 +44,7 @@ class _Bar(NamedTuple):
 #: From back to front.
 _BARS = {
     "assumed": _Bar(0.5, axes.GREY, is_filled=False),
-    "completed": _Bar(0.5, axes.PALE),
+    "completed": _Bar(0.5, axes.PALE),  # in a dark style `pale_color`
     "cancelled": _Bar(0.2, axes.GREY),
     "failed": _Bar(0.86, axes.VERMILLION),
 }
@@ -260,11 +260,12 @@ def _bars(ax: Axes, spans: pd.DataFrame, narrowest: float) -> _Legend:
         right = np.fmax(axes.day_numbers(mine["end"]), left + narrowest)
         low, high = rows - look.height / 2, rows + look.height / 2
         corners = np.array([[left, left, right, right], [low, high, high, low]]).T
-        face, edge, width = (look.color, ax.get_facecolor(), 0.4) if look.is_filled else ("none", look.color, 0.9)
+        color = axes.pale_color() if outcome == "completed" else look.color
+        face, edge, width = (color, ax.get_facecolor(), 0.4) if look.is_filled else ("none", color, 0.9)
         bars = PolyCollection(list(corners), facecolors=face, edgecolors=edge, linewidths=width)
         bars.set_zorder(2 + zorder / 10)
         ax.add_collection(bars, autolim=False)  # the limits are set, and a NaN must not move them
-        sample = _sample_bar(1, look.height / 2, look.color, is_filled=look.is_filled)
+        sample = _sample_bar(1, look.height / 2, color, is_filled=look.is_filled)
         legend[outcome] = sample, f"{OUTCOME_WORDS.get(outcome, outcome)} ({len(mine):,})"
     return legend
 
