@@ -541,6 +541,14 @@ class TestRunCalendar:
 
 
 class TestDurations:
+    @pytest.mark.parametrize("length", [1, 5000, 60_000])
+    def test_runs_of_one_length_are_a_bar_around_it(self, length: int) -> None:
+        """Once, the bar lay beside the line of the median, by rounding on either side."""
+        ax = qd.plot_durations(runs_of([("2026-06-01T00:00Z", "completed")], [length]))
+        counts, edges, _ = next(part for part in ax.patches if isinstance(part, StepPatch)).get_data()
+        (filled,) = np.flatnonzero(counts)
+        assert edges[filled] * edges[filled + 1] == pytest.approx(length**2)
+
     @settings(max_examples=20, deadline=None)
     @given(lengths=st.lists(st.integers(0, 10**8), min_size=1, max_size=50), failed=st.data())
     def test_each_run_is_counted_in_its_histogram_bin(self, lengths: list[int], failed: st.DataObject) -> None:

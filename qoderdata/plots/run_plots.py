@@ -238,10 +238,10 @@ def _milliseconds(runs: pd.DataFrame, status: str) -> NDArray[np.float64]:
 
 
 def _edges(lengths: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Divide the span of all lengths evenly on the logarithmic axis."""
+    """Divide the span of all lengths evenly on the logarithmic axis; a single length is in the middle of a bin."""
     shortest, longest = float(lengths.min()), float(lengths.max())
     if shortest == longest:
-        shortest, longest = shortest / 2, longest * 2
+        return np.geomspace(shortest / 2, longest * 2, _BINS)
     return np.geomspace(shortest, longest, _BINS + 1)
 
 
