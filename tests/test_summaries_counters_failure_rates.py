@@ -173,6 +173,7 @@ def test_dtypes_of_counts_and_rates() -> None:
         ({"by": []}, ValueError, r"by=\[\] must be a column"),
         ({"by": ["id", "id"]}, ValueError, "different columns"),
         ({"by": 3}, ValueError, "by=3 must be a column"),
+        ({"by": pd.Series(["red", "red"])}, ValueError, r"by must name .* a Series; add it: frame\.assign\("),
         ({"by": "failing"}, ValueError, "'failing' is a column of the result"),
         ({"confidence": 1}, ValueError, "confidence=1 must lie between 0 and 1"),
         ({"confidence": 0}, ValueError, "confidence=0 "),

@@ -123,7 +123,8 @@ def failure_rates(
     dep_2   hourly           NaN     NaN      NaN
     """
     confidence = wilson.check_confidence(confidence)
-    wanted = [*_COUNTERS, "name"] if by in ("id", ["id"]) else [*_COUNTERS]
+    is_by_id = engines.group_keys(by, results=_LIFETIME) == ["id"]
+    wanted = [*_COUNTERS, "name"] if is_by_id else [*_COUNTERS]
     source = engines.open_source(df, by, results=_LIFETIME, wanted=wanted, what="deployments", optional=["id"])
 
     runs, failures, streak = (nw.col(name) for name in _COUNTERS)

@@ -40,6 +40,8 @@ def group_keys(by: str | Sequence[str] | None, *, results: Collection[str]) -> l
     """
     if by is None:
         return []
+    if isinstance(by, pd.Series):
+        raise ValueError("by must name columns, not be a Series; add it: frame.assign(key=…), and give by='key'")  # noqa: TRY004 - as for other values
     keys = [by] if isinstance(by, str) else list(by) if isinstance(by, Iterable) else []
     if not keys or not all(isinstance(key, str) for key in keys) or len(set(keys)) < len(keys):
         raise ValueError(f"by={by!r} must be a column, a list of different columns, or None for one row of all")
