@@ -18,6 +18,7 @@ import qoderdata as qd
 from qoderdata.errors import FrameTypeError
 from qoderdata.frame_checks import TEXT
 from qoderdata.plots import axes as palette
+from qoderdata.plots.time_axes import describe_zone
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -521,10 +522,10 @@ def test_columns_of_a_timeline_may_be_in_different_zones() -> None:
 
 def test_zones_are_labelled_with_each_offset_between_the_first_and_last_time() -> None:
     berlin = pd.DatetimeIndex(["2026-01-05", "2026-12-01"], tz="Europe/Berlin")
-    assert palette.describe_zone(berlin) == "Europe/Berlin (UTC+01:00 and UTC+02:00)"
-    assert palette.describe_zone(berlin[:1]) == "Europe/Berlin (UTC+01:00)"
-    assert palette.describe_zone(pd.DatetimeIndex(["2026-01-05T00:00:00+08:00"])) == "UTC+08:00"
-    assert palette.describe_zone(berlin.tz_convert("UTC")) == "UTC"
+    assert describe_zone(berlin) == "Europe/Berlin (UTC+01:00 and UTC+02:00)"
+    assert describe_zone(berlin[:1]) == "Europe/Berlin (UTC+01:00)"
+    assert describe_zone(pd.DatetimeIndex(["2026-01-05T00:00:00+08:00"])) == "UTC+08:00"
+    assert describe_zone(berlin.tz_convert("UTC")) == "UTC"
 
 
 def test_deployment_with_the_name_of_its_agent_has_no_id_in_its_label() -> None:

@@ -26,8 +26,8 @@ from qoderdata.formatting import (
 )
 from qoderdata.frame_checks import TEXT, require_frame
 from qoderdata.frames import with_names
-from qoderdata.plots.axes import check_times, describe_zone
 from qoderdata.plots.labels import keys_and_names, label_texts
+from qoderdata.plots.time_axes import check_times, describe_zone
 from qoderdata.plots.timeline_plots import drawn_outcomes
 from qoderdata.summaries import run_failure_rates
 from qoderdata.time_math import window_origin

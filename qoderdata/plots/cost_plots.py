@@ -9,7 +9,7 @@ import pandas as pd
 
 from qoderdata.formatting import format_percent
 from qoderdata.frame_checks import require_frame
-from qoderdata.plots import axes
+from qoderdata.plots import axes, time_axes
 from qoderdata.plots.labels import title_of_groups
 
 if TYPE_CHECKING:
@@ -123,24 +123,26 @@ def plot_costs(
 
 def _plot_over_time(costs: pd.DataFrame, ax: Axes | None, top: int, labels: Mapping[str, str] | None) -> Axes:
     """Plot a bar per window, in a panel per group if there are several."""
-    groups = axes.split_windows(costs, what="costs")
+    groups = time_axes.split_windows(costs, what="costs")
     shown = sorted(groups, key=lambda group: -float(group.rows["credits"].sum()))[:top]
     is_single = len(groups) <= 1
-    ax = axes.given_or_new(ax, height=_HEIGHT_INCHES if is_single else axes.panels_height(len(shown)))
+    ax = axes.given_or_new(ax, height=_HEIGHT_INCHES if is_single else time_axes.panels_height(len(shown)))
     title, properties = title_of_groups(_TITLE_OVER_TIME, costs)
     axes.write_title(ax, title, len(shown), len(groups), "shown, most expensive first", **properties)
     if not groups:
         return axes.show_message(ax, "There are no sessions to show.")
 
     totals = [_credits(group.rows["credits"].sum(min_count=1)) for group in shown]
-    panels = [ax] if is_single else axes.group_panels(ax, shown, labels, totals)
+    panels = [ax] if is_single else time_axes.group_panels(ax, shown, labels, totals)
     drawn = pd.concat(group.rows for group in shown)
     times = pd.DatetimeIndex(drawn.index)
-    axes.time_axis(panels[0], times, most_ticks=_TICKS if is_single else _PANEL_TICKS)
-    width = axes.set_window_limits(panels[0], times)
+    time_axes.set_time_ticks(panels[0], times, most_ticks=_TICKS if is_single else _PANEL_TICKS)
+    width = time_axes.set_window_limits(panels[0], times)
     samples: dict[str, BarContainer] = {}
     for panel, group in zip(panels, shown, strict=True):
-        samples |= axes.stack_bars(panel.bar, axes.day_numbers(group.rows.index), _parts(panel, group.rows), width)
+        samples |= axes.stack_bars(
+            panel.bar, time_axes.day_numbers(group.rows.index), _parts(panel, group.rows), width
+        )
         _mark_unknown(panel, group.rows, points=6.0 if is_single else 4.0)
         axes.style_values(panel)
         panel.set_axisbelow(True)
@@ -149,7 +151,7 @@ def _plot_over_time(costs: pd.DataFrame, ax: Axes | None, top: int, labels: Mapp
     panels[0].set(ylim=(0, end), yticks=axes.ticks_up_to(end, 6 if is_single else 4))
     axes.number_axis(panels[0].yaxis)
     titles = "" if is_single else "; titles: credits"
-    axes.label_x(ax, f"start of window, {axes.describe_times(times)}{titles}", _unknown_note(drawn))
+    axes.label_x(ax, f"start of window, {time_axes.describe_times(times)}{titles}", _unknown_note(drawn))
     ax.set_ylabel("credits")
     if samples:
         samples = {name: samples[name] for name in _LOOKS if name in samples}
@@ -180,7 +182,7 @@ def _parts(ax: Axes, costs: pd.DataFrame) -> dict[str, Part]:
 
 def _mark_unknown(ax: Axes, costs: pd.DataFrame, *, points: float) -> None:
     """Write a question mark at each window whose sessions all have unknown credits."""
-    times = axes.day_numbers(costs.index[costs["credits"].isna()])
+    times = time_axes.day_numbers(costs.index[costs["credits"].isna()])
     if len(times):  # a line without points would take room
         look: dict[str, Any] = {"linestyle": "none", "color": axes.line_color(), "markeredgewidth": 0.2}
         look |= {"marker": "$?$", "markersize": points, "clip_on": False}

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from qoderdata.frame_checks import require_frame
-from qoderdata.plots import axes
+from qoderdata.plots import axes, time_axes
 from qoderdata.plots.labels import title_of_groups
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from matplotlib.container import BarContainer
     from numpy.typing import NDArray
 
-    from qoderdata.plots.axes import Group
+    from qoderdata.plots.time_axes import Group
 
 
 _TITLE, _TITLE_OVER_TIME = "Failure rate{by}, worst first", "Failure rate{by} over time"
@@ -231,10 +231,10 @@ def plot_run_failure_rates(
             "these rates are not over time; give freq, as in run_failure_rates(runs, freq='1D'), or draw "
             "them with plot_failure_rates"
         )
-    groups = axes.split_windows(rates, what="rates")
+    groups = time_axes.split_windows(rates, what="rates")
     shown = sorted(groups, key=lambda group: -int(group.rows["failed"].sum()))[:top]
     is_single = len(groups) <= 1
-    ax = axes.given_or_new(ax, height=_HEIGHT_INCHES if is_single else axes.panels_height(len(shown)))
+    ax = axes.given_or_new(ax, height=_HEIGHT_INCHES if is_single else time_axes.panels_height(len(shown)))
     title, properties = title_of_groups(_TITLE_OVER_TIME, rates)
     axes.write_title(ax, title, len(shown), len(groups), "shown, most failures first", **properties)
     if not groups:
@@ -244,14 +244,14 @@ def plot_run_failure_rates(
     counts = drawn.reindex(columns=[*_COUNTS, "assumed", "unknown"], fill_value=0).groupby(level="window").sum()
     times = pd.DatetimeIndex(drawn.index)
     highest = float(drawn["ci_high"].astype("float64").max())
-    words = f"start of window, {axes.describe_times(times)}"
+    words = f"start of window, {time_axes.describe_times(times)}"
     note = axes.assumed_note(counts["assumed"].sum(), counts["completed"].sum())
     if is_single:
         lines = _rate_lines(ax, shown[0].rows, is_panel=False)
         below = _COUNTS_SHARE + _GAP_SHARE
         _rate_axis(ax, highest, below=below)
         ax.set_ylabel("failure rate", y=(1 + below) / 2)
-        axes.time_axis(ax, times)
+        time_axes.set_time_ticks(ax, times)
         axes.legend_beside(ax, lines | _count_bars(ax, counts))
         axes.label_x(ax, words, note)
     else:
@@ -266,14 +266,14 @@ def _rate_panels(
 ) -> bool:
     """Draw a panel per group, all with the same scales; return whether there are rates of few runs."""
     figures = [f"{int(group.rows['failed'].sum()):,} / {int(_decided(group.rows).sum()):,}" for group in groups]
-    panels = axes.group_panels(ax, groups, labels, figures)
-    axes.time_axis(panels[0], times, most_ticks=_PANEL_TICKS)
+    panels = time_axes.group_panels(ax, groups, labels, figures)
+    time_axes.set_time_ticks(panels[0], times, most_ticks=_PANEL_TICKS)
     samples: dict[str, Artist] = {}
     for panel, group in zip(panels, groups, strict=True):
         samples |= _rate_lines(panel, group.rows, is_panel=True)
         axes.style_values(panel)
     _rate_axis(panels[0], highest, below=_PANEL_BELOW)
-    axes.set_window_limits(panels[0], times)
+    time_axes.set_window_limits(panels[0], times)
     ax.set_ylabel("failure rate")
     return _FEW in samples
 
@@ -284,7 +284,7 @@ def _decided(rates: pd.DataFrame) -> pd.Series[int]:
 
 def _rate_lines(ax: Axes, rates: pd.DataFrame, *, is_panel: bool) -> dict[str, Artist]:
     """Draw rates and intervals, those of few decided runs faintly; return legend samples by meaning."""
-    times = axes.day_numbers(rates.index)
+    times = time_axes.day_numbers(rates.index)
     rate, low, high = _rates_and_intervals(rates)
     few = _decided(rates).lt(_FEWEST_DECIDED).fillna(value=True).to_numpy(dtype=bool) & np.isfinite(rate)
     color, size = axes.series_color(), 0.6 * _MARKER_POINTS if is_panel else _MARKER_POINTS
@@ -320,7 +320,7 @@ def _count_bars(ax: Axes, counts: pd.DataFrame) -> dict[str, BarContainer]:
 
     below = ax.inset_axes((0.0, 0.0, 1.0, _COUNTS_SHARE), sharex=ax)
     below.patch.set_visible(False)
-    width = axes.set_window_limits(ax, counts.index)
+    width = time_axes.set_window_limits(ax, counts.index)
     others = counts["skipped"] + counts["unfinished"] + counts["unknown"]
     or_unknown = " or unknown" if counts["unknown"].any() else ""
     parts = {
@@ -328,7 +328,7 @@ def _count_bars(ax: Axes, counts: pd.DataFrame) -> dict[str, BarContainer]:
         "completed": (counts["completed"].to_numpy(np.float64), {"facecolor": axes.pale_color()}),
         f"skipped or unfinished{or_unknown}": (others.to_numpy(np.float64), axes.hatched("////")),
     }
-    bars = axes.stack_bars(below.bar, axes.day_numbers(counts.index), parts, width)
+    bars = axes.stack_bars(below.bar, time_axes.day_numbers(counts.index), parts, width)
     below.set_ylim(0, max(1.0, float((_decided(counts) + others).max())))
     below.yaxis.set_major_locator(MaxNLocator(2, integer=True))
     axes.number_axis(below.yaxis)

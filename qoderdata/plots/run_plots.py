@@ -12,7 +12,7 @@ from qoderdata.arguments import parse_zone
 from qoderdata.formatting import counted, format_milliseconds
 from qoderdata.frame_checks import require_frame
 from qoderdata.outcomes import is_assumed, is_unknown
-from qoderdata.plots import axes
+from qoderdata.plots import axes, time_axes
 
 if TYPE_CHECKING:
     from zoneinfo import ZoneInfo
@@ -112,9 +112,9 @@ def plot_run_calendar(runs: pd.DataFrame, *, ax: Axes | None = None, tz: str = "
     axes.hatch_cells(ax, _on_grid(silent, fill=False), _SILENT)
     axes.hatch_cells(ax, _on_grid(undecided, fill=False), _UNDECIDED)
     form = "%d %b" if len(weeks) <= _WEEKS_OF_YEAR else "%b %Y"
-    axes.label_ticks(ax, dict(enumerate(weeks.start_time.strftime(form))), most=columns)
+    time_axes.label_ticks(ax, dict(enumerate(weeks.start_time.strftime(form))), most=columns)
     note = axes.assumed_note(counts["assumed"].sum(), counts["completed"].sum())
-    axes.label_x(ax, f"week from Monday, days in {tz}", axes.describe_days(days), note)
+    axes.label_x(ax, f"week from Monday, days in {tz}", time_axes.describe_days(days), note)
     _severity_legend(ax, has_silent_days=bool(silent.any()), undecided=counts[undecided])
     return ax
 
@@ -122,7 +122,7 @@ def plot_run_calendar(runs: pd.DataFrame, *, ax: Axes | None = None, tz: str = "
 def _by_day(runs: pd.DataFrame, local_zone: ZoneInfo) -> pd.DataFrame:
     """Count runs, completed and failed ones, on every day from the first to the last."""
     known = runs[runs["triggered_at"].notna()]
-    days = axes.check_times(known["triggered_at"]).tz_convert(local_zone).tz_localize(None).normalize()
+    days = time_axes.check_times(known["triggered_at"]).tz_convert(local_zone).tz_localize(None).normalize()
     status = known["status"].set_axis(days)
     flags = pd.DataFrame({"runs": 1, "completed": status.eq("completed"), "failed": status.eq("failed")})
     flags["unknown"] = is_unknown(known).to_numpy()
@@ -260,6 +260,6 @@ def _duration_axis(ax: Axes, edges: NDArray[np.float64]) -> None:
     if len(ticks) < 2:  # noqa: PLR2004 - one mark gives no scale
         ticks = [round(float(length)) for length in np.geomspace(edges[0], edges[-1], 4)]
     ax.set_xlim(low, high)
-    axes.label_ticks(ax, {length: _duration_label(length) for length in ticks}, most=len(ticks))
+    time_axes.label_ticks(ax, {length: _duration_label(length) for length in ticks}, most=len(ticks))
     ax.xaxis.set_minor_locator(NullLocator())
     ax.set_xlabel("duration (logarithmic)")

@@ -11,7 +11,7 @@ from qoderdata.arguments import parse_zone
 from qoderdata.formatting import counted, format_duration, truncate_middle
 from qoderdata.frame_checks import TEXT, require_frame
 from qoderdata.outcomes import is_assumed, is_unknown
-from qoderdata.plots import axes
+from qoderdata.plots import axes, time_axes
 from qoderdata.plots.labels import Labels, format_key, keep_direction, keys_and_names, make_labels
 
 if TYPE_CHECKING:
@@ -143,7 +143,9 @@ def plot_run_timeline(
     spans = _spans(runs)
     missed_times = _points(missed, "scheduled_at", what="missed", optional=["certain"])
     next_times = _points(triggers, "trigger_at", what="triggers")
-    past = axes.check_times(pd.concat([spans["start"], spans["end"], missed_times["time"]]).rename("scheduled_at"))
+    past = time_axes.check_times(
+        pd.concat([spans["start"], spans["end"], missed_times["time"]]).rename("scheduled_at")
+    )
     until = past.max() + max(past.max() - past.min(), _LEAST_FUTURE) if len(past) else next_times["time"].max()
     is_cut = bool((next_times["time"] > until).any())
     next_times = next_times[next_times["time"] <= until]
@@ -161,10 +163,10 @@ def plot_run_timeline(
     spans, missed_times, next_times = (_in_lanes(frame, shown) for frame in (spans, missed_times, next_times))
     parts = [spans["start"], spans["end"], missed_times["time"], next_times["time"], pd.Series(past).nlargest(1)]
     times = pd.DatetimeIndex(pd.concat([part.dt.tz_convert(zone) for part in parts]).dropna())
-    days = axes.set_time_limits(ax, times)
+    days = time_axes.set_time_limits(ax, times)
     narrowest = days * _NARROWEST_POINTS / axes.width_points(ax)
-    axes.time_axis(ax, times)
-    axes.label_x(ax, f"time, {axes.describe_times(times)}")
+    time_axes.set_time_ticks(ax, times)
+    axes.label_x(ax, f"time, {time_axes.describe_times(times)}")
 
     legend = _bars(ax, spans, narrowest) | _open_runs(ax, spans, past.max(), points)
     legend |= _marks(ax, spans, missed_times, next_times, points) | _narrow_note(spans, narrowest)
@@ -173,7 +175,7 @@ def plot_run_timeline(
         legend["next"] = sample, f"{words},\nup to {until.astimezone(zone):%Y-%m-%d %H:%M}"
     if len(past) and {"running", "waiting", "next"} & legend.keys():
         look: dict[str, Any] = {"color": axes.line_color(), "linewidth": 0.9, "linestyle": "dotted", "zorder": 1.5}
-        end_line = ax.axvline(axes.day_numbers(past).max(), **look)  # nothing is known beyond it
+        end_line = ax.axvline(time_axes.day_numbers(past).max(), **look)  # nothing is known beyond it
         legend["newest"] = end_line, "newest time of these runs"
     entries = [legend[kind] for kind in _LEGEND_ORDER if kind in legend]
     axes.legend_beside(ax, {words: sample for sample, words in entries})
@@ -188,7 +190,7 @@ def _spans(runs: pd.DataFrame) -> pd.DataFrame:
     columns = ("triggered_at", "started_at", "completed_at")
     triggered, started, completed = (runs.get(name, missing).dt.tz_convert("UTC") for name in columns)
     for times in (triggered, started, completed):
-        axes.check_times(pd.concat([triggered, times.dropna()]).rename(times.name))
+        time_axes.check_times(pd.concat([triggered, times.dropna()]).rename(times.name))
     start = started.fillna(triggered)
     outcome = drawn_outcomes(runs)
     length = pd.Series(runs.get("duration_ms"), runs.index, dtype="Float64").astype("float64")
@@ -216,7 +218,7 @@ def _points(frame: pd.DataFrame | None, column: str, *, what: str, optional: Seq
         )
     frame = require_frame(frame, ["deployment_id", column], what=what, optional=optional)
     times = frame[column].dt.tz_convert("UTC")
-    axes.check_times(times)
+    time_axes.check_times(times)
     certain = frame["certain"].fillna(value=False).astype(bool) if "certain" in frame else True
     points = {"deployment_id": _keys(frame), "name": frame.get("name"), "time": times, "certain": certain}
     return pd.DataFrame(points, index=frame.index).dropna(subset="time")
@@ -255,9 +257,9 @@ def _bars(ax: Axes, spans: pd.DataFrame, narrowest: float) -> _Legend:
         mine = spans[spans["outcome"].eq(outcome)]
         if mine.empty:
             continue
-        left, rows = axes.day_numbers(mine["start"]), mine["row"].to_numpy(dtype=np.float64)
+        left, rows = time_axes.day_numbers(mine["start"]), mine["row"].to_numpy(dtype=np.float64)
         # fmax ignores NaN, so a missing end gives the narrowest bar.
-        right = np.fmax(axes.day_numbers(mine["end"]), left + narrowest)
+        right = np.fmax(time_axes.day_numbers(mine["end"]), left + narrowest)
         low, high = rows - look.height / 2, rows + look.height / 2
         corners = np.array([[left, left, right, right], [low, high, high, low]]).T
         color = axes.pale_color() if outcome == "completed" else look.color
@@ -304,8 +306,8 @@ def _open_runs(ax: Axes, spans: pd.DataFrame, newest: pd.Timestamp, size: float)
         if mine.empty:
             continue
         color = axes.series_color() if outcome == "running" else axes.ORANGE
-        left, rows = axes.day_numbers(mine["start"]), mine["row"].to_numpy(dtype=np.float64)
-        right = np.maximum(axes.day_numbers(pd.DatetimeIndex([newest])), left)
+        left, rows = time_axes.day_numbers(mine["start"]), mine["row"].to_numpy(dtype=np.float64)
+        right = np.maximum(time_axes.day_numbers(pd.DatetimeIndex([newest])), left)
         ax.hlines(rows, left, right, colors=color, linewidth=0.25 * size, linestyles=dashes, zorder=2.6)
         look: dict[str, Any] = {"linestyle": "none", "color": color, "zorder": 2.7}
         ax.plot(left, rows, marker="|", markersize=size, markeredgewidth=1.2, **look)
@@ -336,7 +338,7 @@ def _marks(
         if kind == "unknown":
             look |= {"markerfacecolor": color, "markeredgewidth": 0.3}
         times = frame["time"] if "time" in frame else frame["start"]
-        ax.plot(axes.day_numbers(times), frame["row"], zorder=3, **look)
+        ax.plot(time_axes.day_numbers(times), frame["row"], zorder=3, **look)
         sample = _sample(marker, color, size=6.5, is_filled=kind == "unknown")
         legend[kind] = sample, f"{words} ({len(frame):,})"
     return legend
@@ -395,7 +397,7 @@ def plot_next_triggers(
     wanted = ["trigger_at", "deployment_id", "name", "agent_id"]
     triggers = require_frame(triggers, wanted, what="triggers", optional=["agent_name"])
     triggers = triggers[triggers["trigger_at"].notna()].reset_index(drop=True)
-    axes.check_times(triggers["trigger_at"])
+    time_axes.check_times(triggers["trigger_at"])
     firsts = _first_of_each(triggers)
     first = firsts.head(top)
     ax = axes.given_or_new(ax, height=_NEXT_MARGIN_INCHES + _ROW_INCHES * max(len(first), axes.FEWEST_ROWS))
@@ -417,9 +419,9 @@ def plot_next_triggers(
 
     shown = triggers[triggers["deployment_id"].isin(first.index)]
     times = pd.DatetimeIndex(shown["trigger_at"])
-    axes.set_time_limits(ax, times)
-    axes.time_axis(ax, times)
-    axes.label_x(ax, f"trigger time, {axes.describe_times(times)}")
+    time_axes.set_time_limits(ax, times)
+    time_axes.set_time_ticks(ax, times)
+    axes.label_x(ax, f"trigger time, {time_axes.describe_times(times)}")
     _trigger_marks(ax, shown, first.index, color_of, points)
     # An agent has a number too, for readers who do not see colors.
     numbers = {agent: f"{number}" for number, agent in enumerate(own, start=1)}
@@ -453,7 +455,7 @@ def _trigger_marks(
 ) -> None:
     """Draw the triggers, one line of markers per agent, which is fast for hundreds of thousands of them."""
     rows = lanes.get_indexer(pd.Index(shown["deployment_id"].astype("object")))
-    times = axes.day_numbers(shown["trigger_at"])
+    times = time_axes.day_numbers(shown["trigger_at"])
     colors = shown["agent_id"].astype("object").map(lambda agent: color_of.get(agent, axes.GREY))
     look: dict[str, Any] = {"marker": "|", "markersize": 1.4 * points, "markeredgewidth": 1.4}
     for color in (*color_of.values(), axes.GREY):
@@ -501,7 +503,7 @@ def plot_trigger_load(triggers: pd.DataFrame, *, ax: Axes | None = None) -> Axes
     'hour of day, Asia/Shanghai (UTC+08:00); 2026-06-15; hatched: no data'
     """
     triggers = require_frame(triggers, ["trigger_at"], what="triggers")
-    times = axes.check_times(triggers["trigger_at"], years=10)
+    times = time_axes.check_times(triggers["trigger_at"], years=10)
     ax = axes.given_or_new(ax, height=_LOAD_INCHES)
     axes.write_title(ax, "Triggers by weekday and hour")
     if times.empty:
@@ -517,9 +519,9 @@ def plot_trigger_load(triggers: pd.DataFrame, *, ax: Axes | None = None) -> Axes
     colors, norm = colormaps[axes.HEAT_COLORS], Normalize(0, max(1.0, float(mean[known].max())))
     axes.draw_grid(ax, mean, colors=colors, norm=norm, texts=texts)
     axes.hatch_cells(ax, ~known, "////")
-    axes.label_ticks(ax, {hour: f"{hour:02d}" for hour in range(0, _HOURS, 2)}, most=_HOURS // 2)
+    time_axes.label_ticks(ax, {hour: f"{hour:02d}" for hour in range(0, _HOURS, 2)}, most=_HOURS // 2)
     hatched = "" if known.all() else "; hatched: no data"
-    axes.label_x(ax, f"hour of day, {axes.describe_times(times)}{hatched}")
+    axes.label_x(ax, f"hour of day, {time_axes.describe_times(times)}{hatched}")
     _color_bar(ax)
     return ax
 
