@@ -159,8 +159,8 @@ def _figures(df: pd.DataFrame, sessions: pd.DataFrame, triggers: pd.Series[int])
         last = last[~last["status"].isin(RUNNING_SESSIONS)]
     usage = last.groupby("deployment_id", observed=True)["usage_total_credits"]
 
-    def known(values: pd.Series[Any]) -> pd.Series[Any]:
-        return values.reindex(triggers.index)
+    def known(values: pd.Series[Any]) -> pd.Series[float]:
+        return values.reindex(triggers.index).astype("float64")
 
     count, fires = known(usage.count()).fillna(0.0), triggers.astype("float64")
     variance = (known(usage.var()) * (fires + fires**2 / count)).fillna(0.0)
