@@ -10,7 +10,6 @@ import qoderdata as qd
 client, now = qd.connect(deployments=120, seed=7, edition="D")
 df = qd.load_deployments(client=client, include_archived=True)
 sessions = qd.load_sessions(client=client)
-sessions = qd.with_names(sessions, df, agents=sessions, metadata=["team"])
 
 # %%
 # The table:
