@@ -9,7 +9,7 @@ import click
 
 import qoderdata as qd
 from qoderdata.cli import options
-from qoderdata.cli.output import DEPLOYMENT, Output, TableColumn, format_seconds, note
+from qoderdata.cli.output import DEPLOYMENT, Output, TableColumn, format_seconds
 from qoderdata.cli.service import Service, service_options
 from qoderdata.errors import CacheError
 from qoderdata.formatting import format_time
@@ -54,10 +54,7 @@ def changes(*, since: str, which: dict[str, Any], service: Service, result: Outp
         at, present = (format_seconds(time, result.tz) for time in times)
     found = qd.changes(before, after)
     if options.filters_given(which):
-        ids = service.ids_in([before, after], which)
-        if not ids:
-            note(f"no deployment passes the filters: {options.filter_words(which)}")
-        found = found[found["deployment_id"].isin(ids)]
+        found = found[found["deployment_id"].isin(service.ids_in([before, after], which))]
     columns = [*DEPLOYMENT, TableColumn("change", describe_change, "prose")]
     limits = options.filter_notes(which)
     if not is_old_enough:

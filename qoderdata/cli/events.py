@@ -13,9 +13,10 @@ import qoderdata as qd
 from qoderdata.arguments import ID_PREFIXES
 from qoderdata.cli import options
 from qoderdata.cli.output import Output, TableColumn, format_seconds, note
+from qoderdata.cli.runs import none_failed, unknown_outcomes
 from qoderdata.cli.service import Service, online_service_options
 from qoderdata.errors import NotFoundError
-from qoderdata.formatting import counted, format_time, one_line, truncate
+from qoderdata.formatting import format_time, one_line, truncate
 
 #: How much of one event's text and of its type a table shows, in columns of the terminal.
 _LONGEST, _LONGEST_TYPE = 400, 40
@@ -103,30 +104,30 @@ def _newest_session(service: Service, filters: dict[str, Any], tz: str, *, faile
     else:
         options.refuse_without_effect(["--outcomes"], "without --failed")
         found = runs = service.runs({**filters, "outcomes": "runs"})
+    unknown = unknown_outcomes(runs) if failed else []
     if found.empty:
-        note(f"no run failed; {period}" if len(runs) else f"there are no {period}")
+        note(f"{none_failed(unknown)}; {period}" if len(runs) else f"there are no {period}")
     else:
         run = found.iloc[0]
         status = f", {run['status']}" if _present(run["status"]) else ""
-        is_shared = runs["deployment_id"].nunique() > 1
-        of = f" of {run['deployment_id']}" if is_shared else ""
+        has_shared_name = runs["deployment_id"].nunique() > 1
+        of = f" of {run['deployment_id']}" if has_shared_name else ""
         note(one_line(f"run {run['id']}{of}, triggered {format_time(run['triggered_at'], tz)}{status}"))
         if runs["session_id"].eq(run["session_id"]).sum() > 1:
             note("its session served other runs too, whose events are shown as well")
-    unknown = int(runs["status"].isna().sum())
-    if failed and unknown:
-        note(f"the outcome of {counted(unknown, 'run')} is not known")
+    for text in unknown:
+        note(text)
     return None if found.empty else _session_of_run(found.iloc[0])
 
 
 def _session_of(client: qd.Client, id: str) -> str | None:  # noqa: A002 - as above
     """Return the session of a run or session; ``None`` if a run has none, with a note that says why."""
-    if id.startswith("sess_"):
+    if id.startswith(ID_PREFIXES["session_id"]):
         return id
     try:
         run = client.get_run(id)
     except NotFoundError:
-        if id.startswith("drun_"):
+        if id.startswith(ID_PREFIXES["run_id"]):
             raise
         note(f"no run has the id {one_line(id)}, so it may be a session's; for a deployment, write --deployment")
         return id

@@ -100,7 +100,7 @@ class Service:
             may_be_hidden = not given.keys().isdisjoint({"deployment", "where", "agent_id"})
             is_hidden = may_be_hidden and not filters.get("include_archived", True)
             hint = "; archived deployments are left out" if is_hidden else ""
-            output.note(f"no {what} passes the filters: {filter_words(filters)}{hint}")
+            _note_none_passes(what, filters, hint)
         return found
 
     def load_of(self, load: Callable[..., pd.DataFrame], filters: dict[str, Any]) -> pd.DataFrame:
@@ -124,10 +124,17 @@ class Service:
         return found[found["deployment_id"].isin(ids)].reset_index(drop=True)
 
     def ids_in(self, lists: Iterable[pd.DataFrame], filters: dict[str, Any]) -> set[str]:
-        """Return the ids of deployments with this name and metadata in one of some lists; there must be one."""
+        """Return the ids of deployments with this name and metadata in one of some lists; a note says if none has.
+
+        Raise `click.UsageError` as `_ids_of` does.
+        """
         word, where, lists = filters["deployment"], filters["where"], list(lists)
         found = set().union(*(_matching_ids(listed, word, where) for listed in lists))
-        return found if found and _are_known(lists, where) else self._ids_of(word, where)
+        if not found or not _are_known(lists, where):
+            found = self._ids_of(word, where)
+        if not found:
+            _note_none_passes("deployment", filters)
+        return found
 
     def _ids_of(self, word: str | None, where: Sequence[str] | None, *, may_be_removed: bool = False) -> set[str]:
         """Return the ids of the deployments with this name and metadata.
@@ -218,6 +225,10 @@ class Service:
         level = "runs" if self.outcomes == "runs" else "sessions"
         with warnings.catch_warnings(action="ignore", category=UnknownOutcomesWarning):
             return qd.fill_counters(deployments, self.runs({"outcomes": level, "refresh": False, "until": until}))
+
+
+def _note_none_passes(what: str, filters: dict[str, Any], hint: str = "") -> None:
+    output.note(f"no {what} passes the filters: {filter_words(filters)}{hint}")
 
 
 def _matching_ids(deployments: pd.DataFrame, word: str | None, where: Sequence[str] | None) -> set[str]:

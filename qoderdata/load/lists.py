@@ -444,7 +444,7 @@ def load_events(
     try:
         table, counts = _read_list(client, EVENTS, path, params)
     except NotFoundError as error:
-        if session_id.startswith("drun_"):
+        if session_id.startswith(ID_PREFIXES["run_id"]):
             error.add_note("This is the id of a run: give its session_id.")
         elif session_id.startswith(ID_PREFIXES["deployment_id"]):
             error.add_note("This is the id of a deployment: give the session_id of one of its runs.")

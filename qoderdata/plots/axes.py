@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from contextlib import contextmanager
+from math import ceil
 from textwrap import wrap
 from typing import TYPE_CHECKING, Any
 
@@ -432,3 +433,20 @@ def assumed_note(assumed: float, completed: float) -> str:
 def label_x(ax: Axes, *lines: str) -> None:
     """Label the x axis with the lines that are not empty; break those longer than the axes at their commas."""
     ax.set_xlabel(_break_lines(filter(None, lines), _letters(ax, ax.xaxis.label)))
+
+
+def label_ticks(ax: Axes, labels: Mapping[float, str], *, most: int) -> None:
+    """Mark the x axis, and label every n-th tick if not all labels fit; `most`: the ticks of a full axis."""
+    longest = max(map(len, labels.values()))
+
+    def text(value: float, number: float | None) -> str:
+        step = ceil(most / max(1, label_room(ax, longest)))
+        return labels[value] if (number or 0) % step == 0 else ""
+
+    ax.set_xticks(list(labels))
+    ax.xaxis.set_major_formatter(text)
+
+
+def label_room(ax: Axes, letters: int) -> int:
+    """Return how many labels of `letters` letters fit on the x axis, as wide as it is when it is drawn."""
+    return int(3 * ax.xaxis.get_tick_space() / (0.62 * letters + 1))  # a tick space is 3 em wide

@@ -112,7 +112,7 @@ def plot_run_calendar(runs: pd.DataFrame, *, ax: Axes | None = None, tz: str = "
     axes.hatch_cells(ax, _on_grid(silent, fill=False), _SILENT)
     axes.hatch_cells(ax, _on_grid(undecided, fill=False), _UNDECIDED)
     form = "%d %b" if len(weeks) <= _WEEKS_OF_YEAR else "%b %Y"
-    time_axes.label_ticks(ax, dict(enumerate(weeks.start_time.strftime(form))), most=columns)
+    axes.label_ticks(ax, dict(enumerate(weeks.start_time.strftime(form))), most=columns)
     note = axes.assumed_note(counts["assumed"].sum(), counts["completed"].sum())
     axes.label_x(ax, f"week from Monday, days in {tz}", time_axes.describe_days(days), note)
     _severity_legend(ax, has_silent_days=bool(silent.any()), undecided=counts[undecided])
@@ -260,6 +260,6 @@ def _duration_axis(ax: Axes, edges: NDArray[np.float64]) -> None:
     if len(ticks) < 2:  # noqa: PLR2004 - one mark gives no scale
         ticks = [round(float(length)) for length in np.geomspace(edges[0], edges[-1], 4)]
     ax.set_xlim(low, high)
-    time_axes.label_ticks(ax, {length: _duration_label(length) for length in ticks}, most=len(ticks))
+    axes.label_ticks(ax, {length: _duration_label(length) for length in ticks}, most=len(ticks))
     ax.xaxis.set_minor_locator(NullLocator())
     ax.set_xlabel("duration (logarithmic)")

@@ -11,7 +11,7 @@ import pandas as pd
 from qoderdata.errors import FrameTypeError
 from qoderdata.formatting import format_time
 from qoderdata.frame_checks import require_frame
-from qoderdata.plots.axes import row_points, width_points
+from qoderdata.plots.axes import label_room, label_ticks, row_points, width_points
 from qoderdata.plots.labels import keep_direction, keys_and_names, make_labels
 
 if TYPE_CHECKING:
@@ -195,23 +195,6 @@ def set_window_limits(ax: Axes, times: pd.Index[Any]) -> float:
     return width
 
 
-def label_ticks(ax: Axes, labels: Mapping[float, str], *, most: int) -> None:
-    """Mark the x axis, and label every n-th tick if not all labels fit; `most`: the ticks of a full axis."""
-    longest = max(map(len, labels.values()))
-
-    def text(value: float, number: float | None) -> str:
-        step = ceil(most / max(1, _room(ax, longest)))
-        return labels[value] if (number or 0) % step == 0 else ""
-
-    ax.set_xticks(list(labels))
-    ax.xaxis.set_major_formatter(text)
-
-
-def _room(ax: Axes, letters: int) -> int:
-    """Return how many labels of `letters` letters fit on the x axis, as wide as it is when it is drawn."""
-    return int(3 * ax.xaxis.get_tick_space() / (0.62 * letters + 1))  # a tick space is 3 em wide
-
-
 def set_time_ticks(ax: Axes, times: pd.DatetimeIndex, *, most_ticks: int = 9) -> None:
     """Set the ticks of the x axis, whose values are `day_numbers`, in the zone of the times."""
     from matplotlib import dates  # noqa: PLC0415 - heavy, and needed only when drawing
@@ -220,7 +203,7 @@ def set_time_ticks(ax: Axes, times: pd.DatetimeIndex, *, most_ticks: int = 9) ->
         """Marks as many times as there is room for when the picture is drawn."""
 
         def get_locator(self, dmin: Any, dmax: Any) -> Any:  # noqa: ANN401 - datetimes, a locator
-            most = max(_FEWEST_TIMES, min(most_ticks, _room(ax, _TIME_LETTERS)))
+            most = max(_FEWEST_TIMES, min(most_ticks, label_room(ax, _TIME_LETTERS)))
             self.minticks, self.maxticks = max(2, (most - 1) // 2), dict.fromkeys(self.intervald, most)
             return super().get_locator(dmin, dmax)  # type: ignore[no-untyped-call]  # matplotlib has no types for it
 
