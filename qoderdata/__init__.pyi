@@ -14,6 +14,7 @@ from .frames import flatten_runs as flatten_runs
 from .frames import flatten_sessions as flatten_sessions
 from .frames import upcoming_runs as upcoming_runs
 from .frames import with_names as with_names
+from .frames import with_outcomes as with_outcomes
 from .load.caches import cache_usage as cache_usage
 from .load.caches import clear_cache as clear_cache
 from .load.deployment_history import load_snapshots as load_snapshots

@@ -547,22 +547,79 @@ def with_names(
     result: IntoFrameT = named(frame, tables)
     if isinstance(frame, pd.DataFrame):
         for key, table in tables.items():
-            _warn_of_other_ids(
-                frame[key] if key in columns else frame.index.get_level_values(key), key, table.index
-            )
+            named_ids = frame[key] if key in columns else frame.index.get_level_values(key)
+            what = "deployments" if key == "id" else key.replace("_id", "s")
+            hint = "; one of the two frames is not of deployments" if key == "id" else frame_hint(what, start=":")
+            _warn_of_other_ids(named_ids, key, table.index, what=what, hint=hint)
     return result
 
 
-def _warn_of_other_ids(column: Iterable[Any], key: str, known: pd.Index[Any]) -> None:
-    """Warn if no id is known and the known ids have other prefixes: the frame with names is of another kind."""
+def with_outcomes(sessions: IntoFrameT, runs: IntoFrame) -> IntoFrameT:
+    """Add the outcome of the run that each session belongs to, such as for the cost of failed runs.
+
+    Parameters
+    ----------
+    sessions
+        A sessions frame, of pandas or any engine that narwhals knows.
+    runs
+        The runs of these sessions, of any engine; they are read at once. Load them from before the first session
+        on, with ``outcomes="events"`` if failures inside sessions shall be known.
+
+    Returns
+    -------
+    frame
+        A copy of `sessions` of the same kind, lazy if it is lazy, with the same rows and index, and with the
+        column ``outcome`` (``str`` on pandas) at the end: the ``status`` of the session's run; of several runs
+        that share the session, the newest by ``triggered_at``. It is missing if no run of `runs` has the
+        session, or if the status of that run is not known. DuckDB and Spark give the rows in any order.
+
+    Raises
+    ------
+    FrameTypeError
+        An argument is not a frame, or a column has lost its dtype.
+    MissingColumnError
+        `sessions` has no ``id``, or `runs` lacks ``session_id``, ``status`` or ``triggered_at``.
+
+    Warns
+    -----
+    DataQualityWarning
+        No id of a pandas frame is the session of a run, and the ids have another prefix: it is not of sessions.
+
+    Examples
+    --------
+    >>> import qoderdata as qd
+    >>> sessions = qd.flatten_sessions([
+    ...     {"id": "sess_1", "deployment_id": "dep_1", "usage": {"total_credits": 1.5}},
+    ...     {"id": "sess_2", "deployment_id": "dep_1", "usage": {"total_credits": 0.5}},
+    ... ])
+    >>> runs = qd.flatten_runs([{"id": "drun_1", "session_id": "sess_1", "status": "failed"}])
+    >>> qd.session_costs(qd.with_outcomes(sessions, runs), by="outcome")[["sessions", "credits", "share"]]
+             sessions  credits  share
+    outcome
+    failed          1      1.5   0.75
+    NaN             1      0.5   0.25
+    """
+    levels = sessions.index.names if isinstance(sessions, pd.DataFrame) else ()
+    require_columns(_column_names(sessions, "sessions"), ["id"], what="sessions", levels=levels)
+    table = _read(runs, ["session_id", "status", "triggered_at"], what="runs").dropna(subset="session_id")
+    newest = table.sort_values("triggered_at", ascending=False, kind="stable").drop_duplicates("session_id")
+    outcomes = newest.set_index("session_id")[["status"]].rename(columns={"status": "outcome"})
+    named: Any = _named_in_pandas if isinstance(sessions, pd.DataFrame) else _named_elsewhere
+    result: IntoFrameT = named(sessions, {"id": outcomes})
+    if isinstance(sessions, pd.DataFrame):
+        hint = frame_hint("sessions", start=":")
+        _warn_of_other_ids(sessions["id"], "id", outcomes.index, what="runs", hint=hint)
+    return result
+
+
+def _warn_of_other_ids(column: Iterable[Any], key: str, known: pd.Index[Any], *, what: str, hint: str) -> None:
+    """Warn if no id is known and the known ids have other prefixes: one of the two frames is of another kind."""
     ids = {str(one) for one in pd.unique(pd.Series(column).dropna())}
     found, other = ({one.partition("_")[0] + "_" for one in group if "_" in one} for group in (ids, known))
     if found and other and found.isdisjoint(other) and ids.isdisjoint(known):
-        what = "deployments" if key == "id" else key.replace("_id", "s")
-        advice = "; one of the two frames is not of deployments" if key == "id" else frame_hint(what, start=":")
         warn(
             f"none of the {counted(len(ids), 'id')} in {key}, which begin with {first_few(sorted(found))}, is in "
-            f"the {what} frame, whose ids begin with {first_few(sorted(other))}{advice}",
+            f"the {what} frame, whose ids begin with {first_few(sorted(other))}{hint}",
             DataQualityWarning,
         )
 

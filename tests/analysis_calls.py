@@ -103,6 +103,9 @@ SESSION_FUNCTIONS: dict[str, Function] = {
     "session_costs by day": lambda sessions: qd.session_costs(sessions, "agent_id", freq="1D", tz="Asia/Shanghai"),
     "compare_costs": lambda sessions: qd.compare_costs(sessions, recent="12h"),
     "cost_forecast": lambda sessions: qd.cost_forecast(DEPLOYMENTS, sessions, start=START),
+    "with_outcomes": lambda sessions: qd.session_costs(
+        qd.with_outcomes(sessions, RUNS.assign(session_id=SESSIONS["id"])), by="outcome"
+    ),
     "check": lambda sessions: qd.check(DEPLOYMENTS, None, sessions, now=START + timedelta(days=2), streak=1),
 }
 MISSED = qd.missed_triggers(DEPLOYMENTS, RUNS, **BOUNDS)

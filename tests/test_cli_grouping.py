@@ -8,6 +8,7 @@ import inspect
 import json
 import math
 import re
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -380,6 +381,55 @@ def test_costs_sum_to_the_credits_of_all_sessions(sandbox: Sandbox, invoke: Invo
     text = invoke(f"compare-costs --recent 3650D --until {NOW_TEXT} --top 1").out
     assert f"–: {manual} sessions without a deployment" in text
     assert "without a deployment" not in invoke(f"compare-costs --recent 3650D --until {NOW_TEXT} --by agent").out
+
+
+def test_costs_by_outcome_are_those_of_the_newest_run_of_each_session(sandbox: Sandbox, invoke: Invoke) -> None:
+    status = {one.get("session_id"): one["status"] for one in sorted(sandbox.runs, key=itemgetter("triggered_at"))}
+    credits_: dict[str | None, float] = {}
+    for one in sandbox.sessions:
+        outcome = status.get(one["id"])
+        credits_[outcome] = credits_.get(outcome, 0.0) + one.get("usage", {}).get("total_credits", 0.0)
+    assert {"completed", "failed", None} <= set(credits_)
+    found = invoke.json("costs --since all --by outcome")
+    assert {row["outcome"]: row["credits"] for row in found} == {
+        outcome: pytest.approx(spent) for outcome, spent in credits_.items()
+    }
+    manual = sum(one["deployment_id"] is None for one in sandbox.sessions)
+    unknown = sum(status.get(one["id"]) is None for one in sandbox.sessions) - manual
+    note = f"–: {manual} sessions without a deployment" + (
+        f", {unknown} sessions without a known outcome" if unknown else ""
+    )
+    assert note in " ".join(invoke("costs --since all --by outcome").out.split())
+    compared = invoke.json(f"compare-costs --recent 3650D --until {NOW_TEXT} --by outcome")
+    assert {row["outcome"] for row in compared} == set(credits_)
+    assert invoke("costs --since 2036-01-01T00:00Z --by outcome").out.startswith("there are no sessions")
+
+
+@pytest.mark.filterwarnings("default:.*completed runs are assumed")
+@pytest.mark.usefixtures("empty_cache")
+def test_costs_by_outcome_on_the_newest_edition_come_from_events(invoke: Invoke) -> None:
+    with Sandbox(deployments=12, seed=7, edition="D") as served:
+        options = f"--since all --base-url {served.base_url}"
+        assert "completed runs are assumed" in invoke(f"costs --by outcome {options}").err
+        found = invoke.json(f"costs --by team --by outcome --outcomes events {options}")
+        client = qd.Client(pat=served.pat, base_url=served.base_url)
+        runs = qd.load_runs(client=client, outcomes="events")
+        named = qd.with_names(
+            qd.load_sessions(client=client),
+            qd.load_deployments(client=client, include_archived=True),
+            metadata="team",
+        )
+        expected = qd.session_costs(qd.with_outcomes(named, runs), by=["metadata_team", "outcome"])
+        assert found == rows_of(expected)
+        assert len({row["outcome"] for row in found}) > 3
+        teams = int((named["metadata_team"].isna() & named["deployment_id"].notna()).sum())
+        text = " ".join(invoke(f"costs --by team --offline {options}").out.split())
+        assert f"{teams} sessions without a known team" in text
+
+
+@pytest.mark.parametrize("command", ["costs", "compare-costs"])
+def test_outcomes_have_no_effect_on_costs_without_by_outcome(command: str, invoke: Invoke) -> None:
+    assert "--outcomes has no effect without --by outcome" in invoke(f"{command} --outcomes events", code=2).err
 
 
 @pytest.mark.usefixtures("empty_cache")

@@ -223,6 +223,7 @@ OTHER_FUNCTIONS: dict[str, tuple[Callable[[Any], object], pd.DataFrame]] = {
     "write_report, runs": (lambda runs: qd.write_report(DEPLOYMENTS, os.devnull, runs=runs, start=START), RUNS),
     "with_names": (lambda runs: qd.with_names(runs, DEPLOYMENTS), RUNS),
     "with_names, sessions": (lambda sessions: qd.with_names(RUNS, DEPLOYMENTS, agents=sessions), SESSIONS),
+    "with_outcomes, runs": (lambda runs: qd.with_outcomes(SESSIONS, runs), RUNS),
     "resolve_outcomes": (lambda runs: qd.resolve_outcomes(runs, SESSIONS, EVENTS), RUNS_WITHOUT_STATUS),
     "resolve_outcomes, sessions": (
         lambda sessions: qd.resolve_outcomes(RUNS_WITHOUT_STATUS, sessions, EVENTS),

@@ -1,4 +1,4 @@
-"""Tests of `upcoming_runs` and `expand_metadata`, which derive frames from a deployments frame, and of `is_in`."""
+"""Tests of `upcoming_runs`, `expand_metadata` and `with_outcomes`, which derive frames, and of `is_in`."""
 
 from __future__ import annotations
 
@@ -9,9 +9,18 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from qoderdata.errors import MissingColumnError
+from qoderdata.errors import DataQualityWarning, FrameTypeError, MissingColumnError
 from qoderdata.frame_checks import TEXT
-from qoderdata.frames import expand_metadata, flatten_deployments, is_in, upcoming_runs
+from qoderdata.frames import (
+    expand_metadata,
+    flatten_deployments,
+    flatten_runs,
+    flatten_sessions,
+    is_in,
+    upcoming_runs,
+    with_outcomes,
+)
+from tests.engine_frames import ENGINES, opened, rows_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -133,3 +142,60 @@ class TestExpandMetadata:
     def test_missing_metadata_column_raises_missing_column_error(self, df: pd.DataFrame) -> None:
         with pytest.raises(MissingColumnError, match="no column 'metadata'"):
             expand_metadata(df[["id"]])
+
+
+class TestWithOutcomes:
+    SESSIONS = flatten_sessions([{"id": f"sess_{number}", "title": f"no. {number}"} for number in range(30)])
+    #: Some sessions have several runs, some none; the times of runs are in no order, and some are missing.
+    RECORDS: tuple[dict[str, Any], ...] = tuple(
+        {
+            "id": f"drun_{number}",
+            "session_id": f"sess_{session}" if session < 40 else None,
+            "status": ["completed", "failed", "waiting", None][number % 4],
+            "triggered_at": f"2026-06-{day:02}T00:00:00Z" if day else None,
+        }
+        for number, session, day in ((number, 17 * number % 45, 11 * number % 29) for number in range(60))
+    )
+    RUNS = flatten_runs(list(RECORDS))
+
+    def expected(self) -> list[str | None]:
+        newest: dict[str | None, tuple[str, str | None]] = {}
+        for record in self.RECORDS:
+            time, session = record["triggered_at"] or "", record["session_id"]
+            if session not in newest or time > newest[session][0]:
+                newest[session] = (time, record["status"])
+        return [newest.get(name, ("", None))[1] for name in self.SESSIONS["id"]]
+
+    def test_outcome_is_the_status_of_the_newest_run_of_each_session(self) -> None:
+        expected = self.expected()
+        assert {"completed", "failed", "waiting", None} == set(expected)
+        given = self.SESSIONS.set_axis(range(100, 130))
+        before = given.copy(deep=True)
+        found = with_outcomes(given, self.RUNS)
+        assert [value if isinstance(value, str) else None for value in found["outcome"]] == expected
+        assert found["outcome"].dtype == TEXT
+        pd.testing.assert_frame_equal(found.drop(columns="outcome"), before)
+        pd.testing.assert_frame_equal(given, before)
+        pd.testing.assert_frame_equal(with_outcomes(found, self.RUNS), found)
+
+    @pytest.mark.parametrize("engine", ENGINES)
+    def test_other_engines_give_the_outcomes_of_pandas(self, engine: str) -> None:
+        found = with_outcomes(opened(self.SESSIONS[["id", "title"]], engine), opened(self.RUNS, engine))
+        rows = sorted(rows_of(found), key=lambda row: int(row["id"].removeprefix("sess_")))
+        assert [row["outcome"] for row in rows] == self.expected()
+
+    def test_empty_frames_give_a_text_column(self) -> None:
+        assert with_outcomes(self.SESSIONS[:0], self.RUNS)["outcome"].dtype == TEXT
+        assert with_outcomes(self.SESSIONS, self.RUNS[:0])["outcome"].isna().all()
+
+    def test_frames_of_another_kind_are_refused_or_give_a_warning(self) -> None:
+        with pytest.raises(MissingColumnError, match=r"the runs frame has no column 'session_id', .*load_runs"):
+            with_outcomes(self.SESSIONS, self.SESSIONS)
+        with pytest.raises(MissingColumnError, match=r"its index has 'id': pass sessions.reset_index\(\)"):
+            with_outcomes(self.SESSIONS.set_index("id"), self.RUNS)
+        with pytest.raises(FrameTypeError, match="load_sessions"):
+            with_outcomes([], self.RUNS)  # type: ignore[type-var] # must be refused
+        with pytest.warns(
+            DataQualityWarning, match=r"none of the 60 ids in id, which begin with drun_, .*load_sessions"
+        ):
+            with_outcomes(self.RUNS, self.RUNS)

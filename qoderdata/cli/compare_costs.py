@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 import qoderdata as qd
 from qoderdata.cli import grouping, options
 from qoderdata.cli.compare import Periods, periods_options
-from qoderdata.cli.costs import note_without_deployment
+from qoderdata.cli.costs import note_on_missing, refuse_outcomes
 from qoderdata.cli.output import Output, TableColumn, columns_where_any
-from qoderdata.cli.service import Service, service_options
+from qoderdata.cli.service import Service, run_service_options
 from qoderdata.formatting import MISSING, counted, format_credits, format_duration
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 @grouping.by_option("sessions", "Group by (default deployment)")
 @periods_options
 @options.gather("which", dict, *options.deployment_options("sessions of "), group="Which sessions")
-@service_options
+@run_service_options
 @options.output_form(times="of the times shown")
 def compare_costs(
     by: tuple[str, ...], *, periods: Periods, which: dict[str, Any], service: Service, result: Output
@@ -30,6 +30,7 @@ def compare_costs(
 
     A session counts when it was created, with all that it has cost so far. The largest increase comes first.
     """
+    refuse_outcomes(by)
     groups = grouping.Groups(by or ["deployment"], "sessions", service)
     sessions = groups.add_names(service.load_of(qd.load_sessions, {**periods.bounds, **which}))
     found = qd.compare_costs(sessions, by=groups.keys, **periods.parameters)
@@ -38,7 +39,7 @@ def compare_costs(
         *columns_where_any(found, "baseline_unknown", "unknown before"),
     ]
     about = [periods.note(result.tz), *options.filter_notes(which)]
-    notes = [*_notes(sessions, periods), *note_without_deployment(sessions, groups.keys), *about]
+    notes = [*_notes(sessions, periods), *note_on_missing(sessions, groups.keys), *about]
     columns = [*groups.columns(found), *_columns(periods), *unknown]
     result.print_frame(found, columns, empty="; ".join(["there are no sessions", *about]), notes=notes)
 

@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING, Any
 import qoderdata as qd
 from qoderdata.cli import grouping, options
 from qoderdata.cli.output import Output, TableColumn, columns_where_any
-from qoderdata.cli.service import Service, service_options
+from qoderdata.cli.service import Service, run_service_options
 from qoderdata.formatting import MISSING, counted, format_credits
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import pandas as pd
 
 
@@ -18,15 +20,16 @@ if TYPE_CHECKING:
 @grouping.by_option("sessions", "Group by (default deployment; with --freq all together)")
 @options.freq_option
 @options.window(since="30D", what="Created", of="sessions", group="Which sessions")
-@service_options
+@run_service_options
 @options.output_form(times="of windows and times")
 def costs(
     by: tuple[str, ...], *, freq: str | None, window: dict[str, Any], service: Service, result: Output
 ) -> None:
     """Show what sessions cost, in credits.
 
-    Sessions without usage data are counted as unknown, not as free.
+    Sessions without usage data are counted as unknown, not as free. --by outcome shows what failed runs cost.
     """
+    refuse_outcomes(by)
     window = options.with_default_months(window, freq, result.tz)
     period = options.describe_window(window, "sessions created", result.tz)
     groups = grouping.Groups(by or (["deployment"] if freq is None else []), "sessions", service)
@@ -53,13 +56,24 @@ def _notes(sessions: pd.DataFrame, by: list[str]) -> list[str]:
         if known
         else f"the usage of {counted(unknown, 'session')} is not known"
     ]
-    return [*notes, *note_without_deployment(sessions, by)]
+    return [*notes, *note_on_missing(sessions, by)]
 
 
-def note_without_deployment(sessions: pd.DataFrame, by: list[str]) -> list[str]:
-    """Return a note that says what the row without a name is; none if there is no such row."""
-    manual = int(sessions["deployment_id"].isna().sum()) if "deployment_id" in by else 0
-    return [f"{MISSING}: {counted(manual, 'session')} without a deployment"] if manual else []
+def refuse_outcomes(by: Sequence[str]) -> None:
+    """Refuse `--outcomes` for a table that does not show them."""
+    if "outcome" not in by:
+        options.refuse_without_effect(["--outcomes"], "without --by outcome")
+
+
+def note_on_missing(sessions: pd.DataFrame, by: list[str]) -> list[str]:
+    """Return a note that says which sessions are in rows without a deployment, an outcome or a key of metadata."""
+    keys = [key for key in by if key in {"deployment_id", "outcome"} or key.startswith("metadata_")]
+    manual = sessions["deployment_id"].isna()
+    counts = {"deployment": int(manual.sum()) if keys else 0}
+    for key in keys:
+        counts[f"known {key.removeprefix('metadata_')}"] = int((sessions[key].isna() & ~manual).sum())
+    found = [f"{counted(count, 'session')} without a {what}" for what, count in counts.items() if count]
+    return [f"{MISSING}: {', '.join(found)}"] if found else []
 
 
 _COLUMNS = [

@@ -1,7 +1,8 @@
 """What does `--by` mean, and how do the ids in a table get their names?
 
 A word after `--by` is `deployment`, `agent` or `environment`, else a column, else a key of deployments' metadata.
-`metadata_<key>` is always that key; `--where` reads metadata alone. For runs, `agent_model` is a column too.
+`metadata_<key>` is always that key; `--where` reads metadata alone. Runs also have the column `agent_model`, and
+sessions the `outcome` of their run.
 """
 
 from __future__ import annotations
@@ -32,8 +33,9 @@ NAMES = {"id": "name", **{key: f"{word}_name" for word, key in WORDS.items()}}
 #: The headings of the columns that say which deployment a row is about.
 OWN_HEADINGS = {"id", "name", "deployment", "deployment_id"}
 _METADATA = "metadata_"
-#: The column of sessions by which runs are grouped too.
-_MODEL = "agent_model"
+_MODEL, _OUTCOME = "agent_model", "outcome"
+#: The columns that a table does not have, and that are added for `--by`.
+_ADDED = {"runs": [_MODEL], "sessions": [_OUTCOME]}
 
 
 def by_option(table: str, meaning: str) -> Decorator:
@@ -42,8 +44,8 @@ def by_option(table: str, meaning: str) -> Decorator:
     def complete(_ctx: click.Context, _param: click.Parameter, start: str) -> list[str]:
         return [word for word in (*WORDS, *_columns_of(table)) if word.startswith(start)]
 
-    model = "" if table == "deployments" else f"{_MODEL}, "
-    words = f"deployment, agent, environment, {model}a column, or a key of metadata such as team"
+    added = "".join(f"{column}, " for column in _ADDED.get(table, []))
+    words = f"deployment, agent, environment, {added}a column, or a key of metadata such as team"
     clash = "metadata_team if a column has that name"
     return click.option(
         "--by", multiple=True, metavar="WHAT", help=f"{meaning}: {words} ({clash}); may be given several times.",
@@ -96,6 +98,8 @@ class Groups:
             frame = frame.assign(deployment_id=frame["id"])
         if _MODEL in self.keys and _MODEL not in frame.columns:
             frame = frame.assign(**{_MODEL: self._models(frame)})
+        if _OUTCOME in self.keys and _OUTCOME not in frame.columns:
+            frame = qd.with_outcomes(frame, self._runs(frame))
         if not self.lists:
             return frame
         named: pd.DataFrame = qd.with_names(frame, **self.lists, metadata=self.metadata)
@@ -109,6 +113,13 @@ class Groups:
         sessions = self._service.load(qd.load_sessions, since=first)
         models = sessions[[*version, _MODEL]].dropna().drop_duplicates(version)
         return runs[version].merge(models, on=version, how="left")[_MODEL].array
+
+    def _runs(self, sessions: pd.DataFrame) -> pd.DataFrame:
+        """Load the runs of sessions, from before the first one on."""
+        if sessions.empty:
+            return qd.flatten_runs([])
+        first = sessions["created_at"].min() - timedelta(days=1)
+        return self._service.runs({"since": first.isoformat()})
 
     def columns(self, result: pd.DataFrame) -> list[TableColumn]:
         """Return the columns of the groups for people: names, ids if there is room, and windows of time."""
@@ -151,7 +162,7 @@ def _columns_of(table: str) -> list[str]:
     described = getattr(schema, table.upper())
     lists = {one.name for one in described.columns if one.kind in {schema.Kind.TEXTS, schema.Kind.TIMES}}
     names = [name for name in described.names if name not in lists]
-    return [*names, _MODEL] if table == "runs" else names
+    return [*names, *_ADDED.get(table, [])]
 
 
 def _key(word: str, columns: Sequence[str], own: str) -> str:
