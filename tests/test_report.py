@@ -1192,6 +1192,22 @@ class TestEachFigure:
         every = [credits_ for amounts in used.values() for credits_ in amounts]
         assert f"{len(every):,} sessions used {math.fsum(every):,.2f} credits." in account.page.part("costs")
 
+    def test_credits_of_failed_runs(self, account: Account) -> None:
+        in_order = sorted(account.runs, key=lambda one: datetime.fromisoformat(one["triggered_at"]))
+        status = {one.get("session_id"): one["status"] for one in in_order}
+        first = datetime.fromisoformat(in_order[0]["triggered_at"])
+        used = {
+            one["id"]: one["usage"]["total_credits"]
+            for one in account.sessions
+            if one.get("usage") and datetime.fromisoformat(one["created_at"]) >= first
+        }
+        lost = math.fsum(credits_ for session_id, credits_ in used.items() if status.get(session_id) == "failed")
+        total = math.fsum(used.values())
+        assert (
+            f"runs known to have failed used {lost:,.2f} of {total:,.2f} credits ({100 * lost / total:.1f} %)."
+            in account.page.part("costs")
+        )
+
     def test_forecast(self, account: Account) -> None:
         prices: dict[str, list[float]] = defaultdict(list)
         for one in account.sessions:

@@ -54,7 +54,7 @@ _RUN_COLUMNS = (
     "id", "deployment_id", "status", "trigger_type", "triggered_at", "duration_ms", "error_type", "error_message",
 )  # fmt: skip
 _SESSION_COLUMNS = ("id", "deployment_id", "created_at", "usage_total_credits")
-_NEWER_RUN_COLUMNS = ("status_from", "trigger_scheduled_at", "created_at", "attempt")
+_NEWER_RUN_COLUMNS = ("status_from", "trigger_scheduled_at", "created_at", "attempt", "session_id")
 
 
 class Deployment(NamedTuple):

@@ -16,7 +16,7 @@ import pandas as pd
 
 from qoderdata.check import KINDS
 from qoderdata.formatting import format_count, format_credits, format_interval, format_percent, truncate
-from qoderdata.frames import fetched_at
+from qoderdata.frames import fetched_at, with_outcomes
 from qoderdata.report.data import MONTH, WEEK, first_row
 from qoderdata.report.figures import nothing_decided, points_text
 from qoderdata.report.layout import (
@@ -302,21 +302,22 @@ def costs(data: ReportData, sessions: pd.DataFrame) -> Section:
         title,
         ngettext("{count} session used", "{count} sessions used", total.sessions - total.unknown),
         _("{credits} credits.", credits=format_credits(total.credits)),
-        _when_and_forecast(data, sessions, total.unknown),
+        _about_costs(data, sessions, total),
         table=make_table(found.head(MOST_AT_FIRST), [name, used, ahead], caption),
         folded=folded,
     )
 
 
-def _when_and_forecast(data: ReportData, sessions: pd.DataFrame, unknown: int) -> str:
-    """Return when the sessions were, how many have no known usage, and what the next triggers will use."""
+def _about_costs(data: ReportData, sessions: pd.DataFrame, total: Any) -> str:  # noqa: ANN401 - a named tuple
+    """Return when the sessions were, what is not known, what failed runs used, and what the next triggers will."""
     sentences = []
     first, last = sessions["created_at"].min(), sessions["created_at"].max()
     if pd.notna(first):
         period = _("They are from {first} to {last}.", first=data.time_text(first), last=data.time_text(last))
         sentences.append(period)
-    if unknown:
-        sentences.append(_("The usage of {count} more is not known.", count=format_count(unknown)))
+    if total.unknown:
+        sentences.append(_("The usage of {count} more is not known.", count=format_count(total.unknown)))
+    sentences += _credits_of_failed_runs(data, sessions)
     without = data.forecast.attrs["triggers_without_credits"]
     priced = int(data.forecast["triggers"].sum()) - without
     if priced or not without:
@@ -332,6 +333,23 @@ def _when_and_forecast(data: ReportData, sessions: pd.DataFrame, unknown: int) -
             "{count} more are of deployments without a session of known cost.", without,
         ))  # fmt: skip
     return join_sentences(*sentences)
+
+
+def _credits_of_failed_runs(data: ReportData, sessions: pd.DataFrame) -> list[str]:
+    """Return what failed runs used since the first run; nothing if it is not known, or 0."""
+    if data.runs is None or "session_id" not in data.runs:
+        return []
+    since = data.runs["triggered_at"].min()
+    recent = with_outcomes(sessions[sessions["created_at"] >= since], data.runs)
+    by_outcome = session_costs(recent, by="outcome")["credits"]
+    failed, total = by_outcome.get("failed", 0.0), by_outcome.sum()
+    if not failed > 0:
+        return []
+    return [_(
+        "Since {time}, runs known to have failed used {credits} of {total} credits ({share}).",
+        time=data.time_text(since), credits=format_credits(failed), total=format_credits(total),
+        share=format_percent(failed / total),
+    )]  # fmt: skip
 
 
 def _credits_interval(row: Any) -> str | None:  # noqa: ANN401 - a row as a named tuple
