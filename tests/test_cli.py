@@ -1447,7 +1447,8 @@ def test_note_about_assumed_runs_names_the_deployments_and_the_warning_is_of_all
     assert 0 < assumed < all_assumed
     note = f"of all loaded runs, {len(own)} are of these deployments: {assumed} completed by assumption, and the"
     assert note in " ".join(captured.out.split())
-    assert f"{all_assumed} of {runs['status'].eq('completed').sum()} completed runs are assumed" in captured.err
+    all_completed = runs["status"].eq("completed").sum()
+    assert f"of all loaded runs, {all_assumed} of {all_completed} completed runs are assumed" in captured.err
 
 
 @pytest.mark.usefixtures("empty_cache")

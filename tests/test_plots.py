@@ -592,6 +592,10 @@ class TestResolvedRuns:
         assert ax.get_xlabel().endswith(self.NOTE)
         assert "only skipped or unfinished" in words_of(ax)
 
+    def test_one_run(self) -> None:
+        one = resolved_runs().query("status_from == 'session'").head(1)
+        assert qd.plot_run_calendar(one).get_xlabel().endswith("1 of 1 completed run is assumed, not proved")
+
     def test_durations(self) -> None:
         assert "completed (2 runs, 1 assumed)" in words_of(qd.plot_durations(resolved_runs()))
 

@@ -229,8 +229,9 @@ def _warn_assumed(runs: pd.DataFrame, ends: pd.DataFrame, undecided: int, *, off
     length = format_duration(undecided * timedelta(milliseconds=100))  # at the rate that the service asks for
     how = "load_runs(outcomes='events')" + (" without offline" if offline else "")
     warn(
-        f"{len(assumed):,} of {len(completed):,} completed runs are assumed: their sessions are idle or "
-        "archived. Failures inside these sessions are not seen, nor sessions that wait for a person. "
+        f"of all loaded runs, {len(assumed):,} of {counted(len(completed), 'completed run')} "
+        f"{'is' if len(assumed) == 1 else 'are'} assumed, since the session is idle or archived. Failures inside "
+        "such a session are not seen, nor whether it waits for a person. "
         f"{how} reads the events of all sessions without a known end: about {counted(undecided, 'request')}, "
         f"{length}",
         DataQualityWarning,

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from qoderdata.arguments import check_count, check_labels
+from qoderdata.formatting import counted
 from qoderdata.plots.labels import font_families, keys_and_names, make_labels
 
 if TYPE_CHECKING:
@@ -427,7 +428,10 @@ def write_column(
 
 def assumed_note(assumed: float, completed: float) -> str:
     """Return a line of a label: how many completed runs are assumed; an empty text if none is."""
-    return f"{assumed:,.0f} of {completed:,.0f} completed runs are assumed, not proved" if assumed else ""
+    if not assumed:
+        return ""
+    of_runs = f"of {counted(int(completed), 'completed run')}"
+    return f"{assumed:,.0f} {of_runs} {'is' if assumed == 1 else 'are'} assumed, not proved"
 
 
 def label_x(ax: Axes, *lines: str) -> None:
