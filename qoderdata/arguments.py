@@ -54,6 +54,10 @@ _CALENDAR_UNIT = re.compile(
 _ONE_MONTH = re.compile(r"\s*1?\s*(M[SE]?|(?i:mo|month|monthly))\s*")
 
 
+class _UnusableSpanError(ValueError):
+    """What is meant is clear, and cannot be used."""
+
+
 def parse_instant(value: Instant, *, name: str) -> pd.Timestamp:
     """Parse ISO 8601 text with an offset, or a zone-aware datetime, to UTC in microseconds.
 
@@ -108,10 +112,14 @@ def parse_span(value: Span, *, name: str) -> timedelta:
         )
     import pandas as pd  # noqa: PLC0415 - slow to import, and spans are mostly written as above
 
+    is_too_long = False
     try:
         length = pd.Timedelta(_with_new_units(value))
-    except (ValueError, TypeError):
+    except (ValueError, TypeError) as error:
         length = pd.Timedelta("NaT")
+        is_too_long = isinstance(error, pd.errors.OutOfBoundsTimedelta)
+    if is_too_long:
+        raise _UnusableSpanError(f"{name}={value!r} is too long; the longest is '{_LONGEST.days}D', 292 years")
     if pd.isna(length) or length < pd.Timedelta(0):
         if isinstance(value, str) and _CALENDAR_UNIT.fullmatch(value):
             raise _no_fixed_length(value, name)
@@ -136,6 +144,8 @@ def parse_bound(value: Instant | Span, *, now: datetime, name: str) -> pd.Timest
         )
     try:
         age = parse_span(value, name=name)
+    except _UnusableSpanError:
+        raise
     except ValueError:
         age = None
     if age is not None:
@@ -376,10 +386,10 @@ def check_refresh(*, refresh: object, offline: object, may_be_all: bool = False)
         raise ValueError(f"refresh={refresh!r} asks the network and offline=True never does; give one of them")
 
 
-def _no_fixed_length(value: str, name: str) -> ValueError:
+def _no_fixed_length(value: str, name: str) -> _UnusableSpanError:
     """Return the error for a month, quarter or year in the place of a length of time."""
     month = ", or '1M' for calendar months" if name == "freq" else ""
-    return ValueError(
+    return _UnusableSpanError(
         f"{name}={value!r} is not a length of time, as months, quarters and years have no fixed length; "
         f"write days, like '30D'{month}"
     )
