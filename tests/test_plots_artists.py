@@ -89,10 +89,14 @@ def test_titles_say_what_the_groups_are(by: str | list[str] | None, words: str) 
         {**columns, **times, "duration_ms": 1, "metadata_team": ["red", "blue"], "metadata_$a$ <b>": "x"}
     )
     sessions = frame.assign(usage_total_credits=1.0, usage_model_credits=1.0, usage_sandbox_runtime_credits=0.0)
+    is_ordered = isinstance(by, str)  # the others are one group
     for ax, title in (
-        (qd.plot_failure_rates(qd.run_failure_rates(frame, by)), f"Failure rate{words}, worst first"),
+        (
+            qd.plot_failure_rates(qd.run_failure_rates(frame, by)),
+            f"Failure rate{words}{', worst first' * is_ordered}",
+        ),
         (qd.plot_run_failure_rates(qd.run_failure_rates(frame, by, freq="1D")), f"Failure rate{words} over time"),
-        (qd.plot_costs(qd.session_costs(sessions, by)), f"Credits{words}, most expensive first"),
+        (qd.plot_costs(qd.session_costs(sessions, by)), f"Credits{words}{', most expensive first' * is_ordered}"),
         (qd.plot_costs(qd.session_costs(sessions, by, freq="1D")), f"Credits{words} over time"),
     ):
         assert ax.get_title() == title

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from qoderdata.plots.time_axes import Group
 
 
-_TITLE, _TITLE_OVER_TIME = "Failure rate{by}, worst first", "Failure rate{by} over time"
+_TITLE, _ORDER, _TITLE_OVER_TIME = "Failure rate{by}", ", worst first", "Failure rate{by} over time"
 _ROW_INCHES, _MARGIN_INCHES = 0.27, 1.3
 _NARROWEST_SCALE = 0.05
 _HEIGHT_INCHES = 4.6
@@ -100,7 +100,7 @@ def plot_failure_rates(
     shown = rates.assign(**{name: 0 for name in _OPTIONAL if name not in rates}).head(top)
     axes.check_keys(shown)
     ax = axes.given_or_new(ax, height=_MARGIN_INCHES + _ROW_INCHES * max(len(shown), axes.FEWEST_ROWS))
-    title, properties = title_of_groups(_TITLE, rates)
+    title, properties = title_of_groups(f"{_TITLE}{_ORDER if len(rates) > 1 else ''}", rates)
     axes.write_title(ax, title, len(shown), len(rates), pad=axes.header_room(ax), **properties)
     if shown.empty:
         return axes.show_message(ax, "There are no failure rates to show.")

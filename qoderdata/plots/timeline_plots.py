@@ -401,7 +401,8 @@ def plot_next_triggers(
     firsts = _first_of_each(triggers)
     first = firsts.head(top)
     ax = axes.given_or_new(ax, height=_NEXT_MARGIN_INCHES + _ROW_INCHES * max(len(first), axes.FEWEST_ROWS))
-    axes.write_title(ax, "Next triggers, soonest first", len(first), len(firsts), "deployments shown")
+    title = f"Next triggers{', soonest first' if len(firsts) > 1 else ''}"
+    axes.write_title(ax, title, len(first), len(firsts), "deployments shown")
     if first.empty:
         return axes.show_message(ax, "Nothing fires in this time.")
 
