@@ -1101,7 +1101,11 @@ def test_load_events_filters_types_if_the_service_does_not(
     pd.testing.assert_frame_equal(
         qd.load_events(session, types="session.status_idle", client=client), idle, check_flags=False
     )
-    assert qd.load_events(session, types="no.such_type", client=client).empty
+    types = ["no.such_type", "session.deleted"]
+    with pytest.warns(
+        qd.errors.DataQualityWarning, match=r"no event has the type 'no\.such_type'.* session\.error,"
+    ):
+        assert qd.load_events(session, types=types, client=client).empty
 
 
 @pytest.mark.parametrize(

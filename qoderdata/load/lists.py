@@ -37,7 +37,15 @@ from qoderdata.arguments import (
 from qoderdata.background import gc_paused
 from qoderdata.client import Client, given_client
 from qoderdata.decode import Decoder, Page
-from qoderdata.errors import APIError, APIResponseValidationError, CacheError, CacheWarning, NotFoundError, warn
+from qoderdata.errors import (
+    APIError,
+    APIResponseValidationError,
+    CacheError,
+    CacheWarning,
+    DataQualityWarning,
+    NotFoundError,
+    warn,
+)
 from qoderdata.files import Folder
 from qoderdata.formatting import counted, format_duration
 from qoderdata.load.deployment_history import read_as_of
@@ -63,6 +71,13 @@ if TYPE_CHECKING:
 _logger = logging.getLogger("qoderdata")
 
 _STATUSES = ("active", "paused", None)
+#: The types of events that are documented or were seen; there may be others.
+_EVENT_TYPES = (
+    "agent.message", "agent.thinking", "agent.tool_result", "agent.tool_use", "session.deleted", "session.error",
+    "session.status_idle", "session.status_rescheduled", "session.status_running", "session.status_terminated",
+    "session.updated", "span.model_request_end", "system.message", "user.custom_tool_result",
+    "user.define_outcome", "user.interrupt", "user.message", "user.tool_confirmation", "user.tool_result",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -424,7 +439,8 @@ def load_events(
     Warns
     -----
     DataQualityWarning
-        Values that do not fit their column were kept in ``extra``.
+        Values that do not fit their column were kept in ``extra``; or there is no event of one of `types` that
+        may be misspelt.
 
     Examples
     --------
@@ -451,6 +467,11 @@ def load_events(
         raise
     if wanted is not None:  # an edition may ignore the parameter
         table = table.filter(pc.is_in(table["type"], value_set=pa.array(wanted, pa.large_string())))
+        for name in sorted({*wanted} - {*_EVENT_TYPES} - {*table["type"].to_pylist()}):
+            warn(
+                f"no event has the type {name!r}, which is not a usual one; usual are {', '.join(_EVENT_TYPES)}",
+                DataQualityWarning,
+            )
     _logger.info("events of %s: %s from the network", session_id, counted(len(table), "row"))
     frame = events_to_pandas(table, session_id)
     frame.attrs = loaded_attrs(f"{client.base_url}{path}", fetched_at, requests=counts.requests)
