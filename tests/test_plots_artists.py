@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from datetime import timedelta
 from functools import cache
@@ -114,6 +115,12 @@ class TestFailureRates:
         assert np.array(error_bars(ax, 0)) == pytest.approx(known[["ci_low", "ci_high"]].to_numpy())
         assert ax.get_ylim()[0] > ax.get_ylim()[1], "the worst row is on top"
         assert ax.get_xlim()[0] == 0
+
+    def test_scale_is_that_of_the_known_intervals_and_rates(self) -> None:
+        rates = failure_rates(counters([(40, 12, 0), (20, 5, 0), (20, 1, 0)]))
+        rates["ci_high"] = [math.nan, *rates["ci_high"][1:]]
+        ax = qd.plot_failure_rates(rates)
+        assert ax.get_xlim()[1] == pytest.approx(1.02 * rates["ci_high"].max())
 
     def test_counts_are_beside_the_bars_and_missing_ones_are_no_zeros(self) -> None:
         rates = failure_rates(counters([(40, 12, 0), (1000, 1000, 1), (7, 0, 0), (0, 0, 0), (None, None, None)]))

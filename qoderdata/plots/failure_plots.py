@@ -126,7 +126,7 @@ def _rate_bars(ax: Axes, shown: pd.DataFrame, failing: NDArray[np.bool_]) -> Non
     ax.barh(rows, rate, height=0.62, color=np.where(failing[rows], axes.VERMILLION, axes.pale_color()).tolist())
     lines: dict[str, Any] = {"fmt": "none", "ecolor": axes.line_color(), "elinewidth": 1.1, "capsize": 2.5}
     ax.errorbar(rate, rows, xerr=[rate - low, high - rate], **lines)
-    highest = high.max(initial=_NARROWEST_SCALE) if len(rows) else 1.0
+    highest = np.fmax(rate, high).max(initial=_NARROWEST_SCALE) if len(rows) else 1.0
     ax.set_xlim(0, 1.02 * min(1.0, highest))
     axes.percent_axis(ax.xaxis)
 
