@@ -115,19 +115,21 @@ def require_few_windows(first: int, last: int, length: int, *, column: str, grou
         return
     begin, end = (_format_instant(micros) for micros in (first, last))
     shared = f" for each of {groups:,} groups" if groups > 1 else ""
-    raise ValueError(
+    error = ValueError(
         f"{column} reaches from {begin} to {end}, which makes {windows:,} windows{shared}, too many to list; "
-        "choose longer windows, such as freq='1W', or a shorter period. If one of the two is wrong, leave its row "
-        f"out, as in frame[frame[{column!r}] > '2020-01-01T00:00Z']"
+        "choose longer windows, such as freq='1W', or a shorter period"
     )
+    condition = f"frame[{column!r}] > '2020-01-01T00:00Z'"
+    error.add_note(f"If one of the two is wrong, leave its row out, as in frame[{condition}].")
+    raise error
 
 
 def no_windows_error(column: str, zone: str) -> ValueError:
     """Return the error for times at the ends of the calendar."""
-    return ValueError(
-        f"{column} reaches to an end of the years 1 to 9999, where there are no windows in {zone}; leave its "
-        f"row out, as in frame[frame[{column!r}].between('2000-01-01T00:00Z', '2100-01-01T00:00Z')]"
-    )
+    error = ValueError(f"{column} reaches to an end of the years 1 to 9999, where there are no windows in {zone}")
+    condition = f"frame[{column!r}].between('2000-01-01T00:00Z', '2100-01-01T00:00Z')"
+    error.add_note(f"Leave its row out, as in frame[{condition}].")
+    return error
 
 
 def _first_instant(wall: int, zone: tzinfo) -> int:

@@ -157,7 +157,8 @@ def _error_text(error: Exception, command: click.Command, words: Sequence[str] |
     """Return the message of an error; its advice names the options of the command, not Python's parameters."""
     # The advice is the last sentence before the facts. Text from the service comes before it, and is not changed.
     can_be_offline = any(param.name == "offline" for param in command.params)
-    notes = [text for text in getattr(error, "__notes__", []) if can_be_offline or "offline=True" not in text]
+    no_advice_here = ("frame[",) if can_be_offline else ("frame[", "offline=True")
+    notes = [note for note in getattr(error, "__notes__", []) if not any(word in note for word in no_advice_here)]
     text = " ".join([str(error), *notes])
     before = re.match(r"(?s).*\. (?!\[)", str(error)) if isinstance(error, exceptions.APIError) else None
     advice = before.end() if before else 0

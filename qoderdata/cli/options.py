@@ -60,7 +60,7 @@ _COMMAND_TEXTS = {
     " and restart Python, or give other names by labels={id: name}": "",
 }
 #: What `use_option_names` looks for: quoted text, which is not changed; the texts above; a call of `load_runs`; an
-#: exact time; how to leave a row of a frame out; and a parameter.
+#: exact time; and a parameter.
 _PYTHON = re.compile(
     "|".join(
         [
@@ -68,7 +68,6 @@ _PYTHON = re.compile(
             *map(re.escape, _COMMAND_TEXTS),
             r"load_runs\(outcomes='(?P<outcomes>\w+)'\)",
             r"(?<=was triggered at )\S+",
-            r"(?P<row>[.;] (?:If one of the two is wrong, )?leave its row out, as in frame\[.*\])",
             r"(?<![\w/?&-])(?P<parameter>[a-z_]+)=",
         ]
     )
@@ -188,8 +187,6 @@ def use_option_names(text: str, command: click.Command | None = None, words: Seq
 
     def spell(match: re.Match[str]) -> str:
         found = match[0]
-        if match["row"]:
-            return ""
         if match["outcomes"]:
             return f"--outcomes {match['outcomes']}"
         if match["parameter"] in params:
