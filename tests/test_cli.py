@@ -640,7 +640,7 @@ def test_deployment_may_be_given_by_name_or_id(
 
     assert ids(id_) == {id_}
     assert ids(name) == same
-    note = f"--deployment {name}: {len(same)} deployments with this name are included"
+    note = f"--deployment {name}: {len(same)} deployments with this id or name are included"
     assert invoke(words, *window, "--deployment", name, *files).err.count(note) == 1
     assert note not in invoke(words, *window, "--deployment", id_, *files).err
 
@@ -1178,7 +1178,7 @@ def test_events_of_a_shared_name_say_of_which_deployment_the_run_is(
         monkeypatch.setattr(qd, "load_deployments", lambda **_: df)
         message = invoke("events", "--deployment", "the same", *service).err
         assert f"qoderdata: run {newest['id']} of {newest['deployment_id']}, triggered " in message
-        assert f"{len(df)} deployments with this name are included" in message
+        assert f"{len(df)} deployments with this id or name are included" in message
 
 
 @pytest.mark.usefixtures("empty_cache")

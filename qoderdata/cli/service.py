@@ -178,7 +178,7 @@ class Service:
 
     def _note_equal_names(self, what: str, name: str | None, count: int) -> None:
         if name is not None and count > 1:
-            self._note_once(f"--{what} {name}: {count:,} {what}s with this name are included")
+            self._note_once(f"--{what} {name}: {count:,} {what}s with this id or name are included")
 
     def _note_once(self, text: str) -> None:
         if text not in self._notes:
