@@ -85,6 +85,16 @@ def test_list_of_commands() -> None:
     }  # fmt: skip
 
 
+@pytest.mark.parametrize("words", ["", "pull"])
+def test_list_of_commands_is_not_cut_in_a_narrow_terminal(
+    words: str, invoke: Invoke, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "60")
+    commands = invoke(words, "--help").out.partition("Commands:")[2].partition("Example:")[0]
+    assert "..." not in commands
+    assert max(map(width, commands.splitlines())) <= 60
+
+
 @pytest.mark.parametrize("words", LEAF_COMMANDS, ids=" ".join)
 def test_help_ends_with_an_example_that_parses(words: tuple[str, ...], invoke: Invoke) -> None:
     text = invoke(*words, "--help").out

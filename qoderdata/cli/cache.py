@@ -25,7 +25,7 @@ _KIBI = 1024
 )
 @click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
 def cache(action: str, *, cache_dir: str | None, as_json: bool) -> None:
-    """Show the location and size of stored answers, or remove them.
+    """Show the folder and size of stored answers, or remove them.
 
     The cache has answers of lists, runs, sessions, the outcomes of sessions, and snapshots of the
     deployments, which `qoderdata changes` compares. `clear` removes all of them without asking. Snapshots cannot

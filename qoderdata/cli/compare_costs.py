@@ -26,9 +26,10 @@ if TYPE_CHECKING:
 def compare_costs(
     by: tuple[str, ...], *, periods: Periods, which: dict[str, Any], service: Service, result: Output
 ) -> None:
-    """Compare what sessions cost, in credits, with the period before.
+    """Compare what sessions cost with the period before.
 
-    A session counts when it was created, with all that it has cost so far. The largest increase comes first.
+    A session counts when it was created, with all credits that it has cost so far. The largest increase comes
+    first.
     """
     refuse_outcomes(by)
     groups = grouping.Groups(by or ["deployment"], "sessions", service)

@@ -27,7 +27,7 @@ _OF_DEPLOYMENT = (
 
 
 @options.command("events", example='qoderdata events --deployment "Nightly report" --failed')
-@click.argument("id", metavar="RUN_ID|SESSION_ID", required=False)
+@click.argument("id", metavar="[RUN_ID|SESSION_ID]", required=False)
 @click.option(
     "--type", "types", multiple=True, metavar="TYPE", help="Only events of this type, such as session.error."
 )
@@ -48,10 +48,11 @@ def events(
     service: Service,
     result: Output,
 ) -> None:
-    """Show what happened in a run's session, in a session, or in the newest run of a deployment.
+    """Show what happened in a run or in a session.
 
-    If there are more events than --top, the last ones are shown. `qoderdata runs --failed --json`, `qoderdata
-    errors --json` and `qoderdata unusual --json` print ids of runs.
+    With --deployment, that is the newest run of this deployment. If there are more events than --top, the last
+    ones are shown. `qoderdata runs --failed --json`, `qoderdata errors --json` and `qoderdata unusual --json`
+    print ids of runs.
     """
     if deployment is None:
         session_id = _session_of(service.account["client"], _given_id(id))

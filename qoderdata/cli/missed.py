@@ -25,7 +25,7 @@ _COLUMNS = [
 @options.command("missed", example="qoderdata missed --since 7D")
 @options.span_option("--grace", "How late a run may start (default 10min).", default="10min", may_be_zero=True)
 @click.option("--fail", is_flag=True, help="Exit with 1 if a trigger was certainly missed.")
-@options.window(since="7D", what="Triggered", may_be_all=False)
+@options.window(since="7D", what="Scheduled", may_be_all=False)
 @options.deployment_filters(archived=False)
 @service_options
 @options.output_form(times="of the times shown")

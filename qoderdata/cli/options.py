@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 _ENDINGS = (".csv", ".parquet")
 #: The name of a file or folder. The shell completes it; other code checks whether it can be used.
 PATH = click.Path(readable=False)
+#: The most characters of a command's first sentence in the list of commands, which is wrapped.
+_LONGEST_SENTENCE = 100
 #: How many months `--freq 1M` shows without `--since`.
 _DEFAULT_MONTHS = 6
 #: The exit code of a command that found what it was asked to look for.
@@ -123,6 +125,13 @@ class CommandGroup(click.Group):
         """Return the names of the commands."""
         return list(self.commands)
 
+    def format_commands(self, _ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the commands, each with the whole first sentence of its help; click would cut it."""
+        with formatter.section("Commands"):
+            formatter.write_dl(
+                [(name, one.get_short_help_str(_LONGEST_SENTENCE)) for name, one in self.commands.items()]
+            )
+
 
 def verbose_option() -> click.Option:
     """Return the option `--verbose`, which may be given before or after the command."""
@@ -191,7 +200,7 @@ def use_option_names(text: str, command: click.Command | None = None, words: Seq
             return f"--outcomes {match['outcomes']}"
         if match["parameter"] in params:
             param = params[match["parameter"]]
-            option = param.opts[0] if isinstance(param, click.Option) else str(param.metavar)
+            option = param.opts[0] if isinstance(param, click.Option) else str(param.metavar).strip("[]")
             is_default = words is not None and not any(word.partition("=")[0] == option for word in words)
             is_default = is_default and text.startswith(repr(param.default), match.end())
             return f"the default {option} " if is_default else f"{option} "
