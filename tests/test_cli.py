@@ -591,6 +591,7 @@ def test_agent_that_is_not_known_is_an_error(words: str, invoke: Invoke) -> None
     message = invoke(words, "--agent", f"{name}s", code=2).err
     assert message.startswith(f"qoderdata: --agent {name + 's'!r}: no agent has this id or name; did you mean ")
     assert repr(name) in message
+    assert repr(name) in invoke(words, "--agent", name.split()[0].lower(), code=2).err
     message = invoke(words, "--agent", "qqqq", code=2).err
     assert "; `qoderdata deployments --by agent` lists them; " in message
 
@@ -692,6 +693,7 @@ def test_where_with_an_unknown_key_or_value_is_an_error(words: str, invoke: Invo
     )
     assert f"did you mean {team!r}" in message
     assert f"did you mean {team!r}" in invoke(words, "--where", f"team!={team}s", code=2).err
+    assert f"; there are: {', '.join(sorted(teams.unique()))};" in invoke(words, "--where", "team=%", code=2).err
     for condition in (f"taem={team}", "taem=", "taem!="):
         message = invoke(words, "--where", condition, code=2).err
         assert re.search("no deployment has the key 'taem' in its metadata; there are: .*team", message)

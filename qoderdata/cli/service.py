@@ -19,6 +19,7 @@ from qoderdata.arguments import ID_PREFIXES
 from qoderdata.cli import output
 from qoderdata.cli.options import PATH, filter_words, filters_given, gather, in_group, use_option_names
 from qoderdata.errors import CacheError, NotFoundError, PermissionDeniedError, UnknownOutcomesWarning
+from qoderdata.formatting import first_few
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -170,7 +171,7 @@ class Service:
         if is_id and may_be_removed:
             self._note_once(f"--{what} {word}: no {what} that is listed has this id; it may have been removed")
             return [word]
-        near = difflib.get_close_matches(word, listed["name"].dropna().unique(), n=3)
+        near = _similar(word, listed["name"].dropna().unique().tolist())
         hint = (
             f"did you mean {' or '.join(map(repr, near))}?" if near else f"`qoderdata {_LISTS[what]}` lists them"
         )
@@ -227,6 +228,12 @@ class Service:
             return qd.fill_counters(deployments, self.runs({"outcomes": level, "refresh": False, "until": until}))
 
 
+def _similar(word: str, known: Sequence[str]) -> list[str]:
+    """Return up to three texts that contain a word, else that are like it."""
+    found = [text for text in known if word and word.casefold() in text.casefold()]
+    return found[:3] or difflib.get_close_matches(word, known, n=3)
+
+
 def _note_none_passes(what: str, filters: dict[str, Any], hint: str = "") -> None:
     output.note(f"no {what} passes the filters: {filter_words(filters)}{hint}")
 
@@ -263,9 +270,10 @@ def _require_value(deployments: pd.DataFrame, condition: str) -> None:
         raise click.UsageError(f"--where {condition!r}: {reason}")
     values = _metadata_values(deployments, key).unique().tolist()
     if value and value not in values:
-        near = difflib.get_close_matches(value, values, n=3)
-        hint = f"; did you mean {' or '.join(map(repr, near))}?" if near else ""
-        raise click.UsageError(f"--where {condition!r}: no deployment has this value of {key!r}{hint}")
+        near = _similar(value, values)
+        others = f"there are: {first_few(sorted(filter(None, values)))}"
+        hint = f"did you mean {' or '.join(map(repr, near))}?" if near else others
+        raise click.UsageError(f"--where {condition!r}: no deployment has this value of {key!r}; {hint}")
 
 
 def _parse_condition(text: str) -> tuple[str, bool, str]:
