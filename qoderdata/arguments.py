@@ -80,7 +80,8 @@ def parse_instant(value: Instant, *, name: str) -> pd.Timestamp:
             f"{name}={value!r} is not a time; write year, month and day first, like '2026-06-15T00:00Z'"
         )
     if stamp.tzinfo is None:
-        raise ValueError(f"{name}={value!r} has no time zone; write one, like '2026-06-15T00:00Z' for UTC")
+        example = stamp.isoformat(timespec="minutes")
+        raise ValueError(f"{name}={value!r} has no time zone; write one, like '{example}Z' for UTC")
     stamp = stamp.tz_convert("UTC")
     if not MINYEAR <= stamp.year <= MAXYEAR:
         # A pandas time of these years has no repr, and no offset of a zone.
