@@ -578,6 +578,11 @@ FILTERED = (
 OF_RUNS = ("runs", "runs --failed", "errors", "unusual", "costs", "pull runs", "pull sessions")
 
 
+def test_only_options_that_are_alike_are_suggested(invoke: Invoke) -> None:
+    assert "--since" in invoke("runs --sinc 7D", code=2).err
+    assert "--tz" not in invoke("runs --last 7D", code=2).err
+
+
 @pytest.mark.parametrize("words", FILTERED)
 def test_no_match_for_filters_prints_only_that_message(words: str, invoke: Invoke) -> None:
     captured = invoke(words, "--created-since", "2036-01-01T00:00Z")

@@ -24,6 +24,7 @@ import re
 import sys
 import traceback
 import warnings
+from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -144,7 +145,9 @@ def _no_such_option(error: click.NoSuchOption) -> str:
         other.name or "" for other in commands.commands.values() if any(name in p.opts for p in other.params)
     ]
     if not others:
-        return error.format_message()
+        word = name.strip("-")  # click also compares the hyphens
+        alike = [option for option in error.possibilities or () if get_close_matches(word, [option.strip("-")])]
+        return click.NoSuchOption(name, error.message, alike).format_message()
     if error.ctx is None or error.ctx.command is commands:
         return f"{error.message.rstrip('.')} before the command; write it after the command"
     # Click also names options that only look similar.
