@@ -574,12 +574,19 @@ def test_failure_rate_states_the_number_of_decided_runs(view: top_screen.View) -
     assert line.startswith("Today: 40 runs, 3 failed (7.9 % of 38 decided, 2 assumed) · 54.16 credits")
 
 
+def test_credits_of_which_none_are_known_are_said_to_be_so(view: top_screen.View) -> None:
+    today = replace(view.overview.today, sessions=3, credits=None, unknown=3)
+    line = draw_lines(replace(view, overview=replace(view.overview, today=today)), (160, 24))[1]
+    assert line.rstrip().endswith(" · credits of 3 sessions not known")
+
+
 def test_empty_account_is_shown_in_words() -> None:
     frames = qd.flatten_deployments([]), qd.flatten_runs([]), qd.flatten_sessions([])
     empty = top_screen.View(overview(*frames, now=pd.Timestamp(NOW)), READ_AT, "UTC", "example.com")
     text = "\n".join(draw_lines(empty, (80, 24)))
     for words in ("0 errors, 0 warnings", "nothing runs", "nothing fails", "nothing fires", "0 failed (–)"):
         assert words in text
+    assert "0.00 credits of 0 sessions" in text
 
 
 def test_runs_of_unknown_outcome_are_not_said_to_succeed() -> None:

@@ -261,7 +261,9 @@ def _summary(view: View) -> tuple[str, str]:
     counts = f"{counted(found.active, 'active deployment')}, {found.paused:,} paused · {one_line(view.host)}"
     costs = "costs not known, as sessions could not be read"
     if today.sessions is not None:
-        costs = f"{format_credits(today.credits)} credits of {counted(today.sessions, 'session')}{unknown}"
+        costs = f"credits of {counted(today.sessions, 'session')}"
+        is_known = today.credits is not None
+        costs = f"{format_credits(today.credits)} {costs}{unknown}" if is_known else f"{costs} not known"
     return counts, f"Today: {counted(today.runs, 'run')}, {today.failed:,} failed ({share}{assumed}) · {costs}"
 
 
