@@ -303,6 +303,19 @@ def test_dropped_ids_are_reported_if_names_are_ambiguous(
     assert output.print_table(frame, output.DEPLOYMENT) == left_out
 
 
+@pytest.mark.parametrize(("width", "left_out"), [(32, []), (31, ["message"])])
+def test_optional_column_with_readable_width_is_cut_to_it(
+    width: int, left_out: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    frame = pd.DataFrame({"error": ["tool_error"], "message": ["word " * 30]})
+    columns = [TableColumn("error", "error"), TableColumn("message", "message", optional=1, readable=20)]
+    monkeypatch.setenv("COLUMNS", str(width))
+    assert output.print_table(frame, columns) == left_out
+    shown = capsys.readouterr().out
+    assert ("…" in shown) == ("message" not in left_out)
+    assert max(map(len, shown.splitlines())) <= width
+
+
 @pytest.mark.parametrize(("width", "left_out"), [(66, []), (65, ["runs"])])
 def test_column_with_readable_width_displaces_optional_columns(
     width: int, left_out: list[str], monkeypatch: pytest.MonkeyPatch

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import qoderdata as qd
@@ -42,6 +43,9 @@ def deployments(by: tuple[str, ...], *, filters: dict[str, Any], service: Servic
         names = [grouping.NAMES[key] if grouping.NAMES.get(key) in listed else key for key in groups.keys]
         listed = listed.sort_values(names, kind="stable", ignore_index=True)
     is_by_creation = bool(filters["created_since"] or filters["created_until"])
+    fires = TableColumn("fires", _schedule, "prose", readable=15)
+    if by or is_by_creation:
+        fires = replace(fires, optional=3, readable=24)
     next_or_error = TableColumn("next", "next_trigger_at", "time")
     if filters["status"] == "paused":
         next_or_error = TableColumn("error", "paused_reason_error_type", readable=24)
@@ -51,7 +55,7 @@ def deployments(by: tuple[str, ...], *, filters: dict[str, Any], service: Servic
         TableColumn("deployment", "id", "id", optional=MINOR, follows_name=True),
         *([TableColumn("created", "created_at", "time", optional=1)] if is_by_creation else []),
         TableColumn("state", "state", "fixed", optional=2, is_alert=lambda row: row.state == _PAUSED_BY_ERROR),
-        TableColumn("fires", _schedule, "prose", optional=3 if by or is_by_creation else 0, readable=15),
+        fires,
         next_or_error,
     ]
     counts = [f"{count:,} {one_line(state)}" for state, count in Counter(listed["state"]).most_common()]

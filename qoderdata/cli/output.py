@@ -69,7 +69,8 @@ class TableColumn:
     optional: int = 0
     #: Whether a row's cell is shown in red.
     is_alert: Callable[[Any], bool] | None = None
-    #: How wide it should be before optional ones are shown; ``None``: as its kind.
+    #: How wide it should be before optional ones are shown, and at least if it is one; ``None``: as its kind, and
+    #: an optional one is not cut.
     readable: int | None = None
     #: Whether it has the ids of what the column before it names.
     follows_name: bool = False
@@ -400,7 +401,7 @@ def _fit(cells: list[list[Text]], columns: Sequence[TableColumn], room: int | No
             column = columns[index]
             natural = max(widths[index], *map(cell_len, headings[index].splitlines()))
             readable = column.readable or _READABLE.get(column.kind, natural)
-            total += min(natural, readable) if is_cut and not column.optional else natural
+            total += min(natural, readable) if is_cut and (column.readable or not column.optional) else natural
         return total
 
     headings = [column.heading for column in columns]

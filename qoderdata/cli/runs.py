@@ -178,7 +178,7 @@ _FAILED_COLUMNS = [
     TableColumn("run", "id", "id", optional=MINOR),
     TableColumn("error", "error_type"),
     TableColumn("took", "duration_ms", "milliseconds", optional=2),
-    TableColumn("message", "error_message", optional=1),
+    TableColumn("message", "error_message", optional=1, readable=30),
 ]
 _WAITING_COLUMNS = [
     TableColumn("session", "session_id", "id", optional=1),
