@@ -1039,6 +1039,14 @@ def test_streaks_with_since_mention_since_all(invoke: Invoke) -> None:
         assert ("--since all counts them" in invoke("runs --streaks --since", since).out) is is_shown
 
 
+def test_streaks_say_how_many_fail_now(invoke: Invoke) -> None:
+    words = "runs --streaks --since all"
+    streaks = [row["current_streak"] for row in invoke.json(words)]
+    failing = sum(streak > 0 for streak in streaks)
+    assert 0 < failing < len(streaks)
+    assert f"failing now: {failing} of {len(streaks)} rows\n" in invoke(words, "--top", "1").out
+
+
 FAILED_SINCE_MAY = "runs --failed --since 2026-05-01T00:00Z"
 
 

@@ -99,6 +99,9 @@ def runs(
         period.append(_STREAKS_OF_A_PERIOD)
     if given:
         found, columns = _view(given[0], frame, groups, window)
+        if streaks:
+            failing = int(found["current_streak"].gt(0).sum())
+            period.append(f"failing now: {failing:,} of {counted(len(found), 'row')}")
         result.print_frame(found, columns, empty=empty, notes=[*period, *unknown])
         return 0
     found = qd.run_failure_rates(frame, by=groups.keys or None, freq=freq, tz=result.tz, per=per)
