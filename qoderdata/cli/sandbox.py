@@ -74,7 +74,8 @@ def sandbox(*, account: dict[str, Any], fixed: bool, port: int, no_gzip: bool, a
             # Some shells run what is pasted after a #: no quotes and backticks here.
             echo(f"# The clock of the account always shows {now}. Ctrl-C ends the sandbox.")
             if fixed:
-                echo(f"# So qoderdata triggers needs --start {now}")
+                echo(f"# So triggers, forecast and report need --start {now}")
+                echo("# Lists of runs and sessions need --since all; check and missed report triggers as missed.")
             else:
                 echo("# It does not advance: after some minutes check and missed report triggers as missed.")
                 echo("# Start the sandbox again then.")
