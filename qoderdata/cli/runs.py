@@ -32,7 +32,11 @@ _STREAKS_OF_A_PERIOD = "failures before that are not counted; --since all counts
     default="attempt",
     help="Count every run, or each scheduled time once by its last run, after retries (default attempt).",
 )
-@click.option("--errors", is_flag=True, help="Show what went wrong, by error type, the most frequent first.")
+@click.option(
+    "--errors",
+    is_flag=True,
+    help="Show what went wrong, by error type, the most frequent first; by message: `qoderdata errors`.",
+)
 @click.option("--streaks", is_flag=True, help="Show who fails now and since when, also if paused or archived.")
 @click.option("--failed", is_flag=True, help="List the failed runs, the newest first.")
 @click.option("--waiting", is_flag=True, help="List the runs that wait for a person, the newest first.")
