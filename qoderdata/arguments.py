@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterable, Mapping
 from datetime import MAXYEAR, MINYEAR, UTC, datetime, timedelta, tzinfo
 from typing import TYPE_CHECKING, TypeVar
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError, available_timezones
 
 from qoderdata.errors import DataQualityWarning, warn
 
@@ -203,7 +203,10 @@ def parse_zone(key: str) -> ZoneInfo:
     try:
         return ZoneInfo(key)
     except (ZoneInfoNotFoundError, ValueError, TypeError, AttributeError, OSError):
-        message = f"tz={key!r} is not an IANA time zone, like 'Asia/Shanghai' or 'UTC'"
+        city = str(key).rpartition("/")[2].replace(" ", "_").casefold()
+        near = [zone for zone in available_timezones() if zone.rpartition("/")[2].casefold() == city]
+        hint = f"; did you mean {min(sorted(near), key=len)!r}?" if near else ", like 'Asia/Shanghai' or 'UTC'"
+        message = f"tz={key!r} is not an IANA time zone{hint}"
     if isinstance(key, tzinfo):
         message = f"tz={key!r} is not the name of a time zone; pass its name, as tz={getattr(key, 'key', 'UTC')!r}"
     raise ValueError(message)

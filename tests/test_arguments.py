@@ -309,6 +309,14 @@ class TestParseZone:
             arguments.parse_zone(key)
 
     @pytest.mark.parametrize(
+        ("key", "zone"),
+        [("shanghai", "Asia/Shanghai"), ("New York", "America/New_York"), ("Europe/Tokyo", "Asia/Tokyo")],
+    )
+    def test_zone_of_a_city_is_suggested(self, key: str, zone: str) -> None:
+        with pytest.raises(ValueError, match=f"tz='{key}' is not an IANA time zone; did you mean '{zone}'"):
+            arguments.parse_zone(key)
+
+    @pytest.mark.parametrize(
         ("zone", "name"), [(ZoneInfo("Asia/Shanghai"), "Asia/Shanghai"), (ZoneInfo("UTC"), "UTC"), (UTC, "UTC")]
     )
     def test_zone_that_is_not_a_name_is_refused_with_its_name(self, zone: tzinfo, name: str) -> None:
