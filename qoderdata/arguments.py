@@ -70,15 +70,14 @@ def parse_instant(value: Instant, *, name: str) -> pd.Timestamp:
     """
     import pandas as pd  # noqa: PLC0415 - slow to import, and most pulls are given no time
 
-    is_other_text = isinstance(value, str) and _YEAR_MONTH_DAY.match(value) is None
+    is_date_first = isinstance(value, str) and _YEAR_MONTH_DAY.match(value) is not None
     try:
-        stamp = pd.Timestamp("NaT" if is_other_text else value)
+        stamp = pd.Timestamp(value if is_date_first or not isinstance(value, str) else "NaT")
     except (ValueError, TypeError):
         stamp = pd.Timestamp("NaT")
     if pd.isna(stamp):
-        raise ValueError(
-            f"{name}={value!r} is not a time; write year, month and day first, like '2026-06-15T00:00Z'"
-        )
+        advice = "give an existing day and hour" if is_date_first else "write year, month and day first"
+        raise ValueError(f"{name}={value!r} is not a time; {advice}, like '2026-06-15T00:00Z'")
     if stamp.tzinfo is None:
         example = stamp.isoformat(timespec="minutes")
         raise ValueError(f"{name}={value!r} has no time zone; write one, like '{example}Z' for UTC")

@@ -59,6 +59,11 @@ class TestParseInstant:
         with pytest.raises(ValueError, match=r"since=.* is not a time"):
             arguments.parse_instant(value, name="since")
 
+    @pytest.mark.parametrize("value", ["2026-02-30T00:00Z", "2026-06-15T25:00Z", "20260615 CST"])
+    def test_day_or_hour_that_does_not_exist_is_said_to_be_wrong(self, value: str) -> None:
+        with pytest.raises(ValueError, match="is not a time; give an existing day and hour, like '2026-"):
+            arguments.parse_instant(value, name="since")
+
     @pytest.mark.parametrize(
         "value",
         ["01/06/2026 00:00Z", "10:00Z", "15.06.2026 00:00Z", "June 2026 Z", "2026-06Z", "2026-0615T00:00Z"],
