@@ -1485,9 +1485,11 @@ def test_missed_reads_no_sessions(monkeypatch: pytest.MonkeyPatch, invoke: Invok
         words = [word for name, bound in window.items() for word in (f"--{name}", bound)]
         captured = invoke("missed", *words, "--json")
         assert {request.path for request in edition_d.requests} == {"/deployments", "/deployment_runs"}
+        assert invoke("missed", *words, "--json").out == captured.out, "with the snapshot of the first call"
         deployments = qd.load_deployments(include_archived=True)
+        snapshots = qd.load_snapshots(include_archived=True)
         runs = qd.load_runs(**window, outcomes="sessions")
-    expected = qd.missed_triggers(deployments, runs, **window)
+    expected = qd.missed_triggers(deployments, runs, **window, snapshots=snapshots)
     assert captured.err == ""
     found = [(row["deployment_id"], pd.Timestamp(row["scheduled_at"])) for row in json.loads(captured.out)]
     assert found == list(zip(expected["deployment_id"], expected["scheduled_at"], strict=True))

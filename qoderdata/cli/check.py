@@ -85,8 +85,8 @@ def check(
     """
     earlier = set() if only_new is None else _read_findings(only_new)
     history = max(_LEAST, 2 * parse_span(recent, name="recent"), parse_span(since, name="since"))
-    snapshots = service.snapshots(since)
     deployments = service.deployments({"include_archived": True, **which})
+    snapshots = service.snapshots(since)  # that of these deployments too
     groups = grouping.Groups(by, "deployments", service, deployments=deployments)
     runs = service.runs({"since": history, **which})
     deployments = service.with_streaks(deployments)

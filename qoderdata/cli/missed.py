@@ -41,8 +41,8 @@ def missed(
     since, now = window["since"], datetime.now(UTC)
     if since is None:
         raise click.UsageError("--since needs a time or an age here, such as 30D")
-    snapshots = service.snapshots(since)
     deployments = service.deployments(filters)
+    snapshots = service.snapshots(since)  # that of these deployments too
     runs = service.runs({**window, "outcomes": "runs"})  # a run of any outcome serves its trigger
     until = parse_bound(window["until"] or now, now=now, name="until")
     until = min(until, fetched_at(deployments, runs) or until)
