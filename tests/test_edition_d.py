@@ -1101,7 +1101,7 @@ def test_load_events_filters_types_if_the_service_does_not(
     pd.testing.assert_frame_equal(
         qd.load_events(session, types="session.status_idle", client=client), idle, check_flags=False
     )
-    types = ["no.such_type", "session.deleted"]
+    types = ["no.such_type", "user.interrupt"]
     with pytest.warns(
         qd.errors.DataQualityWarning, match=r"no event has the type 'no\.such_type'.* session\.error,"
     ):

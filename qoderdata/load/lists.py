@@ -71,11 +71,11 @@ if TYPE_CHECKING:
 _logger = logging.getLogger("qoderdata")
 
 _STATUSES = ("active", "paused", None)
-#: The types of events that are documented or were seen; there may be others.
+#: The types of events that the service's documentation and its SDK name; there may be others.
 _EVENT_TYPES = (
-    "agent.message", "agent.thinking", "agent.tool_result", "agent.tool_use", "session.deleted", "session.error",
+    "agent.message", "agent.thinking", "agent.tool_result", "agent.tool_use", "session.error",
     "session.status_idle", "session.status_rescheduled", "session.status_running", "session.status_terminated",
-    "session.updated", "span.model_request_end", "system.message", "user.custom_tool_result",
+    "span.model_request_end", "system.message", "user.custom_tool_result",
     "user.define_outcome", "user.interrupt", "user.message", "user.tool_confirmation", "user.tool_result",
 )  # fmt: skip
 
@@ -469,7 +469,7 @@ def load_events(
         table = table.filter(pc.is_in(table["type"], value_set=pa.array(wanted, pa.large_string())))
         for name in sorted({*wanted} - {*_EVENT_TYPES} - {*table["type"].to_pylist()}):
             warn(
-                f"no event has the type {name!r}, which is not a usual one; usual are {', '.join(_EVENT_TYPES)}",
+                f"no event has the type {name!r}, which is not documented; these are: {', '.join(_EVENT_TYPES)}",
                 DataQualityWarning,
             )
     _logger.info("events of %s: %s from the network", session_id, counted(len(table), "row"))
