@@ -87,6 +87,14 @@ def test_by_agent_groups_by_id_and_adds_names(
     assert [row["total_failures"] for row in found] == expected["total_failures"].to_list()
 
 
+@pytest.mark.parametrize(("words", "heading"), [("id --by name", "name"), ("deployment --by name", "deployment")])
+def test_name_of_a_deployment_has_one_column(
+    words: str, heading: str, monkeypatch: pytest.MonkeyPatch, invoke: Invoke
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    assert invoke(f"failures --by {words}").out.split()[:6] == ["95", "%", "most", "in", heading, "runs"]
+
+
 def test_top_keeps_the_most_frequent_errors_of_groups(invoke: Invoke) -> None:
     """`error_breakdown` orders its rows by group, not by count."""
     found = invoke.json(f"runs {SINCE} --errors --by agent --top 3")

@@ -127,6 +127,8 @@ class Groups:
         ids = [key for key in self.keys if key in self._named]
         shown = []
         for word, key in zip(self._words, self.keys, strict=True):
+            if key == "name" and not {"id", "deployment_id"}.isdisjoint(self.keys):
+                continue  # the column of the deployment shows it
             name = NAMES.get(key, "name")
             # A summary by one id has its name here; in a list, it is the deployment's.
             has_the_name = key == self._own if "id" in present else len(ids) == 1
