@@ -343,22 +343,26 @@ def apply_ends_lazy(runs: Any, sessions: Any = None, ends: Any = None) -> Any:  
 
 
 def current_ends_lazy(sessions: Any, ends: Any) -> Any:  # noqa: ANN401 frames of any engine
-    """Return the ends that still count: final ones, and those whose session has not changed since they were read.
-
-    The end of a session that changed, but could not be read, counts unless the session runs. Sessions have ``id``,
-    unique, ``status`` and ``updated_at``; ends are as they are stored: the session in ``id``, and
-    ``session_updated_at``.
-    """
+    """Return the ends for which `is_current_end` is true; each is stored with its session as ``id``."""
     known: Any = open_frame(sessions).select(
         *(nw.col(name).alias(f"_{name}") for name in ("id", "status", "updated_at"))
     )
     stored: Any = open_frame(ends)
     joined = stored.rename({"id": "session_id"}).join(known, how="left", left_on="session_id", right_on="_id")
-    unchanged = _is_true(nw.col("session_updated_at") == nw.col("_updated_at"))
-    unread = nw.col("session_updated_at").is_null() & ~nw.col("end").is_null()
-    kept = unread & ~_is_true(nw.col("_status").is_in(RUNNING_SESSIONS))
-    counted = joined.filter(_is_true(nw.col("end").is_in(["final", "gone"])) | unchanged | kept)
-    return counted.select(*_ENDS).to_native()
+    return joined.filter(is_current_end()).select(*_ENDS).to_native()
+
+
+def is_current_end() -> nw.Expr:
+    """Return which stored ends still count: final ones, and those whose session is unchanged since they were read.
+
+    The end of a session that changed, but could not be read, counts unless the session runs. The columns are those
+    of stored ends, and of their sessions ``_status`` and ``_updated_at``.
+    """
+    is_final = nw.col("end").is_in(["final", "gone"])
+    is_unchanged = nw.col("session_updated_at") == nw.col("_updated_at")
+    is_unread = nw.col("session_updated_at").is_null() & ~nw.col("end").is_null()
+    is_running = nw.col("_status").is_in(RUNNING_SESSIONS)
+    return _is_true(is_final) | _is_true(is_unchanged) | (is_unread & ~_is_true(is_running))
 
 
 def _fill(frame: Any) -> Any:  # noqa: ANN401 a narwhals frame of any engine

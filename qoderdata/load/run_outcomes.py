@@ -13,6 +13,7 @@ from contextlib import closing
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Literal, cast, get_args
 
+import narwhals as nw
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -23,7 +24,7 @@ from qoderdata.load.lists import events_path
 from qoderdata.load.refresh import CLOCK_SKEW, Freshness, SingleReads, is_current
 from qoderdata.load.sessions import RUNNING, SessionLoading
 from qoderdata.load.stored import Query
-from qoderdata.outcomes import ends_from_table
+from qoderdata.outcomes import ends_from_table, is_current_end
 from qoderdata.pages import SAFE_PAGE, PageSize, fetch_pages, list_query, progress_bar
 from qoderdata.schema import EVENTS, OUTCOMES, SESSIONS
 from qoderdata.store import LONG_AGO, OUTCOMES_TABLE, JournalEntry, TableStore, row_ids
@@ -111,18 +112,14 @@ class RunOutcomes:
         return sessions, ends
 
     def _known(self) -> tuple[pa.Table, pa.Table]:
-        """Return the stored sessions, and the ends that are valid.
-
-        Valid: final ends; ends of a session that is unchanged, or could not be read again and is not running.
-        """
+        """Return the stored sessions, and the ends that still count."""
         sessions = self._stored(self._sessions, _SESSION_COLUMNS)
         ends = self._stored(self._ends, OUTCOMES.names)
         index = pc.index_in(ends["id"], value_set=sessions["id"])
-        updated_at, status = (sessions[name].take(index) for name in ("updated_at", "status"))
-        is_unread = pc.and_(ends["session_updated_at"].is_null(), ends["end"].is_valid())
-        is_kept = pc.and_not(is_unread, pc.is_in(status, value_set=RUNNING))
-        is_unchanged = pc.equal(ends["session_updated_at"], updated_at)
-        return sessions, ends.filter(pc.or_kleene(pc.or_(_is_final(ends), is_kept), is_unchanged))
+        joined = ends
+        for name in ("status", "updated_at"):
+            joined = joined.append_column(f"_{name}", sessions[name].take(index))
+        return sessions, nw.from_native(joined).filter(is_current_end()).select(*OUTCOMES.names).to_native()
 
     def _stored(self, store: TableStore, columns: list[str]) -> pa.Table:
         """Return the stored rows of the sessions; nearly all were created after the first run."""
@@ -225,13 +222,10 @@ class RunOutcomes:
         return end
 
 
-def _is_final(ends: pa.Table) -> Any:  # noqa: ANN401 - an Arrow array
-    return pc.invert(OUTCOMES_TABLE.may_change(ends))
-
-
 def _settled(ends: pa.Table) -> pa.Table:
     """Return the ends that are final, or whose session's events could be read at the last attempt."""
-    return ends.filter(pc.or_(_is_final(ends), ends["session_updated_at"].is_valid()))
+    is_final = pc.invert(OUTCOMES_TABLE.may_change(ends))
+    return ends.filter(pc.or_(is_final, ends["session_updated_at"].is_valid()))
 
 
 def _without(ids: Any, table: pa.Table) -> Any:  # noqa: ANN401 - Arrow arrays
