@@ -28,16 +28,12 @@ from qoderdata.errors import CacheWarning, warn
 from qoderdata.files import digest
 from qoderdata.schema import DEPLOYMENTS, EXTRA
 from qoderdata.settings import Account
-from qoderdata.stored_columns import with_all_columns
+from qoderdata.stored_columns import are_equal, with_all_columns
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from numpy.typing import NDArray
-
     from qoderdata.files import Folder
-
-    _Values = pa.Array[Any] | pa.ChunkedArray[Any]
 
 #: The folder of all series, below the cache folder.
 FOLDER = "history"
@@ -104,7 +100,7 @@ class _Base:
 
     name: str
     file: pq.ParquetFile
-    rows: _Values
+    rows: pa.Array[Any] | pa.ChunkedArray[Any]
 
 
 def series(cache_folder: Folder, account: Account, *, include_archived: bool) -> Series:
@@ -355,7 +351,7 @@ def _differing(old: pa.Table, new: pa.Table) -> pa.Table:
         if old[name].equals(new[name]):
             columns[_SAME + name] = np.ones(len(new), dtype=bool)
             continue
-        same = _equal(old[name], new[name])
+        same = are_equal(old[name], new[name])
         columns[_SAME + name] = same
         differing: Any = pa.array(np.arange(len(new)), mask=same.to_numpy())
         columns[name] = new[name].take(differing)
@@ -373,23 +369,3 @@ def _restored(base: pa.Table, difference: pa.Table, wanted: pa.Schema) -> pa.Tab
             value = pc.if_else(same, value, difference[field.name].combine_chunks())
         arrays.append(value)
     return pa.Table.from_arrays(arrays, schema=wanted.remove_metadata())
-
-
-def _equal(old: _Values, new: _Values) -> Any:  # noqa: ANN401 - an Arrow array or a chunked one
-    """Return for each row whether two columns have the same value, or are both missing."""
-    neither = pc.and_(pc.is_null(old), pc.is_null(new))
-    equal: Any = _equal_lists(old, new) if pa.types.is_list(new.type) else pc.equal(old, new)
-    return pc.or_(pc.fill_null(equal, False), neither)  # noqa: FBT003 - Arrow's signature
-
-
-def _equal_lists(old: _Values, new: _Values) -> pa.Array[Any]:
-    """Return for each row whether two columns of lists have equal lists, which Arrow cannot compare."""
-    old_lengths: Any = pc.list_value_length(old)
-    lengths: Any = pc.list_value_length(new)
-    alike: Any = pc.fill_null(pc.equal(old_lengths, lengths), False)  # noqa: FBT003 - as above
-    items = _equal(pc.list_flatten(old.filter(alike)), pc.list_flatten(new.filter(alike)))
-    differing = np.cumsum(~np.asarray(items.to_numpy(zero_copy_only=False), dtype=bool), dtype=np.int64)
-    ends = np.cumsum(lengths.filter(alike).to_numpy(zero_copy_only=False).astype(np.int64))
-    result: NDArray[np.bool_] = np.array(alike.to_numpy(zero_copy_only=False), dtype=bool)
-    result[result] = np.diff(np.concatenate([[0], differing])[ends], prepend=0) == 0
-    return pa.array(result)

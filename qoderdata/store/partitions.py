@@ -27,7 +27,7 @@ from qoderdata.errors import CacheError
 from qoderdata.schema import is_readable
 from qoderdata.store.manifest import DataFile, Identity, checksum
 from qoderdata.store.tables import row_ids, take_rows, with_ids, without_ids
-from qoderdata.stored_columns import with_all_columns
+from qoderdata.stored_columns import are_equal, with_all_columns
 from qoderdata.time_math import MICROSECOND, earlier
 
 if TYPE_CHECKING:
@@ -324,8 +324,8 @@ class Dataset:
             self._columns(name, file, None, where=wanted) for name, file in files.items() if _day(name) in searched
         ).unify_dictionaries()
         stored = stored.take(pc.index_in(found["id"], value_set=stored["id"]))
-        are_equal = (_are_equal(one, other) for one, other in zip(found.columns, stored.columns, strict=True))
-        return set(row_ids(found.filter(functools.reduce(pc.and_, are_equal))))
+        is_unchanged = functools.reduce(pc.and_, map(are_equal, found.columns, stored.columns))
+        return set(row_ids(found.filter(is_unchanged)))
 
     def _write(
         self,
@@ -412,17 +412,6 @@ class Dataset:
         for name, lost in superseded.items():
             after |= self._write(_day(name), {name: after.pop(name)}, without=lost)
         return after
-
-
-def _are_equal(one: Any, other: Any) -> Any:  # noqa: ANN401 - Arrow columns
-    """Return for each row whether two columns have the same value, or are both null."""
-    if pa.types.is_nested(one.type):
-        same = [a == b for a, b in zip(one.to_pylist(), other.to_pylist(), strict=True)]
-        return pa.chunked_array([pa.array(same, pa.bool_())])
-    if isinstance(one.type, pa.DictionaryType):
-        one, other = one.cast(one.type.value_type), other.cast(one.type.value_type)
-    are_null = pc.and_(one.is_null(), other.is_null())
-    return pc.or_(are_null, pc.equal(one, other).fill_null(False))  # noqa: FBT003 - pyarrow has it so
 
 
 def _dates(table: pa.Table, time_column: str) -> Any:  # noqa: ANN401 - an Arrow array
