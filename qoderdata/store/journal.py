@@ -103,13 +103,12 @@ class Journal:
         for entry in self._entries(self._files(OLD_FOLDER), after=after):
             self.append(entry)
 
-    def append(self, entry: JournalEntry, *, in_memory: bool = False) -> None:
+    def append(self, entry: JournalEntry) -> None:
         """Add an entry; if the folder cannot be written, raise `OSError` and do not add it."""
-        if not in_memory:
-            content = self._encode(entry)
-            # The random part: on an object store, two writers may take the same number.
-            name = f"{self.number + 1:012d}-{secrets.token_hex(4)}-{checksum(memoryview(content))}{_SUFFIX}"
-            self._folder.replace(f"{FOLDER}/{name}", lambda sink: sink.write(content), durable=False)
+        content = self._encode(entry)
+        # The random part: on an object store, two writers may take the same number.
+        name = f"{self.number + 1:012d}-{secrets.token_hex(4)}-{checksum(memoryview(content))}{_SUFFIX}"
+        self._folder.replace(f"{FOLDER}/{name}", lambda sink: sink.write(content), durable=False)
         self.number += 1
         self.entries.append(entry)
 

@@ -162,7 +162,7 @@ class TableStore:
             except OSError as error:
                 self._keep_in_memory(error)
         if not self._writable:
-            self._journal.append(entry, in_memory=True)
+            self._journal.entries.append(entry)
         self.coverage = _extended(self.coverage, [entry])
         if self._journal.is_full:
             self.commit()
