@@ -16,7 +16,7 @@ import numpy as np
 
 from qoderdata.arguments import check_count, check_labels
 from qoderdata.formatting import counted
-from qoderdata.plots.labels import font_families, keys_and_names, make_labels
+from qoderdata.plots.labels import font_families, keys_and_names, make_labels, title_of_groups
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -48,6 +48,7 @@ GREY = "#8C8C8C"
 WEEKDAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 
 WIDTH_INCHES = 9.0
+_ROW_INCHES, _MARGIN_INCHES = 0.27, 1.3
 #: Fewer rows than this keep the height of rows and leave room around them.
 FEWEST_ROWS = 3
 #: Agg refuses a picture of 65,536 pixels; this keeps well below it at 300 dots an inch.
@@ -117,11 +118,6 @@ def plot_style() -> Iterator[None]:
             for ax in (ax for number in made for ax in plt.figure(number).axes):
                 ax.tick_params(which="both", labelfontfamily=families)
             plt.figure(current)
-
-
-def check_keys(summary: pd.DataFrame) -> None:
-    """Raise if the rows of a summary have no keys: before a figure is made, which would stay open."""
-    keys_and_names(summary)
 
 
 def check_top_and_labels(top: int, labels: Mapping[str, str] | None) -> None:
@@ -217,11 +213,6 @@ def write_title(
     ax.set_title(whole if len(whole) <= letters else _break_lines(parts, letters), **properties)
 
 
-def header_room(ax: Axes) -> float:
-    """Return the points between axes and title that the headers of the columns beside the rows need."""
-    return 1.7 * float(ax.title.get_fontsize())
-
-
 def _letters(ax: Axes, text: Text) -> int:
     """Return how many letters fit a line of a title or label.
 
@@ -253,6 +244,20 @@ def show_message(ax: Axes, text: str) -> Axes:
     ax.spines[:].set_visible(False)
     ax.text(0.5, 0.5, text, transform=ax.transAxes, ha="center", va="center", alpha=0.7, wrap=True)
     return ax
+
+
+def open_rows(
+    ax: Axes | None, title: str, order: str, summary: pd.DataFrame, top: int
+) -> tuple[Axes, pd.DataFrame]:
+    """Return axes for the first rows of a summary, and these rows; with several, the title has their order."""
+    shown = summary.head(top)
+    keys_and_names(shown)  # raises if there are no keys, before a figure is made, which would stay open
+    ax = given_or_new(ax, height=_MARGIN_INCHES + _ROW_INCHES * max(len(shown), FEWEST_ROWS))
+    words, properties = title_of_groups(f"{title}{order if len(summary) > 1 else ''}", summary)
+    # Above the axes are the headers of the columns beside the rows.
+    pad = 1.7 * float(ax.title.get_fontsize())
+    write_title(ax, words, len(shown), len(summary), pad=pad, **properties)
+    return ax, shown
 
 
 def prepare_rows(ax: Axes, shown: pd.DataFrame, labels: Mapping[str, str] | None) -> float:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from qoderdata.plots.axes import Part
 
 _TITLE, _ORDER, _TITLE_OVER_TIME = "Credits{by}", ", most expensive first", "Credits{by} over time"
-_ROW_INCHES, _MARGIN_INCHES, _HEIGHT_INCHES = 0.27, 1.3, 3.6
+_HEIGHT_INCHES = 3.6
 _PANEL_TICKS, _TICKS = 5, 9
 #: The legend stands below the ticks.
 _TICK_POINTS = 20.0
@@ -99,11 +99,7 @@ def plot_costs(
     costs = require_frame(costs, _COLUMNS, what="costs")
     if "window" in costs.index.names:
         return _plot_over_time(costs, ax, top, labels)
-    shown = costs.head(top)
-    axes.check_keys(shown)
-    ax = axes.given_or_new(ax, height=_MARGIN_INCHES + _ROW_INCHES * max(len(shown), axes.FEWEST_ROWS))
-    title, properties = title_of_groups(f"{_TITLE}{_ORDER if len(costs) > 1 else ''}", costs)
-    axes.write_title(ax, title, len(shown), len(costs), pad=axes.header_room(ax), **properties)
+    ax, shown = axes.open_rows(ax, _TITLE, _ORDER, costs, top)
     if shown.empty:
         return axes.show_message(ax, "There are no sessions to show.")
 

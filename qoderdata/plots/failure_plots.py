@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
 
 _TITLE, _ORDER, _TITLE_OVER_TIME = "Failure rate{by}", ", worst first", "Failure rate{by} over time"
-_ROW_INCHES, _MARGIN_INCHES = 0.27, 1.3
 _NARROWEST_SCALE = 0.05
 _HEIGHT_INCHES = 4.6
 _COUNTS = ["runs", "completed", "failed", "skipped", "unfinished"]
@@ -97,11 +96,8 @@ def plot_failure_rates(
     rates = require_frame(rates, wanted, what="rates", optional=["assumed", "unknown"])
     if "window" in rates.index.names:
         raise ValueError("these rates are over time; draw them with plot_run_failure_rates, or leave out freq")
-    shown = rates.assign(**{name: 0 for name in _OPTIONAL if name not in rates}).head(top)
-    axes.check_keys(shown)
-    ax = axes.given_or_new(ax, height=_MARGIN_INCHES + _ROW_INCHES * max(len(shown), axes.FEWEST_ROWS))
-    title, properties = title_of_groups(f"{_TITLE}{_ORDER if len(rates) > 1 else ''}", rates)
-    axes.write_title(ax, title, len(shown), len(rates), pad=axes.header_room(ax), **properties)
+    rates = rates.assign(**{name: 0 for name in _OPTIONAL if name not in rates})
+    ax, shown = axes.open_rows(ax, _TITLE, _ORDER, rates, top)
     if shown.empty:
         return axes.show_message(ax, "There are no failure rates to show.")
 
