@@ -205,42 +205,13 @@ def resolve_outcomes(
 
 
 def ends_from_events(events: pd.DataFrame) -> pd.DataFrame:
-    """Return how each session ended, from its events.
+    """Return how each session ended, from events as `resolve_outcomes` takes them, in order of first appearance.
 
+    The columns are ``session_id``, and those of `qoderdata.schema.OUTCOMES` from ``end`` to ``error_message``.
     Only events up to a session's first end are considered. An error is fatal if its ``retry_status`` is
     ``exhausted`` or ``terminal`` and no later ``session.status_running`` or ``session.status_rescheduled`` voids
-    it.
-
-    Parameters
-    ----------
-    events
-        The events of any number of sessions, as `resolve_outcomes` takes them.
-
-    Returns
-    -------
-    pandas.DataFrame
-        One row per session that has events, in order of first appearance: ``session_id`` and
-
-        ================== =================== =============================================================
-        ``end``            str                 ``final``; ``error`` (a fatal error, and no final end);
-                                               ``waiting`` (for a person); missing if events do not say
-        ``status``         str                 ``completed``, ``failed``, ``cancelled``, ``waiting``;
-                                               missing without an end and for an unknown stop reason
-        ``started_at``     datetime64[us, UTC] ``processed_at`` of the first ``session.status_running``
-        ``completed_at``   datetime64[us, UTC] ``processed_at`` of the end of a completed, failed or
-                                               cancelled one
-        ``error_type``     str                 of a failed one: that of the first fatal error if ``end`` is
-                                               ``error``; else that of the last fatal error, else of the last
-                                               error, else the stop reason or ``session_terminated``
-        ``error_message``  str                 that error's message
-        ================== =================== =============================================================
-
-    Raises
-    ------
-    FrameTypeError
-        Not a pandas frame, or a column that has lost its dtype.
-    MissingColumnError
-        A column is absent.
+    it. The ``error_type`` of a failed run is that of the first fatal error if ``end`` is ``error``; else that of
+    the last fatal error, else of the last error, else the stop reason or ``session_terminated``.
     """
     _require_frame(events, _EVENTS, what="events")
     ends = ends_from_table(_event_table(events))

@@ -10,6 +10,7 @@ matplotlib is imported when the first plot is drawn.
 | `timeline_plots` | what ran when, what was missed, what fires next, and how is the load spread over the week? |
 | `cost_plots` | what costs most, and how does it change over time? |
 | `run_plots` | which days went badly, and how long do runs take? |
-| `axes` | how are axes, rows, panels, grids, legends and times drawn, and a user's own figure styled? |
+| `axes` | how are axes, rows, grids, legends and numbers drawn, and a user's own figure styled? |
+| `time_axes` | how is something drawn over time: windows and panels, ticks, limits and words for times? |
 | `labels` | how does a name become a label? |
 """
