@@ -140,29 +140,26 @@ def _headline_without_runs(data: ReportData) -> Headline:
         )
     about = _("With their runs, this page compares the last 7 days with the 7 days before.")
     if failing is not None:
-        about = join_sentences(counters_note(data), *certainty_note(data), *_lacking_counters(data), about)
+        about = join_sentences(counters_note(data), certainty_note(data), _lacking_counters(data), about)
     return Headline(text, about, is_bad=bool(failing) or by_error > 0)
 
 
-def _lacking_counters(data: ReportData) -> list[str]:
-    """Return a sentence about deployments of which it is not known whether they fail, if there are any."""
+def _lacking_counters(data: ReportData) -> str:
+    """Return a sentence about deployments that may or may not be failing; an empty text if there are none."""
     unknown = int(data.live["stats_consecutive_failures"].isna().sum())
-    if not unknown:
-        return []
-    return [
-        ngettext(
-            "Of {count} more deployment it is not known whether it is failing.",
-            "Of {count} more deployments it is not known whether they are failing.",
-            unknown,
-        )
-    ]
+    note = ngettext(
+        "Of {count} more deployment it is not known whether it is failing.",
+        "Of {count} more deployments it is not known whether they are failing.",
+        unknown,
+    )
+    return note if unknown else ""
 
 
 def nothing_decided(data: ReportData) -> str:
     """Return a sentence that says that no run of the last week is decided."""
     unknown = unknown_note(data.runs_within(WEEK))
     if unknown:
-        return join_sentences(_("No run of the last 7 days is known to have completed or failed."), *unknown)
+        return join_sentences(_("No run of the last 7 days is known to have completed or failed."), unknown)
     return _("No run of the last 7 days completed or failed.")
 
 
@@ -208,8 +205,8 @@ def _tiles_of_runs(data: ReportData) -> list[Tile]:
         _("{count} decided", count=f"{decided:,}"),
         _("{count} skipped or cancelled", count=f"{int(now.skipped):,}"),
         _("{count} not ended", count=f"{int(now.unfinished):,}"),
-        *([_("of these {count} waiting for a person", count=f"{waiting:,}")] if waiting else []),
-        *([_("{count} unknown", count=f"{int(now.unknown):,}")] if now.unknown else []),
+        _("of these {count} waiting for a person", count=f"{waiting:,}") if waiting else "",
+        _("{count} unknown", count=f"{int(now.unknown):,}") if now.unknown else "",
     ]  # fmt: skip
     rate = format_percent(None if row is None else row.recent_rate)
     points = points_text(row.change) if has_before and row is not None else _no_week_before()

@@ -84,7 +84,7 @@ def failing(data: ReportData) -> Section:
             "a deployment has no such run, its counter of failures in a row, if that is more."
         )
     if found.empty:
-        nothing = join_sentences(_("No deployment has failed in its last run."), *unknown_note(runs))
+        nothing = join_sentences(_("No deployment has failed in its last run."), unknown_note(runs))
         return Section("failing", title, nothing=nothing)
     about = join_sentences(about, _("Paused deployments are counted, archived ones are not."))
     found = found.sort_values(["streak", "deployment_id"], ascending=[False, True])
@@ -118,7 +118,7 @@ def rates(data: ReportData) -> Section:
     if data.runs is None and data.failing_by_counters is None:
         return Section("rates", title, nothing=_("Without runs this is not known."))
     if data.runs is None:
-        about, unknown, name = counters_note(data), [], "failures"
+        about, unknown, name = counters_note(data), "", "failures"
     else:
         about = _("Over the decided runs of the last 30 days, of archived deployments too, as in the picture.")
         unknown, name = unknown_note(data.runs_within(MONTH)), "runs --since 30D --by deployment"
@@ -127,7 +127,7 @@ def rates(data: ReportData) -> Section:
         ["ci_low", "failed", "deployment_id"], ascending=[False, False, True]
     )
     if worst.empty:
-        nothing = join_sentences(_("No deployment has a failed run."), *unknown)
+        nothing = join_sentences(_("No deployment has a failed run."), unknown)
         return Section("rates", title, nothing=nothing)
     columns = [deployment_column(data), *rate_columns(worst)]
     caption = _("Failure rates by deployment, worst first")
@@ -159,7 +159,7 @@ def errors(data: ReportData) -> Section:
     recent = data.runs_within(MONTH)
     found = error_groups(recent).drop(columns="is_new").reset_index()
     if found.empty:
-        nothing = join_sentences(_("No run of the last 30 days has failed."), *unknown_note(recent))
+        nothing = join_sentences(_("No run of the last 30 days has failed."), unknown_note(recent))
         return Section("errors", title, nothing=nothing)
     assert data.runs is not None  # noqa: S101 - for mypy
     # An error may have been seen before these days.
@@ -362,11 +362,9 @@ def about_data(data: ReportData, warnings: list[str]) -> Section:
         _("Intervals are Wilson's, those of changes Newcombe's: about 95 of 100 contain the true number."),
         _("A dash means that there is no value; it does not mean zero."),
         _("Times are in {tz} unless another zone is shown.", tz=data.tz),
-    ]  # fmt: skip
-    if data.runs is None:
-        about.append(_("Lifetime rates are failed by all runs."))
-    if "counted_since" in data.deployments.attrs:
-        about.append(counted_note(data))
+        _("Lifetime rates are failed by all runs.") if data.runs is None else "",
+        counted_note(data) if "counted_since" in data.deployments.attrs else "",
+    ]
     title = _("About the data")
     return Section("about", title, join_sentences(*about), sources=sources, warnings=warnings)
 

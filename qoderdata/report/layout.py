@@ -231,20 +231,22 @@ def names_of(data: ReportData, identifiers: Iterable[str]) -> Names:
 
 
 def join_sentences(*sentences: str) -> str:
-    """Return sentences as one text; a language without blanks has none between them."""
-    return reduce(lambda text, sentence: _("{text} {sentence}", text=text, sentence=sentence), sentences)
+    """Return the sentences that are not empty as one text; a language without blanks has none between them."""
+    return reduce(
+        lambda text, sentence: _("{text} {sentence}", text=text, sentence=sentence), filter(None, sentences)
+    )
 
 
-def unknown_note(runs: pd.DataFrame | None) -> list[str]:
-    """Return a sentence about the runs whose outcome is unknown, if there are any."""
+def unknown_note(runs: pd.DataFrame | None) -> str:
+    """Return a sentence about the runs whose outcome is unknown; an empty text if there are none."""
     unknown = 0 if runs is None else int(is_unknown(runs).sum())
     note = ngettext("The outcome of {count} run is unknown.", "The outcome of {count} runs is unknown.", unknown)
-    return [note] if unknown else []
+    return note if unknown else ""
 
 
 def join_facts(*facts: str) -> str:
-    """Return facts as one text, with commas."""
-    return reduce(lambda text, fact: _("{what}, {change}", what=text, change=fact), facts)
+    """Return the facts that are not empty as one text, with commas."""
+    return reduce(lambda text, fact: _("{what}, {change}", what=text, change=fact), filter(None, facts))
 
 
 def round_scale(shares: pd.Series[Any]) -> float:
@@ -288,16 +290,16 @@ def counters_note(data: ReportData) -> str:
     return join_sentences(_("Over the deployments that are not archived."), counted_note(data))
 
 
-def certainty_note(data: ReportData) -> list[str]:
-    """Return a sentence that says how many outcomes of counted runs are not proved; none if all of them are."""
+def certainty_note(data: ReportData) -> str:
+    """Return a sentence that says how many outcomes of counted runs are not proved; an empty text if all are."""
     attrs = data.deployments.attrs
     runs, assumed, unknown = (attrs.get(f"counted_{name}", 0) for name in ("runs", "assumed", "unknown"))
     if not assumed and not unknown:
-        return []
-    return [_(
+        return ""
+    return _(
         "Of all {runs} runs that were counted, {assumed} completed by assumption, and the outcome of {unknown} is "
         "unknown.", runs=f"{runs:,}", assumed=f"{assumed:,}", unknown=f"{unknown:,}",
-    )]  # fmt: skip
+    )  # fmt: skip
 
 
 def counted_note(data: ReportData) -> str:

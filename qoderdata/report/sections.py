@@ -87,7 +87,7 @@ def trend(data: ReportData) -> Section:
             skipped=format_count(total.skipped),
             unfinished=format_count(total.unfinished),
         ),
-        *unknown_note(recent),
+        unknown_note(recent),
     ]
     if total.assumed:
         notes.append(ngettext(
