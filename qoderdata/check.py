@@ -58,7 +58,8 @@ _RESULT: dict[str, Any] = {
     **dict.fromkeys(("severity", "kind", "deployment_id", "name", "detail"), TEXT),
     "since": "datetime64[us, UTC]",
 }
-_STALE = pd.Timedelta("1D")
+#: Older data should be loaded again.
+STALE = pd.Timedelta("1D")
 
 
 @dataclass(frozen=True)
@@ -500,7 +501,7 @@ def _incomplete(
             detail = _("The list of {what} is not complete; load it again.", what=what)
             yield _Finding("incomplete_data", None, detail, None, 2)
         at = fetched_at(frame)
-        if at is not None and now - at > _STALE:
+        if at is not None and now - at > STALE:
             detail = _(
                 "The {what} are of {time}, {length} ago; load them again.",
                 what=what,

@@ -19,6 +19,7 @@ from qoderdata.frame_checks import TEXT, require_frame, require_snapshots, requi
 from qoderdata.frames import expand_metadata, fetched_at, is_in, rows_before
 from qoderdata.outcomes import is_assumed
 from qoderdata.summaries.deployment_changes import without_unlisted
+from qoderdata.summaries.run_rates import DOUBTFUL
 from qoderdata.timelines import missed_triggers, next_triggers
 from qoderdata.translation import gettext as _
 from qoderdata.translation import ngettext
@@ -35,8 +36,6 @@ MONTH = timedelta(days=30)
 MOST_TRIGGERS = 2_000_000
 #: The fewest decided runs that each of two periods needs to be compared.
 LEAST_DECIDED = 20
-#: The most by which the shares of assumed runs of two periods may differ, so that these are compared.
-_MOST_DIFFERENCE = 0.05
 _NOTHING, _DAY, _HOUR = timedelta(0), timedelta(days=1), timedelta(hours=1)
 _HOURS_IN_WORDS = range(2, 49)
 _NAME_COLUMNS = 80
@@ -204,7 +203,7 @@ class ReportData:
     def has_similar_outcomes(self) -> bool:
         """Whether similar shares of the runs are assumed in both weeks; else rates are not compared."""
         shares = [_assumed_share(self.runs_within(WEEK, ago=ago)) for ago in (_NOTHING, WEEK)]
-        return abs(shares[0] - shares[1]) <= _MOST_DIFFERENCE
+        return abs(shares[0] - shares[1]) <= DOUBTFUL
 
     @cached_property
     def failing_by_counters(self) -> int | None:

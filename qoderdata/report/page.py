@@ -16,6 +16,7 @@ import pandas as pd
 from markupsafe import Markup, escape
 
 from qoderdata import arguments, files
+from qoderdata.check import STALE
 from qoderdata.errors import DataQualityWarning, UnknownOutcomesWarning, warn
 from qoderdata.formatting import format_count, format_duration, format_time, one_line
 from qoderdata.frames import fetched_at
@@ -33,7 +34,6 @@ if TYPE_CHECKING:
 
     from jinja2 import Environment, Template
 
-_OLD = pd.Timedelta("1D")
 #: The languages, each with the tag that a page of it has.
 _TAGS = {"en": "en", "zh": "zh-CN"}
 #: A day, and perhaps a time of it, as `format_time` writes them; a percentage; and an option of the command.
@@ -219,7 +219,7 @@ def cautions(data: ReportData) -> list[str]:
                 "The {rows} are not complete: a pull was cut short. Numbers here are too small.", rows=names[name]
             ))  # fmt: skip
         at = fetched_at(frame)
-        if at is not None and data.start - at > _OLD:
+        if at is not None and data.start - at > STALE:
             found.append(_("The {rows} are {age} old.", rows=names[name], age=format_duration(data.start - at)))
     if data.longest_span < max(data.horizon, WEEK):
         found.append(

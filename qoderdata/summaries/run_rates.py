@@ -33,7 +33,8 @@ _STREAKS = {
 }
 #: The columns that determine which attempt of an occurrence is the last one.
 _ATTEMPT_COLUMNS = ["id", "deployment_id", "status", "trigger_type", "attempt", "triggered_at"]
-#: Warn if a larger share of the runs has an unknown outcome, as `qoderdata.check` does.
+#: Warn if a larger share of the runs has an unknown outcome, as `qoderdata.check` does; do not compare two periods
+#: whose shares of assumed runs differ by more.
 DOUBTFUL = 0.05
 
 
