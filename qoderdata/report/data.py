@@ -18,7 +18,7 @@ from qoderdata.formatting import format_duration, format_time, make_distinct, on
 from qoderdata.frame_checks import TEXT, require_frame, require_snapshots, require_unique_deployments
 from qoderdata.frames import expand_metadata, fetched_at, is_in, rows_before
 from qoderdata.outcomes import is_assumed
-from qoderdata.summaries.deployment_changes import without_unlisted
+from qoderdata.summaries.deployment_changes import ARCHIVED_SUFFIX, without_unlisted
 from qoderdata.summaries.run_rates import DOUBTFUL
 from qoderdata.timelines import missed_triggers, next_triggers
 from qoderdata.translation import gettext as _
@@ -41,8 +41,6 @@ _HOURS_IN_WORDS = range(2, 49)
 _NAME_COLUMNS = 80
 _FORECAST_SPAN = "30D"
 
-#: What the service adds to the name of an archived deployment.
-_ARCHIVED_SUFFIX = r"_archived_\d+$"
 _DEPLOYMENT_COLUMNS = (
     "id", "name", "status", "agent_id", "created_at", "updated_at", "archived_at", "paused_reason_type",
     "paused_reason_error_type", "schedule_expression", "schedule_timezone", "schedule_last_run_at",
@@ -398,7 +396,7 @@ def _as_of(deployments: pd.DataFrame, start: pd.Timestamp) -> pd.DataFrame:
     deployments = rows_before(deployments, "created_at", start)
     archived_at, names = deployments["archived_at"], deployments["name"]
     is_later = archived_at > start
-    old_names = names.str.replace(_ARCHIVED_SUFFIX, "", regex=True)
+    old_names = names.str.replace(ARCHIVED_SUFFIX, "", regex=True)
     return deployments.assign(archived_at=archived_at.mask(is_later), name=names.mask(is_later, old_names))
 
 

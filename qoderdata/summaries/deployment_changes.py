@@ -43,7 +43,8 @@ _KINDS = {
 }  # fmt: skip
 _JSON_COLUMNS = {"metadata": "metadata", "extra": "other"}
 _LISTS = frozenset({"initial_events", "resources", "vault_ids"})
-_ARCHIVED_NAME = re.compile(r"_archived_\d+")
+#: What the service adds to the name of an archived deployment.
+ARCHIVED_SUFFIX = r"_archived_\d+$"
 _Difference = tuple[str, str, str, str | None, str | None]
 #: The widest value, in terminal columns; longer ones, such as prompts, are shortened.
 _VALUE = 60
@@ -216,7 +217,7 @@ def _other_columns(old: pd.DataFrame, new: pd.DataFrame) -> Iterator[_Difference
     for name in [name for name in new.columns if name in old.columns and name not in taken]:
         for id_, before, after in _differing(old[name], new[name]):
             suffix = (after or "").removeprefix(before or "")
-            is_archived = name == "name" and id_ in archived and _ARCHIVED_NAME.fullmatch(suffix)
+            is_archived = name == "name" and id_ in archived and re.fullmatch(ARCHIVED_SUFFIX, suffix)
             # A schedule that comes or goes has a row for its cron text.
             is_told = is_archived or (name == "schedule_type" and None in {before, after})
             is_same_list = name in _LISTS and _items(before, name) == _items(after, name)
