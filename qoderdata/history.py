@@ -134,7 +134,7 @@ def read(series: Series, files: Iterable[SnapshotFile], columns: Sequence[str] |
     A column that a file does not have is filled from its ``extra``; `columns`: read these alone.
     """
     wanted = DEPLOYMENTS.names if columns is None else columns
-    bases: dict[str, pa.Table | Exception] = {}
+    bases: dict[str, pa.Table] = {}
     found, refused = [], []
     for file in files:
         try:
@@ -247,10 +247,8 @@ def _open(series: Series, name: str) -> tuple[pq.ParquetFile, dict[str, Any]]:
     return file, facts
 
 
-def _read_one(
-    series: Series, name: str, wanted: Sequence[str], bases: dict[str, pa.Table | Exception]
-) -> pa.Table:
-    """Read a snapshot; `bases` holds those that were read before, or why they could not be."""
+def _read_one(series: Series, name: str, wanted: Sequence[str], bases: dict[str, pa.Table]) -> pa.Table:
+    """Read a snapshot; `bases` holds those that were read before."""
     file, facts = _open(series, name)
     present = set(file.schema_arrow.names)
     stored = [column for column in DEPLOYMENTS.names if _SAME + column in present]
@@ -260,16 +258,12 @@ def _read_one(
     base = str(facts["base"])
     if base not in bases:
         try:
-            opened, _ = _open(series, base)
-            bases[base] = opened.read(columns=list(columns))
-        except Exception as error:  # noqa: BLE001 - as in `read`
-            bases[base] = error
-    known = bases[base]
-    if isinstance(known, Exception):
-        raise ValueError(f"its base cannot be read: {known}")  # noqa: TRY004 - one error for all damage
+            bases[base] = _open(series, base)[0].read(columns=list(columns))
+        except Exception as error:
+            raise ValueError(f"its base cannot be read: {error}") from error
     names = [_BASE_ROW, *(part for column in columns for part in (column, _SAME + column))]
     fields = pa.schema([DEPLOYMENTS.arrow.field(column) for column in columns])
-    table = _restored(known, file.read(columns=names), fields)
+    table = _restored(bases[base], file.read(columns=names), fields)
     return with_all_columns(table, DEPLOYMENTS).select(wanted) if is_filled else table
 
 
