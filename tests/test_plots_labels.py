@@ -204,8 +204,8 @@ def test_a_font_installed_after_matplotlib_made_its_list_is_found(monkeypatch: p
 def test_an_unreadable_or_missing_font_has_no_glyphs(monkeypatch: pytest.MonkeyPatch) -> None:
     broken = FontEntry("/nowhere/broken.ttf", name="A Broken Font", weight=400)
     monkeypatch.setattr(fontManager, "ttflist", [*fontManager.ttflist, broken])
-    assert plot_labels.glyphs.__wrapped__("A Broken Font").size == 0
-    assert plot_labels.glyphs.__wrapped__("A Font Of Nobody").size == 0
+    assert plot_labels.glyphs.__wrapped__("A Broken Font") == frozenset()
+    assert plot_labels.glyphs.__wrapped__("A Font Of Nobody") == frozenset()
 
 
 @settings(max_examples=25, deadline=None)

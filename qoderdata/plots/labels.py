@@ -12,7 +12,6 @@ import unicodedata
 from functools import cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import numpy as np
 import pandas as pd
 
 from qoderdata.errors import warn
@@ -21,8 +20,6 @@ from qoderdata.frames import NAMES
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Iterator, Mapping, Sequence
-
-    from numpy.typing import NDArray
 
 _MOST_MARKS = 3
 _BOX = "\N{WHITE SQUARE}"
@@ -200,17 +197,14 @@ def _fonts_for(text: str) -> tuple[list[str], set[str]]:
     from matplotlib.font_manager import FontProperties  # noqa: PLC0415 - heavy, and needed only when drawing
 
     families = list(FontProperties().get_family())
-    wanted = np.array(sorted(map(ord, set(text))), dtype=np.uint32)
-    for family in families:
-        wanted = wanted[~np.isin(wanted, glyphs(family))]
+    lacking = set(map(ord, text)).difference(*map(glyphs, families))
     for family in _other_fonts():
-        if not wanted.size:
+        if not lacking:
             break
-        still = wanted[~np.isin(wanted, glyphs(family))]
-        if still.size < wanted.size:
+        if not lacking.isdisjoint(glyphs(family)):
             families.append(family)
-            wanted = still
-    return families, set(map(chr, wanted.tolist()))
+            lacking -= glyphs(family)
+    return families, set(map(chr, lacking))
 
 
 def _other_fonts() -> Iterator[str]:
@@ -247,7 +241,7 @@ def _add_new_fonts() -> None:
 
 
 @cache
-def glyphs(family: str) -> NDArray[np.uint32]:
+def glyphs(family: str) -> frozenset[int]:
     """Return the code points that a font family has."""
     from matplotlib.font_manager import FontProperties, findfont, get_font  # noqa: PLC0415 - as above
 
@@ -255,5 +249,5 @@ def glyphs(family: str) -> NDArray[np.uint32]:
         path = findfont(FontProperties(family=[family]), fallback_to_default=False, rebuild_if_missing=False)
         font = get_font(path)
     except (OSError, RuntimeError, ValueError):  # not installed, not there any more, or not readable
-        return np.empty(0, dtype=np.uint32)
-    return np.fromiter(font.get_charmap(), dtype=np.uint32)
+        return frozenset()
+    return frozenset(font.get_charmap())
