@@ -28,11 +28,8 @@ _TICK_POINTS = 20.0
 _COLUMNS = ["sessions", "credits", "model_credits", "sandbox_runtime_credits", "share", "unknown"]
 #: The service truncates each figure to two decimals: the sum of the parts may be this much below the total.
 _ROUNDING = 0.0101
-_LOOKS: dict[str, dict[str, Any]] = {
-    "model": {},
-    "sandbox runtime": {"facecolor": axes.ORANGE, "hatch": "////"},
-    "not itemized": {},  # `pale_color`
-}
+#: What credits were used for, in the order of the stack and of the legend.
+_PARTS = ("model", "sandbox runtime", "not itemized")
 
 
 def plot_costs(
@@ -150,7 +147,7 @@ def _plot_over_time(costs: pd.DataFrame, ax: Axes | None, top: int, labels: Mapp
     axes.label_x(ax, f"start of window, {time_axes.describe_times(times)}{titles}", _unknown_note(drawn))
     ax.set_ylabel("credits")
     if samples:
-        samples = {name: samples[name] for name in _LOOKS if name in samples}
+        samples = {name: samples[name] for name in _PARTS if name in samples}
         right, below = (6.0, None) if is_single else (0.0, _below(ax, ax.xaxis.labelpad))
         axes.legend_beside(ax, samples, right=right, below=below)
     return ax
@@ -170,10 +167,12 @@ def _parts(ax: Axes, costs: pd.DataFrame) -> dict[str, Part]:
     )
     other = np.maximum(whole - model - sandbox, 0.0)
     is_rounding = other <= _ROUNDING * costs["sessions"].to_numpy(np.float64)
-    look = {"facecolor": axes.series_color(), "edgecolor": ax.get_facecolor(), "linewidth": 0.0}
-    parts = zip(_LOOKS, (model, sandbox, np.where(is_rounding, 0.0, other)), strict=True)
-    looks = _LOOKS | {"not itemized": {"facecolor": axes.pale_color()}}
-    return {name: (part, look | looks[name]) for name, part in parts}
+    edge = {"edgecolor": ax.get_facecolor(), "linewidth": 0.0}
+    return {
+        "model": (model, edge | {"facecolor": axes.series_color()}),
+        "sandbox runtime": (sandbox, edge | {"facecolor": axes.ORANGE, "hatch": "////"}),
+        "not itemized": (np.where(is_rounding, 0.0, other), edge | {"facecolor": axes.pale_color()}),
+    }
 
 
 def _mark_unknown(ax: Axes, costs: pd.DataFrame, *, points: float) -> None:
