@@ -344,8 +344,9 @@ def _fill(frame: Any) -> Any:  # noqa: ANN401 a narwhals frame of any engine
 def _with_conditions(frame: Any) -> Any:  # noqa: ANN401 a narwhals frame of any engine
     """Add the conditions of the rules, which are never null."""
     col = nw.col
+    is_resolved = _is_true(col("status_from").is_in(["run", "session", "events"]))
     frame = frame.with_columns(
-        _is_true(col("status_from").is_in(["run", "session", "events"])).alias("_is_resolved"),
+        (~col("status").is_null() & ~is_resolved).alias("_has_own_status"),
         _is_true(col("status_from").is_in(["session", "events"])).alias("_is_cleared"),
         _is_true(col("_ends_end") == "gone").alias("_is_gone"),
         _is_true(col("_ends_end").is_in(["final", "error", "waiting"])).alias("_has_end"),
@@ -353,13 +354,8 @@ def _with_conditions(frame: Any) -> Any:  # noqa: ANN401 a narwhals frame of any
     )
     has_error = ~(col("error_type").is_null() & col("error_message").is_null())
     has_error |= _is_true((col("status_from") == "run") & (col("status") == "failed"))  # an error without a column
-    own_status, own_error = col("_has_own_status"), col("_has_own_error")
-    frame = frame.with_columns((~col("status").is_null() & ~col("_is_resolved")).alias("_has_own_status"))
-    frame = frame.with_columns((has_error & ~own_status & ~col("_is_cleared")).alias("_has_own_error"))
-    return frame.with_columns(
-        (~own_status & ~own_error).alias("_uses_session"),
-        (~own_status & ~own_error & ~col("_is_gone")).alias("_uses_events"),
-    )
+    own_error = has_error & ~col("_has_own_status") & ~col("_is_cleared")
+    return frame.with_columns(own_error.alias("_has_own_error"))
 
 
 def _with_new_status(frame: Any) -> Any:  # noqa: ANN401 a narwhals frame of any engine
@@ -391,7 +387,8 @@ def _with_new_fields(frame: Any) -> Any:  # noqa: ANN401 a narwhals frame of any
     terminated = _is_true(col("_new_status_from") == "session") & _is_true(col("_new_status") == "failed")
     seconds = col("_sessions_stats_duration_seconds")
     measured = nw.when(_is_true((seconds > 0) & (seconds < _MAX_SECONDS)) & ~col("_is_running")).then(seconds)
-    uses_session, uses_events = col("_uses_session"), col("_uses_events")
+    uses_session = ~col("_has_own_status") & ~col("_has_own_error")
+    uses_events = uses_session & ~col("_is_gone")
     in_order = _is_true(col("_ends_completed_at") >= col("_ends_started_at"))
     sources = {
         "started_at": (
