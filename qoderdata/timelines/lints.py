@@ -142,9 +142,7 @@ def schedule_lints(df: pd.DataFrame, *, start: Instant | None = None) -> pd.Data
     rows = np.flatnonzero(df["archived_at"].isna().to_numpy() & (distinct.of_row >= 0))
     of_row = distinct.of_row[rows]
     findings = {
-        number: list(_findings(schedule, whole_seconds(begin)))
-        if isinstance(schedule := distinct.schedules[number], Schedule)
-        else [_error(schedule)]
+        number: list(_findings(distinct.schedules[number], whole_seconds(begin)))
         for number in np.unique(of_row).tolist()
     }
     deployments = zip(df["id"].iloc[rows], df["name"].iloc[rows], of_row.tolist(), strict=True)
@@ -152,14 +150,14 @@ def schedule_lints(df: pd.DataFrame, *, start: Instant | None = None) -> pd.Data
     return pd.DataFrame(found, columns=["deployment_id", "name", "lint", "detail"]).astype(TEXT)
 
 
-def _error(error: CronError) -> _Lint:
-    if isinstance(error, NeverFiresError):
-        return _Lint("never_fires", error.reason)
-    return _Lint("unreadable", str(error))
-
-
-def _findings(schedule: Schedule, begin: int) -> Iterator[_Lint]:
-    """Yield what may surprise about one schedule, the worst first."""
+def _findings(schedule: Schedule | CronError, begin: int) -> Iterator[_Lint]:
+    """Yield what may surprise about one schedule, the worst first; only its error if it cannot be parsed."""
+    if isinstance(schedule, NeverFiresError):
+        yield _Lint("never_fires", schedule.reason)
+        return
+    if isinstance(schedule, CronError):
+        yield _Lint("unreadable", str(schedule))
+        return
     if next(schedule.following(EPOCH + timedelta(seconds=begin)), None) is None:
         detail = _("clock changes in {zone} skip every local time that it has", zone=schedule.timezone)
         yield _Lint("never_fires", detail)
