@@ -372,14 +372,12 @@ def about_data(data: ReportData, warnings: list[str]) -> Section:
 def _source(frame: pd.DataFrame, data: ReportData) -> str:
     attrs = frame.attrs
     complete: dict[object, str] = {True: _("complete"), False: _("not complete")}
-    parts = [
+    source = _("records") if attrs.get("source") == "records" else attrs.get("source")
+    facts = join_facts(
         ngettext("{count} row", "{count} rows", len(frame)),
         complete.get(attrs.get("complete"), _("not known whether complete")),
         data.age_of(frame) or _("not known when fetched"),
-    ]
-    if attrs.get("source"):
-        source = _("records") if attrs["source"] == "records" else attrs["source"]
-        parts.append(_("from {source}", source=source))
-    if attrs.get("from_cache"):
-        parts.append(_("kept in the cache since"))
-    return _("{text}.", text=join_facts(*parts))
+        _("from {source}", source=source) if source else "",
+        _("kept in the cache since") if attrs.get("from_cache") else "",
+    )
+    return _("{text}.", text=facts)
