@@ -226,7 +226,7 @@ class ListReader:
             self._may_filter = found.count == limit and self._may_filter is not False
             if time_filter and not self._may_filter:
                 return self._ask(params, cursor, limit, times)
-        elif time_filter and self._is_doubtful(found, times, below):
+        elif time_filter and self._is_doubtful(found, below):
             # Either the filter ended the list, or the list itself ended too early: the page without the filter
             # shows which.
             return self._ask(params, cursor, limit, times)
@@ -253,9 +253,9 @@ class ListReader:
         page = self.decoder.read_page(body)
         return page, self.remote.table.schema.resolve(self.decoder.to_table(page))
 
-    def _is_doubtful(self, page: ListedPage, times: _RecentTimes, below: AbstractSet[str]) -> bool:
+    def _is_doubtful(self, page: ListedPage, below: AbstractSet[str]) -> bool:
         """Return whether the list may continue after a page that was filtered by time and ends it."""
-        if not page.count and self.oldest is not None and not times.has_passed(self.oldest):
+        if not page.count and page.listing is not None and not page.listing.reaches_back_to(self.oldest):
             return True
         return bool(below) and below.isdisjoint(page.ids)
 
@@ -274,11 +274,6 @@ class _RecentTimes:
     def add(self, table: pa.Table) -> None:
         """Add a page."""
         self._times = self._followed_by(table)[-_MIN_OLDER_RECORDS:]
-
-    def has_passed(self, time: datetime) -> bool:
-        """Return whether the last rows are all older than a time."""
-        is_known = len(self._times) == _MIN_OLDER_RECORDS and not self._times.null_count
-        return is_known and pc.max(self._times).as_py() < time
 
     def reached(self, table: pa.Table) -> datetime | None:
         """Return a time such that all rows after a page were created before it; ``None``: unknown."""
@@ -432,8 +427,7 @@ class Refresh:
             if listing is None:
                 return page
             self.is_contradicted = coverage.contradicts(listing)
-            since = self.reread_since
-            if listing.cursor is None or (since and listing.reaches and listing.reaches <= since):
+            if listing.cursor is None or listing.reaches_back_to(self.reread_since):
                 # The list has been reread back to that time, or to its end.
                 self.reread_since = None
             listing = replace(listing, reread_since=self.reread_since)

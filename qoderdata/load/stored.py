@@ -236,8 +236,7 @@ class StoredLoading:
 
     def _until_past(self, page: ListedPage) -> ListedPage:
         """Return a page, marked as the last one if no later page has rows that are needed."""
-        since, reaches = self.query.since, None if page.listing is None else page.listing.reaches
-        is_past = since is not None and reaches is not None and reaches <= since
+        is_past = page.listing is not None and page.listing.reaches_back_to(self.query.since)
         if self.query.needs_status:
             # The filters mean something else, so that the rows are not used: more pages are not needed.
             is_past = is_past or not _all_from_service(page.table)

@@ -66,6 +66,10 @@ class Listing:
         """Whether the page has no records and says that the list ends."""
         return self.cursor is None and not self.ids
 
+    def reaches_back_to(self, time: datetime | None) -> bool:
+        """Return whether all records after this page were created before a time; False if that is not known."""
+        return time is not None and self.reaches is not None and self.reaches <= time
+
 
 @dataclass(frozen=True, slots=True)
 class Segment:
