@@ -144,7 +144,7 @@ def test_commands_with_an_outcomes_option() -> None:
     }
     assert with_outcomes == {
         ("check",), ("top",), ("failures",), ("runs",), ("compare",), ("errors",), ("unusual",), ("report",),
-        ("export",), ("pull", "runs"), ("events",),
+        ("export",), ("pull", "runs"), ("events",), ("costs",), ("compare-costs",),
     }  # fmt: skip
 
 
