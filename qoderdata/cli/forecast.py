@@ -63,7 +63,7 @@ def _notes(total: pd.DataFrame, ahead: str) -> list[str]:
     rows: Any = total.dropna(subset="expected").itertuples()
     for row in rows:
         interval = _interval(row)
-        words = "intervals do not add up" if interval == MISSING else f"95 % interval {interval}"
+        words = _NO_INTERVAL if interval == MISSING else f"95 % interval {interval}"
         notes.append(f"{format_credits(row.expected)} credits in all {ahead}; {words}")
     if without:
         what = counted(without, "more trigger" if notes else "trigger")
@@ -76,6 +76,7 @@ def _interval(row: Any) -> str:  # noqa: ANN401 - a row
     return MISSING if MISSING in (low, high) else f"{low}–{high}"
 
 
+_NO_INTERVAL = f"intervals do not add up; {MISSING} where a deployment has one session of known cost"
 _EXPECTED = [
     TableColumn("triggers", "triggers", "count"),
     TableColumn("credits expected", "expected", "credits"),
