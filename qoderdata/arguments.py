@@ -112,14 +112,13 @@ def parse_span(value: Span, *, name: str) -> timedelta:
         )
     import pandas as pd  # noqa: PLC0415 - slow to import, and spans are mostly written as above
 
-    is_too_long = False
     try:
         length = pd.Timedelta(_with_new_units(value))
-    except (ValueError, TypeError) as error:
+    except (pd.errors.OutOfBoundsTimedelta, pd.errors.OutOfBoundsDatetime):  # pandas 2 raises the second one
+        text = f"{name}={value!r} is too long; the longest is '{_LONGEST.days}D', 292 years"
+        raise _UnusableSpanError(text) from None
+    except (ValueError, TypeError):
         length = pd.Timedelta("NaT")
-        is_too_long = isinstance(error, pd.errors.OutOfBoundsTimedelta)
-    if is_too_long:
-        raise _UnusableSpanError(f"{name}={value!r} is too long; the longest is '{_LONGEST.days}D', 292 years")
     if pd.isna(length) or length < pd.Timedelta(0):
         if isinstance(value, str) and _CALENDAR_UNIT.fullmatch(value):
             raise _no_fixed_length(value, name)
