@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from datetime import UTC, datetime, timedelta
+from functools import cache
 from typing import Any
 
 import pandas as pd
@@ -12,6 +13,7 @@ import pyarrow.compute as pc
 import pytest
 
 from qoderdata import decode, frames, schema
+from qoderdata.frame_checks import TEXT
 from qoderdata.outcomes import open_frame
 from qoderdata.sandbox import Sandbox
 from qoderdata.summaries import (
@@ -47,12 +49,25 @@ OF_RUNS: dict[str, Summary] = {
         )
     },
 }  # fmt: skip
+ACCOUNT: dict[str, Any] = {"deployments": 15, "seed": 7, "runs": 400, "edition": "D"}
+
+
+@cache
+def runs_with_status() -> pd.DataFrame:
+    with Sandbox(**ACCOUNT) as sandbox:
+        runs = frames.flatten_runs(sandbox.runs)
+    return runs.assign(status=pd.Series(["completed", "failed", None] * len(runs), dtype=TEXT))
+
+
 OF_SESSIONS: dict[str, Summary] = {
     "costs": session_costs,
     "costs of all": lambda sessions: session_costs(sessions, None),
     "compared costs": lambda sessions: compare_costs(sessions, recent="5D", baseline="12D"),
     "costs by month in Berlin": lambda sessions: session_costs(sessions, freq="1M", tz="Europe/Berlin"),
     "costs by day in Havana": lambda sessions: session_costs(sessions, freq="1D", tz="America/Havana"),
+    "costs by outcome": lambda sessions: session_costs(
+        frames.with_outcomes(sessions, runs_with_status()), "outcome"
+    ),
 }
 
 
@@ -114,7 +129,7 @@ def test_run_summaries_have_the_rows_of_pandas(spark: Any, name: str) -> None:  
 
 @pytest.mark.parametrize("name", OF_SESSIONS)
 def test_session_costs_have_the_rows_of_pandas(spark: Any, name: str) -> None:  # noqa: ANN401
-    with Sandbox(deployments=15, seed=7, runs=400, edition="D") as sandbox:
+    with Sandbox(**ACCOUNT) as sandbox:
         table = decode.from_records(sandbox.sessions, schema.SESSIONS)
     both = pa.concat_tables([table.slice(0, 50), table]).combine_chunks()  # Spark reads the first chunk only
     halves = pc.divide(both["usage_total_credits"], pa.array([2.0] * 50 + [1.0] * len(table)))
