@@ -555,7 +555,7 @@ def with_names(
 
 
 def with_outcomes(sessions: IntoFrameT, runs: IntoFrame) -> IntoFrameT:
-    """Add the outcome of the run that each session belongs to, such as for the cost of failed runs.
+    """Add to each session the outcome of its run, for example to know what failed runs cost.
 
     Parameters
     ----------
@@ -563,7 +563,7 @@ def with_outcomes(sessions: IntoFrameT, runs: IntoFrame) -> IntoFrameT:
         A sessions frame, of pandas or any engine that narwhals knows.
     runs
         The runs of these sessions, of any engine; they are read at once. Load them from before the first session
-        on, with ``outcomes="events"`` if failures inside sessions shall be known.
+        on; ``outcomes="events"`` also finds failures inside sessions.
 
     Returns
     -------
@@ -593,7 +593,8 @@ def with_outcomes(sessions: IntoFrameT, runs: IntoFrame) -> IntoFrameT:
     ...     {"id": "sess_2", "deployment_id": "dep_1", "usage": {"total_credits": 0.5}},
     ... ])
     >>> runs = qd.flatten_runs([{"id": "drun_1", "session_id": "sess_1", "status": "failed"}])
-    >>> qd.session_costs(qd.with_outcomes(sessions, runs), by="outcome")[["sessions", "credits", "share"]]
+    >>> costs = qd.session_costs(qd.with_outcomes(sessions, runs), by="outcome")
+    >>> costs[["sessions", "credits", "share"]]
              sessions  credits  share
     outcome
     failed          1      1.5   0.75
