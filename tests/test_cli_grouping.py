@@ -418,7 +418,13 @@ def test_costs_by_outcome_are_those_of_the_newest_run_of_each_session(sandbox: S
 def test_costs_by_outcome_on_the_newest_edition_come_from_events(invoke: Invoke) -> None:
     with Sandbox(deployments=12, seed=7, edition="D") as served:
         options = f"--since all --base-url {served.base_url}"
-        assert "completed runs are assumed" in invoke(f"costs --by outcome {options}").err
+        assumed = invoke(f"costs --by outcome {options}")
+        assert "completed runs are assumed" in assumed.err
+        completed = next(line.split()[1] for line in assumed.out.splitlines() if line.startswith("completed "))
+        note = (
+            f"completed by assumption: {completed} of {completed} sessions; --outcomes events reads how they ended"
+        )
+        assert f"\n{note}\n" in assumed.out
         found = invoke.json(f"costs --by team --by outcome --outcomes events {options}")
         client = qd.Client(pat=served.pat, base_url=served.base_url)
         runs = qd.load_runs(client=client, outcomes="events")
@@ -430,6 +436,11 @@ def test_costs_by_outcome_on_the_newest_edition_come_from_events(invoke: Invoke)
         expected = qd.session_costs(qd.with_outcomes(named, runs), by=["metadata_team", "outcome"])
         assert found == rows_of(expected)
         assert len({row["outcome"] for row in found}) > 3
+        ended = qd.with_outcomes(named, runs[runs["status_from"] == "session"])["outcome"].eq("completed").sum()
+        note = f"completed by assumption: {ended} of"
+        out = invoke(f"costs --by outcome --outcomes events {options}").out
+        assert (note in out) is (ended > 0)
+        assert "reads how they ended" not in out
         teams = int((named["metadata_team"].isna() & named["deployment_id"].notna()).sum())
         text = " ".join(invoke(f"costs --by team --offline {options}").out.split())
         assert f"{teams} sessions without a known team" in text

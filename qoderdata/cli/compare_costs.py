@@ -40,7 +40,7 @@ def compare_costs(
         *columns_where_any(found, "baseline_unknown", "unknown before"),
     ]
     about = [periods.note(result.tz), *options.filter_notes(which)]
-    notes = [*_notes(sessions, periods), *note_on_missing(sessions, groups.keys), *about]
+    notes = [*_notes(sessions, periods), *note_on_missing(sessions, groups.keys), *groups.notes, *about]
     columns = [*groups.columns(found), *_columns(periods), *unknown]
     result.print_frame(found, columns, empty="; ".join(["there are no sessions", *about]), notes=notes)
 

@@ -38,7 +38,7 @@ def costs(
     unknown = columns_where_any(found, "unknown", "usage unknown")
     columns = [*groups.columns(found), *_COLUMNS, *unknown]
     cut = options.cut_windows(found, freq, *options.bounds_of(window, sessions))
-    notes = [*_notes(sessions, groups.keys), *period, *cut]
+    notes = [*_notes(sessions, groups.keys), *groups.notes, *period, *cut]
     result.print_frame(
         found, columns, empty=options.nothing_in(period, "sessions"), notes=notes, newest=freq is not None
     )

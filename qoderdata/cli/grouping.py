@@ -17,6 +17,7 @@ import qoderdata as qd
 from qoderdata.cli.options import use_option_names
 from qoderdata.cli.output import MINOR, WINDOW, TableColumn, note
 from qoderdata.cli.service import NAME_ERRORS, metadata_keys
+from qoderdata.formatting import counted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -88,6 +89,8 @@ class Groups:
             lists["environments"] = load_or_none(lambda: service.load(qd.load_environments))
         #: The frames that `with_names` takes the names from, by its arguments.
         self.lists = {name: frame for name, frame in lists.items() if frame is not None}
+        #: Notes about the columns that `add_names` has added.
+        self.notes: list[str] = []
 
     def add_names(self, frame: pd.DataFrame) -> pd.DataFrame:
         """Return the frame with all columns of the groups and their names."""
@@ -99,7 +102,9 @@ class Groups:
         if _MODEL in self.keys and _MODEL not in frame.columns:
             frame = frame.assign(**{_MODEL: self._models(frame)})
         if _OUTCOME in self.keys and _OUTCOME not in frame.columns:
-            frame = qd.with_outcomes(frame, self._runs(frame))
+            runs = self._runs(frame)
+            frame = qd.with_outcomes(frame, runs)
+            self.notes = _assumed_note(frame, runs)
         if not self.lists:
             return frame
         named: pd.DataFrame = qd.with_names(frame, **self.lists, metadata=self.metadata)
@@ -143,6 +148,20 @@ class Groups:
         if "window" in result.index.names:
             shown.append(WINDOW)
         return shown
+
+
+def _assumed_note(sessions: pd.DataFrame, runs: pd.DataFrame) -> list[str]:
+    """Return a note that says how many sessions count as completed by assumption; none if there are none."""
+    from qoderdata.outcomes import is_assumed  # noqa: PLC0415 - imports pandas
+
+    completed = sessions[sessions[_OUTCOME] == "completed"]
+    assumed = int(completed["id"].isin(runs.loc[is_assumed(runs), "session_id"]).sum())
+    advice = "" if runs.attrs.get("outcomes") == "events" else "; --outcomes events reads how they ended"
+    return (
+        [f"completed by assumption: {assumed:,} of {counted(len(completed), 'session')}{advice}"]
+        if assumed
+        else []
+    )
 
 
 def _kind(key: str) -> Literal["id", "time", "text"]:
