@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 Record = dict[str, Any]
 
 ZERO_TIME = "0001-01-01T00:00:00Z"
+READERS = (Decoder.read_page, Decoder.read_table)
 
 
 def deployment(number: int, **fields: object) -> Record:
@@ -99,8 +100,9 @@ class TestReadPage:
     @pytest.mark.parametrize("cut", range(1, 60, 7))
     def test_truncated_body_raises_not_json_error(self, cut: int) -> None:
         whole = body([deployment(1)])
-        with pytest.raises(NotJSONError):
-            Decoder(DEPLOYMENTS).read_page(whole[:-cut])
+        for read in READERS:
+            with pytest.raises(NotJSONError):
+                read(Decoder(DEPLOYMENTS), whole[:-cut])
 
     @pytest.mark.parametrize(
         "text",
@@ -120,8 +122,9 @@ class TestReadPage:
         ],
     )
     def test_invalid_json_raises_not_json_error(self, text: bytes) -> None:
-        with pytest.raises(NotJSONError):
-            Decoder(DEPLOYMENTS).read_page(text)
+        for read in READERS:
+            with pytest.raises(NotJSONError):
+                read(Decoder(DEPLOYMENTS), text)
 
     @pytest.mark.parametrize(
         ("text", "message"),
@@ -145,8 +148,9 @@ class TestReadPage:
         ],
     )
     def test_json_that_is_not_a_page_raises_validation_error(self, text: bytes, message: str) -> None:
-        with pytest.raises(APIResponseValidationError, match=message):
-            Decoder(DEPLOYMENTS).read_page(text)
+        for read in READERS:
+            with pytest.raises(APIResponseValidationError, match=message):
+                read(Decoder(DEPLOYMENTS), text)
 
     @pytest.mark.parametrize("depth", [DEEPEST + 1, 9999])
     def test_too_deeply_nested_page_raises_validation_error(self, depth: int) -> None:
