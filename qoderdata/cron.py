@@ -402,7 +402,8 @@ def _describe_times(schedule: Schedule) -> str:
     hours, minutes = schedule.hours, schedule.minutes
     if len(minutes) == 1 or len(hours) * len(minutes) <= _FEW_TIMES:
         return _at(hours, minutes)
-    every = _every_few_minutes(minutes)
+    step = _even_step(minutes, _MINUTES)
+    every = ngettext("every minute", "every {count} minutes", step) if step and minutes[0] == 0 else ""
     when = every or _("at minutes {minutes}", minutes=describe_numbers(minutes))
     if len(hours) == _HOURS:
         return every or _("{minutes} of every hour", minutes=when)
@@ -422,26 +423,18 @@ def _at(hours: Sequence[int], minutes: Sequence[int]) -> str:
     """Describe times of day, one by one or as a range of hours."""
     if len(hours) == _HOURS:
         return _("every hour at minute {minute}", minute=minutes[0])
-    is_each = hours[-1] - hours[0] == len(hours) - 1
-    often = ngettext("every hour", "every {count} hours", 1) if is_each else _every_from_any(hours)
-    if often and len(hours) * len(minutes) > _FEW_TIMES:
+    step = 1 if hours[-1] - hours[0] == len(hours) - 1 else _even_step(hours, _HOURS)
+    if step and len(hours) * len(minutes) > _FEW_TIMES:
+        often = ngettext("every hour", "every {count} hours", step)
         return _span(often, f"{hours[0]:02d}:{minutes[0]:02d}", f"{hours[-1]:02d}:{minutes[0]:02d}")
     return _("at {times}", times=join_words([f"{hour:02d}:{minute:02d}" for hour in hours for minute in minutes]))
 
 
-def _every_few_minutes(values: Sequence[int]) -> str:
-    """Return "every n minutes" if the values are evenly spaced over the whole hour, else an empty text."""
-    step = _MINUTES // len(values)
-    if tuple(values) != tuple(range(0, _MINUTES, step)) or _MINUTES % step:
-        return ""
-    return ngettext("every minute", "every {count} minutes", step)
-
-
-def _every_from_any(hours: Sequence[int]) -> str:
-    """Return "every n hours" if the hours are evenly spaced over the day, from any hour, else an empty text."""
-    step = _HOURS // len(hours)
-    even = _HOURS % len(hours) == 0 and all(later - earlier == step for earlier, later in pairwise(hours))
-    return ngettext("every hour", "every {count} hours", step) if even else ""
+def _even_step(values: Sequence[int], whole: int) -> int:
+    """Return the step of values that are evenly spaced over a whole hour or day, from any value on; else 0."""
+    step, rest = divmod(whole, len(values))
+    is_even = rest == 0 and all(later - earlier == step for earlier, later in pairwise(values))
+    return step if is_even else 0
 
 
 def describe_days(schedule: Schedule) -> str:
