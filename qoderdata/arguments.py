@@ -281,8 +281,7 @@ def check_id(value: object, *, name: str) -> str:
         joined = "load those of each, and join them with pd.concat"
         advice = joined if name == "session_id" else "load all, and select rows with isin"
         raise ValueError(f"{name} must be one id, not {type(value).__name__}; for several ids, {advice}")  # noqa: TRY004 - as for other values
-    prefix = ID_PREFIXES.get(name, "dep_")
-    raise ValueError(f"{name}={value!r} is not the id of anything; ids look like {prefix}0197…")
+    raise ValueError(f"{name}={value!r} is not the id of anything; ids look like {ID_PREFIXES[name]}0197…")
 
 
 def warn_if_no_id(value: str | None, *, name: str) -> None:

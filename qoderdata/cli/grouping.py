@@ -156,12 +156,10 @@ def _assumed_note(sessions: pd.DataFrame, runs: pd.DataFrame) -> list[str]:
 
     completed = sessions[sessions[_OUTCOME] == "completed"]
     assumed = int(completed["id"].isin(runs.loc[is_assumed(runs), "session_id"]).sum())
+    if not assumed:
+        return []
     advice = "" if runs.attrs.get("outcomes") == "events" else "; --outcomes events reads how they ended"
-    return (
-        [f"completed by assumption: {assumed:,} of {counted(len(completed), 'session')}{advice}"]
-        if assumed
-        else []
-    )
+    return [f"completed by assumption: {assumed:,} of {counted(len(completed), 'session')}{advice}"]
 
 
 def _kind(key: str) -> Literal["id", "time", "text"]:

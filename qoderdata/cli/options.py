@@ -361,10 +361,13 @@ def describe_window(window: dict[str, Any], what: str, tz: str) -> list[str]:
     words = {"since": "since", "until": "before"}
     times = _parse_bounds(window, datetime.now(UTC))
     bounds = [f"{words[name]} {format_time(time, tz)}" for name, time in times.items() if time is not None]
-    noun, _, verb = what.rpartition(" ")
     which = [*filter(None, [window.get("deployment")]), *(window.get("where") or ())]
-    of = [f"of {one_line(' and '.join(which))}"] if which else []
-    return [" ".join([noun, *of, *([verb, " and ".join(bounds)] if bounds else [])])] if bounds or of else []
+    if not bounds and not which:
+        return []
+    noun, _, verb = what.rpartition(" ")
+    of = f" of {one_line(' and '.join(which))}" if which else ""
+    when = f" {verb} {' and '.join(bounds)}" if bounds else ""
+    return [f"{noun}{of}{when}"]
 
 
 def bounds_of(window: dict[str, Any], rows: pd.DataFrame) -> tuple[datetime | None, datetime]:

@@ -92,9 +92,9 @@ def runs(
     empty = options.nothing_in(period, "runs")
     if per == "occurrence":
         period.append(_LAST_RUN_COUNTS)
-    if failed and per == "occurrence":
-        last_runs = qd.run_failure_rates(frame, by="id", per=per).index
-        frame = frame[frame["id"].isin(last_runs)]
+        if failed:
+            last_runs = qd.run_failure_rates(frame, by="id", per=per).index
+            frame = frame[frame["id"].isin(last_runs)]
     unknown = unknown_outcomes(frame) if errors or failed else []
     if len(frame) and (errors or is_list):
         none = "no run is known to wait for a person" if waiting else none_failed(unknown)

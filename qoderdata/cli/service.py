@@ -250,13 +250,13 @@ def _matching_ids(deployments: pd.DataFrame, word: str | None, where: Sequence[s
 
 
 def _are_known(lists: Sequence[pd.DataFrame], where: Sequence[str] | None) -> bool:
-    """Return whether some deployment has the key of each condition, and each value that others must not have."""
+    """Return whether some deployment has the key of each condition, and some deployment its value."""
     keys = {key for listed in lists for key in metadata_keys(listed)}
     for condition in where or ():
-        key, is_equal, value = _parse_condition(condition)
+        key, _, value = _parse_condition(condition)
         if key not in keys:
             return False
-        if not is_equal and value and not any(_metadata_values(listed, key).eq(value).any() for listed in lists):
+        if value and not any(_metadata_values(listed, key).eq(value).any() for listed in lists):
             return False
     return True
 
