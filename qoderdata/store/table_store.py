@@ -52,6 +52,7 @@ class TableStore:
         self._key = digest([base_url, workspace_id, account])
         self._parent = folder.folder(table.name)
         self.folder = self._parent.folder(self._key)
+        self._title = f"the store of {table.name} in {self.folder.location}"
         self._dataset = Dataset(self.folder, table, self._identity)
         self._journal = Journal(self.folder, table, self._identity)
         self._manifest = Manifest(self._identity)
@@ -109,11 +110,7 @@ class TableStore:
         if self.lacks_columns:
             self.recover()
         if self._unusable is not None:
-            warn(
-                f"the store of {self.table.name} in {self.folder.location} was ignored: {self._unusable}. The "
-                "next load repairs it",
-                CacheWarning,
-            )
+            warn(f"{self._title} was ignored: {self._unusable}. The next load repairs it", CacheWarning)
 
     def recover(self, *, must_be_readable: bool = False) -> None:
         """Load, and commit what an interrupted pull left, unless another process is writing now.
@@ -353,8 +350,7 @@ class TableStore:
         unusable, self._unusable = self._unusable, None
         if not self._writable:
             if unusable is not None:
-                where = f"the store of {self.table.name} in {self.folder.location}"
-                warn(f"{where} was ignored: {unusable}", CacheWarning)
+                warn(f"{self._title} was ignored: {unusable}", CacheWarning)
             return
         if unusable is not None and unusable.is_foreign:
             note = self._set_aside(self._all_files())
@@ -396,11 +392,7 @@ class TableStore:
         return {id_: OpenRow(day, known[id_].read_at if id_ in known else LONG_AGO) for id_, day in found.items()}
 
     def _warn_repaired(self, reason: str) -> None:
-        warn(
-            f"the store of {self.table.name} in {self.folder.location} was repaired: {reason}. The list is read "
-            "again",
-            CacheWarning,
-        )
+        warn(f"{self._title} was repaired: {reason}. The list is read again", CacheWarning)
 
     def _all_files(self) -> list[str]:
         """Return the names of all files of the store, with the manifest last."""
