@@ -210,7 +210,6 @@ class _Lines(logging.Handler):
         self._retries = 0
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Print a record."""
         if record.levelno < logging.WARNING and not self._package.isEnabledFor(logging.INFO):
             self._retries += 1
             if self._retries == 1:
@@ -225,7 +224,6 @@ class _Lines(logging.Handler):
 
 
 def _named_command(words: Sequence[str]) -> click.Command:
-    """Return the command that a command line names."""
     command: click.Command = commands
     for word in words:
         if isinstance(command, click.Group):

@@ -429,7 +429,6 @@ def _on_two_lines(heading: str) -> str:
 
 
 def _text_table(cells: list[list[Text]], columns: Sequence[TableColumn], headings: Sequence[str]) -> str:
-    """Draw a table with rich."""
     from rich.box import Box  # noqa: PLC0415 - only tables need it
     from rich.cells import cell_len  # noqa: PLC0415 - as above
     from rich.table import Table  # noqa: PLC0415 - as above

@@ -340,10 +340,8 @@ def _check_seconds(name: str, value: float, *, zero: bool) -> float:
 
 
 def _check_timeout(value: float | tuple[float, float]) -> tuple[float, float]:
-    if not isinstance(value, tuple | list):
-        value = (value, value)
     try:
-        connect, read = value
+        connect, read = value if isinstance(value, tuple | list) else (value, value)
     except ValueError:
         raise ValueError(f"timeout={value!r} is not a number of seconds, or a pair (connect, read)") from None
     return _check_seconds("timeout", connect, zero=False), _check_seconds("timeout", read, zero=False)

@@ -133,7 +133,6 @@ def _rates_and_intervals(rates: pd.DataFrame) -> list[NDArray[np.float64]]:
 
 
 def _counts(shown: pd.DataFrame, *, by_runs: bool) -> list[str]:
-    """Return the counts of each rate as text."""
     failures = shown["failed"] if by_runs else shown["total_failures"]
     runs = _decided(shown) if by_runs else shown["total_runs"]
     texts = []

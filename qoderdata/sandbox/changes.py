@@ -172,7 +172,7 @@ class ChangingAccount:
                     _end(database, record, session, now)
                 refusal = Refusal.REJECTED if end is None else Refusal.NONE
                 created.append(database.runs.add(identity, record, {"refusal": refusal, "session": session}))
-                _count(database, record, is_new=True)
+                _update_counters(database, record, is_new=True)
             return [database.runs.record(index, self.edition) for index in created]
 
     def finish_run(self, run_id: str, *, status: str = "completed") -> dict[str, Any]:
@@ -198,7 +198,7 @@ class ChangingAccount:
             record["status"] = run_status
             _end(database, record, session, now)
             database.runs.change(index, record)
-            _count(database, record, is_new=False)
+            _update_counters(database, record, is_new=False)
             return database.runs.record(index, self.edition)
 
     def archive_session(self, session_id: str) -> dict[str, Any]:
@@ -338,8 +338,7 @@ def _end(database: Database, record: Record, session: int, now: int) -> None:
         record["error"] = database.session_error(session)
 
 
-def _count(database: Database, run: Record, *, is_new: bool) -> None:
-    """Update the counters of a run's deployment."""
+def _update_counters(database: Database, run: Record, *, is_new: bool) -> None:
     index = database.deployments.find(run["deployment_id"])
     record = database.deployments.record(index)
     stats = record["metadata"].get("cas_config", {}).get("stats", {})

@@ -252,7 +252,7 @@ class Router:
     def _page(self, table: Table, what: str, conditions: Sequence[Condition], *, ascending: bool) -> bytes:
         """Return one page of the records that meet the conditions, oldest or newest first."""
         shown = table.select(*conditions)
-        limit = self._limit(what)
+        limit = self._page_size(what)
         cursor, index = self._cursor(table, _cursors(what))
         read = table.select() if self.short_pages else shown
         repeated = int(self.fault == "overlap")
@@ -277,8 +277,7 @@ class Router:
             envelope["next_page"] = last if more else None
         return b'{"data":[' + b",".join(bodies) + b"]," + orjson.dumps(envelope)[1:]
 
-    def _limit(self, what: str) -> int:
-        """Parse the page size."""
+    def _page_size(self, what: str) -> int:
         text = self.request.query.get("limit") or str(_DEFAULT_LIMIT)
         limit = int(text) if text.isascii() and text.isdigit() else 0
         newer = what in (*_PAGE_ONLY, "events")

@@ -64,7 +64,7 @@ class DeploymentRecords:
         number, role = int(fleet.number[index]), int(fleet.role[index])
         created, updated = stamp(int(fleet.created[index])), self._updated(index)
         archived = role == ARCHIVED
-        name, description = _named(number, dice)
+        name, description = _name_and_description(number, dice)
         record: Record = {
             "agent": {
                 "id": fleet.agents[fleet.agent[index]],
@@ -210,8 +210,7 @@ def run_record(
     return dict(sorted(record.items()))
 
 
-def _named(number: int, dice: Dice) -> tuple[str, str | None]:
-    """Choose a name and a description."""
+def _name_and_description(number: int, dice: Dice) -> tuple[str, str | None]:
     example = number - 2
     if 0 <= example < len(sample_values.EXAMPLES):
         return sample_values.EXAMPLES[example]
