@@ -150,14 +150,13 @@ class Dataset:
         for id_ in changing.keys() - unchanged:
             for day in changing[id_]:
                 replaced[day].add(id_)
-        before = {day: names for day, names in _by_day(files).items() if day in replaced}
+        superseded = _by_day({name: file for name, file in files.items() if _day(name) in replaced})
+        after = {name: file for name, file in files.items() if _day(name) not in replaced}
 
         def write(day: str) -> dict[str, DataFile]:
-            old = {name: files[name] for name in before.get(day, [])}
+            old = superseded.get(day, {})
             return self._write(day, old, without=replaced[day], new=take_rows(new, indices.get(day, [])))
 
-        superseded = {name for names in before.values() for name in names}
-        after = {name: file for name, file in files.items() if name not in superseded}
         with ThreadPoolExecutor(_THREADS, thread_name_prefix="qoderdata-write") as pool:
             for written in pool.map(write, sorted({*indices, *replaced})):
                 after |= written
@@ -165,11 +164,11 @@ class Dataset:
 
     def compact(self, files: Mapping[str, DataFile]) -> dict[str, DataFile]:
         """Join the files of a day into one if that saves time later, and return the valid files."""
-        after = dict(files)
+        after: dict[str, DataFile] = {}
         for day, old in _by_day(files).items():
-            if len(old) == 1 or (len(old) <= _MOST_FILES and sum(files[name].rows for name in old) >= _SMALL_DAY):
-                continue
-            after |= self._write(day, {name: after.pop(name) for name in old})
+            is_large = sum(file.rows for file in old.values()) >= _SMALL_DAY
+            is_compact = len(old) == 1 or (is_large and len(old) <= _MOST_FILES)
+            after |= old if is_compact else self._write(day, old)
         return after
 
     def damaged(self, files: Mapping[str, DataFile]) -> list[str]:
@@ -418,10 +417,10 @@ def _dates(table: pa.Table, time_column: str) -> Any:  # noqa: ANN401 - an Arrow
     return table[time_column].cast(pa.timestamp("us")).cast(pa.date32())
 
 
-def _by_day(files: Iterable[str]) -> dict[str, list[str]]:
-    found: dict[str, list[str]] = defaultdict(list)
-    for name in files:
-        found[_day(name)].append(name)
+def _by_day(files: Mapping[str, DataFile]) -> dict[str, dict[str, DataFile]]:
+    found: dict[str, dict[str, DataFile]] = defaultdict(dict)
+    for name, file in files.items():
+        found[_day(name)][name] = file
     return found
 
 
