@@ -264,14 +264,10 @@ def _initial_events(dice: Dice) -> list[Record]:
         events.append(
             {"content": [{"text": sample_values.SYSTEM_PROMPT, "type": "text"}], "type": "system.message"}
         )
-    if dice.percent(60):
-        events.append({"content": prompt, "type": "user.message"})
-    else:
-        blocks = [
-            {"text": prompt, "type": "text"},
-            {"text": dice.pick(sample_values.DESCRIPTIONS), "type": "text"},
-        ]
-        events.append({"content": blocks, "type": "user.message"})
+    content: str | list[Record] = prompt
+    if not dice.percent(60):
+        content = [{"text": text, "type": "text"} for text in (prompt, dice.pick(sample_values.DESCRIPTIONS))]
+    events.append({"content": content, "type": "user.message"})
     if dice.percent(12):
         events.append(
             {
