@@ -121,10 +121,6 @@ class CommandGroup(click.Group):
         super().__init__(*args, **kwargs)
         self.params.append(verbose_option())
 
-    def list_commands(self, _ctx: click.Context) -> list[str]:
-        """Return the names of the commands."""
-        return list(self.commands)
-
     def format_commands(self, _ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the commands, each with the whole first sentence of its help; click would cut it."""
         with formatter.section("Commands"):
