@@ -160,6 +160,26 @@ def test_pyarrow_gives_windows_of_many_groups_their_own_names() -> None:
     assert (found["name"] == "name of " + found["deployment_id"]).all()
 
 
+@pytest.mark.parametrize(
+    "summarise",
+    [
+        lambda runs, by: run_failure_rates(runs, by, freq="1D", tz="Europe/Berlin"),
+        lambda runs, by: failure_streaks(runs, [by, "trigger_type"]),
+        error_groups,
+        failure_rates,
+    ],
+)
+def test_groups_by_a_column_with_a_dot_in_its_name_are_those_of_pandas(
+    summarise: Callable[[Any, str], Any],
+) -> None:
+    deployments, runs = account_tables()
+    key, table = "metadata_cost.center", deployments if summarise is failure_rates else runs
+    table = table.rename_columns({"agent_id": key})
+    expected = rows_of(quietly(lambda frame: summarise(frame, key), table.to_pandas()))
+    for engine in [*EAGER, "duckdb"]:
+        compare(lambda frame: summarise(frame, key), opened(table, engine), engine, expected)
+
+
 @pytest.mark.parametrize("engine", ALL_BUT_DASK)
 @pytest.mark.parametrize(
     "name", ["streaks", "occurrences by day", "regressions", "periods", "messages", "unusual"]

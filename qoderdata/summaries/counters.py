@@ -144,7 +144,7 @@ def failure_rates(
     if source.eager:
         _warn_of_no_counters(rows)
         _warn_of_impossible(rows)
-        _warn_of_overflow(rows, source.grouping)
+        _warn_of_overflow(rows, source)
     rows = rows.with_columns(*_parts("total_runs"), *_parts("total_failures"))
     sums = ["deployments", "_known", "failing", "never_run"]
     sums += [f"{total}_{part}" for total in _TOTALS for part in ("high", "low")]
@@ -191,10 +191,11 @@ def _warn_of_impossible(rows: nw.LazyFrame[Any]) -> None:
     )
 
 
-def _warn_of_overflow(rows: nw.LazyFrame[Any], grouping: list[str]) -> None:
+def _warn_of_overflow(rows: nw.LazyFrame[Any], source: engines.Source[Any]) -> None:
     total = nw.col("_total")
     totals = rows.with_columns(nw.col("total_runs").cast(nw.Float64).alias("_total"))
-    too_large = totals.group_by(*grouping).agg(total.sum()).filter(total >= _INT64_END).collect()
+    grouped = source.group(totals, total.sum(), sums=["deployments"])
+    too_large = grouped.filter(total >= _INT64_END).collect()
     if not too_large.is_empty():
         errors.warn(
             ngettext(

@@ -95,8 +95,13 @@ class Source(Generic[IntoFrameT]):
     ) -> nw.LazyFrame[Any]:
         """Return one row per group and value of `within`: sums of integers, names, and other aggregations."""
         names = (nw.col(name).max() for name in self.names)
-        groups = rows.group_by(*self.grouping, *within).agg(nw.col(*sums).sum(), *names, *aggregations)
-        return groups.with_columns(nw.col(*sums).cast(nw.Int64))  # some engines sum to another type
+        keys = [*self.grouping, *within]
+        # DuckDB takes "a.b" for the column "b" of a table "a".
+        plain = {key: f"_key_{number}" for number, key in enumerate(keys) if "." in key}
+        groups = rows.rename(plain).group_by(*(plain.get(key, key) for key in keys))
+        totals = groups.agg(nw.col(*sums).sum(), *names, *aggregations)
+        totals = totals.rename({name: key for key, name in plain.items()})
+        return totals.with_columns(nw.col(*sums).cast(nw.Int64))  # some engines sum to another type
 
     def quantiles(self, column: str, shares: Mapping[str, float], *, scan: str) -> list[nw.Expr]:
         """Return the expressions for quantiles within groups; none on Dask, with a warning that names `scan`."""
