@@ -101,14 +101,14 @@ def parse_span(value: Span, *, name: str) -> timedelta:
     (datetime.timedelta(seconds=900), datetime.timedelta(days=1, seconds=43200))
     >>> parse_span(24, name="horizon")
     Traceback (most recent call last):
-    ValueError: horizon=24 is not a length of time, as it has no unit (s, min, h, D or W); write one like '24h'
+    ValueError: horizon=24 is not a length of time, as it has no unit (s, min, h, D or W); write one like '7D'
     """
     usual = _USUAL_SPAN.fullmatch(value) if isinstance(value, str) else None
     if usual is not None and int(usual[1]) * _UNITS[usual[2]] <= _LONGEST:
         return int(usual[1]) * _UNITS[usual[2]]
     if _is_bare_number(value) or (isinstance(value, str) and _PART_WITHOUT_UNIT.search(value)):
         raise ValueError(
-            f"{name}={value!r} is not a length of time, as it has no unit ({_ALLOWED_UNITS}); write one like '24h'"
+            f"{name}={value!r} is not a length of time, as it has no unit ({_ALLOWED_UNITS}); write one like '7D'"
         )
     import pandas as pd  # noqa: PLC0415 - slow to import, and spans are mostly written as above
 
@@ -249,7 +249,7 @@ def parse_window(freq: str) -> int | None:
         if _CALENDAR_UNIT.fullmatch(str(freq)):  # "2MS" is two milliseconds too
             raise _no_fixed_length(freq, "freq")
         if length and not length % _UNITS["D"]:
-            raise ValueError(f"freq={freq!r}: whole days are written as text, such as '1D' or '7D'")
+            raise ValueError(f"freq={freq!r}: whole days are written as text in days, such as '1D' or '7D'")
         raise ValueError(
             f"freq={freq!r} must fill a day evenly in whole minutes, such as '30min' or '6h'; whole days are "
             "written '1D'"

@@ -124,9 +124,7 @@ class TestParseSpan:
     )  # fmt: skip
     def test_number_without_unit_is_refused_with_a_list_of_units(self, value: arguments.Span) -> None:
         """Pandas would read it as nanoseconds."""
-        with pytest.raises(
-            ValueError, match=r"max_age=.* has no unit \(s, min, h, D or W\); write one like '24h'"
-        ):
+        with pytest.raises(ValueError, match=r"max_age=.* has no unit \(s, min, h, D or W\); write one like '7D'"):
             arguments.parse_span(value, name="max_age")
 
     @given(st.one_of(st.integers(), st.floats(), st.decimals()).map(str) | st.integers() | st.floats())
