@@ -274,11 +274,11 @@ def apply_ends(
     names = _result_names(runs.columns)
     for name in set(names).difference(runs.columns):
         runs[name] = pd.Series(pd.NA, index=runs.index, dtype=_DTYPES[_RUNS[name]])
-    columns = {name: _arrow(runs[name], kind) for name, kind in _RUNS.items()}
+    columns = {name: _arrow(runs[name], kind, what="runs") for name, kind in _RUNS.items()}
     for what, key, kinds, frame in (("sessions", "id", _SESSIONS, sessions), ("ends", "session_id", _ENDS, ends)):
         if frame is not None:
             _require_frame(frame, kinds, what=what)
-            found = {name: _arrow(frame[name], kind) for name, kind in kinds.items()}
+            found = {name: _arrow(frame[name], kind, what=what) for name, kind in kinds.items()}
             rows = _last_rows(found[key], columns["session_id"])
             columns |= {f"_{what}_{name}": _take(column, rows) for name, column in found.items()}
     return _with_filled(runs[names], columns)
@@ -475,7 +475,7 @@ def _result_names(names: Iterable[str]) -> list[str]:
 
 def _resolve_partition(part: pd.DataFrame, names: list[str]) -> pd.DataFrame:
     """Fill the columns of one partition of a Dask frame that has been joined with its sessions and ends."""
-    columns = {name: _arrow(part[name], kind) for name, kind in _JOINED.items() if name in part.columns}
+    columns = {name: _arrow(part[name], kind, what="runs") for name, kind in _JOINED.items() if name in part}
     for name in set(names).difference(part.columns):
         part = part.assign(**{name: pd.Series(pd.NA, index=part.index, dtype=part[_ADDED[name]].dtype)})
     return _with_filled(part[names], columns)
@@ -495,14 +495,17 @@ def _extension(column: Any, dtype: Any) -> Any:  # noqa: ANN401 Arrow in, a pand
     return wanted.__from_arrow__(column)
 
 
-def _arrow(series: pd.Series[Any], kind: Any) -> Any:  # noqa: ANN401 a chunked Arrow array
+def _arrow(series: pd.Series[Any], kind: Any, *, what: str) -> Any:  # noqa: ANN401 a chunked Arrow array
     dtype = _DTYPES[kind]
     try:
         series = _zoned(series).astype(dtype) if kind == _TIME else series.astype(dtype)
     except (TypeError, ValueError) as error:
         if not series.isna().all():
             name = str(series.name)
-            mistake = errors.FrameTypeError(f"column {name!r} holds values of dtype {series.dtype}, not {dtype}")
+            mistake = errors.FrameTypeError(
+                f"column {name!r} of the {what} frame holds values of dtype {series.dtype}, not {dtype}"
+                f"{errors.frame_hint(what)}"
+            )
             mistake.column = name
             raise mistake from error
         return pa.nulls(len(series), kind)
@@ -543,7 +546,7 @@ def _one_of(column: Any, words: Sequence[str]) -> NDArray[np.bool_]:  # noqa: AN
 def _event_table(events: pd.DataFrame) -> pa.Table:
     """Return events with each session's together, in the list's order; those without a session are left out."""
     events = events[events["session_id"].notna()]
-    table = pa.table({name: _arrow(events[name], _EVENTS[name]) for name in _EVENTS})
+    table = pa.table({name: _arrow(events[name], _EVENTS[name], what="events") for name in _EVENTS})
     sessions: Any = table["session_id"].combine_chunks()
     positions = [events["position"].to_numpy("int64")] if "position" in events.columns else []
     order = np.lexsort([*positions, sessions.dictionary_encode().indices])

@@ -440,7 +440,7 @@ def test_missing_columns_and_wrong_types_are_refused() -> None:
         FrameTypeError, match="runs must be a pandas frame, not list; pass the frame that load_runs returns"
     ):
         resolve_outcomes([run()])  # type: ignore[arg-type] # must be refused
-    with pytest.raises(FrameTypeError, match="'created_at' holds values of dtype datetime64"):
+    with pytest.raises(FrameTypeError, match="'created_at' of the runs frame holds values of dtype datetime64"):
         resolve_outcomes(runs.assign(created_at=runs["created_at"].dt.tz_localize(None)))
 
 
@@ -457,12 +457,16 @@ def test_times_as_text_without_an_offset_are_refused(dtype: Any) -> None:  # noq
         assert plain_rows(resolve_outcomes(given, sessions)) == plain_rows(expected)
     for text in ("2026-06-15 08:00:00", "2026-06-15", "2026-06-15T08:00"):
         local = pd.Series([text], dtype=dtype)
-        with pytest.raises(FrameTypeError, match="'created_at' holds values of dtype") as caught:
+        with pytest.raises(FrameTypeError, match="'created_at' of the runs frame holds values of dtype") as caught:
             resolve_outcomes(runs.assign(created_at=local), sessions)
         assert caught.value.column == "created_at"
-        with pytest.raises(FrameTypeError, match="'archived_at' holds"):
+        with pytest.raises(
+            FrameTypeError, match=r"'archived_at' of the sessions frame holds .*load_sessions returns"
+        ):
             resolve_outcomes(runs, sessions.assign(archived_at=local))
-        with pytest.raises(FrameTypeError, match="'processed_at' holds"):
+        with pytest.raises(
+            FrameTypeError, match=r"'processed_at' of the events frame holds .*load_events returns"
+        ):
             resolve_outcomes(
                 runs, sessions, events.reindex([0]).assign(session_id="s", processed_at=local, position=0)
             )
@@ -483,7 +487,7 @@ def test_csv_read_with_arrow_dtypes_is_resolved() -> None:
 def test_naive_datetimes_and_numbers_are_refused_as_times(value: Any) -> None:  # noqa: ANN401 not a time
     runs = pandas_frame([run()], RUN_COLUMNS)
     for dtype in ("object", None):
-        with pytest.raises(FrameTypeError, match="'created_at' holds values of dtype"):
+        with pytest.raises(FrameTypeError, match="'created_at' of the runs frame holds values of dtype"):
             resolve_outcomes(runs.assign(created_at=pd.Series([value], dtype=dtype)))
 
 
