@@ -188,7 +188,8 @@ def scan_deployments(
     with folder.raising_cache_error("cached answers"):
         paths = [info.path for info in folder.parquet_files() if info.path in wanted]
     if len(paths) != 1:
-        raise CacheError(_wrong_count_message("answers of load_deployments", len(paths), folder))
+        call = f"load_deployments(include_archived={include_archived})"
+        raise CacheError(_wrong_count_message(f"answers of {call}", len(paths), folder))
     _add_lacking_columns(folder, wanted[paths[0]])
     return _opener(engine)(folder, paths, DEPLOYMENTS)
 
