@@ -313,6 +313,22 @@ def test_error_budget_equals_brute_force(target: float, engine: str) -> None:
         assert row["burn_rate"] == (pytest.approx(bad_of_day / of_day / (1 - target)) if of_day else None)
 
 
+@pytest.mark.parametrize(
+    ("target", "runs", "failed"), [(0.9, 10, 1), (0.8, 5, 1), (0.93, 100, 7), (0.9999, 10_000, 1)]
+)
+@pytest.mark.parametrize("engine", ["pandas", "polars", "duckdb"])
+def test_a_target_that_is_just_met_uses_no_more_than_the_budget(
+    target: float, runs: int, failed: int, engine: str
+) -> None:
+    """In floats 1 - 0.9 is less than 0.1, and 1 - 0.07 is less than 0.93."""
+    statuses = ["failed"] * failed + ["completed"] * (runs - failed)
+    given = opened(runs_at([(timedelta(hours=1), status) for status in statuses]), engine)
+    row = collected(qd.error_budget(given, target=target)).to_pylist()[0]
+    assert (row["success_rate"], row["burn_rate"]) == (target, 1)
+    assert row["used"] <= 1
+    assert (row["used"], row["budget"]) == pytest.approx((1, failed))
+
+
 def test_error_budget_ends_with_the_newest_missed_trigger() -> None:
     """Without `until`, the newest missed trigger counts as well as the newest run."""
     runs = runs_at([(10 * DAY, "completed")] * 9)

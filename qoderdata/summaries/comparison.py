@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 import narwhals as nw
@@ -295,7 +296,8 @@ def error_budget(
     0      100       1          0.99     2.0   0.5
     """
     check_number(target, lambda share: 0 < share < 1, name="target", must="lie between 0 and 1, such as 0.99")
-    window_us, allowed = parse_micros(window, name="window"), 1 - target
+    # In floats 1 - 0.9 is less than 0.1, and a target that is just met would seem to be missed.
+    window_us, allowed = parse_micros(window, name="window"), float(1 - Decimal(str(float(target))))
     results, wanted = [*_BUDGET, "name"], ["status", "triggered_at"]
     source = open_source(runs, by, results=results, wanted=wanted, what="runs", optional=["status_from"])
     status = nw.col("status")
@@ -329,7 +331,7 @@ def error_budget(
         of = _divisor(nw.col("decided") + nw.col("missed"))
         day = nw.col("_day_bad").cast(nw.Float64) / _divisor(nw.col("_day_all"))
         frame = frame.with_columns(
-            success_rate=1 - bad / of, budget=of * allowed, used=bad / (of * allowed), burn_rate=day / allowed
+            success_rate=(of - bad) / of, budget=of * allowed, used=bad / (of * allowed), burn_rate=day / allowed
         )
         # Missing in every row; pandas has no literal for a missing integer.
         return frame.with_columns(nw.when(nw.col("missed") < 0).then(nw.col("missed"))) if unknown else frame
