@@ -42,7 +42,11 @@ SECRET = "s3cret-value"  # noqa: S105 - must not be on any page
 WEEK, MONTH = timedelta(days=7), timedelta(days=30)
 
 
-def deployment(number: int, name: str, **fields: Any) -> dict[str, Any]:  # noqa: ANN401 - any JSON
+Record = dict[str, Any]
+Rows = pd.DataFrame | list[Record]
+
+
+def deployment(number: int, name: str, **fields: Any) -> Record:  # noqa: ANN401 - any JSON
     """Return a record that fires at minute 5 of every hour; its failures increase with `number`."""
     stats = {
         "total_runs": 20 + number,
@@ -132,26 +136,42 @@ class Reader(HTMLParser):
         return " ".join(self.words[self._ids[at][1] : end])
 
 
-def report(path: Path, deployments: pd.DataFrame, **options: Any) -> Reader:  # noqa: ANN401 - write_report's
-    write_report(deployments, path / "report.html", **{"start": START, **options})
+def frames_of(deployments: Rows, runs: Rows | None, sessions: Rows | None) -> tuple[Any, Any, Any]:
+    """Return the frames of records; frames stay as they are."""
+    given = ((deployments, flatten_deployments), (runs, flatten_runs), (sessions, flatten_sessions))
+    first, second, third = (flatten(rows) if isinstance(rows, list) else rows for rows, flatten in given)
+    return first, second, third
+
+
+def report(
+    path: Path,
+    deployments: Rows,
+    runs: Rows | None = None,
+    sessions: Rows | None = None,
+    **options: Any,  # noqa: ANN401 - those of `write_report`
+) -> Reader:
+    df, runs_df, sessions_df = frames_of(deployments, runs, sessions)
+    given = {"runs": runs_df, "sessions": sessions_df, "start": START, **options}
+    write_report(df, path / "report.html", **given)
     return Reader((path / "report.html").read_text(encoding="utf-8"))
 
 
 def data_of(
-    deployments: pd.DataFrame,
-    runs: pd.DataFrame | None = None,
-    sessions: pd.DataFrame | None = None,
+    deployments: Rows,
+    runs: Rows | None = None,
+    sessions: Rows | None = None,
     **options: Any,  # noqa: ANN401 - those of `ReportData.read`
 ) -> ReportData:
     """Return the data of a page, to test one part of it."""
-    settings = {
-        "start": pd.Timestamp(START),
-        "horizon": pd.Timedelta("1D"),
-        "tz": "UTC",
-        "labels": {},
-        **options,
-    }
-    return ReportData.read(deployments, runs, sessions, **settings)
+    settings = {"start": pd.Timestamp(START), "horizon": pd.Timedelta("1D"), "tz": "UTC", "labels": {}, **options}
+    return ReportData.read(*frames_of(deployments, runs, sessions), **settings)
+
+
+def snapshot(records: list[Record], at: str) -> pd.DataFrame:
+    """Return the frame of a snapshot of this time."""
+    frame = flatten_deployments(records)
+    frame.attrs = {"fetched_at": at}
+    return frame
 
 
 def words_of(section: Section) -> str:
@@ -196,22 +216,20 @@ def test_title_says_what_the_page_is_about(tmp_path: Path) -> None:
 
 
 def test_start_is_the_current_time_by_default(tmp_path: Path) -> None:
-    report(tmp_path, flatten_deployments([]), start=None)
+    report(tmp_path, [], start=None)
     assert f"{pd.Timestamp.now('UTC'):%Y-%m-%d}" in (tmp_path / "report.html").read_text(encoding="utf-8")
 
 
 def test_page_without_runs_shows_the_counters(tmp_path: Path) -> None:
     stats = {"total_runs": 0, "total_failures": 0, "consecutive_failures": 0}
-    deployments = flatten_deployments(
-        [
-            deployment(3, "a"),
-            deployment(4, "b", status="paused", paused_reason={"type": "error", "error": {"type": "x"}}),
-            deployment(5, "c", status="paused", paused_reason={"type": "manual"}),
-            deployment(6, "d", archived_at="2026-06-01T00:00:00Z"),
-            deployment(7, "e", metadata={"cas_config": {"stats": stats}}, schedule=None),
-            deployment(8, "f", metadata={}),
-        ]
-    )
+    deployments = [
+        deployment(3, "a"),
+        deployment(4, "b", status="paused", paused_reason={"type": "error", "error": {"type": "x"}}),
+        deployment(5, "c", status="paused", paused_reason={"type": "manual"}),
+        deployment(6, "d", archived_at="2026-06-01T00:00:00Z"),
+        deployment(7, "e", metadata={"cas_config": {"stats": stats}}, schedule=None),
+        deployment(8, "f", metadata={}),
+    ]
     page = report(tmp_path, deployments)
     assert page.headline == "2 deployments are failing and 1 is paused by error."
     assert page.tile("Deployments") == ["5", "unchanged", "1 more is archived"]
@@ -229,24 +247,22 @@ def test_uncertain_rate_of_few_runs_is_not_listed_first() -> None:
     """One failure in one run is 100 %, but less certain than 12 failures in 20 runs."""
     once = {"total_runs": 1, "total_failures": 1, "consecutive_failures": 1}
     often = {"total_runs": 20, "total_failures": 12, "consecutive_failures": 0}
-    deployments = flatten_deployments(
-        [
-            deployment(1, "once", metadata={"cas_config": {"stats": once}}),
-            deployment(2, "often", metadata={"cas_config": {"stats": often}}),
-        ]
-    )
+    deployments = [
+        deployment(1, "once", metadata={"cas_config": {"stats": once}}),
+        deployment(2, "often", metadata={"cas_config": {"stats": often}}),
+    ]
     rates = words_of(folded_sections.rates(data_of(deployments)))
     assert rates.index("often") < rates.index("once")
 
 
 def test_labels_replace_deployment_names() -> None:
-    data = data_of(flatten_deployments([deployment(3, "old")]), labels={f"dep_{3:032x}": "new"})
+    data = data_of([deployment(3, "old")], labels={f"dep_{3:032x}": "new"})
     assert data.deployments["name"].tolist() == ["new"]
     assert " new dep_" in words_of(folded_sections.next_triggers(data))
 
 
 def test_long_tables_show_20_rows_and_name_the_command_for_more() -> None:
-    data = data_of(flatten_deployments([deployment(number, f"n{number}") for number in range(1, 30)]))
+    data = data_of([deployment(number, f"n{number}") for number in range(1, 30)])
     more = "20 of 29 rows are shown; qoderdata failures --top 29 shows more."
     assert more in words_of(folded_sections.rates(data))
     # The page has a row a deployment, the command has one a trigger.
@@ -258,7 +274,7 @@ def test_long_tables_show_20_rows_and_name_the_command_for_more() -> None:
 
 @pytest.mark.parametrize("runs", [None, flatten_runs([])])
 def test_page_of_an_empty_account(tmp_path: Path, runs: pd.DataFrame | None) -> None:
-    page = report(tmp_path, flatten_deployments([]), runs=runs)
+    page = report(tmp_path, [], runs=runs)
     assert page.tile("Deployments")[:2] == ["0", "archived ones are not counted"]
     assert page.tile("Lifetime failure rate" if runs is None else "Failure rate")[0] == "–"
     assert not page.all("table")
@@ -266,7 +282,7 @@ def test_page_of_an_empty_account(tmp_path: Path, runs: pd.DataFrame | None) -> 
 
 
 def test_details_without_problems_say_so() -> None:
-    data = data_of(flatten_deployments([deployment(0, "a")]), flatten_runs([run(0, 1, "completed")]))
+    data = data_of([deployment(0, "a")], [run(0, 1, "completed")])
     shown = " ".join(map(words_of, folded_sections.make_folded_sections(data)))
     for words in (
         "No deployment has a failed run.",
@@ -336,13 +352,13 @@ def test_caution_about_assumed_outcomes_counts_all_runs_and_says_so() -> None:
     old = {"triggered_at": "2026-05-20T10:00:00Z", "created_at": "2026-05-20T10:00:00Z"}
     runs = flatten_runs([run(0, 1, "completed"), run(0, 2, "failed"), run(0, 3, "completed", **old)])
     runs = runs.assign(status_from=pd.Series(["session"] * 3, dtype="str"))
-    (caution,) = cautions(data_of(flatten_deployments([deployment(0, "a")]), runs))
+    (caution,) = cautions(data_of([deployment(0, "a")], runs))
     assert caution.startswith("Of all runs given (3, since 2026-05-20 10:00 UTC), 2 count as completed because")
 
 
 @pytest.mark.filterwarnings("ignore::qoderdata.errors.UnknownOutcomesWarning")  # the page shows this
 def test_undocumented_status_is_an_unknown_outcome() -> None:
-    data = data_of(flatten_deployments([deployment(0, "a")]), flatten_runs([run(0, 1, "exploded")]))
+    data = data_of([deployment(0, "a")], [run(0, 1, "exploded")])
     assert "The outcome of 1 run is unknown." in words_of(sections.trend(data))
     assert "the outcome of 1 is unknown" in words_of(sections.to_do(data))
 
@@ -350,7 +366,7 @@ def test_undocumented_status_is_an_unknown_outcome() -> None:
 def test_data_quality_warning_is_shown_on_the_page(tmp_path: Path) -> None:
     broken = deployment(3, "a", schedule={"type": "cron", "expression": "61 * * * *", "timezone": "UTC"})
     with pytest.warns(DataQualityWarning) as caught:
-        page = report(tmp_path, flatten_deployments([broken]))
+        page = report(tmp_path, [broken])
     assert str(caught[0].message) in page.words
 
 
@@ -361,8 +377,8 @@ class TestRuns:
         """The start of a streak is shown if the runs reach back far enough, else a time before which it began."""
         failed = {"error": {"type": "timeout_error", "message": "m" * 500}}
         runs = [run(5, 1, "completed"), run(5, 2, "failed"), run(5, 3, "failed", **failed), run(2, 4, "failed")]
-        deployments = flatten_deployments([deployment(5, "whole"), deployment(2, "cut")])
-        words = words_of(folded_sections.failing(data_of(deployments, flatten_runs(runs))))
+        deployments = [deployment(5, "whole"), deployment(2, "cut")]
+        words = words_of(folded_sections.failing(data_of(deployments, runs)))
         assert re.search(r"whole .* active 2026-06-14 02:05 UTC 23 h 25 min ago timeout_error m{200}…", words)
         assert re.search(r"cut .* active before 2026-06-14 01:05 UTC", words)
 
@@ -378,7 +394,7 @@ class TestRuns:
             deployment(4, "resting", status="paused"),
             deployment(5, "gone", archived_at="2026-06-15T00:00:00Z"),
         ]
-        data = data_of(flatten_deployments(deployments), flatten_runs(runs))
+        data = data_of(deployments, runs)
         words = words_of(folded_sections.failing(data))
         assert (
             "Failed runs since the last one that completed or whose outcome is unknown, in the runs given; where "
@@ -387,9 +403,9 @@ class TestRuns:
         ) in words
         assert re.search(rf"doubtful dep_{2:032x} 1 active .* resting dep_{4:032x} 1 paused", words)
         assert tile_of(data, "Failing now")[0] == "2"
-        data = data_of(flatten_deployments(deployments[1:2]), flatten_runs(runs[4:6]))
+        data = data_of(deployments[1:2], runs[4:6])
         assert tile_of(data, "Failing now")[::2] == ["0", "no deployment's last run failed"]
-        without_runs = folded_sections.failing(data_of(flatten_deployments(deployments)))
+        without_runs = folded_sections.failing(data_of(deployments))
         assert without_runs.about.endswith("Paused deployments are counted, archived ones are not.")
 
     def test_type_and_message_of_the_last_error_are_of_the_same_run(self) -> None:
@@ -401,16 +417,14 @@ class TestRuns:
             )
             for id_, at, kind in ends
         ]
-        words = words_of(
-            folded_sections.failing(data_of(flatten_deployments([deployment(5, "a")]), flatten_runs(runs)))
-        )
+        words = words_of(folded_sections.failing(data_of([deployment(5, "a")], runs)))
         assert "second_error second_error!" in words
         assert "first_error" not in words
 
     def test_headline_tile_trend_and_errors_of_a_few_runs(self) -> None:
         runs = [run(3, hour, "failed", error={"type": "api_error"}) for hour in range(2)]
         runs += [run(3, hour, "completed") for hour in range(2, 6)] + [run(3, 6, "skipped"), run(3, 7, "running")]
-        data = data_of(flatten_deployments([deployment(3, "a")]), flatten_runs(runs))
+        data = data_of([deployment(3, "a")], runs)
         assert headline(data).text == (
             "Not enough runs to compare with last week: 33.3 % of 6 runs failed; "
             "1 deployment accounts for half of the failures."
@@ -424,7 +438,7 @@ class TestRuns:
     def test_missed_triggers_are_counted_until_the_runs_were_fetched(self) -> None:
         """Later triggers are unknown, and therefore not missed."""
         runs = flatten_runs([run(3, hour, "completed") for hour in range(10) if hour not in {4, 7}])
-        deployments = flatten_deployments([deployment(3, "a")])
+        deployments = [deployment(3, "a")]
         runs.attrs = {"fetched_at": "2026-06-14T10:00:00+00:00"}
         data = data_of(deployments, runs)
         assert tile_of(data, "Missed triggers") == ["2", "the week before is not known", "none in doubt"]
@@ -436,8 +450,8 @@ class TestRuns:
 
     def test_triggers_before_an_update_are_in_doubt(self) -> None:
         """A deployment that was updated meanwhile may have had another schedule."""
-        runs = flatten_runs([run(3, hour, "completed") for hour in (0, 2)])
-        deployments = flatten_deployments([deployment(3, "a", updated_at="2026-06-14T01:30:00Z")])
+        runs = [run(3, hour, "completed") for hour in (0, 2)]
+        deployments = [deployment(3, "a", updated_at="2026-06-14T01:30:00Z")]
         data = data_of(deployments, runs)
         assert tile_of(data, "Missed triggers") == ["0", "the week before is not known", "1 more in doubt"]
         assert "a : 1 time is in doubt, as" in words_of(folded_sections.missed(data))
@@ -462,10 +476,9 @@ class TestRuns:
 
     def test_snapshot_makes_missed_triggers_certain(self) -> None:
         """The snapshot from before the update has the same schedule."""
-        runs = flatten_runs([run(3, hour, "completed") for hour in (0, 2)])
-        deployments = flatten_deployments([deployment(3, "a", updated_at="2026-06-14T01:30:00Z")])
-        then = flatten_deployments([deployment(3, "a")])
-        then.attrs = {"fetched_at": "2026-06-14T00:00:00+00:00"}
+        runs = [run(3, hour, "completed") for hour in (0, 2)]
+        deployments = [deployment(3, "a", updated_at="2026-06-14T01:30:00Z")]
+        then = snapshot([deployment(3, "a")], "2026-06-14T00:00:00+00:00")
         found = tile_of(data_of(deployments, runs, snapshots=[then]), "Missed triggers")
         assert found == ["1", "the week before is not known", "none in doubt"]
 
@@ -477,7 +490,7 @@ class TestRuns:
             for hour in range(0, 24, 6)
         ]  # fmt: skip
         runs = flatten_runs(records)
-        data = data_of(flatten_deployments([deployment(3, "a")]), runs)
+        data = data_of([deployment(3, "a")], runs)
         assert "1 min 20 s 40 s 13 / 43" in words_of(folded_sections.slower(data, runs))
 
 
@@ -496,7 +509,7 @@ class TestEditionD:
 
     @pytest.mark.filterwarnings("ignore::qoderdata.errors.UnknownOutcomesWarning")  # the page shows this
     def test_trend_counts_runs_of_every_status(self) -> None:
-        data = data_of(flatten_deployments([deployment(3, "a")]), resolved_runs_of_edition_d())
+        data = data_of([deployment(3, "a")], resolved_runs_of_edition_d())
         text = words_of(sections.trend(data))
         assert "2 of 4 decided runs failed: 50.0 %" in text
         assert "Skipped or cancelled: 1; not ended: 2. The outcome of 1 run is unknown. 1 of 2" in text
@@ -505,7 +518,7 @@ class TestEditionD:
 
     def test_missing_counters_are_counted_from_the_runs(self) -> None:
         deployments = flatten_deployments([deployment(3, "a", metadata={}), deployment(4, "b", metadata={})])
-        runs = flatten_runs([run(3, hour, "failed" if hour > 1 else "completed") for hour in range(4)])
+        runs = [run(3, hour, "failed" if hour > 1 else "completed") for hour in range(4)]
         before = deployments.copy(deep=True)
         data = data_of(deployments, runs)
         pd.testing.assert_frame_equal(deployments, before)
@@ -526,7 +539,7 @@ class TestEditionD:
         for section in (sections.by_group(data), folded_sections.rates(data), folded_sections.failing(data)):
             assert sentence in words_of(section)
         assert "service counts" not in words_of(folded_sections.failing(data))
-        by_service = data_of(flatten_deployments([deployment(4, "a")]))
+        by_service = data_of([deployment(4, "a")])
         assert "by the service's counters" in headline(by_service).about
         assert "as the service counts them" in words_of(folded_sections.failing(by_service))
         assert "by the service's counters" not in headline(data).about
@@ -548,13 +561,13 @@ class TestEditionD:
     def test_secrets_are_not_on_the_page(self, tmp_path: Path) -> None:
         every = ({"KEY": SECRET}, f"KEY={SECRET}\nB=2", f"A=1;KEY={SECRET}")
         records = [deployment(n, "a", environment_variables=variables) for n, variables in enumerate(every)]
-        report(tmp_path, flatten_deployments(records))
+        report(tmp_path, records)
         assert SECRET not in (tmp_path / "report.html").read_text(encoding="utf-8")
 
 
 class TestOddData:
     def test_failing_deployment_without_a_status(self) -> None:
-        data = data_of(flatten_deployments([deployment(5, "a", status=None)]))
+        data = data_of([deployment(5, "a", status=None)])
         assert tile_of(data, "Failing now") == ["1", None, "longest streak: 2 runs"]
         assert " 2 – 2026-06-15 01:05 UTC" in words_of(folded_sections.failing(data))
 
@@ -568,22 +581,22 @@ class TestOddData:
             run(3, hour, "failed", triggered_at=at, created_at=at)
             for hour, at in ((1, "2026-06-14T01:05:00Z"), (2, "0001-01-02T00:00:00Z"), (3, "9999-12-31T23:59:00Z"))
         ]
-        page = report(tmp_path, flatten_deployments([deployment(3, "a")]), runs=flatten_runs(records), tz=tz)
+        page = report(tmp_path, [deployment(3, "a")], runs=records, tz=tz)
         assert page.tile("Failing now")[0] == "1"
         assert f" 2 active {since} " in page.part("failing")
         assert "9999" not in page.text
 
     def test_runs_without_any_times(self, tmp_path: Path) -> None:
-        runs = flatten_runs([run(3, 1, "failed", triggered_at=None, created_at=None)])
-        page = report(tmp_path, flatten_deployments([deployment(3, "a")]), runs=runs)
+        runs = [run(3, 1, "failed", triggered_at=None, created_at=None)]
+        page = report(tmp_path, [deployment(3, "a")], runs=runs)
         assert "There are no runs of the last 30 days." in page.words
 
     def test_too_many_triggers_shorten_the_horizon(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """10,000 deployments that fire each minute would need 7 GB; limit and fleet are smaller here."""
         monkeypatch.setattr("qoderdata.report.data.MOST_TRIGGERS", 1000)
         schedule = {"type": "cron", "expression": "* * * * *", "timezone": "UTC"}
-        deployments = flatten_deployments([deployment(number, "a", schedule=schedule) for number in range(5)])
-        runs = flatten_runs([run(3, hour, "completed") for hour in range(10)])
+        deployments = [deployment(number, "a", schedule=schedule) for number in range(5)]
+        runs = [run(3, hour, "completed") for hour in range(10)]
         data = data_of(deployments, runs)
         (caution,) = cautions(data)
         assert "fire up to 7,200 times a day, too often to list. This page looks 3 hours ahead and," in caution
@@ -597,7 +610,7 @@ class TestOddData:
         schedules = [{"type": "cron", "expression": text, "timezone": "UTC"} for text in expressions]
         records = [deployment(number, "a", schedule=schedule) for number, schedule in enumerate(schedules)]
         records.append(deployment(9, "paused", status="paused", schedule=schedules[0]))
-        assert data_of(flatten_deployments(records)).triggers_a_day == 1440 + 1 + 4
+        assert data_of(records).triggers_a_day == 1440 + 1 + 4
 
 
 class TestRefusals:
@@ -672,14 +685,11 @@ def test_round_scale_rounds_up_to_the_next_tenth(highest: float, scale: float) -
 )
 def test_picture_has_every_day_where_dst_changes_at_midnight(start: str, zone: str) -> None:
     times = [pd.Timestamp(start) - pd.Timedelta(days=number) for number in range(1, 30)]
-    runs = flatten_runs(
-        [
-            run(0, number, "completed", triggered_at=at.isoformat(), created_at=at.isoformat())
-            for number, at in enumerate(times)
-        ]
-    )
-    deployments = flatten_deployments([deployment(0, "a")])
-    picture = sections.trend(data_of(deployments, runs, start=pd.Timestamp(start), tz=zone)).picture
+    runs = [
+        run(0, number, "completed", triggered_at=at.isoformat(), created_at=at.isoformat())
+        for number, at in enumerate(times)
+    ]
+    picture = sections.trend(data_of([deployment(0, "a")], runs, start=pd.Timestamp(start), tz=zone)).picture
     assert picture is not None
     bars = [box for box in picture.boxes if box.look == "other"]
     assert len(bars) == len(times)
@@ -696,7 +706,7 @@ def session(number: int, deployment_id: str | None, total: float | None) -> dict
 def test_costs_and_forecast_of_known_sessions() -> None:
     """The first deployment fires 720 times in 30 days, at 2 credits each; the second is archived."""
     ids = [f"dep_{number:032x}" for number in (1, 2)]
-    deployments = flatten_deployments([deployment(1, "dear"), deployment(2, "old", archived_at=START)])
+    deployments = [deployment(1, "dear"), deployment(2, "old", archived_at=START)]
     records = [(ids[0], 1.0), (ids[0], 3.0), (ids[0], None), (ids[1], 0.5), (None, 0.25)]
     sessions = flatten_sessions([session(number, *record) for number, record in enumerate(records)])
     data = data_of(deployments, sessions=sessions)
@@ -713,7 +723,7 @@ def test_costs_and_forecast_of_known_sessions() -> None:
 def test_command_for_more_costs_covers_the_same_period() -> None:
     created = (pd.Timestamp(START) - pd.Timedelta("39.5D")).isoformat()
     records = [session(number, f"dep_{number:032x}", 1.0) | {"created_at": created} for number in range(25)]
-    deployments = flatten_deployments([deployment(number, f"job {number}") for number in range(25)])
+    deployments = [deployment(number, f"job {number}") for number in range(25)]
     sessions = flatten_sessions(records)
     costs = words_of(sections.costs(data_of(deployments, sessions=sessions), sessions))
     assert "20 of 25 rows are shown; qoderdata costs --since 40D --top 25 shows more." in costs
@@ -721,17 +731,17 @@ def test_command_for_more_costs_covers_the_same_period() -> None:
 
 def test_costs_of_sessions_without_usage_are_unknown() -> None:
     sessions = flatten_sessions([session(1, f"dep_{1:032x}", None)])
-    data = data_of(flatten_deployments([deployment(1, "a")]), sessions=sessions)
+    data = data_of([deployment(1, "a")], sessions=sessions)
     assert words_of(sections.costs(data, sessions)) == (
         "Costs and forecast What 1 session used is not known: the service gives no usage of it."
     )
 
 
 def test_costs_without_sessions(tmp_path: Path) -> None:
-    page = report(tmp_path, flatten_deployments([deployment(1, "a")]), sessions=flatten_sessions([]))
+    page = report(tmp_path, [deployment(1, "a")], sessions=[])
     assert "There are no sessions." in page.words
     with pytest.raises(MissingColumnError, match="sessions"):
-        report(tmp_path, flatten_deployments([]), sessions=flatten_runs([]))
+        report(tmp_path, [], sessions=flatten_runs([]))
 
 
 def test_credits_tile_if_usage_is_unknown_and_if_it_is_large() -> None:
@@ -753,15 +763,15 @@ def test_credits_tile_if_usage_is_unknown_and_if_it_is_large() -> None:
 
 @pytest.mark.parametrize("status", ["skipped", "cancelled"])
 def test_headline_of_a_week_without_decided_runs(status: str) -> None:
-    runs = flatten_runs([run(1, hour, status) for hour in range(3)])
-    found = headline(data_of(flatten_deployments([deployment(1, "a")]), runs))
+    runs = [run(1, hour, status) for hour in range(3)]
+    found = headline(data_of([deployment(1, "a")], runs))
     assert found.text == "No run of the last 7 days completed or failed."
 
 
 @pytest.mark.filterwarnings("error")
 def test_page_of_a_month_of_unknown_outcomes(tmp_path: Path) -> None:
     """The page says neither that nothing failed nor that there are no runs; writing it raises no warning."""
-    frame = flatten_deployments([deployment(1, "a", metadata={})])
+    frame = [deployment(1, "a", metadata={})]
     runs = flatten_runs([run(1, hour, "completed") for hour in range(3)])
     runs["status"] = runs["status"].where(runs["id"].isna())
     page = report(tmp_path, frame, runs=runs)
@@ -776,14 +786,14 @@ def test_page_of_a_month_of_unknown_outcomes(tmp_path: Path) -> None:
 
 def test_all_triggers_are_missed_if_there_are_no_runs() -> None:
     """The tile shows the number of missed triggers that `check` reports."""
-    data = data_of(flatten_deployments([deployment(1, "a")]), flatten_runs([]))
+    data = data_of([deployment(1, "a")], [])
     assert "missed 24 triggers" in words_of(sections.to_do(data))
     assert tile_of(data, "Missed triggers") == ["24", "the week before is not known", "none in doubt"]
 
 
 def test_findings_use_the_time_zone_of_the_page() -> None:
-    runs = flatten_runs([run(1, hour, "failed") for hour in range(3)])
-    data = data_of(flatten_deployments([deployment(1, "a")]), runs, tz="Asia/Shanghai")
+    runs = [run(1, hour, "failed") for hour in range(3)]
+    data = data_of([deployment(1, "a")], runs, tz="Asia/Shanghai")
     to_do = words_of(sections.to_do(data))
     assert "UTC" not in to_do
     assert "failed 3 times in a row since 2026-06-14 08:05 +08:00." in to_do
@@ -792,13 +802,13 @@ def test_findings_use_the_time_zone_of_the_page() -> None:
 
 def test_long_error_type_is_cut() -> None:
     reason = {"type": "error", "error": {"type": "x" * 3000}}
-    frame = flatten_deployments([deployment(1, "a", status="paused", paused_reason=reason)])
+    frame = [deployment(1, "a", status="paused", paused_reason=reason)]
     assert "x" * 200 + "…" in words_of(folded_sections.paused(data_of(frame)))
 
 
 def test_figures_are_unknown_without_runs_and_counters() -> None:
     """Edition D has no counters; a missing number is not 0."""
-    data = data_of(flatten_deployments([deployment(n, f"d{n}", metadata={}) for n in (1, 2)]))
+    data = data_of([deployment(n, f"d{n}", metadata={}) for n in (1, 2)])
     assert headline(data).text == (
         "Without runs it is not known how many deployments are failing; 0 are paused by error."
     )
@@ -814,22 +824,20 @@ def test_figures_are_unknown_without_runs_and_counters() -> None:
 
 @pytest.mark.parametrize("attrs", [{}, {"fetched_at": "2026-06-02T00:00:00+00:00"}])
 def test_missed_triggers_are_unknown_if_the_runs_are_too_old(attrs: dict[Any, Any]) -> None:
-    frame = flatten_deployments([deployment(1, "a")])
     old = flatten_runs([run(1, 0, "completed", triggered_at="2026-06-01T00:05:00Z")])
     old.attrs = attrs
-    data = data_of(frame, old)
+    data = data_of([deployment(1, "a")], old)
     assert tile_of(data, "Missed triggers") == ["–", None, "not known: the runs cover none of the last 7 days"]
     text = words_of(folded_sections.missed(data))
     assert "The runs cover none of the last 7 days, so this is not known." in text
 
 
 def test_error_that_was_seen_before_the_last_30_days_is_not_new() -> None:
-    frame = flatten_deployments([deployment(1, "a")])
     known, other = ({"error": {"type": "tool_error", "message": text}} for text in ("disk full", "no route"))
     old = run(1, 0, "failed", **known, id="drun_old", triggered_at="2026-04-20T00:00:00Z")
     failed = [run(1, hour, "failed", **known) for hour in (1, 2)]
     table = folded_sections.errors(
-        data_of(frame, flatten_runs([old, *failed, run(1, 3, "failed", **other)]))
+        data_of([deployment(1, "a")], [old, *failed, run(1, 3, "failed", **other)])
     ).table
     assert table is not None
     assert [(row[1], row[-1] is not None) for row in table.rows] == [("2", False), ("1", True)]
@@ -848,19 +856,17 @@ def test_small_change_of_a_rate_is_not_called_unchanged(change: float, words: st
 
 def test_missed_triggers_are_compared_with_those_of_an_equally_long_time() -> None:
     """Data that is 3 days old: 4 days are known, so that 4 days of the week before are counted."""
-    frame = flatten_deployments([deployment(1, "a")])
     first = run(1, 0, "completed", id="drun_old", triggered_at="2026-04-20T00:00:00Z")
     runs = flatten_runs([first])
     runs.attrs["fetched_at"] = "2026-06-12T01:30:00+00:00"
     hours = 4 * 24
-    assert tile_of(data_of(frame, runs), "Missed triggers")[:2] == [str(hours), "unchanged"]
+    assert tile_of(data_of([deployment(1, "a")], runs), "Missed triggers")[:2] == [str(hours), "unchanged"]
 
 
 def test_findings_have_no_missed_triggers_before_the_first_run() -> None:
-    frame = flatten_deployments([deployment(1, "a")])
     runs = flatten_runs([run(1, hour, "completed") for hour in range(20, 24)])
     runs.attrs["fetched_at"] = "2026-06-15T00:00:00+00:00"
-    data = data_of(frame, runs)
+    data = data_of([deployment(1, "a")], runs)
     assert tile_of(data, "Missed triggers")[0] == "0"
     assert data.findings.empty
 
@@ -877,17 +883,14 @@ def test_deployment_without_a_name_is_shown_by_its_id(tmp_path: Path, name: str 
 
 
 def test_removed_deployment_has_the_name_of_the_snapshot() -> None:
-    frame = flatten_deployments([deployment(1, "a"), deployment(2, "b")])
-    frame.attrs["fetched_at"] = "2026-06-07T00:00:00+00:00"
+    frame = snapshot([deployment(1, "a"), deployment(2, "b")], "2026-06-07T00:00:00+00:00")
     data = data_of(frame[frame["name"].eq("a")], snapshots=[frame])
     assert "b : removed" in words_of(sections.changed(data))
 
 
 def test_load_of_the_week_counts_by_the_local_hour_of_each_trigger() -> None:
     """On Lord Howe Island clocks change by half an hour."""
-    frame = flatten_deployments(
-        [deployment(1, "a", schedule={"type": "cron", "expression": "*/15 * * * *", "timezone": "UTC"})]
-    )
+    frame = [deployment(1, "a", schedule={"type": "cron", "expression": "*/15 * * * *", "timezone": "UTC"})]
     data = data_of(frame, start=pd.Timestamp("2026-10-02T10:00Z"), tz="Australia/Lord_Howe")
     heat = folded_sections.load(data).heat
     assert heat is not None
@@ -921,7 +924,7 @@ def test_duration_tile_of_a_week_without_known_durations() -> None:
     runs = flatten_runs([first, before, run(1, 2, "completed", duration_ms=None)])
     failed = flatten_runs([run(1, 0, "failed")])
     for frame, note in ((runs, "not known of any completed run"), (failed, "median of 0 completed runs")):
-        data = data_of(flatten_deployments([deployment(1, "a")]), frame)
+        data = data_of([deployment(1, "a")], frame)
         assert tile_of(data, "Time of a success") == ["–", None, note]
 
 
@@ -934,9 +937,9 @@ def test_runs_and_sessions_after_start_are_ignored() -> None:
         for number, at in enumerate((START, "2026-06-01T00:00:00Z"))
     ]
     data = data_of(
-        flatten_deployments([deployment(1, "a", metadata={})]),
-        flatten_runs(runs + later),
-        flatten_sessions(sessions),
+        [deployment(1, "a", metadata={})],
+        runs + later,
+        sessions,
     )
     assert data.runs is not None
     assert data.sessions is not None
@@ -956,10 +959,10 @@ def test_weeks_are_not_compared_if_one_has_more_assumed_outcomes() -> None:
     frame = flatten_runs(runs)
     is_assumed = frame["triggered_at"].ge("2026-06-10T00:00Z") & frame["status"].eq("completed")
     frame["status_from"] = frame["status_from"].mask(is_assumed, "session")
-    found = headline(data_of(flatten_deployments([deployment(1, "a")]), frame))
+    found = headline(data_of([deployment(1, "a")], frame))
     assert found.text.startswith("Not comparable with last week: 5.0 % of 60 runs failed")
     assert "In one of the weeks more runs count as completed because their sessions are idle or" in found.about
-    df = flatten_deployments([deployment(1, "a", metadata={"team": "data"})])
+    df = [deployment(1, "a", metadata={"team": "data"})]
     shown = {tile.title: tile.change for tile in tiles(data_of(df, frame))}
     assert shown["Failure rate"] == shown["Failing now"] == "not comparable with the week before"
     assert shown["Runs"] == "unchanged"
@@ -967,8 +970,8 @@ def test_weeks_are_not_compared_if_one_has_more_assumed_outcomes() -> None:
 
 
 def test_runs_of_unlisted_deployments_form_their_own_group() -> None:
-    runs = flatten_runs([run(1, 1, "failed"), run(2, 2, "completed"), run(3, 3, "failed")])
-    df = flatten_deployments([deployment(1, "a", metadata={"team": "data"}), deployment(2, "b", metadata={})])
+    runs = [run(1, 1, "failed"), run(2, 2, "completed"), run(3, 3, "failed")]
+    df = [deployment(1, "a", metadata={"team": "data"}), deployment(2, "b", metadata={})]
     words = words_of(sections.by_group(data_of(df, runs)))
     for group in ("data 100.0 % 1 / 1", "(none) 0.0 % 0 / 1", "deployments not listed 100.0 % 1 / 1"):
         assert group in words
@@ -976,7 +979,7 @@ def test_runs_of_unlisted_deployments_form_their_own_group() -> None:
 
 def test_run_without_a_deployment_is_shown_as_no_deployment() -> None:
     with pytest.warns(DataQualityWarning, match="1 of 1 runs are of deployments that are not listed here"):
-        data = data_of(flatten_deployments([]), flatten_runs([run(1, 1, "failed", deployment_id=None)]))
+        data = data_of([], [run(1, 1, "failed", deployment_id=None)])
     assert "No deployment 100.0 %" in words_of(folded_sections.rates(data))
 
 
@@ -987,7 +990,7 @@ def test_commands_for_more_rows_have_the_matching_options(*, has_runs: bool, com
     for number, one in enumerate(deployments):
         one["metadata"]["cost center"] = f"center {number}"
     runs = flatten_runs([run(number, 1, "failed") for number in range(1, 31)]) if has_runs else None
-    data = data_of(flatten_deployments(deployments), runs, by="cost center")
+    data = data_of(deployments, runs, by="cost center")
     more = f"20 of 30 rows are shown; qoderdata check --top {len(data.findings)} shows more."
     assert more in words_of(folded_sections.paused(data))
     more = f"20 of 30 rows are shown; qoderdata {command} --by 'cost center' --top 30 shows more."
@@ -1017,10 +1020,10 @@ def test_command_for_more_agents_prints_one_row_an_id() -> None:
 
 def test_command_for_more_missed_triggers_covers_the_same_period() -> None:
     """It prints a row a trigger, those in doubt too."""
-    runs = flatten_runs([run(number, hour, "completed") for number in range(25) for hour in (1, 9)])
+    runs = [run(number, hour, "completed") for number in range(25) for hour in (1, 9)]
     deployments = [deployment(number, f"job {number}") for number in range(25)]
     deployments[0]["updated_at"] = "2026-06-14T05:00:00Z"
-    words = words_of(folded_sections.missed(data_of(flatten_deployments(deployments), runs)))
+    words = words_of(folded_sections.missed(data_of(deployments, runs)))
     more = f"20 of 24 rows are shown; qoderdata missed --since 2026-06-14T01:05Z --top {25 * 7} shows more."
     assert more in words
 
@@ -1029,9 +1032,7 @@ def test_command_for_more_changes_prints_one_row_a_change() -> None:
     """The page has a row for equal changes."""
     then = [deployment(number, f"old {number}") for number in range(80)]
     now = [deployment(number, f"new {number}", status="paused") for number in range(80)]
-    before = flatten_deployments(then)
-    before.attrs = {"fetched_at": "2026-06-01T00:00:00+00:00"}
-    data = data_of(flatten_deployments(now), snapshots=[before])
+    data = data_of(now, snapshots=[snapshot(then, "2026-06-01T00:00:00+00:00")])
     folded = sections.changed(data).folded
     assert folded is not None
     assert folded.about.endswith(
@@ -1049,7 +1050,7 @@ def test_agent_groups_have_names_and_labels() -> None:
 
 
 def test_to_do_without_findings_says_that_nothing_is_wrong() -> None:
-    data = data_of(flatten_deployments([deployment(0, "a", schedule=None)]))
+    data = data_of([deployment(0, "a", schedule=None)])
     assert words_of(sections.to_do(data)) == "What to do first Nothing is wrong."
 
 
@@ -1100,11 +1101,10 @@ def account(tmp_path_factory: pytest.TempPathFactory) -> Account:
     del then[5]
     then[10] = {**then[10], "schedule": {**then[10]["schedule"], "expression": "59 23 31 12 *"}}
     then[20] = {**then[20], "name": "Old name"}
-    snapshot = flatten_deployments(then)
-    snapshot.attrs = {"fetched_at": f"{pd.Timestamp(records[3]) - pd.Timedelta('8D')}"}
+    earlier = snapshot(then, f"{pd.Timestamp(records[3]) - pd.Timedelta('8D')}")
     folder = tmp_path_factory.mktemp("account")
-    page = report(folder, df, runs=runs, sessions=sessions, snapshots=[snapshot], start=records[3])
-    return Account(*records, df, runs, snapshot, page)
+    page = report(folder, df, runs, sessions, snapshots=[earlier], start=records[3])
+    return Account(*records, df, runs, earlier, page)
 
 
 def points(change: float) -> str:
@@ -1328,15 +1328,15 @@ def test_headline_compares_with_the_week_before(
             status = "failed" if number < failed else "completed"
             at = f"2026-06-{day:02}T{number % 24:02}:{number // 24:02}:00Z"
             runs.append(run(1 + number % 2, 0, status, id=f"drun_{day}_{number}", triggered_at=at))
-    deployments = flatten_deployments([deployment(n, f"d{n}") for n in (1, 2)])
-    assert headline(data_of(deployments, flatten_runs(runs))).text.startswith(lead)
+    deployments = [deployment(n, f"d{n}") for n in (1, 2)]
+    assert headline(data_of(deployments, runs)).text.startswith(lead)
 
 
 @pytest.mark.parametrize(("status", "cut"), [("failed", ""), ("completed", ", drawn up to 10 %")])
 def test_picture_says_where_intervals_are_cut(status: str, cut: str) -> None:
     """The scale depends on the rates; the interval of a few runs exceeds it."""
-    runs = flatten_runs([run(1, hour, status) for hour in range(3)])
-    picture = sections.trend(data_of(flatten_deployments([deployment(1, "d1")]), runs)).picture
+    runs = [run(1, hour, status) for hour in range(3)]
+    picture = sections.trend(data_of([deployment(1, "d1")], runs)).picture
     assert picture is not None
     assert [label.text for label in picture.labels[:2]] == ["Failure rate by day", f"with its 95 % interval{cut}"]
 
@@ -1392,43 +1392,38 @@ class TestGroups:
 
 class TestChanges:
     def test_changes_without_snapshots_say_that_there_is_no_history(self) -> None:
-        data = data_of(flatten_deployments([deployment(1, "a")]), snapshots=[])
+        data = data_of([deployment(1, "a")], snapshots=[])
         assert "There is no history yet" in words_of(sections.changed(data))
 
     def test_equal_changes_share_one_line(self) -> None:
-        then = flatten_deployments([deployment(0, "d0")])
-        then.attrs = {"fetched_at": "2026-06-01T00:00:00+00:00"}
-        data = data_of(flatten_deployments([deployment(n, f"d{n}") for n in range(8)]), snapshots=[then])
+        then = snapshot([deployment(0, "d0")], "2026-06-01T00:00:00+00:00")
+        data = data_of([deployment(n, f"d{n}") for n in range(8)], snapshots=[then])
         assert words_of(sections.changed(data)).endswith("d1 , d2 , d3 and 4 more: created")
 
     @pytest.mark.parametrize("listed", ["before", "now"])
     def test_unlisted_archived_deployments_are_no_change(self, listed: str) -> None:
-        both = flatten_deployments([deployment(1, "a"), deployment(2, "b", archived_at="2026-01-01T00:00:00Z")])
-        one = flatten_deployments([deployment(1, "a")])
+        one = [deployment(1, "a")]
+        both = [*one, deployment(2, "b", archived_at="2026-01-01T00:00:00Z")]
         then, now = (one, both) if listed == "now" else (both, one)
-        then.attrs = {"fetched_at": "2026-06-01T00:00:00+00:00"}
-        assert "Nothing changed." in words_of(sections.changed(data_of(now, snapshots=[then])))
+        data = data_of(now, snapshots=[snapshot(then, "2026-06-01T00:00:00+00:00")])
+        assert "Nothing changed." in words_of(sections.changed(data))
 
     def test_latest_snapshot_of_at_least_a_week_ago_is_used(self) -> None:
-        frames = []
-        for name, at in (("first", "2026-05-01"), ("second", "2026-06-07"), ("third", "2026-06-14")):
-            frame = flatten_deployments([deployment(1, name)])
-            frame.attrs = {"fetched_at": f"{at}T00:00:00+00:00"}
-            frames.append(frame)
-        data = data_of(flatten_deployments([deployment(1, "now")]), snapshots=frames[::-1])
+        dates = {"third": "2026-06-14", "second": "2026-06-07", "first": "2026-05-01"}
+        frames = [snapshot([deployment(1, name)], f"{date}T00:00:00+00:00") for name, date in dates.items()]
+        data = data_of([deployment(1, "now")], snapshots=frames)
         words = words_of(sections.changed(data))
         assert "Since the snapshot of 2026-06-07 00:00 UTC. now : name second → now" in words
 
     def test_snapshot_of_less_than_a_week_ago_is_not_all_that_changed(self) -> None:
-        then = flatten_deployments([deployment(1, "a")])
-        then.attrs = {"fetched_at": "2026-06-14T00:00:00+00:00"}
-        words = words_of(sections.changed(data_of(flatten_deployments([deployment(1, "a")]), snapshots=[then])))
+        then = snapshot([deployment(1, "a")], "2026-06-14T00:00:00+00:00")
+        words = words_of(sections.changed(data_of([deployment(1, "a")], snapshots=[then])))
         assert words.endswith("There is no earlier one: what changed before is not known. Nothing changed.")
 
     def test_changed_secrets_are_masked(self, tmp_path: Path) -> None:
-        then = flatten_deployments([deployment(1, "a", environment_variables={"KEY": "old-s3cret"})])
-        then.attrs = {"fetched_at": "2026-06-01T00:00:00+00:00"}
-        page = report(tmp_path, flatten_deployments([deployment(1, "a")]), snapshots=[then])
+        old = deployment(1, "a", environment_variables={"KEY": "old-s3cret"})
+        then = snapshot([old], "2026-06-01T00:00:00+00:00")
+        page = report(tmp_path, [deployment(1, "a")], snapshots=[then])
         assert "*** → ***" in page.part("changed")
         assert SECRET not in page.text
         assert "old-s3cret" not in page.text
