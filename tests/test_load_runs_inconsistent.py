@@ -66,6 +66,14 @@ class FakeService(FakeClient):
         self.runs[:0] = made
         return made
 
+    def create_with_sessions(self, count: int) -> list[Run]:
+        """Add runs of the newest edition, which have a session and no status."""
+        made = self.create(count)
+        for run in made:
+            del run["status"], run["triggered_at"]
+            run["session_id"] = f"sess_{run['id']}"
+        return made
+
     def get(self, path: str, params: Mapping[str, str], read: Callable[[bytes], Any]) -> Any:  # noqa: ANN401
         self.requests.append(path)
         if path != "/deployment_runs":
@@ -97,10 +105,29 @@ class FakeService(FakeClient):
         self.requests.clear()
         return load_runs(client=cast("Client", self), cache_dir=folder, progress=False, **options)
 
+    def load_all(self, folder: Path, **options: Any) -> pd.DataFrame:  # noqa: ANN401
+        """Load from the correct list, and check that all its runs are there."""
+        self.change_page = lambda _, page: page
+        frame = self.load(folder, **options)
+        assert set(frame["id"]) == ids_of(self)
+        assert frame["id"].is_unique
+        assert frame.attrs["complete"]
+        return frame
+
 
 @pytest.fixture
 def service() -> FakeService:
     return FakeService()
+
+
+def stored_service(folder: Path, count: int, **first: Any) -> FakeService:  # noqa: ANN401
+    """Return a service whose runs are stored; with `first`, the oldest one has these values."""
+    service = FakeService()
+    if first:
+        service.create(1, **first)
+    service.create(count)
+    service.load(folder)
+    return service
 
 
 def ids_of(service: FakeService) -> set[str]:
@@ -108,6 +135,10 @@ def ids_of(service: FakeService) -> set[str]:
 
 
 EMPTY_PAGE = {"data": [], "has_more": False, "last_id": None}
+
+
+def last_page_at(at: int) -> Callable[[int, dict[str, Any]], dict[str, Any]]:
+    return lambda number, page: {**page, "has_more": False} if number == at else page
 
 
 def empty_page_at(at: int) -> Callable[[int, dict[str, Any]], dict[str, Any]]:
@@ -124,52 +155,37 @@ def fail_at(at: int) -> Callable[[int, dict[str, Any]], dict[str, Any]]:
 
 
 @pytest.mark.parametrize("index", [50, 101, 250, 900])
-def test_late_run_is_found_on_first_page_or_with_refresh_all(
-    service: FakeService, tmp_path: Path, index: int
-) -> None:
-    service.create(1000)
-    service.load(tmp_path)
+def test_late_run_is_found_on_first_page_or_with_refresh_all(tmp_path: Path, index: int) -> None:
+    service = stored_service(tmp_path, 1000)
     late = {**service.runs[index], "id": "drun_late"}
     service.runs.insert(index, late)
     refreshed = service.load(tmp_path, refresh=True)
     assert len(service.requests) == 1
     assert ("drun_late" in set(refreshed["id"])) == (index < 100)
-    frame = service.load(tmp_path, refresh="all")
-    assert set(frame["id"]) == ids_of(service)
-    assert frame.attrs["complete"]
+    service.load_all(tmp_path, refresh="all")
     assert service.load(tmp_path).attrs["requests"] == 0
 
 
-def test_known_run_listed_again_above_new_runs_does_not_end_the_refresh(
-    service: FakeService, tmp_path: Path
-) -> None:
-    service.create(300)
-    service.load(tmp_path)
+def test_known_run_listed_again_above_new_runs_does_not_end_the_refresh(tmp_path: Path) -> None:
+    service = stored_service(tmp_path, 300)
     known = service.runs[0]
     service.create(500)
     service.runs.insert(0, known)
-    frame = service.load(tmp_path, refresh=True)
-    assert set(frame["id"]) == ids_of(service)
-    assert frame["id"].is_unique
+    service.load_all(tmp_path, refresh=True)
     assert len(service.requests) == 6
 
 
-def test_known_run_listed_again_does_not_close_a_gap_between_segments(
-    service: FakeService, tmp_path: Path
-) -> None:
+def test_known_run_listed_again_does_not_close_a_gap_between_segments(tmp_path: Path) -> None:
     """The store has two segments with a gap between them; a run of the lower one is listed again at the top."""
-    service.create(300)
-    service.load(tmp_path)
+    service = stored_service(tmp_path, 300)
     low = service.runs[0]
     service.create(500)
     service.change_page = fail_at(2)
     with pytest.raises(errors.AuthenticationError):
         service.load(tmp_path, refresh=True)
-    service.change_page = lambda _, page: page
     service.create(50)
     service.runs.insert(0, low)
-    frame = service.load(tmp_path, refresh=True)
-    assert set(frame["id"]) == ids_of(service)
+    service.load_all(tmp_path, refresh=True)
 
 
 @pytest.mark.parametrize("at", [0, 1, 3])
@@ -185,10 +201,7 @@ def test_empty_page_above_stored_runs_warns_and_is_incomplete(
     assert frame.attrs["complete"] is False
     assert set(stored["id"]) <= set(frame["id"])
     assert len(frame) == 1000 + 100 * at
-    service.change_page = lambda _, page: page
-    frame = service.load(tmp_path, refresh=True)
-    assert set(frame["id"]) == ids_of(service)
-    assert frame.attrs["complete"]
+    service.load_all(tmp_path, refresh=True)
 
 
 @pytest.mark.parametrize("at", [0, 1, 3])
@@ -199,27 +212,23 @@ def test_early_last_page_above_stored_runs_warns_and_is_incomplete(
     service.create(1000)
     stored = service.load(tmp_path)
     service.create(700)
-    service.change_page = lambda number, page: {**page, "has_more": False} if number == at else page
+    service.change_page = last_page_at(at)
     for _ in range(2):
         with pytest.warns(DataQualityWarning, match="ended the list of runs above older runs"):
             frame = service.load(tmp_path, refresh=True)
         assert frame.attrs["complete"] is False
         assert len(frame) >= 1000 + 100 * (at + 1)
-        service.change_page = lambda count, page: {**page, "has_more": False} if count == min(at, 1) else page
+        service.change_page = last_page_at(min(at, 1))
     with pytest.warns(DataQualityWarning, match="not all runs that are asked for are kept"):
         assert service.load(tmp_path, offline=True).attrs["complete"] is False
     assert set(stored["id"]) <= set(frame["id"])
-    service.change_page = lambda _, page: page
-    frame = service.load(tmp_path, refresh=True)
-    assert set(frame["id"]) == ids_of(service)
-    assert frame.attrs["complete"]
+    service.load_all(tmp_path, refresh=True)
 
 
 @pytest.mark.parametrize("at", [1, 3])
-def test_early_last_page_with_since_warns_and_is_incomplete(service: FakeService, tmp_path: Path, at: int) -> None:
+def test_early_last_page_with_since_warns_and_is_incomplete(tmp_path: Path, at: int) -> None:
     """Pages after the first are filtered by time, so the list may end early; the stored runs are in the range."""
-    service.create(1000)
-    service.load(tmp_path)
+    service = stored_service(tmp_path, 1000)
     service.create(700)
     since = START + timedelta(minutes=10)
     service.change_page = lambda number, page: {**page, "has_more": False} if number >= at else page
@@ -232,10 +241,9 @@ def test_early_last_page_with_since_warns_and_is_incomplete(service: FakeService
     assert frame.attrs["complete"]
 
 
-def test_refresh_all_accepts_that_the_service_forgot_all_stored_runs(service: FakeService, tmp_path: Path) -> None:
+def test_refresh_all_accepts_that_the_service_forgot_all_stored_runs(tmp_path: Path) -> None:
     """The list cannot show whether there were runs between the stored and the listed ones."""
-    service.create(300)
-    service.load(tmp_path)
+    service = stored_service(tmp_path, 300)
     service.runs.clear()
     service.create(150)
     with pytest.warns(DataQualityWarning, match="refresh='all' if the service has forgotten the older runs"):
@@ -255,9 +263,7 @@ def test_refresh_after_an_empty_page_in_the_first_pull_loads_the_rest(
     service.change_page = empty_page_at(3)
     assert len(service.load(tmp_path)) == 300
     assert service.load(tmp_path).attrs["requests"] == 0
-    service.change_page = lambda _, page: page
-    frame = service.load(tmp_path, refresh=True)
-    assert set(frame["id"]) == ids_of(service)
+    service.load_all(tmp_path, refresh=True)
     assert len(service.requests) == 8
 
 
@@ -283,9 +289,7 @@ def test_refresh_all_loads_runs_that_a_cursor_skipped(service: FakeService, tmp_
         {**page, "last_id": service.runs[499]["id"]} if number == 2 else page
     )
     assert len(service.load(tmp_path)) == 800
-    service.change_page = lambda _, page: page
-    frame = service.load(tmp_path, refresh="all")
-    assert set(frame["id"]) == ids_of(service)
+    service.load_all(tmp_path, refresh="all")
 
 
 def test_old_run_on_first_page_does_not_end_a_load_with_since(service: FakeService, tmp_path: Path) -> None:
@@ -312,16 +316,13 @@ def test_refresh_all_keeps_runs_that_the_service_forgot(service: FakeService, tm
     assert frame.attrs["complete"]
 
 
-def test_load_continues_a_refresh_all_that_failed(service: FakeService, tmp_path: Path) -> None:
-    service.create(1000)
-    service.load(tmp_path)
+def test_load_continues_a_refresh_all_that_failed(tmp_path: Path) -> None:
+    service = stored_service(tmp_path, 1000)
     service.runs.insert(900, {**service.runs[900], "id": "drun_late"})
     service.change_page = fail_at(5)
     with pytest.raises(errors.AuthenticationError):
         service.load(tmp_path, refresh="all")
-    service.change_page = lambda _, page: page
-    frame = service.load(tmp_path)
-    assert set(frame["id"]) == ids_of(service)
+    service.load_all(tmp_path)
     assert len(service.requests) <= 7
 
 
@@ -519,12 +520,8 @@ def test_open_runs_that_could_not_be_read_are_requested_at_each_call(service: Fa
 
 
 @pytest.mark.parametrize("id_", ["", ".", ".."])
-def test_open_run_with_an_id_unfit_for_a_path_is_kept_with_a_warning(
-    service: FakeService, tmp_path: Path, id_: str
-) -> None:
-    service.create(1, status="running", id=id_)
-    service.create(200)
-    service.load(tmp_path)
+def test_open_run_with_an_id_unfit_for_a_path_is_kept_with_a_warning(tmp_path: Path, id_: str) -> None:
+    service = stored_service(tmp_path, 200, status="running", id=id_)
     with pytest.warns(DataQualityWarning, match="no request can name this id"):
         frame = service.load(tmp_path, refresh=True)
     assert len(frame) == 201
@@ -532,10 +529,8 @@ def test_open_run_with_an_id_unfit_for_a_path_is_kept_with_a_warning(
 
 
 @pytest.mark.parametrize("status", [401, 429])
-def test_401_or_429_for_an_open_run_is_raised(service: FakeService, tmp_path: Path, status: int) -> None:
-    service.create(1, status="running")
-    service.create(200)
-    service.load(tmp_path)
+def test_401_or_429_for_an_open_run_is_raised(tmp_path: Path, status: int) -> None:
+    service = stored_service(tmp_path, 200, status="running")
 
     def get_run(_: str) -> Run:
         raise status_error(status)
@@ -573,10 +568,7 @@ def test_single_run_is_decoded_like_a_run_in_a_page(service: FakeService, tmp_pa
 def test_refresh_of_many_runs_without_a_status_sends_one_request(service: FakeService, tmp_path: Path) -> None:
     """Runs of the newest edition never change, so none is open."""
     service.page_limit = 1000
-    made = service.create(2_000)
-    for run in made:
-        del run["status"], run["triggered_at"]
-        run["session_id"] = f"sess_{run['id']}"
+    service.create_with_sessions(2_000)
     service.load(tmp_path, outcomes="runs")
     service.create(3)
     frame = service.load(tmp_path, refresh=True, outcomes="runs")
@@ -605,9 +597,7 @@ class FakeSessionService(FakeService):
     def __init__(self, bad: Mapping[str, str], *, in_list: bool = True) -> None:
         super().__init__()
         self.bad = bad
-        for run in self.create(6):
-            del run["status"], run["triggered_at"]
-            run["session_id"] = f"sess_{run['id']}"
+        self.create_with_sessions(6)
         self.sessions = [self.session(run) for run in self.runs] if in_list else []
 
     @staticmethod
@@ -680,9 +670,7 @@ def test_sessions_found_missing_before_an_error_are_not_requested_again(tmp_path
     for session in service.sessions:
         session["status"] = "running"
     service.statuses(tmp_path)
-    (run,) = service.create(1)
-    del run["status"], run["triggered_at"]
-    run["session_id"] = "sess_new"
+    (run,) = service.create_with_sessions(1)
     service.sessions, service.fails_at = [service.session(run) | {"status": "running"}], 4
     with pytest.raises(errors.RateLimitError):
         service.statuses(tmp_path, refresh=True)
@@ -703,9 +691,7 @@ def test_store_of_ends_is_not_read_for_each_missing_session(
     counts = []
     for number, more in enumerate((0, 50)):
         service = ServiceWithoutSessions({}, in_list=False)
-        for run in service.create(more):
-            del run["status"], run["triggered_at"]
-            run["session_id"] = f"sess_{run['id']}"
+        service.create_with_sessions(more)
         tables.clear()
         assert set(service.statuses(tmp_path / str(number)).values()) == {"unknown"}
         counts.append(len(tables))
@@ -736,12 +722,8 @@ def test_session_with_an_id_unfit_for_a_path_is_skipped_with_a_warning(
 
 
 @pytest.mark.parametrize("response", ["other record", "list instead of object"])
-def test_open_run_with_an_invalid_response_is_kept_with_a_warning(
-    service: FakeService, tmp_path: Path, response: str
-) -> None:
-    service.create(1, status="running")
-    service.create(200)
-    service.load(tmp_path)
+def test_open_run_with_an_invalid_response_is_kept_with_a_warning(tmp_path: Path, response: str) -> None:
+    service = stored_service(tmp_path, 200, status="running")
     get = service.get
 
     def get_changed(path: str, params: Mapping[str, str], read: Callable[[bytes], Any]) -> Any:  # noqa: ANN401
@@ -759,9 +741,7 @@ def test_open_run_with_an_invalid_response_is_kept_with_a_warning(
 def test_run_at_the_latest_possible_time_is_loaded(service: FakeService, tmp_path: Path, count: int) -> None:
     service.create(count)
     service.runs[3]["created_at"] = "9999-12-31T23:59:59.999999999Z"
-    frame = service.load(tmp_path)
-    assert set(frame["id"]) == ids_of(service)
-    assert frame.attrs["complete"]
+    service.load_all(tmp_path)
     assert len(service.load(tmp_path, since="2026-06-01T00:00Z", refresh=True)) == count
     assert service.load(tmp_path).attrs["requests"] == 0
 
