@@ -172,6 +172,15 @@ def isolated_home(
 
 
 @pytest.fixture(scope="module")
+def sandbox(request: pytest.FixtureRequest) -> Iterator[Sandbox]:
+    """Serve a sandbox with the options `SANDBOX` of the module."""
+    from qoderdata.sandbox import Sandbox  # noqa: PLC0415 few tests need it
+
+    with Sandbox(**request.module.SANDBOX) as served:
+        yield served
+
+
+@pytest.fixture(scope="module")
 def shared_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return one cache folder for all tests of a module."""
     return tmp_path_factory.mktemp("cache")

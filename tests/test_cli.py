@@ -44,10 +44,7 @@ SUGGESTS = hasattr(click.exceptions, "NoSuchCommand")
 TOKEN_VARIABLE, URL_VARIABLE = "QODER_ACCESS_TOKEN", "QODER_MANAGED_BASE_URL"
 
 
-@pytest.fixture(scope="module")
-def sandbox() -> Iterator[Sandbox]:
-    with Sandbox(deployments=60, seed=7) as served:
-        yield served
+SANDBOX = {"deployments": 60, "seed": 7}
 
 
 def leaf_commands(command: click.Command, words: tuple[str, ...] = ()) -> dict[tuple[str, ...], Command]:

@@ -12,20 +12,15 @@ import pytest
 
 import qoderdata as qd
 from qoderdata import cron
-from qoderdata.sandbox import Sandbox
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from conftest import Invoke
+    from qoderdata.sandbox import Sandbox
 
 pytestmark = pytest.mark.usefixtures("shared_account")
 
 
-@pytest.fixture(scope="module")
-def sandbox() -> Iterator[Sandbox]:
-    with Sandbox(deployments=60, seed=7) as served:
-        yield served
+SANDBOX = {"deployments": 60, "seed": 7}
 
 
 def listed(words: str, invoke: Invoke) -> list[dict[str, Any]]:

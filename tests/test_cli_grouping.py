@@ -22,7 +22,6 @@ from qoderdata.sandbox import NOW, Sandbox
 from tests.test_cli_output import ID, SINCE
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
     from conftest import Invoke
@@ -32,10 +31,7 @@ pytestmark = pytest.mark.usefixtures("shared_account")
 NOW_TEXT = "2026-06-15T01:30:20Z"
 
 
-@pytest.fixture(scope="module")
-def sandbox() -> Iterator[Sandbox]:
-    with Sandbox(deployments=40, seed=7, left_out=6) as served:
-        yield served
+SANDBOX = {"deployments": 40, "seed": 7, "left_out": 6}
 
 
 def test_runs_per_occurrence_do_not_count_failures_that_a_retry_repaired(invoke: Invoke) -> None:

@@ -45,10 +45,7 @@ def single_threaded_dask() -> Iterator[None]:
         yield
 
 
-@pytest.fixture(scope="module")
-def sandbox() -> Iterator[Sandbox]:
-    with Sandbox(deployments=20, seed=7, runs=250, edition="A") as running:
-        yield running
+SANDBOX = {"deployments": 20, "seed": 7, "runs": 250, "edition": "A"}
 
 
 @pytest.fixture(params=["local", "memory"])

@@ -16,15 +16,12 @@ from qoderdata.sandbox.sample_values import nanoseconds
 from tests.sandbox_requests import Record, Response, connect, get, walk
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
 Params = dict[str, str]
 
 
-@pytest.fixture(scope="module")
-def sandbox() -> Iterator[Sandbox]:
-    with Sandbox(deployments=130, seed=11, runs=1_050) as running:
-        yield running
+SANDBOX = {"deployments": 130, "seed": 11, "runs": 1_050}
 
 
 @pytest.fixture(params="ABCD")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from itertools import product
 from operator import ge, gt, le, lt
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -14,9 +14,6 @@ from qoderdata.sandbox import Sandbox
 from qoderdata.sandbox.sample_values import nanoseconds, stamp
 from tests.sandbox_requests import Record, get, walk
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
 Params = dict[str, Any]
 
 EVENT_TYPES = [
@@ -25,10 +22,7 @@ EVENT_TYPES = [
 ]  # fmt: skip
 
 
-@pytest.fixture(scope="module")
-def sandbox() -> Iterator[Sandbox]:
-    with Sandbox(60, 11, runs=450) as running:
-        yield running
+SANDBOX = {"deployments": 60, "seed": 11, "runs": 450}
 
 
 @pytest.fixture(params="ABCD")
