@@ -16,6 +16,7 @@ import pandas as pd
 
 from qoderdata.client import Client
 from qoderdata.frames import flatten_runs
+from qoderdata.load.lists import load_deployments
 from qoderdata.load.runs import load_runs
 from qoderdata.sandbox import Sandbox
 
@@ -47,6 +48,13 @@ def load(sandbox: Sandbox, folder: Path | str, *, client: Client | None = None, 
     """Load the runs, with a new client by default."""
     client = client or Client(pat=sandbox.pat, base_url=sandbox.base_url)
     return load_runs(client=client, cache_dir=folder, **options)
+
+
+def load_account_of_edition_a(folder: Path, runs: int) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Load the deployments and the runs of an account of edition A, and return their frames."""
+    with Sandbox(deployments=20, seed=7, runs=runs, edition="A") as sandbox:
+        client = Client(pat=sandbox.pat, base_url=sandbox.base_url, min_interval=0)
+        return load_deployments(client=client, cache_dir=folder), load_runs(client=client, cache_dir=folder)
 
 
 @functools.cache

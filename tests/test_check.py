@@ -101,6 +101,13 @@ def single_row(found: pd.DataFrame) -> Any:  # noqa: ANN401 - a row
     return next(found.itertuples())
 
 
+def detail_of(account: Account, *expected: str) -> str:
+    """Check the severity, the kind and the name of the only finding, and return its sentence."""
+    row = single_row(account.check())
+    assert (row.severity, row.kind, row.name) == expected
+    return str(row.detail)
+
+
 def test_a_healthy_account_has_no_findings(account: Account) -> None:
     found = account.check()
     assert found.empty
@@ -259,18 +266,16 @@ def test_deployments_paused_by_hand_or_archived_have_no_findings(account: Accoun
 def test_finding_paused_by_error(short_account: Account) -> None:
     error = {"type": "error", "error": {"type": "vault_not_found_error"}}
     short_account.deployments[2].update(status="paused", paused_reason=error, updated_at="2026-06-10T08:00:00Z")
-    row = single_row(short_account.check())
-    assert (row.severity, row.kind, row.name) == ("error", "paused_by_error", "job 2")
-    assert row.detail == "job 2 is paused by error since 2026-06-10 08:00 UTC: vault_not_found_error."
+    detail = detail_of(short_account, "error", "paused_by_error", "job 2")
+    assert detail == "job 2 is paused by error since 2026-06-10 08:00 UTC: vault_not_found_error."
 
 
 def test_finding_missed_for_triggers_without_runs(short_account: Account) -> None:
     runs_of_3 = short_account.runs_of(3)
     for run in (runs_of_3[2], runs_of_3[3], runs_of_3[30]):
         short_account.runs.remove(run)
-    row = single_row(short_account.check())
-    assert (row.severity, row.kind, row.name) == ("error", "missed", "job 3")
-    assert row.detail == "job 3 missed 2 triggers from 2026-06-15 09:00 UTC to 2026-06-15 10:00 UTC."
+    detail = detail_of(short_account, "error", "missed", "job 3")
+    assert detail == "job 3 missed 2 triggers from 2026-06-15 09:00 UTC to 2026-06-15 10:00 UTC."
     detail = single_row(short_account.check(tz="Asia/Shanghai")).detail
     assert detail == "job 3 missed 2 triggers from 2026-06-15 17:00 +08:00 to 2026-06-15 18:00 +08:00."
     assert single_row(short_account.check(since="2D")).detail.startswith("job 3 missed 3 triggers")
@@ -288,9 +293,8 @@ def test_finding_missed_for_triggers_without_runs(short_account: Account) -> Non
 def test_finding_stuck_for_runs_without_an_end(short_account: Account) -> None:
     run = short_account.runs_of(4)[1]
     run.update(status="running", duration_ms=None)
-    row = single_row(short_account.check())
-    assert (row.severity, row.kind, row.name) == ("error", "stuck", "job 4")
-    assert row.detail == "job 4: a run has not ended after 1 h."
+    detail = detail_of(short_account, "error", "stuck", "job 4")
+    assert detail == "job 4: a run has not ended after 1 h."
     run.update(status="waiting")
     short_account.runs_of(4)[2].update(status="running", duration_ms=None)
     assert single_row(short_account.check()).detail == (
@@ -370,9 +374,8 @@ def test_no_trigger_is_missed_after_the_deployments_were_read(short_account: Acc
 
 def test_finding_worse_for_a_higher_failure_rate(account: Account) -> None:
     fail(account.runs_of(0)[5:100:4])
-    row = single_row(account.check())
-    assert (row.severity, row.kind, row.name) == ("warning", "worse", "job 0")
-    assert row.detail == "job 0 failed 24 of 168 runs in the last 7 d (14.3 %), and 0 of 168 before (0.0 %)."
+    detail = detail_of(account, "warning", "worse", "job 0")
+    assert detail == "job 0 failed 24 of 168 runs in the last 7 d (14.3 %), and 0 of 168 before (0.0 %)."
     assert account.check(recent="1D")["kind"].tolist() == []
 
 
@@ -394,12 +397,8 @@ def test_finding_over_budget_for_sessions_near_the_budget(short_account: Account
     """5 of 48 sessions are near the budget, so the 95th percentile is, and the median is not."""
     for session in [session for session in short_account.sessions if session["deployment_id"] == "dep_1"][:5]:
         session["usage"]["total_credits"] = 9.5
-    row = single_row(short_account.check())
-    assert (row.severity, row.kind, row.name) == ("warning", "over_budget", "job 1")
-    assert (
-        row.detail
-        == "job 1 uses 95.0 % of its budget of 10 credits at the 95th percentile of its sessions (9.50)."
-    )
+    detail = detail_of(short_account, "warning", "over_budget", "job 1")
+    assert detail == "job 1 uses 95.0 % of its budget of 10 credits at the 95th percentile of its sessions (9.50)."
     assert short_account.check(budget_share=0.95).empty
     short_account.deployments[1]["budget"]["max_credit_cost"] = "1234567.89"
     for session in short_account.sessions:
@@ -415,17 +414,15 @@ def test_finding_unreadable_schedule_for_an_unknown_zone(short_account: Account)
         "expression": "30 2 31 3 *",
         "timezone": "Mars/Phobos",
     }
-    row = single_row(short_account.check())
-    assert (row.severity, row.kind, row.name) == ("error", "unreadable_schedule", "job 1")
-    assert row.detail.startswith("job 1 has a schedule that cannot be read: ")
-    assert "Mars/Phobos" in row.detail
+    detail = detail_of(short_account, "error", "unreadable_schedule", "job 1")
+    assert detail.startswith("job 1 has a schedule that cannot be read: ")
+    assert "Mars/Phobos" in detail
 
 
 def test_finding_unreadable_schedule_for_another_type_than_cron(short_account: Account) -> None:
     short_account.deployments[1]["schedule"] = {"type": "interval", "interval": "PT1H"}
-    row = single_row(short_account.check())
-    assert (row.severity, row.kind, row.name) == ("error", "unreadable_schedule", "job 1")
-    assert row.detail.endswith("its type is 'interval', and only cron can be read.")
+    detail = detail_of(short_account, "error", "unreadable_schedule", "job 1")
+    assert detail.endswith("its type is 'interval', and only cron can be read.")
     df = qd.flatten_deployments(short_account.deployments)
     with pytest.warns(DataQualityWarning, match="^1 deployment has a schedule that cannot be read .*: dep_1$"):
         assert set(qd.next_triggers(df, "1D", start=NOW)["deployment_id"]) == {"dep_0", "dep_2", "dep_3", "dep_4"}
@@ -437,14 +434,12 @@ def test_finding_unreadable_schedule_for_another_type_than_cron(short_account: A
 
 def test_finding_never_fires_for_schedules_without_fire_times(short_account: Account) -> None:
     short_account.deployments[0]["schedule"] = {"type": "cron", "expression": "0 9 30 2 *", "timezone": "UTC"}
-    row = single_row(short_account.check())
-    assert (row.severity, row.kind, row.name) == ("warning", "never_fires", "job 0")
-    assert row.detail == "job 0 never fires: none of its months has such a day."
+    detail = detail_of(short_account, "warning", "never_fires", "job 0")
+    assert detail == "job 0 never fires: none of its months has such a day."
     skipped = {"expression": "30 2 8-14 3 */7", "timezone": "America/New_York"}
     short_account.deployments[0]["schedule"] = {"type": "cron", **skipped}
-    row = single_row(short_account.check())
-    assert (row.severity, row.kind, row.name) == ("warning", "never_fires", "job 0")
-    assert "clock changes in America/New_York skip every local time" in row.detail
+    detail = detail_of(short_account, "warning", "never_fires", "job 0")
+    assert "clock changes in America/New_York skip every local time" in detail
 
 
 def test_finding_incomplete_data_for_old_partial_or_doubtful_data(account: Account) -> None:

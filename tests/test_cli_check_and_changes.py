@@ -68,6 +68,14 @@ def sandbox(monkeypatch: pytest.MonkeyPatch) -> Iterator[Sandbox]:
 
 
 @pytest.fixture
+def small_sandbox(monkeypatch: pytest.MonkeyPatch) -> Iterator[Sandbox]:
+    """Serve a sandbox with a deployment that fails, for tests that start processes: few requests, 100 ms apart."""
+    with current_sandbox(monkeypatch, deployments=10, runs=60) as served:
+        served.create_runs(5, status="failed", deployment_id=active_deployments(served)[0]["id"])
+        yield served
+
+
+@pytest.fixture
 def check_computed_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Compute the findings once per test: for tests that compare the output of several calls of one command."""
     compute = qd.check
@@ -344,14 +352,8 @@ def kinds(invoke: Invoke, *words: str) -> list[tuple[str, str]]:
 def test_thresholds_of_check_are_options(sandbox: Sandbox, invoke: Invoke) -> None:
     archive_all(sandbox)
     (one,) = sandbox.create_deployments(1)
-    record = {
-        **one,
-        "status": "active",
-        "archived_at": None,
-        "schedule": None,
-        "budget": {"type": "limit", "max_credit_cost": "1000000"},
-    }
-    sandbox.rewrite(record)
+    budget = {"type": "limit", "max_credit_cost": "1000000"}
+    sandbox.rewrite({**one, "status": "active", "archived_at": None, "schedule": None, "budget": budget})
     sandbox.create_runs(20, status="completed", deployment_id=one["id"])
     sandbox.create_runs(4, status="failed", deployment_id=one["id"])
     deployment_id = one["id"]
@@ -812,7 +814,7 @@ def test_changes_since_before_the_first_snapshot_say_what_is_not_known(sandbox: 
 
 @pytest.mark.parametrize("only_new", [False, True])
 def test_the_crontab_lines_of_the_docs_mail_what_is_wrong(
-    sandbox: Sandbox, tmp_path: Path, *, only_new: bool
+    small_sandbox: Sandbox, tmp_path: Path, *, only_new: bool
 ) -> None:
     """A line prints nothing while nothing (new) is wrong, and the findings, or why there are none, otherwise.
 
@@ -822,7 +824,7 @@ def test_the_crontab_lines_of_the_docs_mail_what_is_wrong(
     lines = re.findall(r"^5 \* \* \* \* +(.*)$", page, re.MULTILINE)
     (line,) = [line for line in lines if ("--only-new" in line) == only_new]
     token = tmp_path / ".qoder-token"
-    token.write_text(f"export QODER_ACCESS_TOKEN={sandbox.pat}\n", encoding="utf-8")
+    token.write_text(f"export QODER_ACCESS_TOKEN={small_sandbox.pat}\n", encoding="utf-8")
     token.chmod(0o600)
     program = tmp_path / "qoderdata"
     program.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -m qoderdata "$@"\n', encoding="utf-8")
@@ -830,32 +832,26 @@ def test_the_crontab_lines_of_the_docs_mail_what_is_wrong(
     environment = {
         "PATH": f"{tmp_path}:/usr/bin:/bin",
         "HOME": str(tmp_path),
-        "QODER_BASE_URL": sandbox.base_url,
+        "QODER_BASE_URL": small_sandbox.base_url,
         "PYTHONPATH": str(ROOT),
     }
 
     def mailed() -> str:
         done = subprocess.run(
-            ["/bin/sh", "-c", line],
-            env=environment,
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=60,
-            stdin=subprocess.DEVNULL,
-            cwd=tmp_path,
-        )
+            ["/bin/sh", "-c", line], env=environment, cwd=tmp_path, stdin=subprocess.DEVNULL, capture_output=True,
+            text=True, check=False, timeout=60,
+        )  # fmt: skip
         printed = done.stdout + done.stderr
         assert "\x1b" not in printed
-        assert sandbox.pat not in printed
+        assert small_sandbox.pat not in printed
         return printed
 
     first = [line for line in mailed().splitlines() if line.startswith("error ")]
     assert first
     assert set(first).isdisjoint(mailed().splitlines()) == only_new
-    archive_all(sandbox)
+    archive_all(small_sandbox)
     shutil.rmtree(tmp_path / ".cache")
     assert mailed() == ""
-    sandbox.misbehave("401")
+    small_sandbox.misbehave("401")
     shutil.rmtree(tmp_path / ".cache")
     assert "401 authentication_error" in mailed()

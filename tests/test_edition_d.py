@@ -210,11 +210,8 @@ def test_fake_service_refuses_invalid_query_parameters(
     with pytest.raises(urllib.error.HTTPError) as caught:
         get(service, path, query)
     body = json.loads(caught.value.read())
-    assert (caught.value.code, body["error"]["type"], body["error"]["param"]) == (
-        400,
-        "invalid_request_error",
-        param,
-    )
+    assert caught.value.code == 400
+    assert (body["error"]["type"], body["error"]["param"]) == ("invalid_request_error", param)
     assert body["request_id"].startswith("req_")
     assert "x-request-id" not in caught.value.headers
 
@@ -322,9 +319,8 @@ def test_refresh_reads_no_events_again_if_nothing_changed(service: EditionD, loa
     assert_truth(again.frame, service.account.truth)
     counts = count_requests(again.requests)
     pending = len(sessions_of(service.account, "pending"))
-    assert (
-        counts["deployment_runs"] + counts["deployment_runs/*"] == 1 + pending
-    )  # a pending run is read by its id or in a page
+    # A pending run is read by its id or in a page.
+    assert counts["deployment_runs"] + counts["deployment_runs/*"] == 1 + pending
     assert counts["deployment_runs"] <= 2
     assert counts["sessions"] <= count_requests(loads["events"].requests)["sessions"]
     assert set(counts) <= {"deployment_runs", "deployment_runs/*", "deployment_runs 400", "sessions", "sessions/*"}
@@ -367,13 +363,8 @@ def test_refresh_with_since_reads_at_most_three_pages_of_sessions(tmp_path: Path
         client = client_of(service)
         for refresh in (False, True, True):
             loaded = load(service, tmp_path, client, outcomes="sessions", since=since, refresh=refresh)
-            start = service.account.now - pd.Timedelta(since)
-            wanted = {
-                id_: each
-                for id_, each in service.account.truth_without_events.items()
-                if each.triggered_at >= start
-            }
-            assert_truth(loaded.frame, wanted)
+            start, truths = service.account.now - pd.Timedelta(since), service.account.truth_without_events
+            assert_truth(loaded.frame, {id_: each for id_, each in truths.items() if each.triggered_at >= start})
             assert count_requests(loaded.requests)["sessions"] <= 3
 
 
@@ -425,8 +416,24 @@ _REFRESH = {"deployment_runs", "sessions"}
 Changing = tuple[EditionD, qd.Client, Callable[..., Loaded]]
 
 
+def add_run_of(account: Account, name: str, time: datetime | None = None) -> dict[str, Any]:
+    """Add a run of the kind of this name, by default now, and return it."""
+    return account.add_run(next(kind for kind in KINDS if kind.name == name), time or account.now)
+
+
+def delete_session(account: Account, session: str) -> None:
+    account.sessions.remove(account.session(session))
+
+
 def truth_of(account: Account, session: str) -> Truth:
     return next(account.truth[run["id"]] for run in account.runs if run["session_id"] == session)
+
+
+def set_end(truth: Truth, status: str, end: dict[str, Any]) -> None:
+    """Expect that events say that the run ended with this event."""
+    truth.status, truth.status_from, truth.completed_at = status, "events", parse(end["processed_at"])
+    assert truth.started_at is not None
+    truth.duration_ms = (truth.completed_at - truth.started_at) / timedelta(milliseconds=1)
 
 
 def events_read(loaded: Loaded) -> list[str]:
@@ -439,9 +446,8 @@ def test_events_of_a_running_session_are_read_once_it_ends(changing: Changing) -
     begun = service.account.events[session][0]["processed_at"]
     *_, end = service.account.continue_session(session, "msg; idle end_turn", "idle")
     truth = truth_of(service.account, session)
-    truth.status, truth.status_from = "completed", "events"
-    truth.started_at, truth.completed_at = parse(str(begun)), parse(str(end["processed_at"]))
-    truth.duration_ms = (truth.completed_at - truth.started_at) / timedelta(milliseconds=1)
+    truth.started_at = parse(begun)
+    set_end(truth, "completed", end)
     loaded = again()
     assert events_read(loaded) == [session]
     assert set(count_requests(loaded.requests)) == {*_REFRESH, "sessions/*/events"}
@@ -457,24 +463,19 @@ def test_waiting_session_is_running_and_then_cancelled(changing: Changing) -> No
     truth.started_at = parse(service.account.session(session)["created_at"])
     assert events_read(again()) == []
     *_, end = service.account.continue_session(session, "idle cancelled", "idle")
-    truth.status, truth.status_from, truth.started_at = "cancelled", "events", waited
-    truth.completed_at = parse(end["processed_at"])
-    assert waited is not None
-    truth.duration_ms = (truth.completed_at - waited) / timedelta(milliseconds=1)
+    truth.started_at = waited
+    set_end(truth, "cancelled", end)
     assert events_read(again()) == [session]
 
 
 def test_failed_run_is_completed_after_its_session_continues(changing: Changing) -> None:
     service, _, again = changing
-    kind = next(kind for kind in KINDS if kind.name == "fatal, no end")
-    session = service.account.add_run(kind, service.account.now)["session_id"]
+    session = add_run_of(service.account, "fatal, no end")["session_id"]
     assert events_read(again()) == [session]
     *_, end = service.account.continue_session(session, "run; idle")
     truth = truth_of(service.account, session)
-    truth.status, truth.error_type, truth.error_message = "completed", None, None
-    truth.completed_at = parse(end["processed_at"])
-    assert truth.started_at is not None
-    truth.duration_ms = (truth.completed_at - truth.started_at) / timedelta(milliseconds=1)
+    truth.error_type = truth.error_message = None
+    set_end(truth, "completed", end)
     assert events_read(again()) == [session]
 
 
@@ -492,9 +493,8 @@ def test_only_events_without_a_final_end_are_read_again(changing: Changing) -> N
 
 def test_refresh_requests_sessions_and_events_of_new_runs_only(changing: Changing) -> None:
     service, _, again = changing
-    kinds = {kind.name: kind for kind in KINDS}
     for name in ("out of retries", "deleted", "runs", "no session", "long"):
-        service.account.add_run(kinds[name], service.account.now)
+        add_run_of(service.account, name)
     loaded = again()
     new = [run["session_id"] for run in service.account.runs[:5]]
     assert sorted(set(events_read(loaded))) == sorted([new[0], new[4]])
@@ -507,10 +507,9 @@ def test_refresh_requests_sessions_and_events_of_new_runs_only(changing: Changin
 
 def test_deleted_session_of_an_ended_run_is_requested_once(changing: Changing, tmp_path: Path) -> None:
     service, client, _ = changing
-    kind = next(kind for kind in KINDS if kind.name == "done")
-    run = service.account.add_run(kind, service.account.now)
+    run = add_run_of(service.account, "done")
     load(service, tmp_path, client, outcomes="sessions", refresh=True)
-    service.account.sessions.remove(service.account.session(run["session_id"]))
+    delete_session(service.account, run["session_id"])
     loaded = load(service, tmp_path, client, outcomes="events")
     assert count_requests(loaded.requests) == {"sessions/*/events 404": 1}
     for options in ({}, {"refresh": True}):
@@ -523,7 +522,7 @@ def test_old_deleted_session_of_a_running_run_is_requested_once(changing: Changi
     service, client, _ = changing
     session = sessions_of(service.account, "runs")[-1]
     (run,) = (run for run in service.account.runs if run["session_id"] == session)
-    service.account.sessions.remove(service.account.session(session))
+    delete_session(service.account, session)
     for outcomes, times in (("sessions", 1), ("sessions", 0), ("events", 0)):
         loaded = load(service, tmp_path, client, outcomes=outcomes, refresh=True)
         assert sum(session in request.path for request in loaded.requests) == times
@@ -533,7 +532,7 @@ def test_old_deleted_session_of_a_running_run_is_requested_once(changing: Changi
 def test_run_of_a_deleted_waiting_session_stays_waiting(changing: Changing, tmp_path: Path) -> None:
     service, client, _ = changing
     session = sessions_of(service.account, "waits")[0]
-    service.account.sessions.remove(service.account.session(session))
+    delete_session(service.account, session)
     (run,) = (run for run in service.account.runs if run["session_id"] == session)
     for times in (1, 0):
         loaded = load(service, tmp_path, client, outcomes="events", refresh=True)
@@ -544,10 +543,9 @@ def test_run_of_a_deleted_waiting_session_stays_waiting(changing: Changing, tmp_
 
 def test_recent_deleted_session_of_a_running_run_is_requested_once(changing: Changing, tmp_path: Path) -> None:
     service, client, again = changing
-    kind = next(kind for kind in KINDS if kind.name == "runs")
-    run = service.account.add_run(kind, service.account.now)
+    run = add_run_of(service.account, "runs")
     again()
-    service.account.sessions.remove(service.account.session(run["session_id"]))
+    delete_session(service.account, run["session_id"])
     for times in (1, 0):
         loaded = load(service, tmp_path, client, outcomes="sessions", refresh=True)
         assert sum(run["session_id"] in request.path for request in loaded.requests) == times
@@ -573,9 +571,8 @@ def test_load_sessions_reads_old_waiting_sessions_again(changing: Changing, tmp_
 def test_session_created_a_day_after_its_run_has_one_stored_end(changing: Changing, tmp_path: Path) -> None:
     """The end is stored in the partition of its run, also the one written after the session is deleted."""
     service, client, again = changing
-    kind = next(kind for kind in KINDS if kind.name == "waits")
     evening = (service.account.now + timedelta(days=1)).replace(hour=23, minute=59, second=22)
-    run = service.account.add_run(kind, evening)
+    run = add_run_of(service.account, "waits", evening)
     session = service.account.session(run["session_id"])
     session["created_at"] = (evening + timedelta(minutes=1)).isoformat().replace("+00:00", "Z")
     assert run["created_at"][:10] < session["created_at"][:10]
@@ -649,7 +646,7 @@ def test_outcome_from_earlier_events_is_kept_if_events_are_refused(
     assert statuses(outcomes="sessions") == [known, "events", known]
     service.account.continue_session(session, "run", "running")
     assert statuses(outcomes="events", refresh=True) == ["running", "session", "running"]
-    service.account.sessions.remove(service.account.session(session))
+    delete_session(service.account, session)
     for times in (1, 0):
         before = len(service.requests)
         assert statuses(outcomes="events", refresh=True) == [known, "events", known]
@@ -664,7 +661,7 @@ def test_outcome_from_events_is_kept_if_the_session_is_deleted(
     session = sessions_of(service.account, name)[0]
     service.account.continue_session(session, "msg")
     qd.load_runs(outcomes="sessions", client=client, cache_dir=tmp_path, refresh=True, progress=False)
-    service.account.sessions.remove(service.account.session(session))
+    delete_session(service.account, session)
     for times in (1, 0):
         before = len(service.requests)
         runs = qd.load_runs(outcomes="events", client=client, cache_dir=tmp_path, refresh=True, progress=False)
@@ -1026,19 +1023,15 @@ def test_load_agents_and_environments_have_the_values_of_the_records(
     assert count_requests(few.requests[before:]) == {name: 1}
     records = few.account.agents if name == "agents" else few.account.environments
     for row, record in zip(frame.to_dict("records"), records, strict=True):
-        assert (row["id"], row["name"], value(row["description"])) == (
-            record["id"],
-            record["name"],
-            record["description"],
-        )
+        assert [value(row[key]) for key in ("id", "name", "description")] == [
+            record[key] for key in ("id", "name", "description")
+        ]
         assert value(row["archived_at"]) == (record["archived_at"] and parse(record["archived_at"]))
         assert json.loads(row["metadata"]) == record["metadata"]
         if name == "agents":
             model = record["model"]
-            assert (row["model"], row["version"]) == (
-                model if isinstance(model, str) else model["id"],
-                record["version"],
-            )
+            assert row["model"] == (model if isinstance(model, str) else model["id"])
+            assert row["version"] == record["version"]
         else:
             assert row["config_type"] == "cloud"
             assert "environment_variables" not in row
@@ -1089,22 +1082,17 @@ def test_load_events_filters_types_if_the_service_does_not(
     session, client = sessions_of(service.account, "many messages")[0], client_of(service)
     idle = qd.load_events(session, types={"session.status_idle"}, client=client)
     get = qd.Client.get
-    monkeypatch.setattr(
-        qd.Client,
-        "get",
-        lambda self, path, params, read: get(
-            self, path, {name: value for name, value in params.items() if name != "types[]"}, read
-        ),
-    )
+
+    def get_all_types(self: qd.Client, path: str, params: dict[str, Any], read: Callable[[bytes], Any]) -> Any:  # noqa: ANN401
+        return get(self, path, {name: each for name, each in params.items() if name != "types[]"}, read)
+
+    monkeypatch.setattr(qd.Client, "get", get_all_types)
     every = qd.load_events(session, client=client)
     assert 0 < len(idle) < len(every)
-    pd.testing.assert_frame_equal(
-        qd.load_events(session, types="session.status_idle", client=client), idle, check_flags=False
-    )
+    again = qd.load_events(session, types="session.status_idle", client=client)
+    pd.testing.assert_frame_equal(again, idle, check_flags=False)
     types = ["no.such_type", "user.interrupt"]
-    with pytest.warns(
-        qd.errors.DataQualityWarning, match=r"no event has the type 'no\.such_type'.* session\.error,"
-    ):
+    with pytest.warns(DataQualityWarning, match=r"no event has the type 'no\.such_type'.* session\.error,"):
         assert qd.load_events(session, types=types, client=client).empty
 
 
@@ -1126,15 +1114,15 @@ def test_load_events_refuses_invalid_session_ids_and_types(session: Any, types: 
 
 
 def test_load_events_with_the_id_of_a_run_or_deployment_hints_at_the_session_id(service: EditionD) -> None:
-    with pytest.raises(NotFoundError) as caught:
-        qd.load_events("drun_1", client=client_of(service))
-    assert caught.value.__notes__ == ["This is the id of a run: give its session_id."]
-    with pytest.raises(NotFoundError) as caught:
-        qd.load_events("dep_1", client=client_of(service))
-    assert caught.value.__notes__ == ["This is the id of a deployment: give the session_id of one of its runs."]
-    with pytest.raises(NotFoundError) as caught:
-        qd.load_events("sess_none", client=client_of(service))
-    assert not hasattr(caught.value, "__notes__")
+    notes = {
+        "drun_1": ["This is the id of a run: give its session_id."],
+        "dep_1": ["This is the id of a deployment: give the session_id of one of its runs."],
+        "sess_none": [],
+    }
+    for given, expected in notes.items():
+        with pytest.raises(NotFoundError) as caught:
+            qd.load_events(given, client=client_of(service))
+        assert getattr(caught.value, "__notes__", []) == expected
 
 
 @pytest.mark.parametrize("outcomes", ["auto", "sessions", "events"])
@@ -1152,9 +1140,8 @@ def test_error_for_refused_sessions_says_that_the_runs_are_stored(
         with pytest.raises(PermissionDeniedError) as caught:
             qd.load_runs(client=client_of(few), cache_dir=tmp_path, outcomes=outcomes)
         (note,) = caught.value.__notes__
-        assert note.startswith(
-            "The runs and what was read of their sessions are stored; load_runs(outcomes='runs')"
-        )
+        stored = "The runs and what was read of their sessions are stored"
+        assert note.startswith(f"{stored}; load_runs(outcomes='runs')")
         runs = qd.load_runs(client=client_of(few), cache_dir=tmp_path, outcomes="runs")
     finally:
         few.before = None
@@ -1198,9 +1185,9 @@ def test_counters_are_filled_from_the_runs(service: EditionD, loads: dict[str, L
         assert [value(row[name]) for name in counters] == expected, row["id"]
     assert (filled["stats_total_runs"] == 0).sum() == 2
     budgets = {record["id"]: record.get("budget") for record in account.deployments}
-    assert {
-        id_ for id_, cost in zip(filled["id"], filled["budget_max_credit_cost"], strict=True) if cost == 12.5
-    } == {id_ for id_, budget in budgets.items() if budget}
+    assert set(filled["id"][filled["budget_max_credit_cost"].eq(12.5)]) == {
+        id_ for id_, budget in budgets.items() if budget
+    }
 
 
 @pytest.mark.parametrize("mode", ["events", "sessions"])
@@ -1224,9 +1211,7 @@ def test_run_failure_rates_count_assumed_and_unknown_runs(
             "unknown": statuses[None],
         }
         assert {name: row[name] for name in expected} == expected
-        assert (
-            sum(row[name] for name in ("completed", "failed", "skipped", "unfinished", "unknown")) == row["runs"]
-        )
+        assert row[["completed", "failed", "skipped", "unfinished", "unknown"]].sum() == row["runs"]
     assert len(by) == len({run["deployment_id"] for run in account.runs})
     assert str(rates["assumed"].dtype) == str(rates["unknown"].dtype) == "Int64"
 
@@ -1244,8 +1229,5 @@ def test_run_failure_rates_per_occurrence_use_the_last_run(service: EditionD, lo
     rates = qd.run_failure_rates(new, by=None, per="occurrence").iloc[0]
     statuses = Counter(account.truth[run["id"]].status for run in last.values())
     assert len(last) < len(new)
-    assert (rates["completed"], rates["failed"], rates["unknown"]) == (
-        statuses["completed"],
-        statuses["failed"],
-        statuses[None],
-    )
+    expected = [statuses["completed"], statuses["failed"], statuses[None]]
+    assert rates[["completed", "failed", "unknown"]].tolist() == expected

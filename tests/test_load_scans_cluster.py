@@ -9,20 +9,19 @@ from typing import TYPE_CHECKING, Any
 import distributed
 import pytest
 
-from qoderdata.client import Client
 from qoderdata.errors import DataQualityWarning
-from qoderdata.load.lists import load_deployments
-from qoderdata.load.runs import load_runs
 from qoderdata.load.scans import scan_deployments, scan_runs
-from qoderdata.sandbox import Sandbox
 from qoderdata.summaries import error_breakdown, failure_rates, failure_streaks, run_failure_rates
 from tests.engine_frames import rows_of
+from tests.sandbox_loads import load_account_of_edition_a
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
     import pandas as pd
+
+    Loaded = tuple[Path, pd.DataFrame, pd.DataFrame]
 
 
 @pytest.fixture(scope="module")
@@ -38,16 +37,10 @@ def cluster() -> Iterator[distributed.Client]:
 
 
 @pytest.fixture(scope="module")
-def loaded(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, pd.DataFrame, pd.DataFrame]:
+def loaded(tmp_path_factory: pytest.TempPathFactory) -> Loaded:
     """Load an account once; return the cache folder and the frames of deployments and runs."""
     folder = tmp_path_factory.mktemp("cache")
-    with Sandbox(deployments=20, seed=7, runs=30, edition="A") as sandbox:
-        client = Client(pat=sandbox.pat, base_url=sandbox.base_url, min_interval=0)
-        return (
-            folder,
-            load_deployments(client=client, cache_dir=folder),
-            load_runs(client=client, cache_dir=folder),
-        )
+    return folder, *load_account_of_edition_a(folder, runs=30)
 
 
 RUN_SUMMARIES: dict[str, Callable[[Any], Any]] = {
@@ -66,9 +59,7 @@ def test_workers_are_separate_processes(cluster: distributed.Client) -> None:
 
 @pytest.mark.parametrize("name", RUN_SUMMARIES)
 @pytest.mark.usefixtures("cluster")
-def test_summaries_of_runs_equal_those_of_pandas(
-    loaded: tuple[Path, pd.DataFrame, pd.DataFrame], name: str
-) -> None:
+def test_summaries_of_runs_equal_those_of_pandas(loaded: Loaded, name: str) -> None:
     folder, _, runs = loaded
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DataQualityWarning)
@@ -81,15 +72,13 @@ def test_summaries_of_runs_equal_those_of_pandas(
 
 
 @pytest.mark.usefixtures("cluster")
-def test_lifetime_rates_equal_those_of_pandas(loaded: tuple[Path, pd.DataFrame, pd.DataFrame]) -> None:
+def test_lifetime_rates_equal_those_of_pandas(loaded: Loaded) -> None:
     folder, deployments, _ = loaded
     summary = failure_rates(scan_deployments(folder, engine="dask"), "agent_id").compute()
     assert rows_of(summary) == rows_of(failure_rates(deployments, "agent_id"))
 
 
-def test_failure_streaks_on_dask_raises_not_implemented_error(
-    loaded: tuple[Path, pd.DataFrame, pd.DataFrame],
-) -> None:
+def test_failure_streaks_on_dask_raises_not_implemented_error(loaded: Loaded) -> None:
     folder, _, _ = loaded
     with pytest.raises(NotImplementedError, match=r"failure_streaks needs .* Dask .*engine='duckdb'"):
         failure_streaks(scan_runs(folder, engine="dask"))

@@ -11,17 +11,19 @@ import pytest
 from qoderdata import schema
 from qoderdata.client import Client
 from qoderdata.frames import to_pandas
-from qoderdata.load.lists import load_deployments
 from qoderdata.load.runs import load_runs
 from qoderdata.load.scans import scan_deployments, scan_runs
 from qoderdata.sandbox import Sandbox
 from qoderdata.summaries import error_breakdown, failure_rates, failure_streaks, run_failure_rates
 from tests.engine_frames import plain
+from tests.sandbox_loads import load_account_of_edition_a
 from tests.test_load_scans_engines import by_id
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
+
+    Loaded = tuple[Path, pd.DataFrame, pd.DataFrame]
 
 pytestmark = [
     pytest.mark.spark,
@@ -38,16 +40,10 @@ RUN_SUMMARIES: dict[str, Callable[[Any], Any]] = {
 
 
 @pytest.fixture(scope="module")
-def loaded(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, pd.DataFrame, pd.DataFrame]:
+def loaded(tmp_path_factory: pytest.TempPathFactory) -> Loaded:
     """Load an account once; return the cache folder and the frames of deployments and runs."""
     folder = tmp_path_factory.mktemp("cache of spark")
-    with Sandbox(deployments=20, seed=7, runs=250, edition="A") as sandbox:
-        client = Client(pat=sandbox.pat, base_url=sandbox.base_url, min_interval=0)
-        return (
-            folder,
-            load_deployments(client=client, cache_dir=folder),
-            load_runs(client=client, cache_dir=folder),
-        )
+    return folder, *load_account_of_edition_a(folder, runs=250)
 
 
 def collected(scanned: Any, of: schema.Schema) -> pd.DataFrame:  # noqa: ANN401 - Spark has no types
@@ -66,7 +62,7 @@ def check_session_time_zone(spark: Any) -> Iterator[None]:  # noqa: ANN401 - Spa
     assert spark.conf.get("spark.sql.session.timeZone") == ZONE_OF_THE_SESSION
 
 
-def test_rows_equal_those_of_pandas(loaded: tuple[Path, pd.DataFrame, pd.DataFrame]) -> None:
+def test_rows_equal_those_of_pandas(loaded: Loaded) -> None:
     folder, deployments, runs = loaded
     scanned = scan_runs(folder, engine="pyspark")
     assert scanned.columns == schema.RUNS.names
@@ -76,7 +72,7 @@ def test_rows_equal_those_of_pandas(loaded: tuple[Path, pd.DataFrame, pd.DataFra
     pd.testing.assert_frame_equal(collected(scanned, schema.DEPLOYMENTS), by_id(deployments))
 
 
-def test_bounds_are_exact_and_only_their_days_are_read(loaded: tuple[Path, pd.DataFrame, pd.DataFrame]) -> None:
+def test_bounds_are_exact_and_only_their_days_are_read(loaded: Loaded) -> None:
     folder, _, runs = loaded
     times = runs["triggered_at"].dropna().sort_values()
     since, until = times.iloc[60], times.iloc[190]
@@ -90,9 +86,7 @@ def test_bounds_are_exact_and_only_their_days_are_read(loaded: tuple[Path, pd.Da
 
 
 @pytest.mark.parametrize("name", RUN_SUMMARIES)
-def test_summaries_of_runs_equal_those_of_pandas(
-    loaded: tuple[Path, pd.DataFrame, pd.DataFrame], name: str
-) -> None:
+def test_summaries_of_runs_equal_those_of_pandas(loaded: Loaded, name: str) -> None:
     folder, _, runs = loaded
     expected = RUN_SUMMARIES[name](runs).reset_index()
     if "window" in expected:
@@ -101,7 +95,7 @@ def test_summaries_of_runs_equal_those_of_pandas(
     assert rows_of(summary.toArrow()) == rows_of(pa.Table.from_pandas(expected, preserve_index=False))
 
 
-def test_lifetime_rates_equal_those_of_pandas(loaded: tuple[Path, pd.DataFrame, pd.DataFrame]) -> None:
+def test_lifetime_rates_equal_those_of_pandas(loaded: Loaded) -> None:
     folder, deployments, _ = loaded
     summary = failure_rates(scan_deployments(folder, engine="pyspark"))
     expected = failure_rates(deployments).reset_index()
