@@ -31,23 +31,16 @@ from qoderdata.schema import DEPLOYMENTS
 from tests.wall_clock import set_wall_clock
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
 OTHER_PAT = "pt-of-another-account"
 ROWS = 23
+SANDBOX = {"deployments": 25, "seed": 7, "runs": 60}
 
 
-@pytest.fixture(scope="module")
-def account() -> Iterator[Sandbox]:
-    with Sandbox(deployments=25, seed=7, runs=60) as sandbox:
-        yield sandbox
-
-
-@pytest.fixture
-def sandbox(account: Sandbox) -> Sandbox:
-    account.requests.clear()
-    return account
+@pytest.fixture(autouse=True)
+def forget_requests(sandbox: Sandbox) -> None:
+    sandbox.requests.clear()
 
 
 @pytest.fixture

@@ -17,32 +17,27 @@ import pandas as pd
 import pytest
 
 from qoderdata import Client, cache_usage, clear_cache, flatten_deployments, load_deployments
-from qoderdata.sandbox import Sandbox
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from qoderdata.sandbox import Sandbox
+
     Process = subprocess.Popen[str]
 
 SIZE = 100
+SANDBOX = {"deployments": 250, "seed": 7, "runs": 250}
 
 
 @pytest.fixture(scope="module")
-def account() -> Iterator[Sandbox]:
-    with Sandbox(deployments=250, seed=7, runs=250) as sandbox:
-        yield sandbox
+def truth(sandbox: Sandbox) -> pd.DataFrame:
+    return flatten_deployments(sandbox.deployments)
 
 
-@pytest.fixture(scope="module")
-def truth(account: Sandbox) -> pd.DataFrame:
-    return flatten_deployments(account.deployments)
-
-
-@pytest.fixture
-def sandbox(account: Sandbox) -> Sandbox:
-    account.requests.clear()
-    return account
+@pytest.fixture(autouse=True)
+def forget_requests(sandbox: Sandbox) -> None:
+    sandbox.requests.clear()
 
 
 @pytest.fixture

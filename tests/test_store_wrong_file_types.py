@@ -22,10 +22,11 @@ import pytest
 
 import qoderdata as qd
 from qoderdata.errors import CacheError, CacheWarning, DataQualityWarning, QoderdataError
-from qoderdata.sandbox import Sandbox
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
+
+    from qoderdata.sandbox import Sandbox
 
 #: Parts of paths that differ between accounts and between writes, and their short names.
 _VARIABLE = [
@@ -42,17 +43,12 @@ MODES: dict[str, dict[str, Any]] = {
     "offline": {"offline": True},
 }
 Call = tuple[str, str]
+SANDBOX = {"deployments": 3, "seed": 7, "runs": 6, "edition": "D"}
 
 
 @pytest.fixture(scope="module")
-def account() -> Iterator[Sandbox]:
-    with Sandbox(deployments=3, seed=7, runs=6, edition="D") as sandbox:
-        yield sandbox
-
-
-@pytest.fixture(scope="module")
-def client(account: Sandbox) -> qd.Client:
-    return qd.Client(pat=account.pat, base_url=account.base_url, min_interval=0)
+def client(sandbox: Sandbox) -> qd.Client:
+    return qd.Client(pat=sandbox.pat, base_url=sandbox.base_url, min_interval=0)
 
 
 def call(name: str, client: qd.Client, folder: Path, **mode: Any) -> object:  # noqa: ANN401
@@ -97,15 +93,15 @@ def calls_for(top: str) -> list[Call]:
 
 
 @pytest.fixture(scope="module")
-def filled_cache(account: Sandbox, client: qd.Client, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def filled_cache(sandbox: Sandbox, client: qd.Client, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a cache with all kinds of files; the service then forgets all runs but the newest."""
     folder = tmp_path_factory.mktemp("filled")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DataQualityWarning)
         for name in ("deployments", "agents", "failed runs", "runs", "sessions"):
             call(name, client, folder)
-    newest = pd.Timestamp(account.runs[0]["created_at"]).floor("s")
-    account.forget_runs(newest.to_pydatetime() - timedelta(seconds=1))
+    newest = pd.Timestamp(sandbox.runs[0]["created_at"]).floor("s")
+    sandbox.forget_runs(newest.to_pydatetime() - timedelta(seconds=1))
     return folder
 
 
