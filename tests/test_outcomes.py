@@ -105,10 +105,22 @@ def plain_rows(frame: pd.DataFrame, names: list[str] | None = None) -> list[Row]
     ]
 
 
+def runs_frame(*rows: Row) -> pd.DataFrame:
+    return pandas_frame(list(rows), RUN_COLUMNS)
+
+
+def sessions_frame(*rows: Row) -> pd.DataFrame:
+    return pandas_frame(list(rows), SESSION_COLUMNS)
+
+
+def events_frame(*given: tuple[Any, ...]) -> pd.DataFrame:
+    return pandas_frame(make_events(*given), EVENT_COLUMNS)
+
+
 def resolve_one(runs: Row, sessions: list[Row] | None = None, events: list[Row] | None = None) -> Row:
     frame = resolve_outcomes(
-        pandas_frame([runs], RUN_COLUMNS),
-        None if sessions is None else pandas_frame(sessions, SESSION_COLUMNS),
+        runs_frame(runs),
+        None if sessions is None else sessions_frame(*sessions),
         None if events is None else pandas_frame(events, EVENT_COLUMNS),
     )
     return plain_rows(frame)[0]
@@ -229,10 +241,8 @@ ENDS: dict[str, tuple[Any, ...]] = {
 def test_ends_from_events_finds_the_end_and_its_outcome(
     events: list[Any], expected: tuple[str | None, int | None, str | None]
 ) -> None:
-    row = plain_rows(
-        ends_from_events(pandas_frame(make_events(*events), EVENT_COLUMNS)),
-        ["status", "completed_at", "error_type"],
-    )[0]
+    ends = ends_from_events(events_frame(*events))
+    (row,) = plain_rows(ends, ["status", "completed_at", "error_type"])
     status, minute, error_type = expected
     assert row == {"status": status, "completed_at": at(minute), "error_type": error_type}
 
@@ -245,9 +255,7 @@ def test_ends_from_events_tells_the_kind_of_end() -> None:
         None: [RUNNING],
     }
     for kind, events in kinds.items():
-        row = plain_rows(
-            ends_from_events(pandas_frame(make_events(*events), EVENT_COLUMNS)), ["session_id", "end"]
-        )[0]
+        row = plain_rows(ends_from_events(events_frame(*events)), ["session_id", "end"])[0]
         assert row == {"session_id": "sess_1", "end": kind}
 
 
@@ -337,17 +345,17 @@ def test_last_row_of_a_session_is_used() -> None:
     assert resolve_one(run(), known)["status"] == "failed"
     listings = [make_events(EXHAUSTED), make_events(("idle", 1))]
     ends = pd.concat([ends_from_events(pandas_frame(events, EVENT_COLUMNS)) for events in listings])
-    frame = apply_ends(pandas_frame([run()], RUN_COLUMNS), None, ends)
+    frame = apply_ends(runs_frame(run()), None, ends)
     assert frame["status"].tolist() == ["completed"]
 
 
 def test_gone_session_gives_no_outcome_and_does_not_count_as_running() -> None:
-    ends = ends_from_events(pandas_frame(make_events(RUNNING, EXHAUSTED), EVENT_COLUMNS)).assign(end="gone")
-    runs = pandas_frame([run()], RUN_COLUMNS)
+    ends = ends_from_events(events_frame(RUNNING, EXHAUSTED)).assign(end="gone")
+    runs = runs_frame(run())
     assert plain_rows(apply_ends(runs, None, ends)) == plain_rows(apply_ends(runs))
-    sessions = pandas_frame([session()], SESSION_COLUMNS)
+    sessions = sessions_frame(session())
     assert plain_rows(apply_ends(runs, sessions, ends)) == plain_rows(apply_ends(runs, sessions))
-    ran = pandas_frame([session("running")], SESSION_COLUMNS)
+    ran = sessions_frame(session("running"))
     assert apply_ends(runs, ran)["status"].tolist() == ["running"]
     assert apply_ends(runs, ran, ends)[["status", "status_from"]].isna().all(axis=None)
 
@@ -368,15 +376,11 @@ def test_events_are_ordered_by_position() -> None:
 
 
 def test_rows_index_attrs_columns_and_dtypes_are_kept() -> None:
-    runs = pandas_frame(
-        [run(), run(id="drun_2", session_id="sess_2"), run(id="drun_3", session_id=None)], RUN_COLUMNS
-    )
+    runs = runs_frame(run(), run(id="drun_2", session_id="sess_2"), run(id="drun_3", session_id=None))
     runs = runs.set_axis(pd.Index([7, 7, 3], name="row"))
     runs.attrs = {"source": "api"}
     before = runs.copy()
-    result = resolve_outcomes(
-        runs, pandas_frame([session()], SESSION_COLUMNS), pandas_frame(make_events(RUNNING), EVENT_COLUMNS)
-    )
+    result = resolve_outcomes(runs, sessions_frame(session()), events_frame(RUNNING))
     pd.testing.assert_frame_equal(runs, before)
     assert runs.attrs == result.attrs == {"source": "api"}
     pd.testing.assert_index_equal(result.index, before.index)
@@ -386,7 +390,7 @@ def test_rows_index_attrs_columns_and_dtypes_are_kept() -> None:
 
 
 def test_absent_columns_are_added_before_extra() -> None:
-    runs = pandas_frame([run()], RUN_COLUMNS).drop(columns=["trigger_scheduled_at", "status_from"])
+    runs = runs_frame(run()).drop(columns=["trigger_scheduled_at", "status_from"])
     result = resolve_outcomes(runs)
     assert result.columns[-3:].tolist() == ["trigger_scheduled_at", "status_from", "extra"]
     assert result[["trigger_scheduled_at", "status_from"]].dtypes.tolist() == [DTYPES[TIME], DTYPES[TEXT]]
@@ -394,20 +398,16 @@ def test_absent_columns_are_added_before_extra() -> None:
 
 
 def test_empty_frames_keep_their_dtypes() -> None:
-    runs, sessions, events = (
-        pandas_frame([], RUN_COLUMNS),
-        pandas_frame([], SESSION_COLUMNS),
-        pandas_frame([], EVENT_COLUMNS),
-    )
+    runs, sessions, events = runs_frame(), sessions_frame(), events_frame()
     pd.testing.assert_frame_equal(resolve_outcomes(runs, sessions, events), runs)
-    one = pandas_frame([run()], RUN_COLUMNS)
+    one = runs_frame(run())
     assert plain_rows(resolve_outcomes(one, sessions, events)) == plain_rows(resolve_outcomes(one))
     ends = ends_from_events(events)
     assert ends.dtypes.tolist() == [DTYPES[kind] for kind in (TEXT, TEXT, TEXT, TIME, TIME, TEXT, TEXT)]
 
 
 def test_columns_without_values_may_have_any_dtype() -> None:
-    runs = pandas_frame([run()], RUN_COLUMNS)
+    runs = runs_frame(run())
     untyped = runs.astype({"status": object, "duration_ms": object}).assign(
         completed_at=pd.Series([None], dtype="datetime64[ns]"), error_type=None
     )
@@ -415,18 +415,12 @@ def test_columns_without_values_may_have_any_dtype() -> None:
     events = pd.DataFrame([{**dict.fromkeys(EVENT_COLUMNS), **make_events(RUNNING)[0]}])
     pd.testing.assert_frame_equal(
         resolve_outcomes(untyped, sessions, events),
-        resolve_outcomes(
-            runs, pandas_frame([session()], SESSION_COLUMNS), pandas_frame(make_events(RUNNING), EVENT_COLUMNS)
-        ),
+        resolve_outcomes(runs, sessions_frame(session()), events_frame(RUNNING)),
     )
 
 
 def test_missing_columns_and_wrong_types_are_refused() -> None:
-    runs, sessions, events = (
-        pandas_frame([run()], RUN_COLUMNS),
-        pandas_frame([session()], SESSION_COLUMNS),
-        pandas_frame([], EVENT_COLUMNS),
-    )
+    runs, sessions, events = runs_frame(run()), sessions_frame(session()), events_frame()
     for name in set(RUN_COLUMNS) - {"id", "trigger_scheduled_at", "status_from", "extra"}:
         with pytest.raises(MissingColumnError, match=f"the runs frame has no column '{name}'"):
             resolve_outcomes(runs.drop(columns=name))
@@ -446,11 +440,7 @@ def test_missing_columns_and_wrong_types_are_refused() -> None:
 
 @pytest.mark.parametrize("dtype", ["str", "object", pd.ArrowDtype(pa.string())])
 def test_times_as_text_without_an_offset_are_refused(dtype: Any) -> None:  # noqa: ANN401 a dtype
-    runs, sessions, events = (
-        pandas_frame([run()], RUN_COLUMNS),
-        pandas_frame([session()], SESSION_COLUMNS),
-        pandas_frame([], EVENT_COLUMNS),
-    )
+    runs, sessions, events = runs_frame(run()), sessions_frame(session()), events_frame()
     expected = resolve_outcomes(runs, sessions)
     for text in ("2026-06-15T00:00:00Z", "2026-06-15 08:00:00+08:00"):
         given = runs.assign(created_at=pd.Series([text], dtype=dtype))
@@ -473,7 +463,7 @@ def test_times_as_text_without_an_offset_are_refused(dtype: Any) -> None:  # noq
 
 
 def test_csv_read_with_arrow_dtypes_is_resolved() -> None:
-    runs, events = pandas_frame([run()], RUN_COLUMNS), make_events(RUNNING, ("idle", 4, "end_turn"))
+    runs, events = runs_frame(run()), make_events(RUNNING, ("idle", 4, "end_turn"))
     read = pd.read_csv(StringIO(runs.to_csv(index=False)), dtype_backend="pyarrow")
     assert read["status"].dtype == pd.ArrowDtype(pa.null())
     found = resolve_outcomes(read, events=pandas_frame(events, EVENT_COLUMNS))
@@ -485,7 +475,7 @@ def test_csv_read_with_arrow_dtypes_is_resolved() -> None:
 
 @pytest.mark.parametrize("value", [pd.Timestamp("2026-06-15"), datetime(2026, 6, 15), 1_781_481_600_000])  # noqa: DTZ001 must be refused
 def test_naive_datetimes_and_numbers_are_refused_as_times(value: Any) -> None:  # noqa: ANN401 not a time
-    runs = pandas_frame([run()], RUN_COLUMNS)
+    runs = runs_frame(run())
     for dtype in ("object", None):
         with pytest.raises(FrameTypeError, match="'created_at' of the runs frame holds values of dtype"):
             resolve_outcomes(runs.assign(created_at=pd.Series([value], dtype=dtype)))
@@ -560,7 +550,7 @@ def test_random_rows_equal_the_slow_version(seed: int, has_events: bool, has_ses
         with_all_columns(sessions, SESSION_COLUMNS),
         with_all_columns(events, EVENT_COLUMNS),
     )
-    given_runs, known = pandas_frame(runs, RUN_COLUMNS), frame_or_none(sessions, SESSION_COLUMNS)
+    given_runs, known = runs_frame(*runs), frame_or_none(sessions, SESSION_COLUMNS)
     assert plain_rows(resolve_outcomes(given_runs, known, frame_or_none(events, EVENT_COLUMNS))) == expected
     if events is not None:
         shuffled = [{**event, "position": position} for position, event in enumerate(events)]
@@ -575,8 +565,8 @@ def test_resolving_again_replaces_earlier_outcomes(seed: int) -> None:
     runs, sessions, events = random_rows(draw, NEW_RUN_VALUES)
     _, old_sessions, _ = random_rows(draw, NEW_RUN_VALUES)
     fresh, known = (
-        pandas_frame(runs, RUN_COLUMNS),
-        (pandas_frame(sessions, SESSION_COLUMNS), pandas_frame(events, EVENT_COLUMNS)),
+        runs_frame(*runs),
+        (sessions_frame(*sessions), pandas_frame(events, EVENT_COLUMNS)),
     )
     expected = resolve_outcomes(fresh, *known)
     assert expected["status_from"].nunique() == 3
@@ -764,9 +754,9 @@ def test_100000_runs_are_resolved_in_less_than_20_cpu_seconds() -> None:
     """100,000 runs and 500,000 events take about 0.5 s of CPU time; a Python loop would take minutes."""
     count, each = 100_000, len(EVENTS_OF_A_RUN)
     ids = pd.Series([f"sess_{number}" for number in range(count)], dtype=DTYPES[TEXT])
-    runs = pandas_frame([run()], RUN_COLUMNS).loc[np.zeros(count, dtype=int)].assign(session_id=ids.array)
-    sessions = pandas_frame([session()], SESSION_COLUMNS).loc[np.zeros(count, dtype=int)].assign(id=ids.array)
-    events = pandas_frame(make_events(*EVENTS_OF_A_RUN), EVENT_COLUMNS).loc[np.tile(np.arange(each), count)]
+    runs = runs_frame(run()).loc[np.zeros(count, dtype=int)].assign(session_id=ids.array)
+    sessions = sessions_frame(session()).loc[np.zeros(count, dtype=int)].assign(id=ids.array)
+    events = events_frame(*EVENTS_OF_A_RUN).loc[np.tile(np.arange(each), count)]
     events = events.assign(session_id=ids.repeat(each).array).reset_index(drop=True)
     start = time.process_time()
     result = resolve_outcomes(runs, sessions, events)
