@@ -182,10 +182,7 @@ class TestTokenIsNotShown:
         )
 
     def test_successful_request_does_not_log_or_print_the_token(
-        self,
-        service: ScriptedService,
-        caplog: pytest.LogCaptureFixture,
-        capfd: pytest.CaptureFixture[str],
+        self, service: ScriptedService, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
     ) -> None:
         with caplog.at_level(logging.DEBUG):
             Client(TOKEN, service.base_url).get_deployment("dep_1")

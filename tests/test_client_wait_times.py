@@ -86,8 +86,7 @@ class TestRetryWaits:
         assert (len(service.requests), clock.sleeps) == (1, [])
 
     @pytest.mark.parametrize(
-        "text",
-        ["", "0", "-5", "soon", "nan", "inf", "1e3", "Mon, 15 Jun 2020 00:00:00 GMT", "Mon, 99 Jun 2026"],
+        "text", ["", "0", "-5", "soon", "nan", "inf", "1e3", "Mon, 15 Jun 2020 00:00:00 GMT", "Mon, 99 Jun 2026"]
     )
     def test_unusable_retry_after_is_ignored(self, service: ScriptedService, clock: FastClock, text: str) -> None:
         service.respond_with(service.response(429, Retry_After=text), service.response())

@@ -352,8 +352,7 @@ class TestToTable:
                 assert table.equals(from_records(records, DEPLOYMENTS)), value
 
     @pytest.mark.parametrize(
-        ("path", "deepest"),
-        [("resources", DEEPEST), ("metadata.team", DEEPEST - 1), ("owner", DEEPEST - 1)],
+        ("path", "deepest"), [("resources", DEEPEST), ("metadata.team", DEEPEST - 1), ("owner", DEEPEST - 1)]
     )
     @pytest.mark.parametrize("depth", range(DEEPEST - 8, DEEPEST + 4))
     def test_nesting_near_the_depth_limit_decodes_as_in_the_exact_path(

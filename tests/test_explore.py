@@ -193,11 +193,7 @@ class TestManyRuns:
 
     @pytest.mark.parametrize("limit", [580, 400, 200, 40])
     def test_rows_have_counts_medians_and_most_frequent_errors(
-        self,
-        limit: int,
-        account: Account,
-        frames: Frames,
-        monkeypatch: pytest.MonkeyPatch,
+        self, limit: int, account: Account, frames: Frames, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(chart_tables, "MOST_ROWS", limit)
         found = tables_of(*frames)

@@ -332,8 +332,7 @@ class TestSummaries:
         named = with_names(RUNS, DEPLOYMENTS, agents=AGENTS)
         for by in (None, "trigger_type", "deployment_name"):
             pd.testing.assert_frame_equal(
-                qd.run_failure_rates(named, by=by),
-                qd.run_failure_rates(named.drop(columns="agent_name"), by=by),
+                qd.run_failure_rates(named, by=by), qd.run_failure_rates(named.drop(columns="agent_name"), by=by)
             )
 
     @pytest.mark.parametrize("engine", ["pandas", *ENGINES])

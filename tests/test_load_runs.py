@@ -298,10 +298,7 @@ def test_offline_attrs_name_the_outcomes_that_are_stored(tmp_path: Path) -> None
 
 def test_warning_of_one_assumed_run_is_in_the_singular(tmp_path: Path) -> None:
     message = "of all loaded runs, 1 of 1 completed run is assumed, .* about 1 request, 100 ms"
-    with (
-        Sandbox(deployments=1, runs=1, edition="D") as sandbox,
-        pytest.warns(DataQualityWarning, match=message),
-    ):
+    with Sandbox(deployments=1, runs=1, edition="D") as sandbox, pytest.warns(DataQualityWarning, match=message):
         load(sandbox, tmp_path)
 
 

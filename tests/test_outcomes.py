@@ -564,10 +564,7 @@ def test_resolving_again_replaces_earlier_outcomes(seed: int) -> None:
     draw = random.Random(seed)  # noqa: S311 not for secrets
     runs, sessions, events = random_rows(draw, NEW_RUN_VALUES)
     _, old_sessions, _ = random_rows(draw, NEW_RUN_VALUES)
-    fresh, known = (
-        runs_frame(*runs),
-        (sessions_frame(*sessions), pandas_frame(events, EVENT_COLUMNS)),
-    )
+    fresh, known = (runs_frame(*runs), (sessions_frame(*sessions), pandas_frame(events, EVENT_COLUMNS)))
     expected = resolve_outcomes(fresh, *known)
     assert expected["status_from"].nunique() == 3
     pd.testing.assert_frame_equal(resolve_outcomes(expected, *known), expected)

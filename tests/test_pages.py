@@ -400,10 +400,7 @@ class TestLists:
         assert params == {"types[]": ["a", "b"]}
 
 
-@given(
-    counts=st.lists(st.integers(0, 5), min_size=1, max_size=30),
-    granted=st.sampled_from([1000, 100, 37]),
-)
+@given(counts=st.lists(st.integers(0, 5), min_size=1, max_size=30), granted=st.sampled_from([1000, 100, 37]))
 def test_walk_yields_each_page_once_and_in_order(counts: list[int], granted: int) -> None:
     def fetch(cursor: str | None, limit: int) -> Page:
         if limit > granted:

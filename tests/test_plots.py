@@ -148,9 +148,7 @@ CASES = {
     "trigger_load": Case(qd.plot_trigger_load, triggers, ("hour of day", "Asia/Shanghai", "weekday", "hatched")),
     "run_failure_rates": Case(qd.plot_run_failure_rates, run_rates, ("failure rate", "Asia/Shanghai", "Wilson")),
     "run_failure_rates_by": Case(
-        qd.plot_run_failure_rates,
-        lambda: run_rates("deployment_id"),
-        ("start of window", "failed / decided runs"),
+        qd.plot_run_failure_rates, lambda: run_rates("deployment_id"), ("start of window", "failed / decided runs")
     ),
     "run_failure_rates_of_30": Case(
         qd.plot_run_failure_rates,

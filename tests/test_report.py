@@ -936,11 +936,7 @@ def test_runs_and_sessions_after_start_are_ignored() -> None:
         session(number, None, 1.0) | {"created_at": at}
         for number, at in enumerate((START, "2026-06-01T00:00:00Z"))
     ]
-    data = data_of(
-        [deployment(1, "a", metadata={})],
-        runs + later,
-        sessions,
-    )
+    data = data_of([deployment(1, "a", metadata={})], runs + later, sessions)
     assert data.runs is not None
     assert data.sessions is not None
     assert data.runs["id"].tolist() == [one["id"] for one in runs]

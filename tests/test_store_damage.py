@@ -315,9 +315,7 @@ def write(folder: Folder, name: str, content: bytes) -> None:
     folder.replace(name, lambda sink: sink.write(content))
 
 
-def test_object_store_is_rebuilt_and_a_copied_store_is_set_aside(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_object_store_is_rebuilt_and_a_copied_store_is_set_aside(monkeypatch: pytest.MonkeyPatch) -> None:
     folder = Folder("memory://damage")
     mine, theirs = make_store(folder), make_store(folder, account="another")
     commit_entries(mine, page(run(3, status="running"), run(2), run(1, day=13)))

@@ -283,9 +283,7 @@ def test_error_budget_equals_brute_force(target: float, engine: str) -> None:
     missed = [(hours_ago(), draw.random() < 0.5, draw.choice(deployments)) for _ in range(200)]
     frame = runs_at([row[:2] for row in runs], deployment_id=pd.Series([row[2] for row in runs], dtype=TEXT))
     absent = missed_at(
-        [row[0] for row in missed],
-        certain=[row[1] for row in missed],
-        deployment_id=[row[2] for row in missed],
+        [row[0] for row in missed], certain=[row[1] for row in missed], deployment_id=[row[2] for row in missed]
     )
     runs_ = opened(frame, engine)
     result = qd.error_budget(runs_, absent, target=target, window="2D", by="deployment_id", until=END)
