@@ -208,6 +208,11 @@ class Printed(NamedTuple):
     out: str
     err: str
 
+    @property
+    def unwrapped(self) -> str:
+        """The standard output as one line, with single spaces."""
+        return " ".join(self.out.split())
+
 
 @dataclass(frozen=True)
 class Invoke:

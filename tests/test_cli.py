@@ -769,7 +769,7 @@ def test_tables_say_which_deployments_they_are_about(words: str, invoke: Invoke)
     """The last two are empty: without the note they would seem to be about all deployments."""
     teams = qd.expand_metadata(qd.load_deployments(), "team")["metadata_team"]
     team = teams.value_counts().index[0]
-    text = " ".join(invoke(words, "--where", f"team={team}", code=None).out.split())
+    text = invoke(words, "--where", f"team={team}", code=None).unwrapped
     assert f"only deployments that pass --where {shlex.quote(f'team={team}')}" in text
     assert "only deployments" not in invoke(words, code=None).out
 
@@ -871,7 +871,7 @@ def test_where_and_deployment_together(invoke: Invoke) -> None:
     message = invoke("deployments --deployment", name, "--where", f"team={teams[1]}").err
     assert message.startswith(f"qoderdata: no deployment passes the filters: --deployment {shlex.quote(name)}")
     assert f"--where {shlex.quote(f'team={teams[1]}')}" in message
-    text = " ".join(invoke(f"runs --where team={teams[0]} --since 2020-01-01T00:00Z").out.split())
+    text = invoke(f"runs --where team={teams[0]} --since 2020-01-01T00:00Z").unwrapped
     assert f"runs of team={teams[0]} triggered since 2020-01-01 00:00 UTC" in text
 
 
@@ -1388,10 +1388,10 @@ def test_outcomes_events_on_edition_d_gives_the_true_outcomes(edition_d: Sandbox
 def test_lists_on_edition_d_say_how_many_outcomes_are_not_known(words: str, invoke: Invoke) -> None:
     runs = qd.load_runs(outcomes="runs")
     unknown = int(runs["status"].isna().sum())
-    text = " ".join(invoke(f"{words} --since all --outcomes runs").out.split())
+    text = invoke(f"{words} --since all --outcomes runs").unwrapped
     note = f"the outcome of {unknown} of {len(runs)} runs is not known; --outcomes events reads how they ended"
     assert note in text
-    assert "reads how they ended" not in " ".join(invoke(f"{words} --since all").out.split())
+    assert "reads how they ended" not in invoke(f"{words} --since all").unwrapped
 
 
 @pytest.mark.usefixtures("edition_d")
@@ -1468,7 +1468,7 @@ def test_note_about_assumed_runs_names_the_deployments_and_the_warning_is_of_all
     )
     assert 0 < assumed < all_assumed
     note = f"of all loaded runs, {len(own)} are of these deployments: {assumed} completed by assumption, and the"
-    assert note in " ".join(captured.out.split())
+    assert note in captured.unwrapped
     all_completed = runs["status"].eq("completed").sum()
     assert f"of all loaded runs, {all_assumed} of {all_completed} completed runs are assumed" in captured.err
 

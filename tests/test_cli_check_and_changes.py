@@ -236,7 +236,7 @@ def test_check_only_new_counts_a_finding_again_after_a_check_without_it(
 
     assert new(failing, doubtful, code=1) == [failing[3], doubtful[3]]
     assert new(longer, doubtful, code=0) == []
-    printed = " ".join(invoke("check --only-new", str(seen)).out.split())
+    printed = invoke("check --only-new", str(seen)).unwrapped
     assert printed.startswith("nothing new is wrong; not new: 2 findings; without --only-new all are shown")
     assert new(longer, stuck, code=1) == [stuck[3]]
     assert new(longer, stuck, doubtful, code=0) == [doubtful[3]]
@@ -538,7 +538,7 @@ def test_missed_ends_when_the_runs_were_fetched(
 def test_changes_without_a_snapshot_stores_the_first_one(invoke: Invoke) -> None:
     assert invoke("changes").out == "there was no snapshot to compare with; the first one is stored now\n"
     assert invoke("changes").out.startswith("nothing to compare: the deployments were last read at ")
-    assert "; --refresh reads the present list" in " ".join(invoke("changes").out.split())
+    assert "; --refresh reads the present list" in invoke("changes").unwrapped
     assert "--refresh reads" not in invoke("changes --refresh").out
 
 
@@ -551,7 +551,7 @@ def test_changes_with_a_new_token_says_that_there_are_snapshots_of_another(
     monkeypatch.setenv("QODERDATA_ACCOUNT", "production")
     others = "There are snapshots of another token or account; "
     told = f"; the first one is stored now. {others}QODERDATA_ACCOUNT names whose are read"
-    assert told in " ".join(invoke("changes").out.split())
+    assert told in invoke("changes").unwrapped
     with pytest.raises(CacheError, match=others + r"Client\(account=…\) names whose are read"):
         qd.load_deployments(client=qd.Client(account="staging"), as_of="1D")
     monkeypatch.setenv("QODERDATA_ACCOUNT", earlier)
@@ -604,7 +604,7 @@ def test_changes_within_one_minute_are_dated_by_the_second(sandbox: Sandbox, inv
     qd.load_deployments(refresh=True, include_archived=True)
     rewrite(sandbox, active_deployments(sandbox)[0], name="another name")
     WallClock.moment = second
-    out = " ".join(invoke("changes --refresh").out.split())
+    out = invoke("changes --refresh").unwrapped
     assert f"from the snapshot of {first:%Y-%m-%d %H:%M:%S} UTC to {second:%Y-%m-%d %H:%M:%S} UTC" in out
 
 
@@ -616,7 +616,7 @@ def test_changes_say_that_no_deployment_passes_all_filters(sandbox: Sandbox, inv
     printed = invoke("changes", "--deployment", deployment["id"], "--where", f"team={other}")
     filters = f"--deployment {deployment['id']} --where team={other}"
     assert printed.err == f"qoderdata: no deployment passes the filters: {filters}\n"
-    assert filters in " ".join(printed.out.split())
+    assert filters in printed.unwrapped
 
 
 @pytest.mark.parametrize("archived", [True, False])
@@ -677,7 +677,7 @@ def test_changes_of_one_team_are_those_of_deployments_that_are_or_were_of_it(
         (f"--deployment {third['id']}", set()),
     ):
         assert {row["deployment_id"] for row in invoke.json(f"changes {words}")} == ids
-        assert f"only deployments that pass {words}" in " ".join(invoke(f"changes {words}").out.split())
+        assert f"only deployments that pass {words}" in invoke(f"changes {words}").unwrapped
     assert "no deployment has this value of 'team'" in invoke("changes --where team=none", code=2).err
 
 

@@ -307,7 +307,7 @@ def test_errors_new_needs_14_days_of_runs(monkeypatch: pytest.MonkeyPatch, invok
     monkeypatch.setattr(qd, "load_runs", lambda **_: runs)
     for since, advice in (("7D", " (--since 30D reads more)"), ("30D", ""), ("all", "")):
         expected = text.replace("\n", f"{advice}\n")
-        assert " ".join(invoke(f"errors --new --since {since}").out.split()) == expected.strip()
+        assert invoke(f"errors --new --since {since}").unwrapped == expected.strip()
 
 
 def test_unusual_equals_unusual_runs(invoke: Invoke) -> None:
@@ -334,7 +334,7 @@ def test_unusual_counts_stuck_runs_that_wait_for_a_person(
     runs.loc[timed[:5], "status"] = "running"
     runs.loc[timed[:waiting], "status"] = "waiting"
     monkeypatch.setattr(qd, "load_runs", lambda **_: runs)
-    text = " ".join(invoke(f"unusual {SINCE} --now 2026-07-15T00:00Z").out.split())
+    text = invoke(f"unusual {SINCE} --now 2026-07-15T00:00Z").unwrapped
     assert ("waiting for a person: 3 of 5 stuck runs" in text) is bool(waiting)
     assert ("waiting for a person" in text) is bool(waiting)
 
@@ -353,7 +353,7 @@ def test_unusual_counts_runs_that_cannot_be_compared(monkeypatch: pytest.MonkeyP
             if known < least and id_ not in with_timeout:
                 count += int(of_deployment["status"].isin(["pending", "running", "waiting"]).sum())
         note = f"{count} run{' has' if count == 1 else 's have'} not ended and cannot be compared"
-        out = " ".join(invoke(f"unusual {SINCE} --min-runs {least}").out.split())
+        out = invoke(f"unusual {SINCE} --min-runs {least}").unwrapped
         assert (note in out) is bool(count), (least, count)
         counts.append(count)
     assert counts[0] < counts[1] <= counts[2]
@@ -363,7 +363,7 @@ def test_unusual_counts_runs_that_cannot_be_compared(monkeypatch: pytest.MonkeyP
     completed = runs[(runs["status"] == "completed") & runs["duration_ms"].notna()]["deployment_id"].value_counts()
     judged = {*live["id"][live["config_timeout_ms"] > 0], *completed.index[completed >= 10]}
     count = int((open_.isin(live["id"]) & ~open_.isin(judged)).sum())
-    text = " ".join(invoke("check", code=1).out.split())
+    text = invoke("check", code=1).unwrapped
     assert f"{count} runs triggered more than a day ago have not ended and cannot be compared: their" in text
     assert "; --outcomes events reads durations" in text
     assert count > 1
@@ -403,7 +403,7 @@ def test_costs_by_outcome_are_those_of_the_newest_run_of_each_session(sandbox: S
     note = f"–: {manual} sessions without a deployment" + (
         f", {unknown} sessions without a known outcome" if unknown else ""
     )
-    assert note in " ".join(invoke("costs --since all --by outcome").out.split())
+    assert note in invoke("costs --since all --by outcome").unwrapped
     compared = invoke.json(f"compare-costs --recent 3650D --until {NOW_TEXT} --by outcome")
     assert {row["outcome"] for row in compared} == set(credits_)
     assert invoke("costs --since 2036-01-01T00:00Z --by outcome").out.startswith("there are no sessions")
@@ -439,7 +439,7 @@ def test_costs_by_outcome_on_the_newest_edition_come_from_events(invoke: Invoke)
         assert note in out
         assert "reads how they ended" not in out
         teams = int((named["metadata_team"].isna() & named["deployment_id"].notna()).sum())
-        text = " ".join(invoke(f"costs --by team --offline {options}").out.split())
+        text = invoke(f"costs --by team --offline {options}").unwrapped
         assert f"{teams} sessions without a known team" in text
 
 
@@ -499,7 +499,7 @@ def test_forecast_equals_cost_forecast(invoke: Invoke) -> None:
 
     id_ = expected.index[expected["sessions"].astype("int64") > 1][0]
     interval = "{low:,.2f}–{high:,.2f}".format(**expected.loc[id_])
-    assert f"95 % interval {interval}" in " ".join(invoke(words, "--deployment", id_).out.split())
+    assert f"95 % interval {interval}" in invoke(words, "--deployment", id_).unwrapped
 
     named = qd.with_names(df, agents=qd.load_agents(), metadata=["team"])
     for options, by in (("--by agent", "agent_id"), ("--by team --by status", ["metadata_team", "status"])):

@@ -722,7 +722,7 @@ def test_narrow_table_keeps_names_and_complete_numbers(monkeypatch: pytest.Monke
     ],
 )
 def test_help_contains_important_notes(words: str, note: str, invoke: Invoke) -> None:
-    assert note in " ".join(invoke(words, "--help").out.split())
+    assert note in invoke(words, "--help").unwrapped
 
 
 @pytest.mark.parametrize("columns", [40, 80])
