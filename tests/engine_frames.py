@@ -69,6 +69,10 @@ def rows_of(result: Any) -> list[dict[str, Any]]:  # noqa: ANN401 a frame of any
     return [{name: plain(value) for name, value in row.items()} for row in collected(result).to_pylist()]
 
 
+def by_id(frame: pd.DataFrame) -> pd.DataFrame:
+    return frame.sort_values("id", ignore_index=True)
+
+
 def plain(value: Any) -> Any:  # noqa: ANN401 one cell
     if isinstance(value, datetime):
         return value.astimezone(UTC)

@@ -74,6 +74,10 @@ def commit_entries(store: TableStore, *entries: JournalEntry) -> None:
         store.commit(compact=True)
 
 
+def data_files(folder: Path) -> list[Path]:
+    return sorted(folder.glob("runs/*/data/*/*.parquet"))
+
+
 def stored(store: TableStore, column: str = "status", **bounds: Any) -> dict[str, Any]:  # noqa: ANN401
     """Return the values of a column by id."""
     found = store.read(**bounds)

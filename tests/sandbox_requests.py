@@ -18,6 +18,10 @@ if TYPE_CHECKING:
 Record = dict[str, Any]
 
 
+def live_deployments(sandbox: Sandbox) -> list[Record]:
+    return [record for record in sandbox.deployments if record["archived_at"] is None]
+
+
 class Response:
     """One response, with its body as it was sent."""
 

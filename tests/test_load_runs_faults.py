@@ -21,6 +21,7 @@ from qoderdata.errors import (
 )
 from qoderdata.files import Folder
 from qoderdata.load.runs import load_runs
+from tests.runs_store import data_files
 from tests.sandbox_loads import expected_runs, load, sandbox_with_newest, triggered_at
 
 if TYPE_CHECKING:
@@ -163,10 +164,6 @@ def test_full_disk_warns(service: Sandbox, tmp_path: Path, monkeypatch: pytest.M
     again = load(service, tmp_path)
     pd.testing.assert_frame_equal(again, frame)
     assert again.attrs["requests"] < frame.attrs["requests"]
-
-
-def data_files(folder: Path) -> list[Path]:
-    return sorted(folder.glob("runs/*/data/*/*.parquet"))
 
 
 @pytest.mark.parametrize(

@@ -29,7 +29,7 @@ from qoderdata.load.scans import scan_deployments, scan_runs
 from qoderdata.sandbox import Sandbox
 from qoderdata.store import RUNS_TABLE, JournalEntry, Listing, TableStore, row_ids
 from qoderdata.summaries import error_breakdown, failure_rates, run_failure_rates
-from tests.engine_frames import computed, rows_of
+from tests.engine_frames import by_id, computed, rows_of
 from tests.runs_store import NOW, commit_entries, run
 
 if TYPE_CHECKING:
@@ -106,10 +106,6 @@ def collected(scanned: Any, of: schema.Schema, *, optimize: bool = False) -> pd.
     else:
         table = nw.from_native(scanned).collect("pyarrow").to_native().cast(of.arrow)
     return by_id(to_pandas(table, of))
-
-
-def by_id(frame: pd.DataFrame) -> pd.DataFrame:
-    return frame.sort_values("id", ignore_index=True)
 
 
 @pytest.mark.parametrize("engine", ENGINES)

@@ -11,8 +11,8 @@ from qoderdata import Client, load_runs, load_sessions, run_failure_rates, scan_
 from qoderdata.errors import DataQualityWarning
 from qoderdata.sandbox import Sandbox
 from qoderdata.schema import RUNS, SESSIONS
-from tests.engine_frames import computed, rows_of
-from tests.test_load_scans_engines import by_id, collected
+from tests.engine_frames import by_id, computed, rows_of
+from tests.test_load_scans_engines import collected
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

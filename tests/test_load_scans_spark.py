@@ -15,9 +15,8 @@ from qoderdata.load.runs import load_runs
 from qoderdata.load.scans import scan_deployments, scan_runs
 from qoderdata.sandbox import Sandbox
 from qoderdata.summaries import error_breakdown, failure_rates, failure_streaks, run_failure_rates
-from tests.engine_frames import plain
+from tests.engine_frames import by_id, rows_of
 from tests.sandbox_loads import load_account_of_edition_a
-from tests.test_load_scans_engines import by_id
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -48,11 +47,6 @@ def loaded(tmp_path_factory: pytest.TempPathFactory) -> Loaded:
 
 def collected(scanned: Any, of: schema.Schema) -> pd.DataFrame:  # noqa: ANN401 - Spark has no types
     return by_id(to_pandas(scanned.toArrow().cast(of.arrow), of))
-
-
-def rows_of(table: pa.Table) -> list[dict[str, Any]]:
-    """Return the rows to compare engines: times in UTC, floats compared approximately."""
-    return [{name: plain(value) for name, value in row.items()} for row in table.to_pylist()]
 
 
 @pytest.fixture(autouse=True)

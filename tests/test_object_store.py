@@ -30,6 +30,7 @@ from qoderdata.load.lists import load_deployments
 from qoderdata.load.runs import load_runs
 from qoderdata.load.scans import scan_deployments, scan_runs
 from qoderdata.summaries import run_failure_rates
+from tests.engine_frames import by_id
 from tests.sandbox_loads import sandbox_with_newest, triggered_at
 
 if TYPE_CHECKING:
@@ -180,10 +181,6 @@ def to_arrow(lazy: Any) -> pa.Table:  # noqa: ANN401 a frame of any engine
 def to_frame(scanned: Any, of: schema.Schema) -> pd.DataFrame:  # noqa: ANN401 a frame of any engine
     """Compute a scan, sorted by id, with the dtypes of the loaded frames."""
     return by_id(to_pandas(to_arrow(scanned), of))
-
-
-def by_id(frame: pd.DataFrame) -> pd.DataFrame:
-    return frame.sort_values("id", ignore_index=True)
 
 
 def test_stored_runs_and_deployments_are_read_back(

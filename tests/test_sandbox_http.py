@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from qoderdata.sandbox import Sandbox
 from qoderdata.sandbox.sample_values import nanoseconds
-from tests.sandbox_requests import Record, Response, connect, get, walk
+from tests.sandbox_requests import Record, Response, connect, get, live_deployments, walk
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -28,10 +28,6 @@ SANDBOX = {"deployments": 130, "seed": 11, "runs": 1_050}
 def edition(request: pytest.FixtureRequest, sandbox: Sandbox) -> str:
     sandbox.edition = request.param
     return sandbox.edition
-
-
-def live_deployments(sandbox: Sandbox) -> list[Record]:
-    return [record for record in sandbox.deployments if record["archived_at"] is None]
 
 
 def busiest(sandbox: Sandbox) -> tuple[str, list[Record]]:

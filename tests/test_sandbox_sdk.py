@@ -15,11 +15,10 @@ from qca.managed import AsyncManaged, Managed
 
 from qoderdata.sandbox import Sandbox
 from qoderdata.sandbox.sample_values import nanoseconds
+from tests.sandbox_requests import Record, live_deployments
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
-
-Record = dict[str, Any]
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -62,10 +61,6 @@ def comparable(value: Any) -> Any:  # noqa: ANN401 - JSON
 def read(models: Iterable[Any]) -> list[Record]:
     """Convert the SDK's models to dicts; they do not foresee ``cas_config`` and text as content."""
     return [comparable(model.model_dump(mode="json", exclude_unset=True, warnings=False)) for model in models]
-
-
-def live_deployments(sandbox: Sandbox) -> list[Record]:
-    return [record for record in sandbox.deployments if record["archived_at"] is None]
 
 
 def test_sdk_lists_all_deployments(sandbox: Sandbox, client: Managed) -> None:

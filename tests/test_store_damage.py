@@ -39,7 +39,7 @@ from qoderdata.store import (
     partitions,
     row_ids,
 )
-from tests.runs_store import NOW, commit_entries, killed_after, make_store, page, run, stored
+from tests.runs_store import NOW, commit_entries, data_files, killed_after, make_store, page, run, stored
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -66,10 +66,6 @@ ALL = {"drun_003": "running", "drun_002": "completed", "drun_001": "completed"}
 def manifest_of(folder: Path) -> Path:
     (found,) = folder.glob("runs/*/manifest.json")
     return found
-
-
-def data_files(folder: Path) -> list[Path]:
-    return sorted(folder.glob("runs/*/data/*/*.parquet"))
 
 
 def files_set_aside(folder: Path, table: str = "runs") -> list[str]:
