@@ -101,8 +101,12 @@ def test_top_keeps_the_most_frequent_errors_of_groups(invoke: Invoke) -> None:
 
 @pytest.mark.filterwarnings("ignore:no run is in the time asked for")
 def test_runs_are_grouped_by_the_model_of_their_agent_in_its_version(sandbox: Sandbox, invoke: Invoke) -> None:
-    sessions = [qd.flatten_sessions([one]).iloc[0] for one in sandbox.sessions]
-    model_of = {(one["agent_id"], one["agent_version"]): one["agent_model"] for one in sessions}
+    sessions = qd.flatten_sessions(sandbox.sessions)
+    model_of = dict(
+        zip(
+            zip(sessions["agent_id"], sessions["agent_version"], strict=True), sessions["agent_model"], strict=True
+        )
+    )
     runs = qd.load_runs(since=SINCE.rsplit(maxsplit=1)[-1])
     models = [model_of.get(one, "none") for one in zip(runs["agent_id"], runs["agent_version"], strict=True)]
     counts = runs.assign(failed=runs["status"] == "failed").groupby(models)["failed"].agg(["size", "sum"])
