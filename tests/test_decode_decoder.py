@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 Record = dict[str, Any]
 
 ZERO_TIME = "0001-01-01T00:00:00Z"
-READERS = (Decoder.read_page, Decoder.read_table)
 
 
 def deployment(number: int, **fields: object) -> Record:
@@ -100,9 +99,8 @@ class TestReadPage:
     @pytest.mark.parametrize("cut", range(1, 60, 7))
     def test_truncated_body_raises_not_json_error(self, cut: int) -> None:
         whole = body([deployment(1)])
-        for read in READERS:
-            with pytest.raises(NotJSONError):
-                read(Decoder(DEPLOYMENTS), whole[:-cut])
+        with pytest.raises(NotJSONError):
+            Decoder(DEPLOYMENTS).read_page(whole[:-cut])
 
     @pytest.mark.parametrize(
         "text",
@@ -122,9 +120,8 @@ class TestReadPage:
         ],
     )
     def test_invalid_json_raises_not_json_error(self, text: bytes) -> None:
-        for read in READERS:
-            with pytest.raises(NotJSONError):
-                read(Decoder(DEPLOYMENTS), text)
+        with pytest.raises(NotJSONError):
+            Decoder(DEPLOYMENTS).read_page(text)
 
     @pytest.mark.parametrize(
         ("text", "message"),
@@ -148,9 +145,8 @@ class TestReadPage:
         ],
     )
     def test_json_that_is_not_a_page_raises_validation_error(self, text: bytes, message: str) -> None:
-        for read in READERS:
-            with pytest.raises(APIResponseValidationError, match=message):
-                read(Decoder(DEPLOYMENTS), text)
+        with pytest.raises(APIResponseValidationError, match=message):
+            Decoder(DEPLOYMENTS).read_page(text)
 
     @pytest.mark.parametrize("depth", [DEEPEST + 1, 9999])
     def test_too_deeply_nested_page_raises_validation_error(self, depth: int) -> None:

@@ -190,9 +190,9 @@ def assert_both_paths_agree(body: bytes, schema: Schema) -> None:
         # The reader has learned the fields of the first page; this must not change the result.
         second = Decoder(schema)
         second._reader = decoder._reader
-        page, second_table = second.read_table(body)
+        page = second.read_page(body)
+        second_table = second.to_table(page)
         assert second_table.equals(first_table)
-        assert page == second.read_page(body)
         envelope = jsontext.parse(body)
         cursor = envelope.get("next_page") or envelope.get("last_id")
         assert (page.has_more, page.cursor) == (envelope["has_more"], cursor), (

@@ -1,8 +1,7 @@
 """Turn pages into one table: which reader does a page need, and how are the tables of all pages joined?
 
-`Decoder.read_page` checks that a body is a whole page, `Decoder.to_table` makes its table, and
-`Decoder.read_table` does both at once. `Decoder.finish` joins the tables of all pages, and warns of repeated ids
-and of values that did not fit.
+`Decoder.read_page` checks that a body is a whole page, `Decoder.to_table` makes its table, and `Decoder.finish`
+joins the tables of all pages, and warns of repeated ids and of values that did not fit.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from qoderdata.decode.exact import Misfit, flatten
-from qoderdata.decode.fast import FastReader, NeedsExactPath, PageEnvelope
+from qoderdata.decode.fast import FastReader, NeedsExactPath
 from qoderdata.decode.jsontext import NotJSONError, is_utf8, join_list, parse
 from qoderdata.errors import APIResponseValidationError, DataQualityWarning, warn
 from qoderdata.formatting import counted, first_few
@@ -54,15 +53,18 @@ class _Object(msgspec.Struct, gc=False):
     """A JSON object whose fields are skipped."""
 
 
-class _Page(PageEnvelope, gc=False, kw_only=True):
+class _Envelope(msgspec.Struct, gc=False):
     data: list[_Object]
+    has_more: bool
+    last_id: str | None = None
+    next_page: str | None = None
 
 
 class _Texts(msgspec.Struct, gc=False):
     data: list[msgspec.Raw]
 
 
-_PAGE = msgspec.json.Decoder(_Page)
+_ENVELOPE = msgspec.json.Decoder(_Envelope)
 _TEXTS = msgspec.json.Decoder(_Texts)
 
 
@@ -91,11 +93,17 @@ class Decoder:
         Raise `NotJSONError` if it is cut short or is not JSON, and `APIResponseValidationError` if it is
         JSON, but not the envelope of the contract.
         """
-        _check_utf8(body)
         try:
-            return _page(_PAGE.decode(body), body)
+            # `bytes.decode` would make a text of the whole body, which takes ten times as long.
+            ends = pa.py_buffer(np.array([0, len(body)], np.int64).tobytes())
+            pa.Array.from_buffers(pa.large_string(), 1, [None, ends, pa.py_buffer(body)]).validate(full=True)
+        except pa.ArrowInvalid as error:
+            raise NotJSONError("the answer is not valid JSON: it is not UTF-8") from error
+        try:
+            found = _ENVELOPE.decode(body)
         except (msgspec.MsgspecError, RecursionError):
             return _exact_page(body)
+        return Page(found.has_more, found.next_page or found.last_id, len(found.data), body)
 
     def to_table(self, page: Page) -> pa.Table:
         """Return the table of a page: one row per record, in the page's order.
@@ -104,20 +112,10 @@ class Decoder:
         """
         return pa.concat_tables(self._tables(page.body, 0)).unify_dictionaries()
 
-    def read_table(self, body: bytes) -> tuple[Page, pa.Table]:
-        """Return what `read_page` and `to_table` return, in less time; raise what they raise."""
-        _check_utf8(body)
-        try:
-            found, table = self._reader.read(body)
-        except NeedsExactPath:
-            page = self.read_page(body)
-            return page, self.to_table(page)
-        return _page(found, body), table
-
     def _tables(self, body: bytes, first: int) -> Iterator[pa.Table]:
         """Read a page, in halves until only few records have to go to the exact reader."""
         try:
-            yield self._reader.read(body)[1]
+            yield self._reader.table(body)
         except NeedsExactPath:
             texts = _texts(body)
             if len(texts) <= _EXACT_RECORDS:
@@ -125,7 +123,7 @@ class Decoder:
                 return
             middle = len(texts) // 2
             for start, half in ((first, texts[:middle]), (first + middle, texts[middle:])):
-                yield from self._tables(b'{"data":%b,"has_more":false}' % join_list(half), start)
+                yield from self._tables(b'{"data":%b}' % join_list(half), start)
 
     def _exact(self, records: Sequence[object], first: int) -> pa.Table:
         table, misfits, unknown = flatten(records, self.schema, first=first)
@@ -214,19 +212,6 @@ def _texts(body: bytes) -> list[msgspec.Raw]:
         return _TEXTS.decode(body).data
     except (msgspec.MsgspecError, RecursionError):
         return []
-
-
-def _check_utf8(body: bytes) -> None:
-    try:
-        # `bytes.decode` would make a text of the whole body, which takes ten times as long.
-        ends = pa.py_buffer(np.array([0, len(body)], np.int64).tobytes())
-        pa.Array.from_buffers(pa.large_string(), 1, [None, ends, pa.py_buffer(body)]).validate(full=True)
-    except pa.ArrowInvalid as error:
-        raise NotJSONError("the answer is not valid JSON: it is not UTF-8") from error
-
-
-def _page(found: Any, body: bytes) -> Page:  # noqa: ANN401 - a struct with its records
-    return Page(found.has_more, found.next_page or found.last_id, len(found.data), body)
 
 
 def _exact_page(body: bytes) -> Page:

@@ -47,14 +47,6 @@ _TYPES: dict[Kind, Any] = {
 }
 
 
-class PageEnvelope(msgspec.Struct, gc=False, kw_only=True):
-    """The fields of a page beside its records."""
-
-    has_more: bool
-    last_id: str | None = None
-    next_page: str | None = None
-
-
 class NeedsExactPath(Exception):  # noqa: N818 - not an error: the exact reader takes over
     """The records may hold a value that only the exact reader can judge."""
 
@@ -87,8 +79,7 @@ class FastReader:
         self.schema = schema
         self.learned = learned
         self._root = self._level(schema.tree, ())
-        data = ("data", list[self._root.struct])  # type: ignore[name-defined]
-        page = msgspec.defstruct("Page", [data], bases=(PageEnvelope,), gc=False, kw_only=True)
+        page = msgspec.defstruct("Page", [("data", list[self._root.struct])], gc=False)  # type: ignore[name-defined]
         self._page: msgspec.json.Decoder[Any] = msgspec.json.Decoder(page)
 
     def learn(self, unknown: set[FieldPath]) -> FastReader:
@@ -97,22 +88,22 @@ class FastReader:
         new = new[: MAX_LEARNED - len(self.learned)]
         return FastReader(self.schema, self.learned.union(new)) if new else self
 
-    def read(self, body: bytes) -> tuple[Any, pa.Table]:
-        """Return a page with the fields of its envelope, and its table, one row per record.
+    def table(self, body: bytes) -> pa.Table:
+        """Return the table of a page, one row per record.
 
         Raise `NeedsExactPath` if a value may not fit its column.
         """
         try:
-            page = self._page.decode(body)
-            found = _Found(len(page.data))
-            self._read(page.data, self._root, found)
+            records = self._page.decode(body).data
+            found = _Found(len(records))
+            self._read(records, self._root, found)
             found.columns |= _time_columns(found.times)
             found.columns[EXTRA] = extra_column(found.learned, found.count)
             columns = [
                 found.columns[part.name] if part.name in found.columns else pa.nulls(found.count, part.type)
                 for part in self.schema.arrow
             ]
-            return page, pa.Table.from_arrays(columns, schema=self.schema.arrow)
+            return pa.Table.from_arrays(columns, schema=self.schema.arrow)
         except (pa.ArrowInvalid, OverflowError, msgspec.MsgspecError, RecursionError) as error:
             raise NeedsExactPath(str(error)) from error
 

@@ -250,8 +250,8 @@ class ListReader:
         return ListedPage(table, ids, listing, asked_at, page.has_more, page.cursor)
 
     def _decode(self, body: bytes) -> tuple[Page, pa.Table]:
-        page, table = self.decoder.read_table(body)
-        return page, self.remote.table.schema.resolve(table)
+        page = self.decoder.read_page(body)
+        return page, self.remote.table.schema.resolve(self.decoder.to_table(page))
 
     def _is_doubtful(self, page: ListedPage, below: AbstractSet[str]) -> bool:
         """Return whether the list may continue after a page that was filtered by time and ends it."""
