@@ -1,4 +1,7 @@
-"""Decide when a request starts: the rate limit, which responses are retried, and how long a retry waits."""
+"""Decide when a request starts: the rate limit, which responses are retried, and how long a retry waits.
+
+`transport` says of a failure without a response whether a retry may help; `client` counts the attempts.
+"""
 
 from __future__ import annotations
 

@@ -8,7 +8,7 @@ file            question
 `journal`       Which responses are on disk, but not in the data set yet?
 `partitions`    In which partition and file is a row, and is a data file unchanged since it was written?
 `manifest`      Which data files are valid, and to which account do they belong?
-`table_store`   How is a table read, extended and repaired?
+`table_store`   How is a table read and extended, and recovered after an interruption?
 ==============  =================================================================================
 
 There is one store per table, base URL, workspace and account. It keeps the unfiltered list, below the cache

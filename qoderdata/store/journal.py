@@ -4,7 +4,7 @@ Each response is one Arrow file, numbered in the order of arrival. A file is wri
 its name has a checksum of its bytes, so that a process that is killed loses none. Writes are not flushed to the
 disk: an entry that a power failure damaged is ignored, and its response is requested again. From the first commit
 of a pull until its last one, which joins small data files, the folder also has a marker. So an empty journal means
-that nothing is left to do.
+that nothing is left to do. `table_store` commits what an interrupted pull has left.
 """
 
 from __future__ import annotations
