@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 from datetime import UTC, datetime, timedelta
 from functools import cache
 from typing import Any
@@ -152,6 +153,14 @@ def test_run_summaries_of_random_runs_have_the_rows_of_pandas(spark: Any, name: 
 @pytest.mark.parametrize("name", ["rates", "days in Berlin", "errors by two", "streaks"])
 def test_run_summaries_of_no_runs_have_the_columns_of_pandas(spark: Any, name: str) -> None:  # noqa: ANN401
     compare(spark, OF_RUNS[name], schema.RUNS.arrow.empty_table(), schema.RUNS)
+
+
+def test_key_with_a_dot_in_its_name_is_refused(spark: Any) -> None:  # noqa: ANN401
+    runs = spark.createDataFrame(account_tables()[1]).withColumnRenamed("agent_id", "metadata_cost.center")
+    names = ("metadata_cost.center", "metadata_cost_center")
+    with pytest.raises(ValueError, match=re.escape(f"rename the column: frame.withColumnRenamed{names}")):
+        run_failure_rates(runs, names[0])
+    assert names[1] in run_failure_rates(runs.withColumnRenamed(*names), names[1]).columns
 
 
 def test_session_time_zone_is_not_changed_and_not_used(spark: Any) -> None:  # noqa: ANN401

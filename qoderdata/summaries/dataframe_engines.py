@@ -234,6 +234,8 @@ def open_source(
     schema = opened.collect_schema()
     _require_keys(schema.names(), keys, what=what, shared=shared)
     errors.require_columns(schema.names(), [*keys, *wanted], what=what)
+    if opened.implementation.is_spark_like():
+        _refuse_dots(keys)
     taken = [*wanted, *(name for name in optional if name in schema)]
     if not opened.implementation.is_pandas():
         frame_checks.require_dtypes(schema, taken, what=what)
@@ -290,6 +292,16 @@ def _refuse_lists(frame: pd.DataFrame, keys: Sequence[str]) -> None:
         if is_nested or (is_object and not frame[key].map(pd.api.types.is_hashable).all()):
             raise ValueError(
                 f"by={key!r} holds lists or objects, which are no groups; make a column of text first"
+            )
+
+
+def _refuse_dots(keys: Sequence[str]) -> None:
+    for key in keys:
+        if "." in key:
+            plain = key.replace(".", "_")
+            raise ValueError(
+                f"by={key!r}: Spark takes a dot in a name for a field of a struct; rename the column: "
+                f"frame.withColumnRenamed({key!r}, {plain!r})"
             )
 
 
