@@ -67,5 +67,7 @@ def test_committed_outputs_have_plots_and_no_warnings_or_local_paths(runner: Mod
     outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
     assert any("image/png" in output.get("data", {}) for output in outputs)
     assert not [output for output in outputs if output.output_type == "error" or output.get("name") == "stderr"]
+    pictures = [cell for cell in notebook.cells if "'image/png'" in str(cell.get("outputs"))]
+    assert all(cell.metadata["mystnb"]["image"]["alt"] for cell in pictures)
     text = str(outputs)
     assert not [trace for trace in ("127.0.0.1", str(FOLDER.parent), "Bearer", "Traceback") if trace in text]
