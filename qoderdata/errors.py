@@ -79,7 +79,8 @@ class APIError(QoderdataError):
 
     Examples
     --------
-    >>> error = APIConnectionError("GET /deployments: the connection broke")
+    >>> import qoderdata as qd
+    >>> error = qd.errors.APIConnectionError("GET /deployments: the connection broke")
     >>> error.attempts, error.seconds, error.pages, error.records = 6, 14.25, 3, 3000
     >>> print(error)
     GET /deployments: the connection broke [6 attempts in 14.2 s; after 3 pages, 3000 records]
@@ -113,7 +114,7 @@ class APITimeoutError(APIConnectionError):
 
 
 class APIResponseValidationError(APIError):
-    """A response that breaks the contract, or is larger than ``Client(max_response_bytes=…)``; not retried."""
+    """A response breaks the contract, is not JSON on every attempt, or is larger than ``max_response_bytes``."""
 
 
 class PaginationError(APIError):
@@ -170,7 +171,7 @@ class InternalServerError(APIStatusError):
 
 
 class DataQualityWarning(UserWarning):
-    """All data was loaded, but some of it is not as expected."""
+    """Some data is not as expected, or is missing from the result; the message says which."""
 
 
 class UnknownOutcomesWarning(DataQualityWarning):
@@ -178,7 +179,7 @@ class UnknownOutcomesWarning(DataQualityWarning):
 
 
 class CacheWarning(UserWarning):
-    """The cache could not be read or written; the returned data is complete nevertheless."""
+    """The cache could not be read or written, was repaired, is locked, or belongs to another user."""
 
 
 class NotStoredWarning(CacheWarning):

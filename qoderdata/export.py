@@ -102,7 +102,7 @@ def export_csv(frame: Any, path: str | Path, *, spreadsheet_safe: bool = True) -
         Any frame that narwhals knows. An index of a pandas frame that has a name, or is not just numbers, is
         written as columns.
     path
-        The file, ``.csv``, or ``.csv.gz`` for gzip. One that is there stays until the new one is whole.
+        The file, ``.csv``, or ``.csv.gz`` for gzip. An old one is replaced when the new one is complete.
     spreadsheet_safe
         Whether an apostrophe goes before everything in a text or a header that a spreadsheet could run: a
         start with ``= + - @`` (full-width too), a tab, a line break or NUL, also after spaces, quotes and
@@ -178,7 +178,7 @@ def export_parquet(frame: Any, path: str | Path) -> None:  # noqa: ANN401 - any 
         and Dask process a lazy frame in pieces. A Spark frame is collected in the memory of this process; use
         Spark's own writer for a frame that is too large for it.
     path
-        The file, ``.parquet`` or ``.pq``. One that is there stays until the new one is whole.
+        The file, ``.parquet`` or ``.pq``. An old one is replaced when the new one is complete.
 
     Raises
     ------

@@ -76,7 +76,7 @@ def cost_forecast(
     start
         From when, zone-aware; ``None`` is now.
     confidence
-        How often intervals made this way hold the true sum.
+        The share of such intervals that contain the true sum.
 
     Returns
     -------

@@ -187,6 +187,7 @@ def resolve_outcomes(
 
     Examples
     --------
+    >>> import pandas as pd
     >>> import qoderdata as qd
     >>> runs = qd.flatten_runs([
     ...     {"id": "drun_2", "session_id": "sess_2", "created_at": "2026-06-15T02:00:00Z"},

@@ -104,8 +104,10 @@ def _runs(*, window: dict[str, Any], service: Service, destination: Destination)
 
 
 @pull.command("sessions", example="qoderdata pull sessions --since 30D --out sessions.parquet")
-@click.option("--agent", metavar="ID|NAME", help="Only sessions of this agent.")
-@options.window(since=None, what="Created", of="sessions")
+@options.in_group(
+    "Which sessions", click.option("--agent", metavar="ID|NAME", help="Only sessions of this agent.")
+)
+@options.window(since=None, what="Created", of="sessions", group="Which sessions")
 @service_options
 @_destination
 def _sessions(

@@ -42,7 +42,7 @@ def _page_path(ctx: click.Context, param: click.Parameter, value: str) -> Path |
     "--by",
     metavar="WHAT",
     multiple=True,
-    help="Failure rates by agent, environment or a metadata key (default team, else agent).",
+    help="Failure rates by agent, environment, a column or a metadata key (default team, else agent).",
 )
 @click.option(
     "--title", metavar="TEXT", help="What the page is about; by default it names the filters of deployments."

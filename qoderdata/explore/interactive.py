@@ -48,10 +48,10 @@ def explore(
         that leaves 50,000 marks at most; the chart says so.
     path
         An HTML file to write as well, ``.html`` or ``.htm``: one page with the chart and all that draws it, which
-        works offline. One that is there stays until the new one is whole. ``None`` writes nothing.
+        works offline. An old one is replaced when the new one is complete. ``None`` writes nothing.
     tz
-        The IANA zone that times are shown in: those of its wall clock, so that where clocks go back, an hour of
-        runs lies over the hour before.
+        The IANA zone of the times shown. When its clocks go back, the runs of the repeated hour are drawn over
+        those of the hour before.
 
     Returns
     -------

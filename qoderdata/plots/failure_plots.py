@@ -59,7 +59,7 @@ def plot_failure_rates(
     Returns
     -------
     matplotlib.axes.Axes
-        The axes drawn on: x is the rate, 0 to 1 labelled in per cent; row 0 is at the top.
+        The axes drawn on: x is the rate, 0 to 1 labeled in per cent; row 0 is at the top.
 
     Raises
     ------
@@ -185,7 +185,7 @@ def plot_run_failure_rates(
     Returns
     -------
     matplotlib.axes.Axes
-        The axes drawn on: x is the start of the window, y the rate, 0 to 1 labelled in per cent. Inside it, in
+        The axes drawn on: x is the start of the window, y the rate, 0 to 1 labeled in per cent. Inside it, in
         ``ax.child_axes``, are the numbers of runs of one group, or the panels of several.
 
     Raises
@@ -204,6 +204,7 @@ def plot_run_failure_rates(
 
     Examples
     --------
+    >>> import pandas as pd
     >>> import qoderdata as qd
     >>> runs = pd.DataFrame({
     ...     "id": ["run_1", "run_2"], "deployment_id": ["dep_1", "dep_2"], "status": ["completed", "failed"],

@@ -179,7 +179,7 @@ def plot_durations(runs: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
     Returns
     -------
     matplotlib.axes.Axes
-        The axes drawn on: x is the duration in milliseconds, labelled in seconds, minutes and hours (a run of
+        The axes drawn on: x is the duration in milliseconds, labeled in seconds, minutes and hours (a run of
         0 ms stands at 1 ms), y the number of runs.
 
     Raises

@@ -77,9 +77,9 @@ def write_report(
         in the newest edition, they are counted in `runs`, as `qoderdata.fill_counters` does. Agents are shown by
         name if `qoderdata.with_names` has added ``agent_name``.
     path
-        The HTML file, ``.html`` or ``.htm``. One that is there stays until the new one is whole.
+        The HTML file, ``.html`` or ``.htm``. An old one is replaced when the new one is complete.
     runs
-        The runs of these deployments. Give all of some stretch of time, such as ``load_runs(since="30D")``: what
+        The runs of these deployments. Give all of a period, such as ``load_runs(since="30D")``: what
         was left out counts as missed. The changes need all of the last 14 days. ``None``: the page has the
         service's counters instead, and no changes.
     sessions
@@ -94,12 +94,12 @@ def write_report(
         metadata; ``"metadata_team"`` is the key ``team`` also if a column has that name.
         ``None``: the key ``team`` if a deployment has it, else the agent.
     start
-        The moment that the report is about, with its zone; ``None`` is now. Runs, sessions and deployments from
+        The time that the report is about, with its zone; ``None`` is now. Runs, sessions and deployments from
         then on do not count; names, states and the service's counters are those of the frames. The same frames and
         the same `start` give the same file, byte for byte.
     horizon
         How far ahead to show what fires: anything `pandas.Timedelta` takes. If more than two million triggers
-        would have to be listed, the page looks less far ahead, and says so.
+        would have to be listed, the page shows a shorter time, and says so.
     tz
         The IANA zone that times are shown in.
     labels

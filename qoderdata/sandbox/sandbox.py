@@ -265,6 +265,7 @@ class Sandbox(ChangingAccount):
     Examples
     --------
     >>> import requests
+    >>> from qoderdata.sandbox import Sandbox
     >>> with Sandbox(deployments=3, seed=1) as sandbox:
     ...     answer = requests.get(
     ...         f"{sandbox.base_url}/deployments", headers={"Authorization": f"Bearer {sandbox.pat}"}, timeout=10

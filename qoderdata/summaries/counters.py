@@ -290,7 +290,7 @@ def fill_counters(df: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
     ...     "triggered_at": pd.to_datetime(["2026-06-15T02:00Z", "2026-06-15T01:00Z"]),
     ...     "duration_ms": [9000, 7000],
     ... })
-    >>> counted = fill_counters(df, runs)
+    >>> counted = qd.fill_counters(df, runs)
     >>> counted[["id", "stats_total_runs", "stats_total_failures"]]
           id  stats_total_runs  stats_total_failures
     0  dep_1                 2                     1
