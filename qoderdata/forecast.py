@@ -52,14 +52,15 @@ def cost_forecast(
     group of deployments, the expected credits and the variances ``v = s^2 (m + m^2 / n)`` add up; the degrees of
     freedom are then ``(sum v)^2 / sum(v^2 / (n - 1))``, rounded down (Satterthwaite 1946).
 
-    The interval assumes that credits are independent and moderately skewed. In simulations at 95 %, the true
-    sum lies within it 92 to 95 % of the time for 20 sessions and more of gamma (shape 2) or log-normal (sigma
-    0.5) credits, and about 91 % for 5 sessions; about 90 % for a group in which a deployment with 2 sessions
-    costs most. It is too narrow for strongly skewed credits: 77 to 88 % for 20 sessions of log-normal ones (sigma
-    1.5), and less than half of the time if one session in a hundred costs fifty times as much. It is wrong if
-    credits change over time: a deployment that became more expensive will cost more than its earlier sessions
-    show. Each trigger is assumed to start one session. If several triggers share one (``session_strategy`` is
-    ``reuse``), or runs are retried or started by hand, the sum differs.
+    The interval assumes that credits are independent and moderately skewed. In simulations at 95 %, with credits
+    that are gamma (shape 2) or log-normal (sigma 0.5), it contains the true sum in 92 to 95 % of cases for 20
+    sessions or more, in about 91 % for 5 sessions, and in about 90 % for a group in which a deployment with 2
+    sessions costs most. It is too narrow for strongly skewed credits: with 20 sessions and several triggers, 77 to
+    88 % of cases if they are log-normal (sigma 1.5), and less than half for a hundred triggers or more if one
+    session in a hundred costs fifty times as much. It is wrong if credits change over time: a deployment that
+    became more expensive will cost more than its earlier sessions show. Each trigger is assumed to start one
+    session. If several triggers share one (``session_strategy`` is ``reuse``), or runs are retried or started by
+    hand, the sum differs.
 
     Parameters
     ----------

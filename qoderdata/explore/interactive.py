@@ -43,9 +43,9 @@ def explore(
     df
         A deployments frame: the names, and the agent of runs that name none.
     runs
-        A runs frame of any edition. More than 50,000 runs are summed up: a mark then stands for the runs of one
-        deployment, agent and outcome in a window of time, the shortest of 1, 3, 6 or 12 hours and 1, 7 or 28 days
-        that leaves 50,000 marks at most; the chart says so.
+        A runs frame of any edition. If there are more than 50,000 runs, a mark counts those of one deployment,
+        agent and outcome in a window of time, and the chart says so. The window is the shortest of 1, 3, 6 or 12
+        hours and 1, 7 or 28 days that gives 50,000 marks at most.
     path
         An HTML file to write as well, ``.html`` or ``.htm``: one page with the chart and all that draws it, which
         works offline. An old one is replaced when the new one is complete. ``None`` writes nothing.

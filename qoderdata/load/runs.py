@@ -70,9 +70,9 @@ def load_runs(
 
     A refresh reads pages from the newest run until a page ends with a run that is stored, and stores each page
     completely. So a run that the service inserted late is found if it is on one of these pages. A refresh does not
-    notice that a run was inserted further down, that a cursor skipped runs, that a page ends with stored runs
-    listed a second time although new runs follow, or that the list ended too early if no older runs are stored.
-    ``refresh="all"`` finds these runs: it reads until the list ends.
+    find runs that were inserted further down, that a cursor skipped, that follow a page whose last runs were
+    listed before, or that are missing because the list ended too early, if no older runs are stored.
+    ``refresh="all"`` finds them: it reads until the list ends.
 
     Parameters
     ----------

@@ -39,9 +39,9 @@ def plot_failure_rates(
 ) -> Axes:
     """Plot failure rates as horizontal bars, worst first, each with its interval.
 
-    The counts of each rate are written to the right of its bar, and so is what is failing now: the number of
-    failures in a row or, if a row has several deployments, the number of them that have a streak. Bars of rows
-    that are failing now are orange red, the others pale.
+    To the right of each bar are its counts, and what is failing now: the number of failures in a row or, if a row
+    has several deployments, how many of them fail. Bars of rows that are failing now are orange red, the others
+    pale.
 
     Parameters
     ----------

@@ -89,9 +89,8 @@ def plot_run_timeline(
     missed
         What `qoderdata.missed_triggers` returns; ``None`` draws none.
     triggers
-        What `qoderdata.next_triggers` returns; ``None`` draws none. If there are runs or missed times, triggers
-        later than the newest of these by more than the time that they span (at least an hour) are left out, and
-        the legend says up to when they are shown.
+        What `qoderdata.next_triggers` returns; ``None`` draws none. After runs or missed times, triggers are
+        shown for as long a time as these span, at least an hour; the legend says up to when.
     ax
         What to draw on. ``None`` makes a new figure, about 9 inches wide and as high as the lanes need. Names
         and legend need room: give a figure with ``layout="constrained"``.

@@ -13,9 +13,10 @@
 `dataframe_engines`  what differs between pandas, Polars, PyArrow, DuckDB, Dask and Spark?
 ==================== ======================================================================================
 
-Every function is pure. A pandas frame gives a pandas frame; Polars, PyArrow, DuckDB, Dask and PySpark give their
-own kind, and lazy frames stay lazy. Every row of a runs frame is counted: a pandas frame in which a run's ``id``
-occurs more than once gives a `DataQualityWarning`. Each session counts once.
+Every function is pure. `changes`, `consistency` and `fill_counters` take pandas frames. The others return the kind
+of frame that they are given (pandas, Polars, PyArrow, DuckDB, Dask, PySpark), and lazy frames stay lazy. Every row
+of a runs frame is counted: a pandas frame in which a run's ``id`` occurs more than once gives a
+`DataQualityWarning`. Each session counts once.
 """
 
 from qoderdata.summaries.comparison import compare_periods, error_budget

@@ -119,7 +119,7 @@ def compare_periods(
     UnknownOutcomesWarning
         The outcome of more than 5 % of the runs is not known. Or the share of completed runs that is assumed
         (``status_from`` is ``"session"``) differs by more than 5 percentage points between the periods, and the
-        interval of this difference does not contain 0: a verdict may then come from failures that are visible in
+        interval of this difference does not contain 0. A verdict may then come from failures that are visible in
         one period only. Lazy frames are not read for these warnings.
 
     Examples
