@@ -54,6 +54,8 @@ _ATTRS = b"PANDAS_ATTRS"
 _GZIP = ".csv.gz"
 #: Rows per batch: large enough to be fast, small enough that several fit into memory.
 BATCH_ROWS = 65_536
+#: Partitions of Dask that are computed at once: those of a join, such as runs with outcomes, then share it.
+_DASK_PARTITIONS = 16
 
 #: Columns of arrays whose Arrow type pandas does not know: NumPy has no zones, and missing values have no type.
 _LIST_TYPES = {
@@ -341,9 +343,12 @@ def is_meaningful(index: pd.Index[Any]) -> bool:
 
 
 def _read_partitions(frame: Any) -> pa.RecordBatchReader:  # noqa: ANN401 - Dask has no types
-    """Compute one partition after the other; the first one with rows decides about types that Dask leaves open."""
-    parts = (part.compute() for part in frame.partitions)
-    first = next((part for part in parts if len(part)), frame.head(0))
+    """Compute a few partitions at a time; the first ones with rows decide about types that Dask leaves open."""
+    starts = range(0, frame.npartitions, _DASK_PARTITIONS)
+    parts = (frame.partitions[start : start + _DASK_PARTITIONS].compute() for start in starts)
+    for first in parts:
+        if len(first):
+            break
     keep_index = None if is_meaningful(first.index) else False
     start = to_arrow(first, keep_index=keep_index)
 

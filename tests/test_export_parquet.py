@@ -179,6 +179,39 @@ CSV_LINES = [
 ]
 
 
+@pytest.mark.parametrize("partitions", [1, 2])
+def test_partitions_of_dask_are_computed_in_turn(
+    partitions: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(export, "_DASK_PARTITIONS", partitions)
+    export_parquet(_dask(TABLE), tmp_path / "x.parquet")
+    assert pq.read_table(tmp_path / "x.parquet").to_pylist() == TABLE.to_pylist()
+
+
+def test_partitions_of_a_joined_dask_frame_share_the_join(tmp_path: Path) -> None:
+    dd: Any = importlib.import_module("dask.dataframe")
+    reads = []
+
+    def names(number: int) -> pd.DataFrame:
+        reads.append(number)
+        return pd.DataFrame({"id": [number], "name": [f"deployment {number}"]})
+
+    def runs(number: int) -> pd.DataFrame:
+        return pd.DataFrame({"id": [number % 4], "runs": [number]})
+
+    numbers = list(range(16))
+    named = dd.from_map(names, numbers[:4], meta=names(0))
+    joined = dd.from_map(runs, numbers, meta=runs(0)).merge(named, on="id")
+    reads.clear()
+    with importlib.import_module("dask.config").set(scheduler="sync"):
+        export_parquet(joined, tmp_path / "x.parquet")
+    found = pd.read_parquet(tmp_path / "x.parquet")
+    assert [tuple(row) for row in found.sort_values("runs").itertuples(index=False)] == [
+        (number % 4, number, f"deployment {number % 4}") for number in numbers
+    ]
+    assert sorted(reads) == numbers[:4]
+
+
 @pytest.mark.spark
 def test_spark_frames_are_exported(tmp_path: Path) -> None:
     from pyspark.sql import SparkSession  # noqa: PLC0415 - slow to import
