@@ -114,6 +114,7 @@ def test_wheel_has_exactly_the_files_of_the_package(distributions: tuple[Path, P
         "qoderdata/__init__.pyi",
         "qoderdata/report/report.html.j2",
         "qoderdata/report/zh.po",
+        "qoderdata/sandbox/sample_texts.toml",
     } <= set(packed)
 
 

@@ -13,7 +13,8 @@ It shares nothing with the code that it checks, except the cron evaluator.
 | `scenarios` | what happened in each session? |
 | `json_records` | how are deployments and runs written as JSON? |
 | `session_records` | how are sessions, their events, agents and environments written as JSON? |
-| `sample_values` | where do columns, random numbers, ids, times and texts come from? |
+| `sample_values` | where do columns, random numbers, ids and times come from? |
+| `sample_texts.toml` | which names, prompts and messages do records have? |
 | `database` | how are records stored, found and changed? |
 | `changes` | which records does a test see, and how do they change while a client reads them? |
 | `endpoints` | which path returns what, and which records does a query string ask for? |

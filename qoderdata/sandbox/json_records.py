@@ -12,10 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from qoderdata.sandbox import sample_values
 from qoderdata.sandbox.account import ARCHIVED, PAUSED, PAUSED_BY_ERROR, upcoming
 from qoderdata.sandbox.run_history import COMPLETED, FAILED, RUNNING, STATUSES, TRIGGERS, streaks
-from qoderdata.sandbox.sample_values import DAY, SECOND, Dice, stamp, uuid7
+from qoderdata.sandbox.sample_values import DAY, NAMES, SECOND, TEXTS, Dice, stamp, uuid7
 from qoderdata.sandbox.scenarios import Refusal
 
 if TYPE_CHECKING:
@@ -141,9 +140,9 @@ class DeploymentRecords:
             metadata["cas_config"] = self._cas_config(index, leave_out=number % 40)
         for key, values, share in (
             ("cost_center", ("1000", "2040", "=3+4", "007"), 25),
-            ("owner", sample_values.OWNERS, 70),
+            ("owner", TEXTS["owners"], 70),
             ("priority", ("high", "low", "p1"), 20),
-            ("team", sample_values.TEAMS, 85),
+            ("team", TEXTS["teams"], 85),
             ("环境", ("生产", "测试"), 10),
         ):
             if dice.percent(share):
@@ -211,13 +210,14 @@ def run_record(
 
 
 def _name_and_description(number: int, dice: Dice) -> tuple[str, str | None]:
-    example = number - 2
-    if 0 <= example < len(sample_values.EXAMPLES):
-        return sample_values.EXAMPLES[example]
-    name = sample_values.NAMES[(number * 193) % len(sample_values.NAMES)]
-    if rounds := number // len(sample_values.NAMES):
+    examples = TEXTS["examples"]
+    if 2 <= number < len(examples) + 2:
+        name, description = examples[number - 2]
+        return name, description
+    name = NAMES[(number * 193) % len(NAMES)]
+    if rounds := number // len(NAMES):
         name += f" {rounds + 1}"
-    return name, None if dice.percent(12) else dice.pick(sample_values.DESCRIPTIONS)
+    return name, None if dice.percent(12) else dice.pick(TEXTS["descriptions"])
 
 
 def _pause(role: int, identity: str) -> Record | None:
@@ -232,9 +232,9 @@ def _pause(role: int, identity: str) -> Record | None:
 def refusal_error(refusal: int, deployment_id: str) -> Record:
     """Return the error of a run that has no session."""
     if refusal == Refusal.PAUSING:
-        kind, message = Dice(f"{deployment_id}/pause").pick(sample_values.PAUSE_ERRORS)
+        kind, message = Dice(f"{deployment_id}/pause").pick(TEXTS["pausing_errors"])
     else:
-        kind, message = sample_values.REJECTED if refusal == Refusal.REJECTED else sample_values.RATE_LIMITED
+        kind, message = TEXTS["rejected"] if refusal == Refusal.REJECTED else TEXTS["rate_limited"]
     return {"message": message, "type": kind}
 
 
@@ -258,22 +258,20 @@ def run_of_d(record: Record, scheduled: int, session_id: str | None, error: Reco
 
 def _initial_events(dice: Dice) -> list[Record]:
     """Choose what a session starts with; `content` is a text or a list of blocks."""
-    prompt = dice.pick(sample_values.PROMPTS)
+    prompt = dice.pick(TEXTS["prompts"])
     events: list[Record] = []
     if dice.percent(25):
-        events.append(
-            {"content": [{"text": sample_values.SYSTEM_PROMPT, "type": "text"}], "type": "system.message"}
-        )
+        events.append({"content": [{"text": TEXTS["system_prompt"], "type": "text"}], "type": "system.message"})
     content: str | list[Record] = prompt
     if not dice.percent(60):
-        content = [{"text": text, "type": "text"} for text in (prompt, dice.pick(sample_values.DESCRIPTIONS))]
+        content = [{"text": text, "type": "text"} for text in (prompt, dice.pick(TEXTS["descriptions"]))]
     events.append({"content": content, "type": "user.message"})
     if dice.percent(12):
         events.append(
             {
-                "description": sample_values.OUTCOME,
+                "description": TEXTS["outcome"],
                 "max_iterations": 3,
-                "rubric": {"content": sample_values.RUBRIC, "type": "text"},
+                "rubric": {"content": TEXTS["rubric"], "type": "text"},
                 "type": "user.define_outcome",
             }
         )

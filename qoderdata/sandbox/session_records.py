@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from qoderdata.sandbox import sample_values
 from qoderdata.sandbox.run_history import ERRORS
-from qoderdata.sandbox.sample_values import DAY, SECOND, Dice, stamp, uuid7, uuid7_time
+from qoderdata.sandbox.sample_values import DAY, SECOND, TEXTS, Dice, stamp, uuid7, uuid7_time
 from qoderdata.sandbox.scenarios import FINAL, SESSION_STATUSES, TERMINATED, BeforeEnd, End, SecondTurn
 
 if TYPE_CHECKING:
@@ -66,7 +65,7 @@ class Session(SimpleNamespace):
         """The type and message of the session's error; the reason why it stopped if it has no error."""
         if self.error < 0:
             return _STOP_REASONS.get(self.end, "session_terminated"), None
-        message = Dice(f"{self.id}/error").pick(sample_values.MESSAGES[self.error])
+        message = Dice(f"{self.id}/error").pick(TEXTS["messages"][ERRORS[self.error]])
         return ERRORS[self.error], message.replace("{timeout}", str(self.timeout))
 
     def error_in_record(self) -> Record:
@@ -106,7 +105,7 @@ class _Writer:
         if end == End.FRESH:
             return
         if end in (End.IDLE_WITHOUT_EVENTS, End.TERMINATED_WITHOUT_EVENTS):
-            self._message("agent.message", session.started, self._dice.pick(sample_values.REPLIES))
+            self._message("agent.message", session.started, self._dice.pick(TEXTS["replies"]))
             return
         self._add("session.status_running", session.started, timed=session.has_start)
         self._recover()
@@ -132,7 +131,7 @@ class _Writer:
             return
         is_voided = before == BeforeEnd.VOIDED
         for _ in range(rounds if before == BeforeEnd.RECOVERED else 1):
-            self._error(at, "exhausted" if is_voided else "retrying", message=dice.pick(sample_values.PASSING))
+            self._error(at, "exhausted" if is_voided else "retrying", message=dice.pick(TEXTS["temporary_errors"]))
             if not is_voided or dice.percent(40):
                 self._add("session.status_rescheduled", at)
             if before != BeforeEnd.RESCHEDULED or session.end != End.RUNNING:
@@ -176,7 +175,7 @@ class _Writer:
         if end in (End.DONE, End.IDLE_WITHOUT_REASON, End.UNKNOWN_REASON):
             # Sometimes a message is processed after the end of the turn.
             late = SECOND if dice.percent(5) else 0
-            self._message("agent.message", at + late, dice.pick(sample_values.REPLIES))
+            self._message("agent.message", at + late, dice.pick(TEXTS["replies"]))
         if end == End.CANCELLED:
             self._add("user.interrupt", at)
         if end == End.FATAL:
@@ -195,12 +194,12 @@ class _Writer:
         """Write the turn that a person started a day later."""
         session, dice = self._session, self._dice
         at, over, later = session.continued, session.continued_end, session.later
-        self._message("user.message", at, dice.pick(sample_values.FOLLOW_UPS))
+        self._message("user.message", at, dice.pick(TEXTS["follow_ups"]))
         self._add("session.status_running", at)
-        self._message("agent.message", (at + over) // 2, dice.pick(sample_values.REPLIES))
+        self._message("agent.message", (at + over) // 2, dice.pick(TEXTS["replies"]))
         if later in (SecondTurn.TERMINATED, SecondTurn.EXHAUSTED):
             retry = "terminal" if later == SecondTurn.TERMINATED else "exhausted"
-            self._error(over, retry, message=dice.pick(sample_values.PASSING))
+            self._error(over, retry, message=dice.pick(TEXTS["temporary_errors"]))
         if later == SecondTurn.TERMINATED:
             self._add("session.status_terminated", over)
         elif later == SecondTurn.WAITING:
@@ -289,7 +288,7 @@ class SessionRecords:
             ],
             "stats": {"active_seconds": 0, "duration_seconds": 0},
             "status": (OLD_STATUSES if edition in "AB" else SESSION_STATUSES)[last.status],
-            "title": deployment.get("name") or dice.pick(sample_values.TITLES),
+            "title": deployment.get("name") or dice.pick(TEXTS["titles"]),
             "type": "session",
             "updated_at": stamp(max(one.updated for one in sessions)),
             "vault_ids": deployment.get("vault_ids", []),
@@ -311,7 +310,7 @@ class SessionRecords:
                 for event in self._deployment(session).get("initial_events", ())
                 if event["type"] == "user.message"
             )
-            prompt = next(prompts, None) or Dice(session.id).pick(sample_values.PROMPTS)
+            prompt = next(prompts, None) or Dice(session.id).pick(TEXTS["prompts"])
             models, _ = self._credits(session)
             writer = _Writer(session)
             writer.write(prompt, credits_used=models, now=now)
@@ -370,8 +369,8 @@ def leaders(fleet: Fleet, scenarios: Scenarios) -> NDArray[np.int64]:
 def agent_record(identity: str, number: int, now: int) -> Record:
     """Write an agent; its id has the time of its creation, and number -1 is archived."""
     dice = Dice(f"{identity}/agent")
-    name, description = _entry(sample_values.AGENTS, number)
-    model = dice.pick(sample_values.MODELS)
+    name, description = _entry(TEXTS["agents"], number)
+    model = dice.pick(TEXTS["models"])
     toolset = {
         "enabled_tools": ["Bash", "Read", "Write", "Edit", "Glob", "Grep"],
         "type": "agent_toolset_20260401",
@@ -384,12 +383,12 @@ def agent_record(identity: str, number: int, now: int) -> Record:
         "description": description,
         "id": identity,
         "mcp_servers": [],
-        "metadata": {"team": dice.pick(sample_values.TEAMS)} if dice.percent(50) else {},
+        "metadata": {"team": dice.pick(TEXTS["teams"])} if dice.percent(50) else {},
         "model": {"effective_context_window": 200_000, "id": model} if dice.percent(50) else model,
         "multiagent": None,
         "name": name,
         "skills": [],
-        "system": dice.pick(sample_values.SYSTEMS),
+        "system": dice.pick(TEXTS["systems"]),
         "tools": [toolset] if dice.percent(70) else [],
         "type": "agent",
         "updated_at": archived or stamp(created + dice.below(100) * DAY),
@@ -399,7 +398,7 @@ def agent_record(identity: str, number: int, now: int) -> Record:
 
 def environment_record(identity: str, number: int, now: int) -> Record:
     """Write an environment, as `agent_record` does an agent."""
-    name, description, packages = _entry(sample_values.ENVIRONMENTS, number)
+    name, description, packages = _entry(TEXTS["environments"], number)
     created = uuid7_time(identity)
     archived = _archived(created, number, now)
     others: Record = {kind: [] for kind in ("cargo", "gem", "go", "npm", "pip")}
@@ -435,7 +434,7 @@ def _evaluations(session: Session, deployment: Record) -> list[Record]:
     return [
         {
             "completed_at": stamp(session.ended + SECOND),
-            "description": sample_values.OUTCOME,
+            "description": TEXTS["outcome"],
             "explanation": "Every number has a source.",
             "iteration": 1,
             "outcome_id": f"outc_{uuid7(session.created, 1)}",
