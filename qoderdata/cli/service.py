@@ -22,7 +22,7 @@ from qoderdata.errors import CacheError, NotFoundError, PermissionDeniedError, U
 from qoderdata.formatting import first_few
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from datetime import datetime
 
     import pandas as pd
@@ -112,9 +112,7 @@ class Service:
             return self.load(load, **others)
         if load is qd.load_deployments:
             listed = self.load(load, **others)
-            found = listed[listed["id"].isin(_matching_ids(listed, word, where))].reset_index(drop=True)
-            if found.empty or not _are_known([listed], where):
-                self._ids_of(word, where)
+            found = listed[listed["id"].isin(self._ids_in([listed], word, where))].reset_index(drop=True)
             self._note_equal_names("deployment", word, len(found))
             return found
         ids = self._ids_of(word, where, may_be_removed=True)
@@ -124,17 +122,21 @@ class Service:
         found = self.load(load, **others)
         return found[found["deployment_id"].isin(ids)].reset_index(drop=True)
 
-    def ids_in(self, lists: Iterable[pd.DataFrame], filters: dict[str, Any]) -> set[str]:
+    def ids_in(self, lists: Sequence[pd.DataFrame], filters: dict[str, Any]) -> set[str]:
         """Return the ids of deployments with this name and metadata in one of some lists; a note says if none has.
 
         Raise `click.UsageError` as `_ids_of` does.
         """
-        word, where, lists = filters["deployment"], filters["where"], list(lists)
-        found = set().union(*(_matching_ids(listed, word, where) for listed in lists))
-        if not found or not _are_known(lists, where):
-            found = self._ids_of(word, where)
+        found = self._ids_in(lists, filters["deployment"], filters["where"])
         if not found:
             _note_none_passes("deployment", filters)
+        return found
+
+    def _ids_in(self, lists: Sequence[pd.DataFrame], word: str | None, where: Sequence[str] | None) -> set[str]:
+        """Return what `ids_in` does, without its note."""
+        found = set().union(*(_matching_ids(listed, word, where) for listed in lists))
+        if not found or any(_why_none_has(lists, condition) for condition in where or ()):
+            return self._ids_of(word, where)
         return found
 
     def _ids_of(self, word: str | None, where: Sequence[str] | None, *, may_be_removed: bool = False) -> set[str]:
@@ -148,7 +150,8 @@ class Service:
                 return set(named)
         deployments = self.deployments()
         for condition in where or ():
-            _require_value(deployments, condition)
+            if reason := _why_none_has([deployments], condition):
+                raise click.UsageError(f"--where {condition!r}: {reason}")
         return _matching_ids(deployments, word, where)
 
     def _ids_named(
@@ -249,31 +252,19 @@ def _matching_ids(deployments: pd.DataFrame, word: str | None, where: Sequence[s
     return set(chosen["id"])
 
 
-def _are_known(lists: Sequence[pd.DataFrame], where: Sequence[str] | None) -> bool:
-    """Return whether some deployment has the key of each condition, and some deployment its value."""
-    keys = {key for listed in lists for key in metadata_keys(listed)}
-    for condition in where or ():
-        key, _, value = _parse_condition(condition)
-        if key not in keys:
-            return False
-        if value and not any(_metadata_values(listed, key).eq(value).any() for listed in lists):
-            return False
-    return True
-
-
-def _require_value(deployments: pd.DataFrame, condition: str) -> None:
-    """Raise `click.UsageError` if no deployment has this key in its metadata, or none this value."""
+def _why_none_has(lists: Sequence[pd.DataFrame], condition: str) -> str:
+    """Return why no deployment of some lists has the key or the value of a condition; an empty text if one has."""
     key, _, value = _parse_condition(condition)
-    keys = metadata_keys(deployments)
+    keys = dict.fromkeys(name for listed in lists for name in metadata_keys(listed))
     if key not in keys:
-        reason = f"no deployment has the key {key!r} in its metadata; there are: {', '.join(keys) or 'none'}"
-        raise click.UsageError(f"--where {condition!r}: {reason}")
-    values = _metadata_values(deployments, key).unique().tolist()
-    if value and value not in values:
-        near = _similar(value, values)
-        others = f"there are: {first_few(sorted(filter(None, values)))}"
-        hint = f"did you mean {' or '.join(map(repr, near))}?" if near else others
-        raise click.UsageError(f"--where {condition!r}: no deployment has this value of {key!r}; {hint}")
+        return f"no deployment has the key {key!r} in its metadata; there are: {', '.join(keys) or 'none'}"
+    values = dict.fromkeys(text for listed in lists for text in _metadata_values(listed, key))
+    if not value or value in values:
+        return ""
+    near = _similar(value, list(values))
+    others = f"there are: {first_few(sorted(filter(None, values)))}"
+    hint = f"did you mean {' or '.join(map(repr, near))}?" if near else others
+    return f"no deployment has this value of {key!r}; {hint}"
 
 
 def _parse_condition(text: str) -> tuple[str, bool, str]:
