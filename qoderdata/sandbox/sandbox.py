@@ -133,8 +133,7 @@ class _Handler(BaseHTTPRequestHandler):
         parts = urlsplit(self.path)
         lists = parse_qs(parts.query, keep_blank_values=True)
         query = {name: values[0] for name, values in lists.items()}
-        prefix = self.server.prefix
-        path = parts.path.removeprefix(prefix) if parts.path.startswith(f"{prefix}/") else ""
+        path = parts.path.removeprefix(_PREFIX) if parts.path.startswith(f"{_PREFIX}/") else ""
         headers = {name.lower(): value for name, value in self.headers.items()}
         return Request(monotonic(), self.command, path, query, headers, lists=lists)
 
@@ -173,11 +172,9 @@ class Server(ThreadingHTTPServer):
     daemon_threads = True
     request_queue_size = 128
 
-    def __init__(
-        self, respond: Callable[[Request], WireResponse], *, prefix: str, port: int, compress: bool
-    ) -> None:
+    def __init__(self, respond: Callable[[Request], WireResponse], *, port: int, compress: bool) -> None:
         super().__init__(("127.0.0.1", port), _Handler)
-        self.respond, self.prefix, self.compress = respond, prefix, compress
+        self.respond, self.compress = respond, compress
         self.hangs_end = Event()
         self.connections: set[socket.socket] = set()
         self._thread = Thread(
@@ -313,7 +310,7 @@ class Sandbox(ChangingAccount):
         """Start serving."""
         if self._server is not None:
             raise RuntimeError("the sandbox serves already")
-        self._server = Server(self._respond, prefix=_PREFIX, port=self._port, compress=self._gzip)
+        self._server = Server(self._respond, port=self._port, compress=self._gzip)
         self._port = self._server.server_port
         return self
 
