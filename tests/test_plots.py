@@ -619,6 +619,14 @@ class TestResolvedRuns:
         assert "no runs" not in words
         assert "only skipped or unfinished or unknown" in words_of(qd.plot_run_calendar(runs))
 
+    @pytest.mark.parametrize("dtype", ["Int64", "object"])
+    def test_rates_with_missing_counts_of_unknown_outcomes_are_drawn(self, dtype: str) -> None:
+        rates = run_failure_rates(runs().iloc[:3]).assign(completed=0, failed=0)
+        rates = rates.assign(unknown=pd.Series([None] * len(rates), rates.index, dtype=dtype))
+        words = words_of(qd.plot_failure_rates(rates))
+        assert "none decided" in words
+        assert "unknown" not in words
+
     def test_rates_without_assumed_and_unknown_columns_are_drawn(self) -> None:
         old = run_rates().drop(columns=["assumed", "unknown"], errors="ignore")
         assert "assumed" not in qd.plot_run_failure_rates(old).get_xlabel()

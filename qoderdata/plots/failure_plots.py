@@ -136,8 +136,8 @@ def _counts(shown: pd.DataFrame, *, by_runs: bool) -> list[str]:
     failures = shown["failed"] if by_runs else shown["total_failures"]
     runs = _decided(shown) if by_runs else shown["total_runs"]
     texts = []
-    for failed, all_runs, of_unknown_outcome in zip(failures, runs, shown["unknown"], strict=True):
-        if pd.isna(failed) or pd.isna(all_runs) or (all_runs == 0 and of_unknown_outcome > 0):
+    for failed, all_runs, of_unknown_outcome in zip(failures, runs, shown["unknown"].fillna(0), strict=True):
+        if pd.isna(failed) or pd.isna(all_runs) or (all_runs == 0 and of_unknown_outcome):
             texts.append("unknown")
         elif all_runs == 0:
             texts.append("none decided" if by_runs else "no runs")
