@@ -408,6 +408,16 @@ def test_finding_over_budget_for_sessions_near_the_budget(short_account: Account
     assert "(1,172,839.50)" in detail
 
 
+def test_a_budget_used_to_exactly_the_share_is_not_over_it(short_account: Account) -> None:
+    """8.73 / 9.7 is 0.9, but the quotient of the nearest floats is a little above it."""
+    short_account.deployments[1]["budget"]["max_credit_cost"] = "9.70"
+    of_job = [session for session in short_account.sessions if session["deployment_id"] == "dep_1"]
+    for credits_, kinds in ((8.73, []), (8.74, ["over_budget"])):
+        for session in of_job:
+            session["usage"]["total_credits"] = credits_
+        assert short_account.check()["kind"].tolist() == kinds
+
+
 def test_finding_unreadable_schedule_for_an_unknown_zone(short_account: Account) -> None:
     short_account.deployments[1]["schedule"] = {
         "type": "cron",
