@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import gzip
 import io
 import json
 import os
@@ -330,8 +331,8 @@ def test_local_error_prints_one_line_and_returns_its_exit_code(
         ("explore", "Did you mean 'export'? See `qoderdata --help`" if SUGGESTS else "No such command 'explore'"),
         ("chek", "(Did you mean one of: 'cache', 'check'?) See" if SUGGESTS else "No such command 'chek'"),
         ("failures --nonsense", "No such option"),
-        ("export failures x.docx", "must end with .csv or .parquet"),
-        ("pull deployments --out x.txt", "must end with .csv or .parquet"),
+        ("export failures x.docx", "must end with .csv, .csv.gz or .parquet"),
+        ("pull deployments --out x.txt", "must end with .csv, .csv.gz or .parquet"),
         ("export failures no/such/f.csv", "there is no such folder: 'no/such'"),
         ("pull runs --out no/such/f.csv", "there is no such folder: 'no/such'"),
         ("report no/such/report.html", "there is no such folder: 'no/such'"),
@@ -434,9 +435,11 @@ def test_report_to_a_device_ignores_folder_permissions(monkeypatch: pytest.Monke
 
 
 def test_file_suffix_is_case_insensitive(invoke: Invoke) -> None:
-    for name in ("L.CSV", "L.Parquet", "l.csv", "l.parquet"):
+    for name in ("L.CSV", "L.Parquet", "l.csv", "l.parquet", "L.CSV.gz"):
         assert invoke("export lints", name).err == ""
-    assert Path("L.CSV").read_bytes() == Path("l.csv").read_bytes()
+    assert (
+        Path("L.CSV").read_bytes() == Path("l.csv").read_bytes() == gzip.decompress(Path("L.CSV.gz").read_bytes())
+    )
     pd.testing.assert_frame_equal(pd.read_parquet("L.Parquet"), pd.read_parquet("l.parquet"))
 
 
@@ -525,6 +528,9 @@ def test_columns_of_assumed_and_unknown_runs_appear_only_if_present(
             headings, _, row, *_ = text.splitlines()
             cells = dict(zip(re.split(r"  +", headings), re.split(r"  +", row), strict=True))
             assert (cells["assumed completed"], cells["outcome unknown"]) == ("7", "3")
+    monkeypatch.setenv("COLUMNS", "60")
+    headings = invoke("runs").out.splitlines()[1]
+    assert headings.count("completed") == 2  # of how many the assumed ones are
 
 
 def test_missing_counters_are_counted_from_runs(monkeypatch: pytest.MonkeyPatch, invoke: Invoke) -> None:

@@ -285,6 +285,16 @@ def test_compare_costs_equals_the_function(invoke: Invoke) -> None:
     assert cells[1:4] == [f"{first['recent_credits']:,.2f}", f"{before:,.2f}", f"{first['change']:+,.2f}"]
 
 
+def test_an_unchanged_cost_has_no_minus_sign(monkeypatch: pytest.MonkeyPatch, invoke: Invoke) -> None:
+    """As floats, 0.3 - (0.1 + 0.2) is a little below 0."""
+    sessions = qd.load_sessions().head(3).assign(deployment_id="dep_1", usage_total_credits=[0.3, 0.1, 0.2])
+    sessions["created_at"] = [pd.Timestamp(NOW) - pd.Timedelta(age) for age in ("1D", "8D", "9D")]
+    monkeypatch.setattr(qd, "load_sessions", lambda **_: sessions)
+    text = invoke(f"compare-costs --until {NOW_TEXT}").out
+    assert text.count("+0.00") == 2
+    assert "-0.00" not in text
+
+
 def test_errors_equals_error_groups_and_marks_new_ones(invoke: Invoke) -> None:
     runs = qd.load_runs(since="2026-05-01T00:00Z")
     expected = qd.error_groups(runs)
@@ -455,16 +465,18 @@ def test_outcomes_have_no_effect_on_costs_without_by_outcome(command: str, invok
 @pytest.mark.usefixtures("empty_cache")
 def test_costs_without_known_usage_print_no_sum(invoke: Invoke) -> None:
     """Edition A has no usage."""
+    reason = "\nno session has data on its usage: older editions of the service do not report credits\n"
     with Sandbox(deployments=5, seed=7, edition="A") as served:
         out = invoke(f"costs --since all --base-url {served.base_url}").out
-        assert f"\nthe usage of {len(served.sessions)} sessions is not known\n" in out
+        assert f"\nthe usage of {len(served.sessions)} sessions is not known{reason}" in out
         out = invoke(f"compare-costs --recent 365D --until {NOW_TEXT} --base-url {served.base_url}").out
-        assert f"\nthe usage of {len(served.sessions)} sessions is not known, and not in the sums\n" in out
+        assert f"\nthe usage of {len(served.sessions)} sessions is not known, and not in the sums{reason}" in out
         assert "in all" not in out
-        out = invoke(f"forecast --start {NOW_TEXT} --base-url {served.base_url}").out
+        out = invoke(f"forecast --start {NOW_TEXT} --since 2026-01-01T00:00Z --base-url {served.base_url}").out
         assert re.search(
             r"\n[\d,]+ triggers of deployments without a session of known cost in that time: the cost is", out
         )
+        assert reason in out
         assert "\nfrom the costs of sessions created since 20" in out
         assert "in all" not in out
 

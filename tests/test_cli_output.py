@@ -316,6 +316,26 @@ def test_optional_column_with_readable_width_is_cut_to_it(
     assert max(map(len, shown.splitlines())) <= width
 
 
+@pytest.mark.parametrize(("width", "has_id"), [(97, True), (96, False)])
+def test_an_id_beside_a_schedule_is_whole_or_left_out(
+    width: int,
+    has_id: bool,  # noqa: FBT001 - a parameter of the test
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """An id that is cut cannot be copied."""
+    frame = pd.DataFrame(
+        {"name": ["Monthly pipeline check"], "deployment_id": ["i" * 40], "fires": ["word " * 30]}
+    )
+    columns = [*output.DEPLOYMENT, TableColumn("fires", "fires", "prose", readable=31)]
+    monkeypatch.setenv("COLUMNS", str(width))
+    output.print_table(frame, columns)
+    shown = capsys.readouterr().out
+    assert ("i" * 40 in shown) == has_id
+    assert "…" not in shown
+    assert max(map(len, shown.splitlines())) <= width
+
+
 @pytest.mark.parametrize(("width", "left_out"), [(66, []), (65, ["runs"])])
 def test_column_with_readable_width_displaces_optional_columns(
     width: int, left_out: list[str], monkeypatch: pytest.MonkeyPatch

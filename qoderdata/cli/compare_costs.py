@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import qoderdata as qd
 from qoderdata.cli import grouping, options
 from qoderdata.cli.compare import Periods, periods_options
-from qoderdata.cli.costs import note_on_missing, refuse_outcomes
+from qoderdata.cli.costs import note_on_missing, note_without_usage, refuse_outcomes
 from qoderdata.cli.output import Output, TableColumn, columns_where_any
 from qoderdata.cli.service import Service, run_service_options
 from qoderdata.formatting import MISSING, counted, format_credits, format_duration
@@ -40,7 +40,13 @@ def compare_costs(
         *columns_where_any(found, "baseline_unknown", "unknown before"),
     ]
     about = [periods.note(result.tz), *options.filter_notes(which)]
-    notes = [*_notes(sessions, periods), *note_on_missing(sessions, groups.keys), *groups.notes, *about]
+    notes = [
+        *_notes(sessions, periods),
+        *note_without_usage(sessions),
+        *note_on_missing(sessions, groups.keys),
+        *groups.notes,
+        *about,
+    ]
     columns = [*groups.columns(found), *_columns(periods), *unknown]
     result.print_frame(found, columns, empty="; ".join(["there are no sessions", *about]), notes=notes)
 
@@ -76,4 +82,4 @@ def _columns(periods: Periods) -> list[TableColumn]:
 
 
 def _signed(credits_: float) -> str:
-    return MISSING if math.isnan(credits_) else f"{credits_:+,.2f}"
+    return MISSING if math.isnan(credits_) else f"{round(credits_, 2) + 0.0:+,.2f}"  # never -0.00

@@ -56,13 +56,20 @@ def _notes(sessions: pd.DataFrame, by: list[str]) -> list[str]:
         if known
         else f"the usage of {counted(unknown, 'session')} is not known"
     ]
-    return [*notes, *note_on_missing(sessions, by)]
+    return [*notes, *note_without_usage(sessions), *note_on_missing(sessions, by)]
 
 
 def refuse_outcomes(by: Sequence[str]) -> None:
     """Refuse `--outcomes` for a table that does not show them."""
     if "outcome" not in by:
         options.refuse_without_effect(["--outcomes"], "without --by outcome")
+
+
+def note_without_usage(sessions: pd.DataFrame) -> list[str]:
+    """Return a note that says why, if there are sessions and none has usage data."""
+    if sessions.empty or sessions["usage_total_credits"].notna().any():
+        return []
+    return ["no session has data on its usage: older editions of the service do not report credits"]
 
 
 def note_on_missing(sessions: pd.DataFrame, by: list[str]) -> list[str]:

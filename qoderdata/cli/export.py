@@ -35,7 +35,7 @@ _TABLES = {
 def export(
     what: str, path: Path, *, horizon: str, start: str | None, filters: dict[str, Any], service: Service
 ) -> None:
-    """Write a TABLE to a .csv or .parquet FILE.
+    """Write a TABLE to a .csv, .csv.gz or .parquet FILE.
 
     TABLE is deployments, failures, triggers or lints. For runs and sessions: `qoderdata pull runs --out FILE`.
     """

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import qoderdata as qd
 from qoderdata.cli import grouping, options
+from qoderdata.cli.costs import note_without_usage
 from qoderdata.cli.output import DEPLOYMENT, Output, TableColumn
 from qoderdata.cli.service import Service, service_options
 from qoderdata.formatting import MISSING, counted, format_credits
@@ -51,7 +52,7 @@ def forecast(
     if len(deployments) and deployments["status"].eq("paused").all():
         empty = "paused deployments do not fire"
     costs_of = [f"from the costs of {sessions_of}" for sessions_of in period]
-    notes = [*_notes(total, ahead), *costs_of, *options.filter_notes(filters)]
+    notes = [*_notes(total, ahead), *note_without_usage(sessions), *costs_of, *options.filter_notes(filters)]
     unknown = [_UNKNOWN] if by and found["unknown"].any() else []
     columns = [*(groups.columns(found) if by else DEPLOYMENT), *_EXPECTED, *unknown, *_SESSIONS]
     result.print_frame(found, columns, empty=empty, notes=notes)

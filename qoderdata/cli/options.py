@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
     Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
-_ENDINGS = (".csv", ".parquet")
+_ENDINGS = (".csv", ".csv.gz", ".parquet")
 #: The name of a file or folder. The shell completes it; other code checks whether it can be used.
 PATH = click.Path(readable=False)
 #: The most characters of a command's first sentence in the list of commands, which is wrapped.
@@ -482,14 +482,16 @@ def output_path(ctx: click.Context, param: click.Parameter, value: str | None) -
 
 def table_path(ctx: click.Context, param: click.Parameter, value: str | None) -> Path | None:
     """Read the name of a file to write as `output_path` does; its ending chooses the format."""
-    if value is not None and Path(value).suffix.lower() not in _ENDINGS:
-        raise click.BadParameter(f"{value!r} must end with {' or '.join(_ENDINGS)}", ctx, param)
+    if value is not None and not value.lower().endswith(_ENDINGS):
+        raise click.BadParameter(
+            f"{value!r} must end with {', '.join(_ENDINGS[:-1])} or {_ENDINGS[-1]}", ctx, param
+        )
     return output_path(ctx, param, value)
 
 
 def write(frame: pd.DataFrame, path: Path) -> None:
     """Write a frame in the format that the file's ending names."""
-    (qd.export_csv if path.suffix.lower() == ".csv" else qd.export_parquet)(frame, path)
+    (qd.export_parquet if path.suffix.lower() == _ENDINGS[-1] else qd.export_csv)(frame, path)
 
 
 def _checked_option(name: str, check: Callable[[Any], object], **settings: Any) -> Decorator:  # noqa: ANN401 - click's

@@ -439,13 +439,14 @@ def _text_table(cells: list[list[Text]], columns: Sequence[TableColumn], heading
     least = -_GAP
     for column, heading, of_column in zip(columns, headings, cells, strict=True):
         natural = max([*map(cell_len, heading.splitlines()), *(cell.cell_len for cell in of_column)])
-        narrowest = min(natural, _NARROWEST.get(column.kind, natural))
+        is_whole = bool(column.optional) and column.readable is None  # as `_fit` counts
+        narrowest = natural if is_whole else min(natural, _NARROWEST.get(column.kind, natural))
         least += narrowest + _GAP
         table.add_column(
             Text(heading),
             min_width=narrowest if column.kind == "text" else None,
             justify="right" if column.kind in _NUMBERS else "left",
-            no_wrap=column.kind not in _NARROWEST,
+            no_wrap=is_whole or column.kind not in _NARROWEST,
             overflow="fold" if column.kind == "prose" else "ellipsis",
         )
     for row in zip(*cells, strict=True):

@@ -62,7 +62,7 @@ _destination = options.gather(
         metavar="FILE",
         type=options.PATH,
         callback=options.table_path,
-        help="Write to this .parquet or .csv file.",
+        help="Write to this .parquet, .csv or .csv.gz file.",
     ),
     click.option("--json", is_flag=True, help="Say what was done as JSON."),
     group="Output",

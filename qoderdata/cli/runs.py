@@ -168,7 +168,7 @@ def _listed(runs: pd.DataFrame, groups: grouping.Groups, columns: list[TableColu
 def _rate_columns(rates: pd.DataFrame) -> list[TableColumn]:
     return [
         TableColumn("runs", "runs", "count"),
-        TableColumn("completed", "completed", "count", optional=3),
+        TableColumn("completed", "completed", "count", optional=2),
         *columns_where_any(rates, "assumed", "assumed completed"),
         TableColumn("failed", "failed", "count"),
         TableColumn("skipped", "skipped", "count", optional=5),
