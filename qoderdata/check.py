@@ -521,21 +521,26 @@ def _doubtful(runs: pd.DataFrame, *, doubtful: float) -> Iterator[_Finding]:
     part = (assumed + unknown) / len(runs)
     if part > doubtful:
         facts = {
-            "runs": f"{len(runs):,}",
             "assumed": f"{assumed:,}",
             "unknown": f"{unknown:,}",
             "share": format_percent(part),
         }
         if runs.attrs.get("outcomes") == "events":
-            detail = _(
-                "Of {runs} runs, {assumed} completed by assumption, and the outcome of {unknown} is unknown "
+            detail = ngettext(
+                "Of {count} run, {assumed} completed by assumption, and the outcome of {unknown} is unknown "
                 "({share}); the service gave no session or no end for them.",
+                "Of {count} runs, {assumed} completed by assumption, and the outcome of {unknown} is unknown "
+                "({share}); the service gave no session or no end for them.",
+                len(runs),
                 **facts,
             )
         else:
-            detail = _(
-                "Of {runs} runs, {assumed} completed by assumption, and the outcome of {unknown} is unknown "
+            detail = ngettext(
+                "Of {count} run, {assumed} completed by assumption, and the outcome of {unknown} is unknown "
                 "({share}); load_runs(outcomes='events') reads how they ended.",
+                "Of {count} runs, {assumed} completed by assumption, and the outcome of {unknown} is unknown "
+                "({share}); load_runs(outcomes='events') reads how they ended.",
+                len(runs),
                 **facts,
             )
         yield _Finding("incomplete_data", None, detail, None, part)

@@ -473,6 +473,8 @@ def test_finding_incomplete_data_for_old_partial_or_doubtful_data(account: Accou
     )
     assert detail.endswith("; load_runs(outcomes='events') reads how they ended.")
     assert qd.check(df, doubtful, now=NOW, doubtful=0.2).empty
+    detail = single_row(qd.check(df.iloc[:0], doubtful.head(1), now=NOW)).detail
+    assert detail.startswith("Of 1 run, 1 completed by assumption, and the outcome of 0 is unknown (100.0 %); ")
     doubtful.attrs["outcomes"] = "events"
     detail = single_row(qd.check(df, doubtful, now=NOW)).detail
     assert "load_runs" not in detail

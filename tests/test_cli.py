@@ -948,6 +948,14 @@ def test_output_states_that_paused_deployments_do_not_fire(words: str, first_lin
     assert invoke(f"{command} --deployment {paused}{rest}").out.startswith(first_line)
 
 
+@pytest.mark.parametrize("words", ["triggers", "triggers --load 1h", "triggers --include-paused", "forecast"])
+def test_output_states_that_no_deployment_has_a_schedule(words: str, invoke: Invoke) -> None:
+    df = qd.load_deployments(status="active")
+    manual = df["id"][df["schedule_expression"].isna()].iloc[0]
+    out = invoke(words, "--deployment", manual).out
+    assert re.match(r"nothing fires within the next \d+ d: no active deployment has a schedule; only ", out)
+
+
 def test_load_and_freq_accept_the_same_units_as_horizon(invoke: Invoke) -> None:
     triggers = "triggers --start 2026-06-15T01:30:20Z"
     for words in (f"{triggers} --load", "runs --since all --freq"):

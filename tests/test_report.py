@@ -543,6 +543,9 @@ class TestEditionD:
         assert "by the service's counters" in headline(by_service).about
         assert "as the service counts them" in words_of(folded_sections.failing(by_service))
         assert "by the service's counters" not in headline(data).about
+        one = data_of(qd.fill_counters(deployments, runs.iloc[:1]))
+        certainty = "Of the 1 run that was counted, 1 completed by assumption, and the outcome of 0 is unknown."
+        assert certainty in headline(one).about
         runs["status_from"] = "run"
         assert "assumption" not in headline(data_of(qd.fill_counters(deployments, runs))).about
 

@@ -69,8 +69,9 @@ def _notes_on_counters(deployments: pd.DataFrame, tz: str) -> list[str]:
     counts = {name: deployments.attrs.get(f"counted_{name}", 0) for name in ("runs", "assumed", "unknown")}
     if counts["assumed"] or counts["unknown"]:
         notes.append(
-            f"of all loaded runs, {counts['runs']:,} are of these deployments: {counts['assumed']:,} completed by "
-            f"assumption, and the outcome of {counts['unknown']:,} is unknown"
+            f"of all loaded runs, {counts['runs']:,} {'is' if counts['runs'] == 1 else 'are'} of these "
+            f"deployments: {counts['assumed']:,} completed by assumption, and the outcome of "
+            f"{counts['unknown']:,} is unknown"
         )
     uncounted = int(deployments[["stats_total_runs", "stats_total_failures"]].isna().any(axis=1).sum())
     if uncounted:

@@ -48,7 +48,7 @@ def forecast(
     found = qd.cost_forecast(named, sessions, horizon, by=groups.keys or "deployment_id", start=begin)
     total = qd.cost_forecast(named, sessions, horizon, by=None, start=begin)
     ahead = options.describe_horizon(horizon, start, "UTC")
-    empty = options.empty_table_text(f"nothing fires {ahead}", deployments, filters)
+    empty = options.nothing_fires(ahead, deployments, filters)
     if len(deployments) and deployments["status"].eq("paused").all():
         empty = "paused deployments do not fire"
     costs_of = [f"from the costs of {sessions_of}" for sessions_of in period]

@@ -286,6 +286,15 @@ def empty_table_text(empty: str, deployments: pd.DataFrame, filters: dict[str, A
     return "; ".join([empty, *filter_notes(filters)])
 
 
+def nothing_fires(
+    period: str, deployments: pd.DataFrame, filters: dict[str, Any], *, include_paused: bool = False
+) -> str:
+    """Return the text for a table of triggers that is empty, as `empty_table_text` does."""
+    active = deployments if include_paused else deployments[deployments["status"].ne("paused")]
+    reason = "" if active["schedule_expression"].notna().any() else ": no active deployment has a schedule"
+    return empty_table_text(f"nothing fires {period}{reason}", deployments, filters)
+
+
 def window(
     *, since: str | None, what: str, may_be_all: bool = True, of: str | None = None, group: str = "Which time"
 ) -> Decorator:

@@ -55,7 +55,7 @@ def triggers(
     deployments = service.deployments({**filters, "include_archived": False})
     upcoming = qd.next_triggers(deployments, horizon, start=start, tz=result.tz, include_paused=include_paused)
     period = options.describe_horizon(horizon, start, result.tz)
-    empty = options.empty_table_text(f"nothing fires {period}", deployments, filters)
+    empty = options.nothing_fires(period, deployments, filters, include_paused=include_paused)
     if len(deployments) and deployments["status"].eq("paused").all() and not include_paused:
         empty = "paused deployments do not fire; --include-paused treats them as active"
     notes = [f"triggers {period}", *options.filter_notes(filters)]

@@ -296,9 +296,11 @@ def certainty_note(data: ReportData) -> str:
     runs, assumed, unknown = (attrs.get(f"counted_{name}", 0) for name in ("runs", "assumed", "unknown"))
     if not assumed and not unknown:
         return ""
-    return _(
-        "Of all {runs} runs that were counted, {assumed} completed by assumption, and the outcome of {unknown} is "
-        "unknown.", runs=f"{runs:,}", assumed=f"{assumed:,}", unknown=f"{unknown:,}",
+    return ngettext(
+        "Of the {count} run that was counted, {assumed} completed by assumption, and the outcome of {unknown} "
+        "is unknown.",
+        "Of all {count} runs that were counted, {assumed} completed by assumption, and the outcome of {unknown} "
+        "is unknown.", runs, assumed=f"{assumed:,}", unknown=f"{unknown:,}",
     )  # fmt: skip
 
 
