@@ -7,6 +7,7 @@ CSV, ``convert_dtypes`` and other libraries change dtypes. What is unambiguous i
 from __future__ import annotations
 
 import enum
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 import narwhals as nw
@@ -128,10 +129,13 @@ def require_frame(
 
 
 def require_snapshots(snapshots: Sequence[pd.DataFrame] | None) -> list[pd.DataFrame]:
-    """Return snapshots as a list, empty for ``None``; raise `FrameTypeError` if they are one frame."""
+    """Return snapshots as a list, empty for ``None``; raise `FrameTypeError` if they are no list of frames."""
     if isinstance(snapshots, pd.DataFrame):
         raise FrameTypeError("snapshots must be a list of frames, as load_snapshots returns it, not one frame")
-    return list(snapshots or ())
+    given = [] if snapshots is None else list(snapshots) if isinstance(snapshots, Iterable) else [snapshots]
+    if not all(isinstance(frame, pd.DataFrame) for frame in given):
+        raise FrameTypeError("snapshots must be a list of frames, as load_snapshots returns it")
+    return given
 
 
 def require_unique_deployments(df: pd.DataFrame) -> None:

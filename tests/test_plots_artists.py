@@ -127,6 +127,15 @@ class TestFailureRates:
         ax = qd.plot_failure_rates(rates)
         assert column_beside(ax, "failed / runs") == ["1,000 / 1,000", "12 / 40", "0 / 7", "no runs", "unknown"]
 
+    def test_streaks_of_unknown_length_or_deployments_are_marked(self) -> None:
+        rates = failure_rates(counters([(40, 12, 3), (20, 5, 0)]))
+        for name in ("deployments", "consecutive_failures"):
+            for dtype in ("Int64", "object"):
+                ax = qd.plot_failure_rates(
+                    rates.assign(**{name: pd.Series([None, None], rates.index, dtype=dtype)})
+                )
+                assert column_beside(ax, "failing now") == ["1", ""]
+
     def test_streaks_are_marked(self) -> None:
         ax = qd.plot_failure_rates(failure_rates(counters([(40, 12, 0), (10, 9, 3), (7, 0, 0), (9, 1, 1)])))
         assert column_beside(ax, "failing now") == ["3 in a row", "", "1 in a row", ""]

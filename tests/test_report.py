@@ -629,12 +629,17 @@ class TestRefusals:
         with pytest.raises(FrameTypeError, match="deployments must be a pandas frame"):
             write_report(frame, tmp_path / "x.html")
 
-    def test_one_frame_as_snapshots_raises_frame_type_error(self, tmp_path: Path) -> None:
+    @pytest.mark.parametrize("snapshots", [flatten_deployments([]), "7D"])
+    def test_snapshots_that_are_no_list_of_frames_raise_frame_type_error(
+        self,
+        tmp_path: Path,
+        snapshots: Any,  # noqa: ANN401 - anything
+    ) -> None:
         df = flatten_deployments([])
         with pytest.raises(
             FrameTypeError, match="snapshots must be a list of frames, as load_snapshots returns it"
         ):
-            write_report(df, tmp_path / "x.html", snapshots=df)  # type: ignore[arg-type] # what is tested
+            write_report(df, tmp_path / "x.html", snapshots=snapshots)
 
     def test_times_as_text_raise_frame_type_error(self, tmp_path: Path) -> None:
         runs = flatten_runs([run(3, 1, "failed")])

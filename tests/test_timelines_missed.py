@@ -343,6 +343,8 @@ def test_an_unreadable_schedule_gives_no_rows_and_a_warning() -> None:
         ({"grace": "a bit"}, "grace='a bit'"),
         ({"grace": 10}, "grace=10 is not a length of time, as it has no unit"),
         ({"since": 7}, "since=7 has no unit"),
+        ({"since": None}, "since=None must be a time with its zone, or an age such as '7D'; '0D' is now"),
+        ({"until": None}, "until=None must be a time"),
         ({"since": UNTIL, "until": SINCE}, "since=.* is not before until=.*: no scheduled time can be in between"),
         ({"since": "1h", "until": "1D"}, "since='1h' is not before until='1D'"),
     ],

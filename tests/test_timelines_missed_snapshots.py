@@ -201,8 +201,10 @@ def test_invalid_snapshots_are_refused() -> None:
         find(df, [], [flatten_deployments([])])
     with pytest.raises(ValueError, match="twice"):
         find(df, [], [pd.concat([old, old])])
-    with pytest.raises(FrameTypeError, match="snapshots must be a list of frames"):
-        find(df, [], old)  # type: ignore[arg-type] # what is tested
+    wrong: list[Any] = [old, "7D", 7, [old, "7D"]]
+    for snapshots in wrong:
+        with pytest.raises(FrameTypeError, match="snapshots must be a list of frames"):
+            find(df, [], snapshots)
 
 
 FLEET_CRONS = ["*/30 * * * *", "15 */2 * * *", "5 1-23/3 * * *"]

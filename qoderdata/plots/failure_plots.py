@@ -154,6 +154,8 @@ def _streaks(shown: pd.DataFrame) -> list[str]:
     ):
         if pd.isna(failing) or failing == 0:
             texts.append("")
+        elif pd.isna(deployments) or pd.isna(longest):
+            texts.append(f"{failing:,}")
         elif deployments == 1:
             texts.append(f"{longest:,} in a row")
         else:

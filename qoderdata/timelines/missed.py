@@ -143,6 +143,9 @@ def missed_triggers(
     runs = require_frame(runs, _RUN_COLUMNS, what="runs", optional=["trigger_scheduled_at"])
     earlier = require_snapshots(snapshots)
     bounds = parse_period(since, until, now=datetime.now(UTC), what="scheduled time")
+    for name, bound in zip(("since", "until"), bounds, strict=True):
+        if bound is None:
+            raise ValueError(f"{name}=None must be a time with its zone, or an age such as '7D'; '0D' is now")
     begin, end = (to_micros(bound) for bound in bounds if bound is not None)
     grace_micros = parse_span(grace, name="grace") // MICROSECOND
     schedules, periods = _schedule_history(df, earlier, since=begin, until=end)
