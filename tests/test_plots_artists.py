@@ -6,6 +6,7 @@ import math
 from collections import Counter
 from datetime import timedelta
 from functools import cache
+from itertools import combinations
 from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo
 
@@ -568,6 +569,19 @@ class TestDurations:
         counts, edges, _ = next(part for part in ax.patches if isinstance(part, StepPatch)).get_data()
         (filled,) = np.flatnonzero(counts)
         assert edges[filled] * edges[filled + 1] == pytest.approx(length**2)
+
+    @pytest.mark.parametrize("longest", [31_001, 32_000, 37_000, 39_000, 61_000])
+    def test_runs_of_similar_lengths_are_a_bar_with_readable_labels(self, longest: int) -> None:
+        """Once, the labels overlapped, and the line of the median hid the bar."""
+        lengths = [31_000] * 20 + [longest]
+        ax = qd.plot_durations(runs_of([("2026-06-01T00:00Z", "completed")] * 21, list(lengths)))
+        ax.figure.canvas.draw()
+        boxes = [label.get_window_extent() for label in ax.get_xticklabels()]
+        assert not any(one.overlaps(other) for one, other in combinations(boxes, 2))
+        counts, edges, _ = next(part for part in ax.patches if isinstance(part, StepPatch)).get_data()
+        fullest = int(np.argmax(counts))
+        begin, end = ax.transData.transform([(edges[fullest], 0), (edges[fullest + 1], 0)])[:, 0]
+        assert end - begin > 4 * ax.lines[0].get_linewidth()
 
     @settings(max_examples=20, deadline=None)
     @given(lengths=st.lists(st.integers(0, 10**8), min_size=1, max_size=50), failed=st.data())

@@ -33,6 +33,8 @@ _SILENT, _UNDECIDED = "////", "...."
 _HEIGHT_INCHES = 3.8
 _BINS = 40
 _MOST_TICKS = 8
+#: A narrower span of lengths has no room for its labels.
+_NARROWEST = 1.25
 _SECOND, _MINUTE, _HOUR, _DAY = 1000, 60_000, 3_600_000, 86_400_000
 # Round lengths of time in milliseconds, for the ticks of the axis.
 _ROUND = (
@@ -238,10 +240,11 @@ def _milliseconds(runs: pd.DataFrame, status: str) -> NDArray[np.float64]:
 
 
 def _edges(lengths: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Divide the span of all lengths evenly on the logarithmic axis; a single length is in the middle of a bin."""
+    """Divide the span of all lengths evenly on the logarithmic axis; a single one is in the middle of a bin."""
     shortest, longest = float(lengths.min()), float(lengths.max())
-    if shortest == longest:
-        return np.geomspace(shortest / 2, longest * 2, _BINS)
+    if longest < _NARROWEST * shortest:
+        middle = (shortest * longest) ** 0.5
+        return np.geomspace(middle / 2, middle * 2, _BINS)
     return np.geomspace(shortest, longest, _BINS + 1)
 
 
