@@ -353,6 +353,23 @@ def test_timeline_rows_have_names_on_a_phone(browser: Browser, path: Path) -> No
         assert chart.page.evaluate("document.querySelector('.scroll').scrollWidth") <= 390
 
 
+@pytest.mark.parametrize("width", [480, 1280])
+def test_labels_of_short_periods_have_days_and_whole_numbers(
+    width: int, frames: Frames, browser: Browser, tmp_path: Path
+) -> None:
+    """Vega leaves out labels that overlap, once all but those of noon, and rounds half a run to 1."""
+    deployments, runs = frames
+    at = pd.date_range("2026-11-25T08:11Z", "2026-11-30T19:11Z", periods=3, unit="us")
+    few = runs.head(3).assign(triggered_at=at)
+    qd.explore(deployments, few, tmp_path / "few.html")
+    with open_chart(browser, tmp_path / "few.html", viewport={"width": width, "height": 800}) as chart:
+        script = AXIS_LABELS.replace("mark.items.map", "mark.items.filter((item) => item.opacity > 0).map")
+        shown: list[str] = chart.page.evaluate(script)
+    days = [label for label in shown if re.fullmatch(r"[A-Z][a-z]{2} \d\d", label)]
+    assert len([label for label in days if label.startswith(("Thu", "Fri", "Sat", "Mon"))]) >= 6
+    assert [label for label in shown if re.fullmatch(r"\d", label)] == ["0", "1"]
+
+
 @pytest.fixture(scope="module")
 def hostile_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("explore") / "hostile.html"

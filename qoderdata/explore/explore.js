@@ -8,6 +8,7 @@ let shown = null;
 const NARROW = 700;
 const WIDE_VIEW = 520;
 const NAMES = 110;
+const TICK = 65;
 function fold(view) {
   if (view.hconcat) {
     view.vconcat = view.hconcat;
@@ -24,6 +25,8 @@ function fold(view) {
     y.axis.maxExtent = NAMES;
     view.width -= NAMES;
   }
+  const axis = view.encoding?.x?.axis;
+  if (axis?.tickCount) axis.tickCount = Math.floor(view.width / TICK);
 }
 if (window.innerWidth < NARROW) fold(spec);
 

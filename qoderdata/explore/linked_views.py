@@ -39,6 +39,8 @@ _LEFT, _RIGHT, _RATES_FROM = 320, 520, 190
 _OVERVIEW_HEIGHT, _CALENDAR_HEIGHT = 56, 118
 #: The room for the labels of an axis, the same in all views that stand below one another.
 _EXTENT: dict[str, Any] = {"minExtent": 36, "maxExtent": 36}
+#: About how many marks a time axis has. Of more, Vega leaves out every second label, often all those with a date.
+_TICKS = 8
 
 #: Color and shape of each outcome, in the order of `OUTCOMES`.
 _LOOKS = {
@@ -240,9 +242,11 @@ class _Views:
         shift = first_window(bar)
         first, last = ((time - shift) // bar * bar + shift for time in self.times)
         scale = alt.Scale(type="utc", domain=_span(first, last + bar), nice=False)
-        axis = alt.Axis(tickCount=3, tickMinStep=1, format=",d", **_EXTENT)
+        # Vega draws halves in spite of `tickMinStep`.
+        label = "datum.value % 1 ? '' : datum.label"
+        axis = alt.Axis(tickCount=3, tickMinStep=1, format=",d", labelExpr=label, **_EXTENT)
         chart: alt.Chart = base.mark_bar(binSpacing=0, clip=True).encode(
-            x=alt.X("begin:T", scale=scale, title=None),
+            x=alt.X("begin:T", scale=scale, title=None, axis=alt.Axis(tickCount=_TICKS)),
             x2="end:T",
             y=alt.Y("low:Q", title=None, axis=axis),
             y2="high:Q",
@@ -286,7 +290,7 @@ class _Views:
         strength = alt.Opacity("failed:Q", scale=alt.Scale(type="sqrt", range=[0.3, 1]), legend=None)
         hours = alt.Axis(values=[0, 6, 12, 18, 24], title=None, labelExpr="datum.value + ':00'", **_EXTENT)
         chart: alt.Chart = base.mark_rect(clip=True).encode(
-            x=alt.X("day:T", scale=self._time_scale(), title=None),
+            x=alt.X("day:T", scale=self._time_scale(), title=None, axis=alt.Axis(tickCount=_TICKS)),
             x2="next_day:T",
             y=alt.Y("hour:Q", scale=alt.Scale(domain=[24, 0], nice=False), axis=hours),
             y2="next_hour:Q",
@@ -323,7 +327,11 @@ class _Views:
         legend = alt.Legend(orient="top", title=None, direction="horizontal", columns=8, symbolSize=60)
         lanes = alt.Axis(labels=False, ticks=False, domain=False, title=None, grid=True, **_EXTENT)
         chart: alt.Chart = base.mark_point(filled=True, opacity=0.85, clip=True, size=34).encode(
-            x=alt.X("t:T", scale=self._time_scale(), axis=alt.Axis(title=f"time, {self.tables.zone}", grid=False)),
+            x=alt.X(
+                "t:T",
+                scale=self._time_scale(),
+                axis=alt.Axis(title=f"time, {self.tables.zone}", grid=False, tickCount=_TICKS),
+            ),
             y=alt.Y("d:O", axis=lanes),
             color=self._color(legend=legend),
             shape=alt.Shape("outcome:N", scale=shapes, legend=legend),
