@@ -1114,6 +1114,18 @@ def test_table_of_failed_runs_has_ids_only_on_a_wide_terminal(
         assert (one["id"] in line) is has_ids
 
 
+def test_table_of_waiting_runs_has_their_sessions_in_80_columns(
+    edition_d: Sandbox, monkeypatch: pytest.MonkeyPatch, invoke: Invoke
+) -> None:
+    """A person who wants to answer needs the session."""
+    words = f"runs --waiting --since all --outcomes events --base-url {edition_d.base_url}"
+    found = invoke.json(words)
+    monkeypatch.setenv("COLUMNS", "80")
+    lines = invoke(words).out.splitlines()[2 : 2 + len(found)]
+    assert found
+    assert all(one["session_id"] in line for line, one in zip(lines, found, strict=True))
+
+
 def test_unusual_uses_the_fetch_time_as_default_of_now(monkeypatch: pytest.MonkeyPatch, invoke: Invoke) -> None:
     runs, original, recorded = qd.load_runs(), qd.unusual_runs, {}
     runs.attrs["fetched_at"] = "2026-06-15T01:30:00+00:00"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -143,7 +144,9 @@ def _view(option: str, runs: pd.DataFrame, groups: grouping.Groups, window: dict
         return found, [*groups.columns(found), *_STREAK_COLUMNS]
     if option == "--failed":
         return _listed(runs[runs["status"] == "failed"], groups, _FAILED_COLUMNS)
-    return _listed(runs[runs["status"] == "waiting"], groups, _WAITING_COLUMNS)
+    found, columns = _listed(runs[runs["status"] == "waiting"], groups, _WAITING_COLUMNS)
+    # In 80 columns, an answer needs the session more than a long name.
+    return found, [replace(column, readable=19) if column.kind == "text" else column for column in columns]
 
 
 def _errors(runs: pd.DataFrame, groups: grouping.Groups, window: dict[str, Any]) -> _Table:
