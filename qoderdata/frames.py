@@ -6,7 +6,7 @@ The dtypes follow from the schema alone, never from the data.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -36,7 +36,7 @@ from qoderdata.masking import mask_value
 from qoderdata.schema import DEPLOYMENTS, EVENTS, EXTRA, RUNS, SESSIONS, Schema
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Hashable, Iterable
+    from collections.abc import Callable, Collection, Hashable
     from datetime import datetime
 
     from narwhals.typing import IntoFrame, IntoFrameT
@@ -389,6 +389,8 @@ def expand_metadata(df: pd.DataFrame, keys: Iterable[str] | None = None) -> pd.D
         ``df`` has no column ``metadata``.
     FrameTypeError
         ``df`` is no frame.
+    TypeError
+        ``keys`` are no texts.
     ValueError
         A text in ``metadata`` is not a JSON object.
 
@@ -403,15 +405,19 @@ def expand_metadata(df: pd.DataFrame, keys: Iterable[str] | None = None) -> pd.D
     """
     require_frame(df, [], keys=["metadata"], what="deployments")
     rows = [_object(value) for value in df["metadata"]]
-    if keys is None:
-        keys = sorted({key for row in rows for key in row})
-    elif isinstance(keys, str):
-        keys = [keys]
+    keys = sorted({key for row in rows for key in row}) if keys is None else _key_list(keys, name="keys")
     columns = {
         f"metadata_{key}": pd.Series([_cell(row.get(key)) for row in rows], index=df.index, dtype=TEXT)
         for key in keys
     }
     return df.assign(**columns)
+
+
+def _key_list(keys: object, *, name: str) -> list[str]:
+    listed: list[Any] = list(keys) if isinstance(keys, Iterable) and not isinstance(keys, str) else [keys]
+    if not all(isinstance(key, str) for key in listed):
+        raise TypeError(f"{name}={keys!r} must be a key of the metadata, such as 'team', or a list of keys")
+    return listed
 
 
 def _object(text: object) -> Mapping[str, Any]:
@@ -489,6 +495,8 @@ def with_names(
         An argument is not a frame, or a column has lost its dtype.
     MissingColumnError
         `frame` has none of the ids that are to be named, or another frame lacks a column.
+    TypeError
+        ``metadata`` is no text or list of texts.
     ValueError
         Nothing to add was given, ``metadata`` without deployments, or a text in ``metadata`` is not a JSON object.
 
@@ -518,7 +526,7 @@ def with_names(
     dep_1          nightly     1       1
     dep_2              NaN     1       0
     """
-    keys = [metadata] if isinstance(metadata, str) else list(metadata)
+    keys = _key_list(metadata, name="metadata")
     columns = _column_names(frame)
     levels = frame.index.names if isinstance(frame, pd.DataFrame) else ()
     present = [*columns, *(level for level in levels if level is not None)]

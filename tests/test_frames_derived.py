@@ -18,6 +18,7 @@ from qoderdata.frames import (
     flatten_sessions,
     is_in,
     upcoming_runs,
+    with_names,
     with_outcomes,
 )
 from tests.engine_frames import ENGINES, opened, rows_of
@@ -123,6 +124,13 @@ class TestExpandMetadata:
         found = expand_metadata(df, keys)
         assert list(found.columns) == [*df.columns, *(f"metadata_{key}" for key in chosen)]
         assert found.dtypes[len(df.columns) :].map(str).eq("str").all()
+
+    @pytest.mark.parametrize("keys", [5, True, [None]])
+    def test_keys_that_are_no_texts_raise_type_error(self, df: pd.DataFrame, keys: Any) -> None:  # noqa: ANN401
+        with pytest.raises(TypeError, match="must be a key of the metadata, such as 'team', or a list of keys"):
+            expand_metadata(df, keys)
+        with pytest.raises(TypeError, match=r"^metadata=.* must be a key of the metadata"):
+            with_names(df, df, metadata=keys)
 
     def test_dicts_give_the_same_result_as_json_text(self, df: pd.DataFrame) -> None:
         dicts = df["metadata"].map(json.loads, na_action="ignore").astype(object)
