@@ -509,7 +509,7 @@ def test_forecast_equals_cost_forecast(invoke: Invoke) -> None:
     assert invoke.json(words) == rows_of(expected)
     text = invoke(words).out
     assert f"{expected['expected'].sum():,.2f} credits in all" in text
-    assert "; intervals do not add up; – where a deployment has one session of known cost" in text
+    assert "; no interval, as a deployment has a single session of known cost" in text
     without = expected.attrs["triggers_without_credits"]
     assert (f"{without:,} more trigger" in text) is (without > 0)
 

@@ -77,7 +77,7 @@ def _interval(row: Any) -> str:  # noqa: ANN401 - a row
     return MISSING if MISSING in (low, high) else f"{low}–{high}"
 
 
-_NO_INTERVAL = f"intervals do not add up; {MISSING} where a deployment has one session of known cost"
+_NO_INTERVAL = "no interval, as a deployment has a single session of known cost"
 _EXPECTED = [
     TableColumn("triggers", "triggers", "count"),
     TableColumn("credits expected", "expected", "credits"),
