@@ -1429,13 +1429,15 @@ def test_no_run_failed_is_not_said_of_unknown_outcomes(words: str, invoke: Invok
     assert invoke(words, *after).out.startswith("no run is known to have failed; ")
 
 
-def test_demo_on_edition_d_writes_the_files_that_it_lists(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, invoke: Invoke
+@pytest.mark.parametrize(("edition", "source"), [("D", "events"), ("C", "service")])
+def test_demo_writes_the_files_that_it_lists(
+    edition: str, source: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, invoke: Invoke
 ) -> None:
-    """On edition D counters are computed from runs and outcomes come from events; the files are those of C."""
-    # `test_installs` runs the demo of edition C with its plots, which take longest.
+    """On edition D, counters are computed from runs, and outcomes come from events."""
+    # `test_installs` runs the demo with its plots, which take longest.
     monkeypatch.setattr("matplotlib.figure.Figure.savefig", lambda _, path, **__: path.touch())
-    text = invoke("demo --out out --deployments 12 --runs 60 --edition D").out
+    text = invoke("demo --out out --deployments 12 --runs 60 --edition", edition).out
+    assert ("Who fails most, by lifetime counters (" in text) is (edition == "C")
     written = {
         Path(line.strip()).name for line in text.split("Written:\n")[1].splitlines() if line.startswith("  ")
     }
@@ -1450,8 +1452,9 @@ def test_demo_on_edition_d_writes_the_files_that_it_lists(
     assert len(pd.read_parquet(tmp_path / "out" / "deployments.parquet")) == 12
     runs = pd.read_parquet(tmp_path / "out" / "runs.parquet")
     assert len(runs) == 60
-    assert "events" in set(runs["status_from"])
+    assert source in set(runs["status_from"])
     assert re.search(r"^name +id +runs +failed +rate", text, re.MULTILINE)
+    assert "Costs and forecast" in (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
     assert text.endswith(f"\nOpen {Path('out') / 'report.html'} in a browser.\n")
 
 

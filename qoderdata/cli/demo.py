@@ -56,12 +56,13 @@ def demo(*, account: dict[str, Any], out: Path) -> None:
         kept: dict[str, Any] = {"client": client, "cache_dir": out / "cache"}
         deployments = qd.load_deployments(include_archived=True, refresh=True, **kept)
         runs = qd.load_runs(**kept, outcomes="events")
+        sessions = qd.load_sessions(**kept)
         agents = qd.load_agents(**kept)
         now = sandbox.now
-    requests = sum(frame.attrs["requests"] for frame in (deployments, runs, agents))
+    requests = sum(frame.attrs["requests"] for frame in (deployments, runs, sessions, agents))
     echo(
-        f"{len(deployments):,} deployments, {len(runs):,} runs and {len(agents):,} agents pulled in "
-        f"{requests} requests and {time.monotonic() - began:.1f} s\n"
+        f"{len(deployments):,} deployments, {len(runs):,} runs, {len(sessions):,} sessions and {len(agents):,} "
+        f"agents pulled in {requests:,} requests and {time.monotonic() - began:.1f} s\n"
     )
 
     has_counters = deployments["stats_total_runs"].notna().any()
@@ -80,7 +81,12 @@ def demo(*, account: dict[str, Any], out: Path) -> None:
     _save(qd.plot_trigger_load(qd.next_triggers(deployments, "7D", start=now)), out / "trigger-load.png")
     _save(qd.plot_run_calendar(runs), out / "run-calendar.png")
     qd.write_report(
-        qd.with_names(counted, agents=agents), out / "report.html", runs=runs, start=now, horizon=_HORIZON
+        qd.with_names(counted, agents=agents),
+        out / "report.html",
+        runs=runs,
+        sessions=sessions,
+        start=now,
+        horizon=_HORIZON,
     )
 
     echo("Written:")

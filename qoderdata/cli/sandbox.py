@@ -19,7 +19,7 @@ account = options.gather(
     "account",
     dict,
     options.number_option(
-        "--deployments", "Number of deployments to generate (default 250).", least=0, default=250
+        "--deployments", "Number of deployments to generate (default 100).", least=0, default=100
     ),
     options.number_option("--runs", "Number of runs to generate (default 10 a deployment).", least=0),
     click.option(
@@ -32,14 +32,14 @@ account = options.gather(
     click.option(
         "--edition",
         type=click.Choice(["A", "B", "C", "D"]),
-        default="C",
-        help="Edition of the service to imitate (default C; D is the newest).",
+        default="D",
+        help="Edition of the service to imitate (default D, the newest).",
     ),
     group="Account",
 )
 
 
-@options.command("sandbox", example="qoderdata sandbox --deployments 250 --edition C")
+@options.command("sandbox", example="qoderdata sandbox --deployments 250 --edition D")
 @account
 @click.option("--fixed", is_flag=True, help="Let the account end at the fixed time of the demo, not now.")
 @click.option(
