@@ -10,8 +10,8 @@ import numpy as np
 from qoderdata.cron import EPOCH
 from qoderdata.sandbox.account import upcoming
 from qoderdata.sandbox.json_records import UPCOMING
-from qoderdata.sandbox.run_history import ERRORS
-from qoderdata.sandbox.sample_values import SECOND, as_datetime, nanoseconds, stamp, uuid7
+from qoderdata.sandbox.run_history import COMPLETED, ERRORS, FAILED, MANUAL, PENDING, RUNNING, SKIPPED, STATUSES
+from qoderdata.sandbox.sample_values import SECOND, as_datetime, stamp, uuid7
 from qoderdata.sandbox.scenarios import FINAL, IDLE, OPEN, SESSION_RUNNING, TERMINATED, End, Refusal, SecondTurn
 
 if TYPE_CHECKING:
@@ -23,13 +23,13 @@ if TYPE_CHECKING:
 EDITIONS = ("A", "B", "C", "D")
 #: The status of runs that a test creates or ends, and the end of their session.
 _KINDS = {
-    "pending": ("pending", End.FRESH),
-    "running": ("running", End.RUNNING),
-    "completed": ("completed", End.DONE),
-    "failed": ("failed", End.EXHAUSTED),
-    "skipped": ("skipped", None),
-    "cancelled": ("failed", End.CANCELLED),
-    "waiting": ("running", End.WAITING),
+    "pending": (PENDING, End.FRESH),
+    "running": (RUNNING, End.RUNNING),
+    "completed": (COMPLETED, End.DONE),
+    "failed": (FAILED, End.EXHAUSTED),
+    "skipped": (SKIPPED, None),
+    "cancelled": (FAILED, End.CANCELLED),
+    "waiting": (RUNNING, End.WAITING),
 }
 _API_ERROR = ERRORS.index("api_error")
 
@@ -153,26 +153,20 @@ class ChangingAccount:
             for number in range(count):
                 index = indices[number % len(indices)]
                 now, identity = database.tick(), database.new_id("drun")
-                record: Record = {
-                    "agent": database.deployments.record(index)["agent"],
-                    "cas_run_extras": {"attempt": 1},
-                    "created_at": stamp(now),
-                    "deployment_id": database.deployments.ids[index],
-                    "error": None,
-                    "id": identity,
+                columns = {
+                    "agent": database.deployments.columns["agent"][index],
+                    "attempt": 1,
+                    "by_test": True,
+                    "deployment": index,
+                    "error": run_status == FAILED,
+                    "refusal": Refusal.REJECTED if end is None else Refusal.NONE,
+                    "session": -1 if end is None else _create_session(database, index, end, now),
                     "status": run_status,
-                    "trigger_context": {"type": "manual"},
-                    "triggered_at": stamp(now),
-                    "type": "deployment_run",
+                    "trigger": MANUAL,
+                    **dict.fromkeys(("triggered", "created", "started", "completed"), now),
                 }
-                session = -1 if end is None else _create_session(database, index, end, now)
-                if run_status not in ("pending", "skipped"):
-                    _start(database, record, session, now)
-                if run_status in ("completed", "failed"):
-                    _end(database, record, session, now)
-                refusal = Refusal.REJECTED if end is None else Refusal.NONE
-                created.append(database.runs.add(identity, record, {"refusal": refusal, "session": session}))
-                _update_counters(database, record, is_new=True)
+                created.append(database.runs.add(identity, None, columns))
+                _update_counters(database, created[-1], is_new=True)
             return [database.runs.record(index, self.edition) for index in created]
 
     def finish_run(self, run_id: str, *, status: str = "completed") -> dict[str, Any]:
@@ -182,23 +176,19 @@ class ChangingAccount:
                 raise ValueError(f"status={status!r} is not how a run ends; completed, failed or cancelled is")
             run_status, end = _KINDS[status]
             index = database.runs.find(run_id)
-            record = database.runs.record(index)
-            if record["status"] not in ("pending", "running"):
-                raise ValueError(f"{run_id} is {record['status']} already, and such runs never change")
-            now = database.tick()
-            session = int(database.runs.columns["session"][index])
-            extras = record.setdefault("cas_run_extras", {"attempt": 1})
+            run = database.runs.row(index)
+            if run["status"] not in (PENDING, RUNNING):
+                raise ValueError(f"{run_id} is {STATUSES[run['status']]} already, and such runs never change")
+            now, session = database.tick(), run["session"]
             error = _API_ERROR if status == "failed" else -1
             change = {"end": end, "ended": now, "updated": now, "status": IDLE, "error": error}
             if database.sessions.columns["end"][session] == End.FRESH:
                 change["started"] = now
             _change_session(database, session, change)
-            if "started_at" not in extras:
-                _start(database, record, session, int(database.sessions.columns["started"][session]))
-            record["status"] = run_status
-            _end(database, record, session, now)
-            database.runs.change(index, record)
-            _update_counters(database, record, is_new=False)
+            started = database.sessions.columns["started"][session] if run["status"] == PENDING else run["started"]
+            change = {"status": run_status, "error": run_status == FAILED, "started": started, "completed": now}
+            database.runs.change(index, None, {**change, "by_test": True})
+            _update_counters(database, index, is_new=False)
             return database.runs.record(index, self.edition)
 
     def archive_session(self, session_id: str) -> dict[str, Any]:
@@ -323,22 +313,8 @@ def _change_session(database: Database, index: int, columns: Mapping[str, Any]) 
     database.sessions.change(leader, None, {"last_status": database.sessions.columns["status"][last]})
 
 
-def _start(database: Database, record: Record, session: int, now: int) -> None:
-    """Add the start and the session to a run."""
-    record["cas_run_extras"] |= {"started_at": stamp(now), "turn_id": f"turn_{uuid7(now, 1)}"}
-    record["session_id"] = database.shared_id(session)
-
-
-def _end(database: Database, record: Record, session: int, now: int) -> None:
-    """Add the end to a run."""
-    started = nanoseconds(record["cas_run_extras"]["started_at"])
-    record["completed_at"] = stamp(now)
-    record["duration_ms"] = (now - started) // 1_000_000
-    if record["status"] == "failed":
-        record["error"] = database.session_error(session)
-
-
-def _update_counters(database: Database, run: Record, *, is_new: bool) -> None:
+def _update_counters(database: Database, run_index: int, *, is_new: bool) -> None:
+    run = database.runs.record(run_index)
     index = database.deployments.find(run["deployment_id"])
     record = database.deployments.record(index)
     stats = record["metadata"].get("cas_config", {}).get("stats", {})

@@ -186,7 +186,14 @@ class Database:
         self.session_writer = SessionRecords(fleet, self.sessions.row, self._template)
         of_run = np.full(len(table), -1)
         of_run[scenarios.run[scenarios.run >= 0]] = np.flatnonzero(scenarios.run >= 0)
-        columns = table.by_name() | {"refusal": refusal, "session": of_run, "error": table.status == FAILED}
+        columns = table.by_name() | {
+            "agent": fleet.agent[table.deployment],
+            # Whether a test created or ended it.
+            "by_test": np.zeros(len(table), dtype=np.bool_),
+            "error": table.status == FAILED,
+            "refusal": refusal,
+            "session": of_run,
+        }
         self.runs = Table(make_ids("drun", table.created, table.tail), columns, self._run, read=self._run_columns)
         self.tables = {
             "deployments": self.deployments,

@@ -178,13 +178,13 @@ class DeploymentRecords:
 def run_record(
     fleet: Fleet, run: dict[str, Any], deployment_id: str, session_id: str | None, error: Record | None
 ) -> Record:
-    """Write a run of edition C from one row of `run_history.Runs` with its `id`.
+    """Write a run of edition C from its row in the database.
 
     `session_id` is the id of its session, `error` the reason why it failed.
     """
     dice = Dice(run["id"])
     status, started, completed = run["status"], run["started"], run["completed"]
-    agent = int(fleet.agent[run["deployment"]])
+    agent = run["agent"]
     begun, ended = status in (RUNNING, COMPLETED, FAILED), status in (COMPLETED, FAILED)
     extras: Record = {"attempt": run["attempt"]}
     if begun:
@@ -200,7 +200,7 @@ def run_record(
         "triggered_at": stamp(run["triggered"]),
         "type": "deployment_run",
     }
-    if not dice.percent(4) or run["attempt"] > 1:
+    if run["attempt"] > 1 or run["by_test"] or not dice.percent(4):
         record["cas_run_extras"] = extras
     if ended:
         record |= {"completed_at": stamp(completed), "duration_ms": (completed - started) // 1_000_000}
