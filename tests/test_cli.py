@@ -28,6 +28,7 @@ from qoderdata.cli.options import Command, cut_windows
 from qoderdata.formatting import counted
 from qoderdata.formatting import display_width as width
 from qoderdata.sandbox import Sandbox
+from qoderdata.sandbox.changes import EDITIONS
 from tests.wall_clock import set_wall_clock
 
 if TYPE_CHECKING:
@@ -127,6 +128,12 @@ def test_commands_in_the_readmes_parse() -> None:
         assert lines
         for line in lines:
             parse(shlex.split(line)[1:])
+
+
+def test_sandbox_command_has_all_editions() -> None:
+    choice = next(param.type for param in LEAF_COMMANDS["sandbox",].params if param.name == "edition")
+    assert isinstance(choice, click.Choice)
+    assert tuple(choice.choices) == EDITIONS, "add the edition to --edition in cli/sandbox.py"
 
 
 def test_help_lists_all_exit_codes(invoke: Invoke) -> None:
@@ -1158,11 +1165,11 @@ def test_events_accepts_a_run_id_or_a_session_id(invoke: Invoke) -> None:
 
 @pytest.mark.filterwarnings("default:.* completed runs are assumed")
 @pytest.mark.usefixtures("empty_cache")
-@pytest.mark.parametrize("edition", "ABCD")
+@pytest.mark.parametrize("edition", EDITIONS)
 def test_events_of_a_deployment_are_those_of_its_newest_run(edition: str, invoke: Invoke) -> None:
     with Sandbox(deployments=15, seed=7, runs=200, edition=edition, now=datetime.now(UTC)) as account:
         service = ["--since", "all", "--base-url", account.base_url]
-        outcomes = account.outcomes if edition == "D" else account.runs
+        outcomes = account.outcomes if edition >= "D" else account.runs
         without_session = shared = 0
         for deployment in account.deployments:
             own = [run for run in outcomes if run["deployment_id"] == deployment["id"]]
@@ -1188,7 +1195,7 @@ def test_events_of_a_deployment_are_those_of_its_newest_run(edition: str, invoke
                 events = account.events(session_id) if session_id else []
                 assert [row["id"] for row in json.loads(found.out)] == [event["id"] for event in events]
         assert without_session
-        assert bool(shared) is (edition != "D")
+        assert bool(shared) is (edition < "D")
 
 
 @pytest.mark.filterwarnings("default:.* completed runs are assumed")
@@ -1204,10 +1211,10 @@ def test_events_of_a_deployment_without_such_a_run_say_so(edition: str, invoke: 
         assert re.fullmatch(f"qoderdata: there are no runs {period}\n", printed.err)
         account.create_runs(2, deployment_id=deployment["id"])
         message = invoke(*words, "--failed", "--outcomes", "runs").err
-        none = "no run is known to have failed" if edition == "D" else "no run failed"
+        none = "no run is known to have failed" if edition >= "D" else "no run failed"
         assert re.search(f"qoderdata: {none}; runs {period}\n", message)
         unknown = "qoderdata: the outcome of 2 of 2 runs is not known; --outcomes events reads how they ended\n"
-        assert (unknown in message) is (edition == "D")
+        assert (unknown in message) is (edition >= "D")
         assert "--since all reads" not in invoke(*words, "--failed", "--since", "all", "--outcomes", "runs").err
         assert invoke.json(*words, "--failed") == []
 

@@ -24,6 +24,7 @@ from qoderdata import (
     load_events,
     load_sessions,
 )
+from qoderdata.sandbox.changes import EDITIONS
 from tests.sandbox_loads import sandbox_with_newest
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ def account() -> Iterator[Sandbox]:
         yield sandbox
 
 
-@pytest.fixture(params="ABCD")
+@pytest.fixture(params=EDITIONS)
 def sandbox(request: pytest.FixtureRequest, account: Sandbox) -> Sandbox:
     account.edition = request.param
     account.requests.clear()

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from qoderdata.sandbox import Sandbox
+from qoderdata.sandbox.changes import EDITIONS
 from tests.sandbox_requests import Response, connect, get
 
 if TYPE_CHECKING:
@@ -108,12 +109,12 @@ def test_edition_d_answers_429_with_json(sandbox: Sandbox, fault: str) -> None:
     assert headers.get("retry-after") == ("1" if fault == "429-retry-after" else None)
 
 
-@pytest.mark.parametrize("edition", "ABCD")
+@pytest.mark.parametrize("edition", EDITIONS)
 def test_only_edition_d_has_the_request_id_in_error_bodies(sandbox: Sandbox, edition: str) -> None:
     sandbox.edition = edition
     for query, authorization in (("?limit=0", f"Bearer {sandbox.pat}"), ("", "Bearer wrong")):
         response = get_deployments(sandbox, query, Authorization=authorization)
-        expected = response.headers["x-request-id"] if edition == "D" else None
+        expected = response.headers["x-request-id"] if edition >= "D" else None
         assert response.json.get("request_id") == expected
     assert "request_id" not in get_deployments(sandbox).json
 

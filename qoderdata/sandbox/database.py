@@ -6,6 +6,7 @@ kept as bytes. `Database` has all tables of an account.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from functools import lru_cache
 from operator import eq, ne
 from threading import RLock
@@ -63,7 +64,7 @@ class Table:
         read: Callable[[Mapping[str, Any]], dict[str, Any]] = lambda _: {},
     ) -> None:
         self.ids, self.columns, self._write, self._read = ids, columns, write, read
-        self._bodies: dict[str, dict[int, bytes]] = {edition: {} for edition in "ABCD"}
+        self._bodies: dict[str, dict[int, bytes]] = defaultdict(dict)
         #: Records of edition C that are new or were changed, and which of them all editions serve unchanged.
         self._changed: dict[int, bytes] = {}
         self._rewritten: set[int] = set()
@@ -267,14 +268,14 @@ class Database:
 
     def members(self, index: int, edition: str) -> list[int]:
         """Return the sessions that an edition serves as this one session."""
-        if edition == "D":
+        if edition >= "D":
             return [index]
         found: list[int] = np.flatnonzero(self.sessions.columns["leader"] == index).tolist()
         return found
 
     def known(self, table: Table, edition: str) -> list[Condition]:
         """Return the conditions for records that an edition has: up to C, some runs share one session."""
-        if table is not self.sessions or edition == "D":
+        if table is not self.sessions or edition >= "D":
             return []
         return [("leads", eq, True), ("end", ne, End.FRESH)]
 
@@ -309,7 +310,7 @@ class Database:
 
     def _deployment(self, index: int, edition: str, changed: Record | None) -> Record:
         record = changed or self._deployment_writer.write(index)
-        return self._deployment_writer.as_d(index, record) if edition == "D" else record
+        return self._deployment_writer.as_d(index, record) if edition >= "D" else record
 
     def _template(self, index: int) -> Record:
         """Write a deployment of edition D as it was created."""
@@ -327,7 +328,7 @@ class Database:
         if changed is None:
             error = (refusal or self.session_error(session)) if run["status"] == FAILED else None
             changed = run_record(self.fleet, run, deployment, shared, error)
-        return run_of_d(changed, run["scheduled"], own, refusal) if edition == "D" else changed
+        return run_of_d(changed, run["scheduled"], own, refusal) if edition >= "D" else changed
 
     def _session(self, index: int, edition: str, _: Record | None) -> Record:
         return self.session_writer.write(self.members(index, edition), edition)

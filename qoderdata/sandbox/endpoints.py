@@ -65,37 +65,39 @@ class _Filter(NamedTuple):
 
     lists: tuple[str, ...]
     name: str
-    editions: str
     column: str
     #: The kind of the value, or the allowed words, whose indices are in the column.
     kind: str | tuple[str, ...]
     compare: Callable[[Any, Any], Any] = eq
+    #: The first and the last edition that have it.
+    first: str = "A"
+    last: str = "Z"
 
 
 #: Other editions ignore or refuse these parameters, like all that they do not know.
 _FILTERS = (
-    _Filter(("deployments", *_PAGE_ONLY), "include_archived", "ABCD", "archived", ("true", "false"), _is_shown),
-    _Filter(("deployments",), "status", "ABCD", "status", DEPLOYMENT_STATUSES),
-    _Filter(("deployment_runs", "runs"), "status", "ABC", "status", STATUSES),
-    _Filter(("deployments", "sessions"), "agent_id", "ABCD", "agent", "agent"),
-    _Filter(("deployment_runs", "sessions"), "deployment_id", "ABCD", "deployment", "deployment"),
-    _Filter(("deployment_runs",), "trigger_type", "ABC", "trigger", TRIGGERS),
+    _Filter(("deployments", *_PAGE_ONLY), "include_archived", "archived", ("true", "false"), _is_shown),
+    _Filter(("deployments",), "status", "status", DEPLOYMENT_STATUSES),
+    _Filter(("deployment_runs", "runs"), "status", "status", STATUSES, last="C"),
+    _Filter(("deployments", "sessions"), "agent_id", "agent", "agent"),
+    _Filter(("deployment_runs", "sessions"), "deployment_id", "deployment", "deployment"),
+    _Filter(("deployment_runs",), "trigger_type", "trigger", TRIGGERS, last="C"),
     # The newest edition calls a retry scheduled.
-    _Filter(("deployment_runs",), "trigger_type", "D", "trigger", ("schedule", "manual"), _is_triggered_by),
-    _Filter(("deployment_runs",), "has_error", "ABC", "error", ("false", "true")),
-    _Filter(("deployment_runs",), "has_error", "D", "refusal", ("false", "true"), _is_refused),
+    _Filter(("deployment_runs",), "trigger_type", "trigger", ("schedule", "manual"), _is_triggered_by, first="D"),
+    _Filter(("deployment_runs",), "has_error", "error", ("false", "true"), last="C"),
+    _Filter(("deployment_runs",), "has_error", "refusal", ("false", "true"), _is_refused, first="D"),
     # Both bounds are assumed to be exclusive, as their names say; the documentation does not say it.
-    _Filter(("runs",), "triggered_after", "ABCD", "triggered", "time", gt),
-    _Filter(("runs",), "triggered_before", "ABCD", "triggered", "time", lt),
-    _Filter(("deployment_runs", *_PAGE_ONLY), "created_at[gt]", "CD", "created", "time", gt),
-    _Filter(("deployments", "deployment_runs", *_PAGE_ONLY), "created_at[gte]", "CD", "created", "time", ge),
-    _Filter(("deployment_runs", *_PAGE_ONLY), "created_at[lt]", "CD", "created", "time", lt),
-    _Filter(("deployments", "deployment_runs", *_PAGE_ONLY), "created_at[lte]", "CD", "created", "time", le),
-    _Filter(("sessions",), "statuses[]", "AB", "last_status", OLD_STATUSES, np.isin),
-    _Filter(("sessions",), "statuses[]", "C", "last_status", SESSION_STATUSES, np.isin),
-    _Filter(("sessions",), "statuses[]", "D", "status", SESSION_STATUSES, np.isin),
-    _Filter(("sessions",), "agent_version", "ABCD", "version", "integer"),
-    _Filter(("events",), "types[]", "ABCD", "type", "text", np.isin),
+    _Filter(("runs",), "triggered_after", "triggered", "time", gt),
+    _Filter(("runs",), "triggered_before", "triggered", "time", lt),
+    _Filter(("deployment_runs", *_PAGE_ONLY), "created_at[gt]", "created", "time", gt, first="C"),
+    _Filter(("deployments", "deployment_runs", *_PAGE_ONLY), "created_at[gte]", "created", "time", ge, first="C"),
+    _Filter(("deployment_runs", *_PAGE_ONLY), "created_at[lt]", "created", "time", lt, first="C"),
+    _Filter(("deployments", "deployment_runs", *_PAGE_ONLY), "created_at[lte]", "created", "time", le, first="C"),
+    _Filter(("sessions",), "statuses[]", "last_status", OLD_STATUSES, np.isin, last="B"),
+    _Filter(("sessions",), "statuses[]", "last_status", SESSION_STATUSES, np.isin, first="C", last="C"),
+    _Filter(("sessions",), "statuses[]", "status", SESSION_STATUSES, np.isin, first="D"),
+    _Filter(("sessions",), "agent_version", "version", "integer"),
+    _Filter(("events",), "types[]", "type", "text", np.isin),
 )
 
 
@@ -194,7 +196,7 @@ class Router:
 
     def _filters(self, what: str) -> list[_Filter]:
         """Return the filters of a list that the edition knows."""
-        return [one for one in _FILTERS if what in one.lists and self.edition in one.editions]
+        return [one for one in _FILTERS if what in one.lists and one.first <= self.edition <= one.last]
 
     def _check_names(self, what: str = "") -> None:
         """Refuse parameters of a list, or of an object, that edition D does not know."""
@@ -202,7 +204,7 @@ class Router:
         if what in _ORDERS:
             known.append("order")
         unknown = [name for name in self.request.query if name not in known]
-        if unknown and self.edition == "D":
+        if unknown and self.edition >= "D":
             raise RefusedError(400, f"{unknown[0]} is not a known parameter", unknown[0])
 
     def _find(self, root: str, identity: str) -> int:

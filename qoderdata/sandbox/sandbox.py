@@ -381,7 +381,7 @@ class Sandbox(ChangingAccount):
         with self._database:
             fault = self._faults.meet(has_cursor=bool(request.query.get("after_id") or request.query.get("page")))
             status, title = _GATEWAY_FAULTS.get(fault.name, (0, ""))
-            if not status or (status == 429 and self.edition == "D"):
+            if not status or (status == 429 and self.edition >= "D"):
                 response = self._service_response(request, fault.name, _SERVICE_FAULTS.get(fault.name, status))
             elif title:
                 page = f"<html><head><title>{title}</title></head><body><h1>{title}</h1></body></html>"
@@ -404,6 +404,6 @@ class Sandbox(ChangingAccount):
         try:
             status, body = 200, router.respond(refused)
         except RefusedError as refusal:
-            envelope = refusal.envelope() | ({"request_id": request.request_id} if self.edition == "D" else {})
+            envelope = refusal.envelope() | ({"request_id": request.request_id} if self.edition >= "D" else {})
             status, body = refusal.status, orjson.dumps(envelope)
         return WireResponse(status, body, {"Content-Type": "application/json", "x-request-id": request.request_id})
