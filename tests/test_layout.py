@@ -11,7 +11,7 @@ import grimp
 
 PACKAGE = Path(__file__).parents[1] / "qoderdata"
 #: The maximum number of files of the package, without those in `ADDED`.
-MAX_FILES = 88
+MAX_FILES = 87
 #: Files that were added for new features since version 0.1, by feature.
 ADDED = {
     "outcomes of runs from sessions and events": [

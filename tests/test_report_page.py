@@ -17,6 +17,7 @@ from matplotlib.image import imread
 from pypdf import PdfReader
 
 from qoderdata.frames import flatten_deployments, flatten_runs, flatten_sessions
+from qoderdata.report import folded_sections
 from qoderdata.report.page import write_report
 from qoderdata.sandbox import Sandbox
 from tests.browser import WatchedPage, page_of, running_browser
@@ -221,8 +222,10 @@ def browser(request: pytest.FixtureRequest, chromium: Browser, path: Path) -> It
 
 
 OPEN_ALL = "for (const part of document.querySelectorAll('details')) part.open = true"
-#: The folded parts of a page that has everything.
-FOLDED = 10
+#: The folded parts of a page that has everything: each function that returns a section makes one.
+FOLDED = sum(
+    getattr(part, "__annotations__", {}).get("return") == "Section" for part in vars(folded_sections).values()
+)
 FITS_WIDTH = "document.documentElement.scrollWidth <= document.documentElement.clientWidth"
 
 

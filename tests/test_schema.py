@@ -56,7 +56,8 @@ class TestEverySchema:
         for column in schema.columns:
             if column.path:
                 path = ".".join(column.path).removeprefix("metadata.cas_config.").removeprefix("cas_run_extras.")
-                assert column.name == shorter.get(path, path.replace(".", "_"))
+                expected = shorter.get(path, path.replace(".", "_"))
+                assert column.name == expected, f"name it {expected}, or add its shorter name to `shorter`"
 
     def test_extra_is_the_last_column(self, schema: Schema) -> None:
         assert schema.names[-1] == EXTRA
