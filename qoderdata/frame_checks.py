@@ -16,6 +16,7 @@ import pandas as pd
 import pyarrow as pa
 
 from qoderdata.errors import FrameTypeError, frame_hint, not_a_frame, require_columns
+from qoderdata.schema import DEPLOYMENTS, RUNS, SESSIONS, Kind
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
@@ -42,33 +43,33 @@ class Dtype(enum.Enum):
 #: The dtype of text. pandas 3 also calls it ``"str"``, by which pandas 2 means ``object``.
 TEXT: pd.StringDtype = Dtype.TEXT.pandas
 
-_TEXTS = (
-    "id", "name", "status", "deployment_id", "agent_id", "environment_id", "schedule_expression",
-    "schedule_timezone", "schedule_type", "status_from", "trigger_type", "session_id", "error_type",
-    "error_message", "metadata", "agent_name", "paused_reason_type", "paused_reason_error_type",
+_KINDS = {
+    Kind.TEXT: Dtype.TEXT,
+    Kind.INTEGER: Dtype.INTEGER,
+    Kind.NUMBER: Dtype.NUMBER,
+    Kind.TIME: Dtype.TIME,
+    Kind.TIMES: Dtype.TIMES,
+}
+_COUNTS = (
+    "runs", "completed", "assumed", "failed", "skipped", "unfinished", "unknown", "total_runs", "total_failures",
+    "sessions",
 )  # fmt: skip
-_INTEGERS = (
-    "stats_total_runs", "stats_total_failures", "stats_consecutive_failures", "duration_ms", "attempt",
-    "config_timeout_ms", "runs", "completed", "assumed", "failed", "skipped", "unfinished", "unknown",
-    "total_runs", "total_failures", "sessions",
+_FIGURES = (
+    "failure_rate", "ci_low", "ci_high", "credits", "model_credits", "sandbox_runtime_credits", "credits_p50",
+    "credits_p95", "credits_max", "share",
 )  # fmt: skip
-_NUMBERS = (
-    "failure_rate", "ci_low", "ci_high", "usage_total_credits", "usage_model_credits",
-    "usage_sandbox_runtime_credits", "budget_max_credit_cost", "stats_duration_seconds", "credits",
-    "model_credits", "sandbox_runtime_credits", "credits_p50", "credits_p95", "credits_max", "share",
-)  # fmt: skip
-_TIMES = (
-    "created_at", "updated_at", "archived_at", "schedule_last_run_at", "stats_next_trigger_at",
-    "stats_last_triggered_at", "trigger_scheduled_at", "triggered_at", "started_at", "completed_at",
-    "processed_at", "trigger_at", "scheduled_at", "window",
-)  # fmt: skip
-#: The columns whose dtype is checked; any other may hold anything.
+#: The columns whose dtype is checked: those of the tables and of results; any other may hold anything.
 DTYPES: dict[str, Dtype] = {
-    **dict.fromkeys(_TEXTS, Dtype.TEXT),
-    **dict.fromkeys(_INTEGERS, Dtype.INTEGER),
-    **dict.fromkeys(_NUMBERS, Dtype.NUMBER),
-    **dict.fromkeys(_TIMES, Dtype.TIME),
-    "schedule_upcoming_runs_at": Dtype.TIMES,
+    **{
+        column.name: _KINDS[column.kind]
+        for table in (DEPLOYMENTS, RUNS, SESSIONS)
+        for column in table.columns
+        if column.kind in _KINDS
+    },
+    "metadata": Dtype.TEXT,
+    **dict.fromkeys(_COUNTS, Dtype.INTEGER),
+    **dict.fromkeys(_FIGURES, Dtype.NUMBER),
+    **dict.fromkeys(("processed_at", "trigger_at", "scheduled_at", "window"), Dtype.TIME),
     "certain": Dtype.FLAG,
 }
 

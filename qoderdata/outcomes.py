@@ -18,64 +18,47 @@ import pyarrow.compute as pc
 from narwhals.dependencies import is_dask_dataframe
 
 from qoderdata import errors
+from qoderdata.schema import EVENTS, OUTCOMES, RUNS, SESSIONS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from numpy.typing import NDArray
 
+    from qoderdata.schema import Schema
+
 _TEXT: Any = pa.large_string()
 _TIME: Any = pa.timestamp("us", tz="UTC")
-_INTEGER: Any = pa.int64()
-_NUMBER: Any = pa.float64()
 _DTYPES: dict[Any, Any] = {
     _TEXT: pd.StringDtype(na_value=np.nan),
     _TIME: pd.DatetimeTZDtype("us", "UTC"),
-    _INTEGER: pd.Int64Dtype(),
-    _NUMBER: np.dtype("float64"),
+    pa.int64(): pd.Int64Dtype(),
+    pa.float64(): np.dtype("float64"),
 }
 
+
+def _types(table: Schema, *names: str) -> dict[str, Any]:
+    return {name: table.arrow.field(name).type for name in names}
+
+
 #: Columns of a runs frame that the rules read or fill.
-_RUNS: dict[str, Any] = {
-    "status": _TEXT,
-    "session_id": _TEXT,
-    "trigger_scheduled_at": _TIME,
-    "triggered_at": _TIME,
-    "created_at": _TIME,
-    "started_at": _TIME,
-    "completed_at": _TIME,
-    "duration_ms": _INTEGER,
-    "error_type": _TEXT,
-    "error_message": _TEXT,
-    "status_from": _TEXT,
-}
+_RUNS = _types(
+    RUNS, "status", "session_id", "trigger_scheduled_at", "triggered_at", "created_at", "started_at",
+    "completed_at", "duration_ms", "error_type", "error_message", "status_from",
+)  # fmt: skip
 #: Those that are added if they are absent, each with a column of the same type.
 _ADDED = {"trigger_scheduled_at": "created_at", "status_from": "status"}
 _REQUIRED = [name for name in _RUNS if name not in _ADDED]
 _FILLED = [name for name in _RUNS if name not in ("session_id", "trigger_scheduled_at", "created_at")]
 #: Columns of an events frame that tell how a session ended.
-_EVENTS: dict[str, Any] = dict.fromkeys(
-    ("session_id", "type", "processed_at", "stop_reason", "error_type", "error_message", "retry_status"), _TEXT
-) | {"processed_at": _TIME}
-
-
+_EVENTS = {"session_id": _TEXT} | _types(
+    EVENTS, "type", "processed_at", "stop_reason", "error_type", "error_message", "retry_status"
+)
 #: Columns of the frames that are joined to runs by session.
-_SESSIONS: dict[str, Any] = {
-    "id": _TEXT,
-    "status": _TEXT,
-    "archived_at": _TIME,
-    "created_at": _TIME,
-    "stats_duration_seconds": _NUMBER,
-}
-_ENDS: dict[str, Any] = {
-    "session_id": _TEXT,
-    "end": _TEXT,
-    "status": _TEXT,
-    "started_at": _TIME,
-    "completed_at": _TIME,
-    "error_type": _TEXT,
-    "error_message": _TEXT,
-}
+_SESSIONS = _types(SESSIONS, "id", "status", "archived_at", "created_at", "stats_duration_seconds")
+_ENDS = {"session_id": _TEXT} | _types(
+    OUTCOMES, "end", "status", "started_at", "completed_at", "error_type", "error_message"
+)
 #: All columns that the rules read; joined ones have the name of their frame before their own.
 _JOINED = {
     **_RUNS,
@@ -443,7 +426,7 @@ def _is_true(condition: nw.Expr) -> nw.Expr:
 
 def _null(kind: object) -> nw.Expr:
     """Return a column of nulls; a time takes its type from a time, since DuckDB has no zone in the type."""
-    if kind == _NUMBER:
+    if kind == pa.float64():
         return nw.lit(None, dtype=nw.Float64)
     column = nw.col("created_at" if kind == _TIME else "session_id")
     return nw.when(column.is_null()).then(column)
