@@ -45,7 +45,7 @@ def column_table_in(text: str, schema: Schema) -> str:
 @pytest.mark.parametrize("schema", SCHEMAS, ids=lambda schema: schema.name)
 def test_column_table_equals_the_schema(schema: Schema) -> None:
     text = READMES[0].read_text(encoding="utf-8")
-    assert column_table_in(text, schema) == expected_table(schema)
+    assert column_table_in(text, schema) == expected_table(schema), "update the table in README.md"
 
 
 @pytest.mark.parametrize("schema", SCHEMAS, ids=lambda schema: schema.name)
@@ -53,7 +53,8 @@ def test_chinese_column_table_has_the_same_columns(schema: Schema) -> None:
     rows = column_table_in(READMES[1].read_text(encoding="utf-8"), schema).splitlines()[2:]
     cells = [[cell.strip() for cell in row.strip("|").split(" | ")] for row in rows]
     kinds = {column.name: DTYPES[column.kind].partition(":")[0] for column in schema.columns} | {"extra": "str"}
-    assert {cell[0].strip("`"): cell[1].partition("\N{FULLWIDTH COLON}")[0] for cell in cells} == kinds
+    found = {cell[0].strip("`"): cell[1].partition("\N{FULLWIDTH COLON}")[0] for cell in cells}
+    assert found == kinds, "update the table in README.zh-CN.md"
     assert all(len(cell) == 3 and re.search("[\u4e00-\u9fff]|`", cell[2]) for cell in cells)
 
 

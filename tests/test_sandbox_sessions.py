@@ -243,7 +243,7 @@ SHAPES = {
 
 def test_runs_have_the_documented_shape(account: Sandbox) -> None:
     for run in account.runs:
-        assert set(run) == SHAPES["run"]
+        assert set(run) == SHAPES["run"], "name a new field in SHAPES"
         assert (run["session_id"] is None) != (run["error"] is None)
         assert run["error"] is None or run["error"]["type"] in PAUSING | NOT_PAUSING
     assert len({run["session_id"] for run in account.runs if run["session_id"]}) == sum(
@@ -462,7 +462,7 @@ def test_created_runs_have_sessions_and_outcomes(sandbox: Sandbox, status: str, 
     assert sandbox.runs[:5] == created[::-1]
     assert get(sandbox, "/deployment_runs", {"limit": 5}).json["data"] == created[::-1]
     for run in created:
-        assert set(run) == SHAPES["run"]
+        assert set(run) == SHAPES["run"], "name a new field in SHAPES"
         assert outcome_of(sandbox, run)["status"] == then
         if status != "skipped":
             session = get(sandbox, f"/sessions/{run['session_id']}").json
