@@ -60,8 +60,8 @@ _RESULT: dict[str, Any] = {
 }
 #: Older data should be loaded again.
 STALE = pd.Timedelta("1D")
-#: Above what a share must be by more than rounding: 8.73 / 9.7 is a little above 0.9.
-_ROUNDED = 1 + 1e-9
+#: Allows for rounding when a share is compared with its limit: as floats, 8.73 / 9.7 is a little above 0.9.
+_TOLERANCE = 1e-9
 
 
 @dataclass(frozen=True)
@@ -476,7 +476,7 @@ def _over_budget(
     costs = session_costs(sessions)
     high = costs["credits_p95"][is_in(costs.index, budgets.index)]
     used = high / budgets[budgets > 0].reindex(high.index)
-    for id_, part in used[used > share * _ROUNDED].items():
+    for id_, part in used[used > share * (1 + _TOLERANCE)].items():
         name, budget, credit = names[str(id_)], budgets[str(id_)], high[str(id_)]
         detail = _(
             "{name} uses {share} of its budget of {budget} credits at the 95th percentile of its sessions "

@@ -49,8 +49,6 @@ def forecast(
     total = qd.cost_forecast(named, sessions, horizon, by=None, start=begin)
     ahead = options.describe_horizon(horizon, start, "UTC")
     empty = options.nothing_fires(ahead, deployments, filters)
-    if len(deployments) and deployments["status"].eq("paused").all():
-        empty = "paused deployments do not fire"
     costs_of = [f"from the costs of {sessions_of}" for sessions_of in period]
     notes = [*_notes(total, ahead), *note_without_usage(sessions), *costs_of, *options.filter_notes(filters)]
     unknown = [_UNKNOWN] if by and found["unknown"].any() else []

@@ -287,10 +287,17 @@ def empty_table_text(empty: str, deployments: pd.DataFrame, filters: dict[str, A
 
 
 def nothing_fires(
-    period: str, deployments: pd.DataFrame, filters: dict[str, Any], *, include_paused: bool = False
+    period: str,
+    deployments: pd.DataFrame,
+    filters: dict[str, Any],
+    *,
+    include_paused: bool = False,
+    advice: str = "",
 ) -> str:
-    """Return the text for a table of triggers that is empty, as `empty_table_text` does."""
+    """Return the text for a table of triggers that is empty; `advice` follows if all deployments are paused."""
     active = deployments if include_paused else deployments[deployments["status"].ne("paused")]
+    if len(deployments) and active.empty:
+        return f"paused deployments do not fire{advice}"
     reason = "" if active["schedule_expression"].notna().any() else ": no active deployment has a schedule"
     return empty_table_text(f"nothing fires {period}{reason}", deployments, filters)
 

@@ -55,9 +55,8 @@ def triggers(
     deployments = service.deployments({**filters, "include_archived": False})
     upcoming = qd.next_triggers(deployments, horizon, start=start, tz=result.tz, include_paused=include_paused)
     period = options.describe_horizon(horizon, start, result.tz)
-    empty = options.nothing_fires(period, deployments, filters, include_paused=include_paused)
-    if len(deployments) and deployments["status"].eq("paused").all() and not include_paused:
-        empty = "paused deployments do not fire; --include-paused treats them as active"
+    advice = "; --include-paused treats them as active"
+    empty = options.nothing_fires(period, deployments, filters, include_paused=include_paused, advice=advice)
     notes = [f"triggers {period}", *options.filter_notes(filters)]
     if load is None:
         result.print_frame(upcoming, TRIGGER_COLUMNS, empty=empty, notes=notes)
