@@ -465,7 +465,7 @@ def test_outcomes_have_no_effect_on_costs_without_by_outcome(command: str, invok
 @pytest.mark.usefixtures("empty_cache")
 def test_costs_without_known_usage_print_no_sum(invoke: Invoke) -> None:
     """Edition A has no usage."""
-    reason = "\nno session has data on its usage: older editions of the service do not report credits\n"
+    reason = "\nno session has data on its usage, which older editions of the service do not report\n"
     with Sandbox(deployments=5, seed=7, edition="A") as served:
         out = invoke(f"costs --since all --base-url {served.base_url}").out
         assert f"\nthe usage of {len(served.sessions)} sessions is not known{reason}" in out

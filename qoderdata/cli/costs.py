@@ -69,7 +69,7 @@ def note_without_usage(sessions: pd.DataFrame) -> list[str]:
     """Return a note that says why, if there are sessions and none has usage data."""
     if sessions.empty or sessions["usage_total_credits"].notna().any():
         return []
-    return ["no session has data on its usage: older editions of the service do not report credits"]
+    return ["no session has data on its usage, which older editions of the service do not report"]
 
 
 def note_on_missing(sessions: pd.DataFrame, by: list[str]) -> list[str]:
