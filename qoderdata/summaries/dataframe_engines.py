@@ -240,7 +240,7 @@ def open_source(
     if not opened.implementation.is_pandas():
         frame_checks.require_dtypes(schema, taken, what=what)
     names = _name_columns(keys, schema.names(), what=what)
-    if opened.implementation.is_polars() or opened.implementation.is_pyarrow():
+    if opened.implementation.is_polars() or opened.implementation.is_pyarrow() or opened.implementation.is_dask():
         others = (*names.values(), *taken)
         to_cast = {name for name in (*keys, *others) if isinstance(schema[name], nw.Unknown)}
         to_cast |= {name for name in others if isinstance(schema[name], nw.Categorical | nw.Enum)} - {*keys}
