@@ -227,6 +227,8 @@ def open_source(
         texts = [*keys, *_name_columns(keys, frame.columns, what=what).values()]
         native = frame_checks.require_frame(frame, wanted, what=what, optional=optional, keys=texts)
         _refuse_lists(native, keys)
+        if not native.columns.is_unique:  # those that are needed are
+            native = native.loc[:, ~native.columns.duplicated()]
     try:
         opened = open_frame(native)
     except TypeError:
