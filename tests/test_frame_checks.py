@@ -474,6 +474,13 @@ def test_columns_that_a_function_does_not_need_are_not_checked() -> None:
     )
 
 
+@pytest.mark.parametrize("function", [*RUN_FUNCTIONS.values(), qd.failure_rates])
+def test_columns_that_a_function_does_not_need_may_be_there_twice(function: Function) -> None:
+    frame = DEPLOYMENTS if function is qd.failure_rates else RUNS
+    twice = pd.concat([frame, frame[["extra"]]], axis=1)
+    pd.testing.assert_frame_equal(function(twice), function(frame))
+
+
 @pytest.mark.parametrize("column", ["deployment_id", "triggered_at", "started_at", "duration_ms", "error_message"])
 def test_arrow_null_columns_count_as_missing_values(column: str) -> None:
     """PyArrow reads an empty CSV column as the null type."""

@@ -114,6 +114,13 @@ def test_values_are_compared_as_json(before: Any, after: Any, expected: tuple[st
         assert [tuple(row) for row in rows] == ([expected] if expected else [])
 
 
+@pytest.mark.filterwarnings("ignore:.*did not fit a column:qoderdata.errors.DataQualityWarning")
+def test_next_triggers_and_times_that_do_not_fit_their_columns_are_no_changes() -> None:
+    triggers = ["2026-06-16T09:00:00Z", "0001-01-01T00:00:00Z"]
+    fields = {"updated_at": "now", "schedule__last_run_at": "soon", "schedule__upcoming_runs_at": triggers}
+    assert changes_of(**fields) == []
+
+
 def test_another_order_of_json_keys_is_no_change() -> None:
     one, other = ({**RECORD, "labels": [dict(pairs)]} for pairs in ([("a", 1), ("b", 2)], [("b", 2), ("a", 1)]))
     assert qd.changes(qd.flatten_deployments([one]), qd.flatten_deployments([other])).empty

@@ -180,6 +180,13 @@ def test_groups_by_a_column_with_a_dot_in_its_name_are_those_of_pandas(
         compare(lambda frame: summarise(frame, key), opened(table, engine), engine, expected)
 
 
+def test_categories_as_names_on_dask_give_the_rows_of_text() -> None:
+    runs = frames.to_pandas(account_tables()[1], schema.RUNS)
+    runs = runs.assign(deployment_name="name of " + runs["deployment_id"])
+    expected = rows_of(run_failure_rates(runs))
+    compare(run_failure_rates, opened(runs.astype({"deployment_name": "category"}), "dask"), "dask", expected)
+
+
 @pytest.mark.parametrize("engine", ALL_BUT_DASK)
 @pytest.mark.parametrize(
     "name", ["streaks", "occurrences by day", "regressions", "periods", "messages", "unusual"]

@@ -227,6 +227,8 @@ def open_source(
         texts = [*keys, *_name_columns(keys, frame.columns, what=what).values()]
         native = frame_checks.require_frame(frame, wanted, what=what, optional=optional, keys=texts)
         _refuse_lists(native, keys)
+        if not native.columns.is_unique:  # those that are needed are
+            native = native.loc[:, ~native.columns.duplicated()]
     try:
         opened = open_frame(native)
     except TypeError:
@@ -240,7 +242,7 @@ def open_source(
     if not opened.implementation.is_pandas():
         frame_checks.require_dtypes(schema, taken, what=what)
     names = _name_columns(keys, schema.names(), what=what)
-    if opened.implementation.is_polars() or opened.implementation.is_pyarrow():
+    if opened.implementation.is_polars() or opened.implementation.is_pyarrow() or opened.implementation.is_dask():
         others = (*names.values(), *taken)
         to_cast = {name for name in (*keys, *others) if isinstance(schema[name], nw.Unknown)}
         to_cast |= {name for name in others if isinstance(schema[name], nw.Categorical | nw.Enum)} - {*keys}

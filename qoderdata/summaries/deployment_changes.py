@@ -28,8 +28,11 @@ _NO_CHANGE = frozenset({
     "id", "updated_at", "schedule_last_run_at", "schedule_upcoming_runs_at", "stats_total_runs",
     "stats_total_failures", "stats_consecutive_failures", "stats_next_trigger_at", "stats_last_triggered_at",
 })  # fmt: skip
-#: Counters without a column, which are no changes either.
-_COUNTERS = "extra.metadata.cas_config.stats."
+#: What is no change in `extra` either: counters without a column, and values that do not fit such a column.
+_NO_CHANGE_IN_EXTRA = (
+    "extra.metadata.cas_config.stats.", "extra.updated_at", "extra.schedule.last_run_at",
+    "extra.schedule.upcoming_runs_at",
+)  # fmt: skip
 #: Columns whose changes make one row, by the kind of change.
 _PAIRED_COLUMNS = {
     "schedule": ("schedule_expression", "schedule_timezone"),
@@ -326,7 +329,7 @@ def _json_parts(kind: str, name: str, old: pd.DataFrame, new: pd.DataFrame) -> I
         return
     for id_, before, after in _differing(old[name], new[name]):
         for difference in _by_key(name, _object(before, name, id_), _object(after, name, id_)):
-            if not difference[0].startswith(_COUNTERS):
+            if not difference[0].startswith(_NO_CHANGE_IN_EXTRA):
                 yield id_, kind, *difference
 
 
