@@ -30,8 +30,8 @@ _NO_CHANGE = frozenset({
 })  # fmt: skip
 #: What is no change in `extra` either: counters without a column, and values that do not fit such a column.
 _NO_CHANGE_IN_EXTRA = (
-    "extra.metadata.cas_config.stats.", "extra.updated_at", "extra.schedule.last_run_at",
-    "extra.schedule.upcoming_runs_at",
+    "extra.metadata.cas_config.stats.", "extra.updated_at.", "extra.schedule.last_run_at.",
+    "extra.schedule.upcoming_runs_at.",
 )  # fmt: skip
 #: Columns whose changes make one row, by the kind of change.
 _PAIRED_COLUMNS = {
@@ -329,7 +329,7 @@ def _json_parts(kind: str, name: str, old: pd.DataFrame, new: pd.DataFrame) -> I
         return
     for id_, before, after in _differing(old[name], new[name]):
         for difference in _by_key(name, _object(before, name, id_), _object(after, name, id_)):
-            if not difference[0].startswith(_NO_CHANGE_IN_EXTRA):
+            if not f"{difference[0]}.".startswith(_NO_CHANGE_IN_EXTRA):
                 yield id_, kind, *difference
 
 
