@@ -190,15 +190,6 @@ def test_invalid_arguments_are_refused(options: dict[str, Any], error: type[Exce
         failure_rates(deployments(("d1", "a", 2, 1, 1)).assign(failing=1), **options)
 
 
-def test_a_dict_or_a_frame_without_name_is_refused() -> None:
-    df = deployments(("d1", "a", 2, 1, 1))
-    with pytest.raises(MissingColumnError, match="no column 'name'; it has: id, "):
-        failure_rates(df.drop(columns="name"))
-    nothing: Any = df.to_dict()
-    with pytest.raises(TypeError, match="deployments must be a frame"):
-        failure_rates(nothing)
-
-
 @pytest.mark.parametrize("confidence", [0.5, 0.8, 0.95, 0.99, 0.9999])
 def test_the_interval_is_a_wilson_interval(confidence: float) -> None:
     """Compare with SciPy; the interval contains the rate and lies between 0 and 1."""
