@@ -344,7 +344,7 @@ def test_local_error_prints_one_line_and_returns_its_exit_code(
         ("pull runs --out no/such/f.csv", "there is no such folder: 'no/such'"),
         ("report no/such/report.html", "there is no such folder: 'no/such'"),
         ("report .", "this is a folder: '.'; give the name of a file"),
-        ("report r.html --lang fr", "'fr' is not one of 'en', 'zh'"),
+        ("report r.html --lang fr", "--lang': 'fr' is not one of 'en', 'zh'"),
         ("check --recent 0D", "--recent 0D must be longer than 0"),
         ("compare --baseline 0h", "--baseline 0h must be longer than 0"),
         ("triggers --horizon 0h", "--horizon 0h must be longer than 0"),
@@ -460,12 +460,6 @@ def test_invalid_report_name_gives_the_message_of_write_report(invoke: Invoke) -
 @pytest.mark.parametrize("words", ["", "pull"])
 def test_group_without_a_command_shows_its_help(words: str, invoke: Invoke) -> None:
     assert "Commands:" in invoke(words, code=2).err
-
-
-def test_by_given_twice_groups_by_both_columns(invoke: Invoke) -> None:
-    rows = invoke.json("failures --by status --by agent_id")
-    expected = qd.failure_rates(qd.load_deployments(), by=["status", "agent_id"]).query("total_runs >= 1")
-    assert [(row["status"], row["agent_id"]) for row in rows] == expected.index.to_list()
 
 
 @pytest.mark.parametrize("form", ["--csv", "--json", "--markdown"])

@@ -63,11 +63,6 @@ def test_counts_rate_and_interval_of_one_deployment(  # noqa: PLR0917 one column
         assert row[name] == pytest.approx(math.nan if expected is None else expected, nan_ok=True, abs=1e-6), name
 
 
-def test_a_sum_above_2_to_53_is_exact() -> None:
-    rates = failure_rates(deployments(("dep_1", "a", 2**53 + 1, 5, 0), ("dep_2", "a", 2, 1, 0)), by="agent_id")
-    assert rates["total_runs"].tolist() == [2**53 + 3]
-
-
 @pytest.mark.parametrize(
     "counters",
     [(-1, 0, 0), (5, -1, 0), (5, 6, 0), (5, 1, -1)],
@@ -94,27 +89,6 @@ def test_many_impossible_counters_give_one_warning_with_the_first_ids() -> None:
     assert len(caught) == 1
     with pytest.warns(DataQualityWarning, match="^12 deployments .*: –$"):
         failure_rates(df.drop(columns="id"), by="agent_id")
-
-
-def test_a_missing_key_is_its_own_group() -> None:
-    rates = failure_rates(
-        deployments(("d1", None, 10, 5, 0), ("d2", "a", 10, 1, 0), ("d3", None, 10, 4, 2)), by="agent_id"
-    )
-    assert rates.index.name == "agent_id"
-    assert pd.isna(rates.index[0])
-    assert rates.iloc[0][["deployments", "total_runs", "total_failures", "consecutive_failures"]].tolist() == [
-        2,
-        20,
-        9,
-        2,
-    ]
-    assert rates.index[1:].tolist() == ["a"]
-
-
-def test_group_rate_is_computed_from_summed_counters() -> None:
-    """1 of 2 and 0 of 998 runs failed: the rate is 0.1 %, not the mean of the two rates, 25 %."""
-    rates = failure_rates(deployments(("d1", "a", 2, 1, 1), ("d2", "a", 998, 0, 0)), by="agent_id")
-    assert rates["failure_rate"].tolist() == [0.001]
 
 
 def test_group_keys_are_the_index() -> None:
