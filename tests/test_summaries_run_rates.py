@@ -70,12 +70,6 @@ def test_up_to_5_percent_of_unknown_outcomes_do_not_warn() -> None:
     run_failure_rates(pl.from_pandas(frame[:2]).lazy())
 
 
-def test_rate_is_missing_without_decided_runs() -> None:
-    rates = run_failure_rates(runs_frame([{"status": "skipped"}, {"status": "running"}]))
-    assert rates[["failure_rate", "ci_low", "ci_high"]].isna().all(axis=None)
-    assert rates[["runs", "completed", "failed"]].to_numpy().tolist() == [[2, 0, 0]]
-
-
 def test_rows_are_sorted_worst_first_missing_last_then_by_key() -> None:
     rows = [
         ("d3", "failed"),
@@ -479,11 +473,6 @@ def test_streaks_warn_of_unknown_outcomes() -> None:
     with pytest.warns(UnknownOutcomesWarning, match=text):
         failure_streaks(hourly_runs("f?f"))
     failure_streaks(pl.from_pandas(hourly_runs("f?f")).lazy())  # lazy frames are not read to warn
-
-
-def test_streaks_do_not_depend_on_the_order_of_rows() -> None:
-    newest_first = hourly_runs("fffc").iloc[::-1]
-    pd.testing.assert_frame_equal(failure_streaks(newest_first), failure_streaks(hourly_runs("fffc")))
 
 
 def test_runs_at_the_same_time_are_ordered_by_id() -> None:
