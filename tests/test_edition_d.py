@@ -56,15 +56,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
 _OUTCOME_COLUMNS = (
-    "status",
-    "status_from",
-    "triggered_at",
-    "started_at",
-    "completed_at",
-    "duration_ms",
-    "error_type",
+    "status", "status_from", "triggered_at", "started_at", "completed_at", "duration_ms", "error_type",
     "error_message",
-)
+)  # fmt: skip
 _FEW = tuple(kind._replace(runs=1 if kind.requests > 1 else min(kind.runs, 2)) for kind in KINDS)
 _REFUSED_FIRST_REQUEST = {"deployment_runs 400": 1}  # a client asks for 1,000 runs once, as edition A allows
 Query = dict[str, Any]
@@ -376,15 +370,8 @@ def loaded_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Edit
     """Serve a small account, and load it with its events."""
     folder = tmp_path_factory.mktemp("loaded-once")
     names = {
-        "done",
-        "runs",
-        "waits",
-        "idle, no end",
-        "continued, failed",
-        "deleted",
-        "no session",
-        "fatal, no end",
-    }
+        "done", "runs", "waits", "idle, no end", "continued, failed", "deleted", "no session", "fatal, no end",
+    }  # fmt: skip
     kinds = tuple(kind._replace(runs=3) for kind in KINDS if kind.name in names)
     with EditionD(Account(kinds, spacing=600)) as service:
         client = client_of(service)
