@@ -1039,11 +1039,11 @@ def test_filtered_report_has_only_runs_and_sessions_that_match(
         qd, "write_report", lambda frame, _path, **options: arguments.update(options, deployments=frame)
     )
     agent = qd.load_deployments()["agent_id"].iloc[0]
-    invoke("report r.html --runs --costs --since all --agent", agent)
-    ids, runs = set(arguments["deployments"]["id"]), qd.load_runs()
-    assert set(arguments["runs"]["id"]) == set(runs["id"][runs["deployment_id"].isin(ids)])
-    assert set(arguments["sessions"]["deployment_id"]) <= ids
-    assert 0 < len(arguments["runs"]) < len(runs)
+    invoke("report r.html --runs --costs --since all --start 2026-06-15T01:30:20Z --agent", agent)
+    ids, sessions = set(arguments["deployments"]["id"]), qd.load_sessions(since="2026-03-17T01:30:20Z")
+    for name, frame in (("runs", qd.load_runs()), ("sessions", sessions)):
+        assert set(arguments[name]["id"]) == set(frame["id"][frame["deployment_id"].isin(ids)])
+        assert 0 < len(arguments[name]) < len(frame)
 
 
 def test_streaks_with_since_mention_since_all(invoke: Invoke) -> None:
