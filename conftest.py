@@ -29,6 +29,8 @@ from qoderdata.client import retries
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator
 
+    from playwright.sync_api import Browser
+
     from qoderdata.sandbox import Sandbox
 
 _ENVIRONMENT_VARIABLES = (
@@ -351,6 +353,15 @@ def service() -> Iterator[ScriptedService]:
         yield scripted
         server.shutdown()
         thread.join()
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Browser]:
+    """Run one Chromium for the tests of a module, each of which opens its own context."""
+    from tests.browser import running_browser  # noqa: PLC0415 few tests need it
+
+    with running_browser() as browser:
+        yield browser
 
 
 @pytest.fixture(scope="module")

@@ -97,6 +97,7 @@ RUN_FUNCTIONS: dict[str, Function] = {
     "error_groups": qd.error_groups,
     "error_budget": lambda runs: qd.error_budget(runs, by="deployment_id"),
     "unusual_runs": lambda runs: qd.unusual_runs(runs, now=START, threshold=1, min_runs=2),
+    "check": lambda runs: qd.check(DEPLOYMENTS, runs, now=START + timedelta(days=3), streak=1),
 }
 SESSION_FUNCTIONS: dict[str, Function] = {
     "session_costs": qd.session_costs,

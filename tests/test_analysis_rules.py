@@ -16,7 +16,8 @@ from tests.analysis_calls import CALLS, DEPLOYMENTS, MISSED, RUNS, SESSIONS, TRI
 #: Calls whose rows do not come from the frame that they are given.
 ROWS_OF_ANOTHER_FRAME = {
     "unusual_runs-deployments", "changes-deployments", "fill_counters-runs", "consistency-runs",
-    "missed_triggers-runs", "cost_forecast-sessions", "check-sessions", "error_budget-missed",
+    "missed_triggers-runs", "cost_forecast-sessions", "check-runs", "check-sessions",
+    "error_budget-missed",
 }  # fmt: skip
 #: More options of the functions of which the result has other columns.
 MORE_CALLS: dict[str, tuple[Function, pd.DataFrame]] = {
@@ -102,6 +103,14 @@ FUNCTIONS = {call: (function, frame, kind) for call, function, frame, kind in CA
         ("schedule_lints-deployments", "schedule_expression"),
         ("next_triggers-deployments", "schedule_timezone"),
         ("trigger_load-triggers", "deployment_id"),
+        ("failure_rates-deployments", "name"),
+        ("fill_counters-deployments", "stats_last_triggered_at"),
+        ("fill_counters-runs", "status"),
+        ("changes-deployments", "status"),
+        ("check-deployments", "paused_reason_type"),
+        ("cost_forecast-sessions", "usage_total_credits"),
+        ("upcoming_runs-deployments", "schedule_upcoming_runs_at"),
+        ("expand_metadata-deployments", "metadata"),
     ],
 )
 def test_missing_column_is_named(call: str, column: str) -> None:

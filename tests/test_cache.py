@@ -226,29 +226,19 @@ def test_every_truncation_is_detected(local_folder: Folder, content: bytes) -> N
         assert is_absent(local_folder), length
 
 
-@pytest.mark.parametrize(
-    "damage",
-    [
-        lambda content: content + b"\0",
-        lambda content: content + content,
-        lambda content: content[::-1],
-        lambda content: bytes(len(content)),
-        lambda _: b"PAR1" + b"\xff" * 8 + b"PAR1",
-        lambda content: content.replace(b"crc32:", b"crc32;"),
-        lambda _: b"<html>Sign in</html>",
-        lambda _: b"version https://git-lfs.github.com/spec/v1\n",
-    ],
-    ids=[
-        "one byte more",
-        "content twice",
-        "reversed bytes",
-        "zero bytes",
-        "invalid footer",
-        "no checksum",
-        "HTML page",
-        "Git LFS pointer",
-    ],
-)
+DAMAGES: dict[str, Callable[[bytes], bytes]] = {
+    "one byte more": lambda content: content + b"\0",
+    "content twice": lambda content: content + content,
+    "reversed bytes": lambda content: content[::-1],
+    "zero bytes": lambda content: bytes(len(content)),
+    "invalid footer": lambda _: b"PAR1" + b"\xff" * 8 + b"PAR1",
+    "no checksum": lambda content: content.replace(b"crc32:", b"crc32;"),
+    "HTML page": lambda _: b"<html>Sign in</html>",
+    "Git LFS pointer": lambda _: b"version https://git-lfs.github.com/spec/v1\n",
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
 def test_damaged_file_counts_as_absent(
     local_folder: Folder, content: bytes, damage: Callable[[bytes], bytes]
 ) -> None:

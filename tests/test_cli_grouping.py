@@ -8,6 +8,7 @@ import inspect
 import json
 import math
 import re
+from datetime import UTC, datetime
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
@@ -259,7 +260,7 @@ def test_compare_equals_compare_periods(invoke: Invoke) -> None:
 
 @pytest.mark.usefixtures("empty_cache")
 def test_compare_ends_now_by_default(invoke: Invoke) -> None:
-    with Sandbox(deployments=20, seed=7, now=pd.Timestamp.now("UTC").floor("s").to_pydatetime()) as served:
+    with Sandbox(deployments=20, seed=7, now=datetime.now(UTC)) as served:
         found = invoke.json(f"compare --by trigger_type --base-url {served.base_url}")
         week = pd.Timedelta("7D")
         ages = [pd.Timestamp.now("UTC") - pd.Timestamp(one["triggered_at"]) for one in served.runs]
@@ -483,7 +484,7 @@ def test_costs_without_known_usage_print_no_sum(invoke: Invoke) -> None:
 
 @pytest.mark.usefixtures("empty_cache")
 def test_report_costs_cover_the_sessions_of_90_days(tmp_path: Path, invoke: Invoke) -> None:
-    with Sandbox(deployments=20, seed=7, now=pd.Timestamp.now("UTC").floor("s").to_pydatetime()) as served:
+    with Sandbox(deployments=20, seed=7, now=datetime.now(UTC)) as served:
         invoke("report r.html --costs --base-url", served.base_url)
         since = pd.Timestamp.now("UTC") - pd.Timedelta("90D")
         sessions = [one for one in served.sessions if pd.Timestamp(one["created_at"]) >= since]

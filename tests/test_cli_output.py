@@ -441,17 +441,9 @@ class _TagCollector(HTMLParser):
 
 
 PIECES = [
-    "http://evil.example",
-    "www.evil.example",
-    "evil.example/x",
-    "a@b.example",
-    "`",
-    "``",
-    "|",
-    "\\",
-    "[x](y)",
+    "http://evil.example", "www.evil.example", "evil.example/x", "a@b.example", "`", "``", "|", "\\", "[x](y)",
     "<img>",
-]
+]  # fmt: skip
 
 
 @given(st.lists(st.sampled_from([*PIECES, " ", "a", "*", "_", "!"]), min_size=1, max_size=8).map("".join))
@@ -607,6 +599,10 @@ def test_control_characters_in_errors_are_escaped(invoke: Invoke) -> None:
             ".* too many to list; choose longer windows, such as --freq '1W', or a shorter period$",
         ),
         ("errors --since all --by error_type", "--by .* is a column of the result and cannot be a group"),
+        (
+            "report r.html --by nothing",
+            "--by 'nothing' is neither a column nor a key of the deployments' metadata",
+        ),
         ("errors --until 2020-01-01T00:00Z", "the default --since '30D' is not before --until '2020"),
         ("errors --until 2020-01-01T00:00Z --since 30D", "--since '30D' is not before --until '2020"),
     ],

@@ -165,13 +165,13 @@ def start_top(interval: str = "60s", size: tuple[int, int] = (80, 24)) -> Termin
 
 
 def test_live_view_follows_resizes_survives_errors_and_ends_with_q(sandbox: Sandbox) -> None:
-    with start_top("2s") as terminal:
+    with start_top("500ms") as terminal:
         view = terminal.wait_for("q quits", "Running", "Failing", "Next", "Wrong")
         assert len(view) == 24
         assert max(map(cell_len, view)) <= 80
         active = [one for one in sandbox.deployments if one["status"] == "active" and not one["archived_at"]]
         assert view[0].startswith(f"{len(active)} active deployments")
-        for columns, lines in ((140, 45), (60, 12), (200, 60), (20, 5), (80, 24)):
+        for columns, lines in ((200, 60), (20, 5), (80, 24)):
             terminal.resize(columns, lines)
             end = time.monotonic() + TIMEOUT_S
             while len(terminal.view) != lines and time.monotonic() < end:
@@ -287,7 +287,7 @@ def test_hostile_names_are_escaped_and_401_ends_the_live_view(sandbox: Sandbox) 
     created += sandbox.create_runs(1, status="running", deployment_id=deployment["id"])
     sandbox.rewrite({**created[4], "error": {"type": HOSTILE, "message": HOSTILE}})
     try:
-        with start_top("2s", size=(160, 60)) as terminal:
+        with start_top("500ms", size=(160, 60)) as terminal:
             view = "\n".join(terminal.wait_for("q quits", "evil"))
             sandbox.misbehave("401")
             assert terminal.end() == 3

@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import socket
-import ssl
 import subprocess
 import sys
-import threading
 import warnings
 from decimal import Decimal
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,13 +17,13 @@ from qoderdata.client import Client
 from qoderdata.client.client import _read_object
 from qoderdata.decode import from_records, jsontext
 from qoderdata.schema import SESSIONS
+from tests.test_client_limits import TLS, listening
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    import socket
+    from collections.abc import Callable, Iterator
 
     from conftest import FastClock, ScriptedService
-
-_TLS = Path(__file__).with_name("test_client_tls.pem")
 
 
 class TestSentRequest:
@@ -93,15 +89,15 @@ class TestGetOneRecord:
         assert record == {"id": "dep_1", "n": 9007199254740993, "m": 18446744073709551617}
         assert service.requests[0].path == "/api/v1/cloud/deployments/dep_1"
 
-    def test_get_run_requests_the_run_by_id(self, service: ScriptedService) -> None:
-        service.respond_with(service.response(body=b'{"id": "run_1"}'))
-        assert Client("pt-secret", service.base_url).get_run("run_1") == {"id": "run_1"}
-        assert service.requests[0].path == "/api/v1/cloud/deployment_runs/run_1"
-
-    def test_get_session_requests_the_session_by_id(self, service: ScriptedService) -> None:
-        service.respond_with(service.response(body=b'{"id": "sess_1"}'))
-        assert Client("pt-secret", service.base_url).get_session("sess_1") == {"id": "sess_1"}
-        assert service.requests[0].path == "/api/v1/cloud/sessions/sess_1"
+    @pytest.mark.parametrize(
+        ("get", "path"), [(Client.get_run, "deployment_runs"), (Client.get_session, "sessions")]
+    )
+    def test_run_or_session_is_requested_by_its_id(
+        self, service: ScriptedService, get: Callable[[Client, str], dict[str, Any]], path: str
+    ) -> None:
+        service.respond_with(service.response(body=b'{"id": "one"}'))
+        assert get(Client("pt-secret", service.base_url), "one") == {"id": "one"}
+        assert service.requests[0].path == f"/api/v1/cloud/{path}/one"
 
     @pytest.mark.parametrize(
         ("text", "value"),
@@ -280,27 +276,13 @@ class TestClientSettings:
 def recording_server(answer: bytes = b"", *, tls: bool = False) -> Iterator[tuple[int, list[bytes]]]:
     """Listen on loopback, record all requests, and send the same response to each."""
     received: list[bytes] = []
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(_TLS)
 
-    def serve() -> None:
-        while True:
-            try:
-                connection, _ = server.accept()
-            except OSError:
-                return
-            with connection, contextlib.suppress(OSError):
-                stream = context.wrap_socket(connection, server_side=True) if tls else connection
-                with stream:
-                    received.append(stream.recv(65536))
-                    stream.sendall(answer)
+    def talk(stream: socket.socket) -> None:
+        received.append(stream.recv(65536))
+        stream.sendall(answer)
 
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        thread = threading.Thread(target=serve, daemon=True)
-        thread.start()
-        yield server.getsockname()[1], received
-        server.shutdown(socket.SHUT_RDWR)
-        thread.join()
+    with listening(talk, tls=tls) as port:
+        yield port, received
 
 
 class TestProxiesAndTls:
@@ -346,7 +328,7 @@ class TestProxiesAndTls:
     def test_ca_bundle_from_the_environment_is_trusted(self, monkeypatch: pytest.MonkeyPatch) -> None:
         answer = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\n{}"
         with recording_server(answer, tls=True) as (port, received):
-            monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(_TLS))
+            monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(TLS))
             assert Client("pt-secret", f"https://127.0.0.1:{port}/api").get("/deployments", {}, len) == 2
         assert received[0].startswith(b"GET /api/deployments HTTP/1.1\r\n")
         assert received[0].count(b"Authorization: Bearer pt-secret\r\n") == 1

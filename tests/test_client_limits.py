@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from conftest import FastClock, ScriptedService
 
-_TLS = Path(__file__).with_name("test_client_tls.pem")
+TLS = Path(__file__).with_name("test_client_tls.pem")
 _LIMIT = 2**20
 
 OK = b"HTTP/1.1 200 OK\r\n"
@@ -66,35 +66,48 @@ FAST_RESPONSES = {
 
 
 @contextlib.contextmanager
+def listening(talk: Callable[[socket.socket], None], *, tls: bool = False) -> Iterator[int]:
+    """Call `talk` with each connection to a port of this machine, in a thread of its own; yield the port."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(TLS)
+
+    def serve(connection: socket.socket) -> None:
+        with (
+            connection,
+            contextlib.suppress(OSError),
+            context.wrap_socket(connection, server_side=True) if tls else connection as stream,
+        ):
+            talk(stream)
+
+    def accept() -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                threading.Thread(target=serve, args=(listener.accept()[0],), daemon=True).start()
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=accept, daemon=True)
+        thread.start()
+        yield listener.getsockname()[1]
+        listener.shutdown(socket.SHUT_RDWR)
+        thread.join()
+
+
+@contextlib.contextmanager
 def server(first: bytes, then: Iterable[bytes], *, every: float, tls: bool = False) -> Iterator[int]:
     """Send `first` to each client, then repeat `then` until the client closes the connection."""
     stopped = threading.Event()
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(_TLS)
 
-    def talk(connection: socket.socket) -> None:
-        with connection, contextlib.suppress(OSError):
-            stream = context.wrap_socket(connection, server_side=True) if tls else connection
-            with stream:
-                stream.recv(65536)
-                stream.sendall(first)
-                for more in itertools.cycle(then):
-                    if stopped.is_set() or (every and stopped.wait(every)):
-                        return
-                    stream.sendall(more if every else more * (50_000 // len(more)))
+    def talk(stream: socket.socket) -> None:
+        stream.recv(65536)
+        stream.sendall(first)
+        for more in itertools.cycle(then):
+            if stopped.is_set() or (every and stopped.wait(every)):
+                return
+            stream.sendall(more if every else more * (50_000 // len(more)))
 
-    def serve() -> None:
-        with contextlib.suppress(OSError):
-            while True:
-                threading.Thread(target=talk, args=(listener.accept()[0],), daemon=True).start()
-
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        thread = threading.Thread(target=serve, daemon=True)
-        thread.start()
-        yield listener.getsockname()[1]
+    with listening(talk, tls=tls) as port:
+        yield port
         stopped.set()
-        listener.shutdown(socket.SHUT_RDWR)
-        thread.join()
 
 
 @pytest.mark.usefixtures("real_clock")
@@ -110,7 +123,7 @@ class TestTimeLimit:
             assert time.monotonic() - started < 5
 
     def test_slow_endless_response_over_tls_times_out(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(_TLS))
+        monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(TLS))
         with server(*SLOW_RESPONSES["headers"], every=0.01, tls=True) as port:
             client = Client("pt-secret", f"https://127.0.0.1:{port}", timeout=(5, 0.1), max_retries=0)
             with pytest.raises(errors.APITimeoutError):

@@ -212,12 +212,6 @@ class TestNotRetried:
             Client("pt-secret", service.base_url).get("/deployments", {}, lambda _: 1 // 0)
         assert len(service.requests) == 1
 
-    def test_max_retries_0_sends_one_request(self, service: ScriptedService) -> None:
-        service.respond_with(response(503))
-        with pytest.raises(errors.InternalServerError, match="1 attempt in"):
-            Client("pt-secret", service.base_url, max_retries=0).get_deployment("dep_1")
-        assert len(service.requests) == 1
-
 
 class TestKeyboardInterrupt:
     def test_interrupt_during_a_wait_leaves_the_client_usable(

@@ -34,6 +34,35 @@ if TYPE_CHECKING:
 
 #: Unique, so that a search finds it in any text.
 TOKEN = "pt-Zq7_token-that-nobody-may-see.0123456789"  # noqa: S105 - not a real token
+#: Status, body and headers of responses, by the place where they repeat the token.
+RESPONSES_WITH_THE_TOKEN: dict[str, tuple[int, bytes, dict[str, str]]] = {
+    "200: body without JSON": (200, b"not json, but " + TOKEN.encode(), {}),
+    "401: message": (401, error_body("api_error", f"the token {TOKEN} has expired"), {}),
+    "400: type and parameter": (400, error_body(TOKEN, "no", TOKEN), {}),
+    "400: end of a long message": (400, error_body("api_error", "x" * 280 + TOKEN), {}),
+    "500: end of a long text": (500, b" " * 1180 + TOKEN.encode() * 3, {"Content_Type": "text/plain"}),
+    "403: text": (403, b"Authorization: Bearer " + TOKEN.encode(), {"Content_Type": "text/plain"}),
+    "502: HTML": (502, b"<html>" + TOKEN.encode(), {}),
+    "503: headers": (503, b"", {"x_request_id": TOKEN, "Retry_After": "3600"}),
+    "302: host of the redirect": (302, b"", {"Location": f"https://{TOKEN}.example/{TOKEN}"}),
+    "302: query of the redirect": (302, b"", {"Location": f"https://evil.example/?token={TOKEN}"}),
+}
+#: Calls with a token that raise an error about an argument.
+INVALID_CALLS: dict[str, Callable[[str], object]] = {
+    "token with spaces": lambda token: Client(f"{token} and more"),
+    "bytes with spaces": lambda token: Client(cast("str", f"{token} and more".encode())),
+    "token that is not ASCII": lambda token: Client(f"{token}\u00e9"),
+    "token with a line break": lambda token: settings.resolve_token(f"{token}\n{token}"),
+    "bytes with a line break": lambda token: settings.resolve_token(cast("str", f"{token}\n{token}".encode())),
+    "unencrypted base URL": lambda token: Client(token, "http://api.qoder.com"),
+    "base URL without a scheme": lambda token: Client(token, "nonsense"),
+    "base URL with an invalid host": lambda token: Client(token, "https://-.example\u2024"),
+    "invalid base URL": lambda token: Token(Secret(token), base_url="https://[bad"),
+    "workspace with a line break": lambda token: Client(token, workspace_id="a\nb"),
+    "negative max_retries": lambda token: Client(token, max_retries=-1),
+    "negative timeout": lambda token: Client(token, timeout=-1),
+    "negative read timeout": lambda token: Client(token, timeout=(1, -1)),
+}
 
 
 def traceback_with_locals(error: BaseException) -> str:
@@ -65,37 +94,11 @@ def write_netrc(home: Path, host: str, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 class TestTokenIsNotShown:
-    @pytest.mark.parametrize(
-        "answer",
-        [
-            (200, b"not json, but " + TOKEN.encode(), {}),
-            (401, error_body("api_error", f"the token {TOKEN} has expired"), {}),
-            (400, error_body(TOKEN, "no", TOKEN), {}),
-            (400, error_body("api_error", "x" * 280 + TOKEN), {}),
-            (500, b" " * 1180 + TOKEN.encode() * 3, {"Content_Type": "text/plain"}),
-            (403, b"Authorization: Bearer " + TOKEN.encode(), {"Content_Type": "text/plain"}),
-            (502, b"<html>" + TOKEN.encode(), {}),
-            (503, b"", {"x_request_id": TOKEN, "Retry_After": "3600"}),
-            (302, b"", {"Location": f"https://{TOKEN}.example/{TOKEN}"}),
-            (302, b"", {"Location": f"https://evil.example/?token={TOKEN}"}),
-        ],
-        ids=[
-            "200: body without JSON",
-            "401: message",
-            "400: type and parameter",
-            "400: end of a long message",
-            "500: end of a long text",
-            "403: text",
-            "502: HTML",
-            "503: headers",
-            "302: host of the redirect",
-            "302: query of the redirect",
-        ],
-    )
+    @pytest.mark.parametrize("place", RESPONSES_WITH_THE_TOKEN)
     def test_token_repeated_in_a_response_is_masked(
-        self, service: ScriptedService, caplog: pytest.LogCaptureFixture, answer: tuple[int, bytes, dict[str, str]]
+        self, service: ScriptedService, caplog: pytest.LogCaptureFixture, place: str
     ) -> None:
-        status, body, headers = answer
+        status, body, headers = RESPONSES_WITH_THE_TOKEN[place]
         service.respond_with(service.response(status, body, **headers))
         client = Client(TOKEN, service.base_url, max_retries=1)
         with caplog.at_level(logging.DEBUG):
@@ -140,36 +143,6 @@ class TestTokenIsNotShown:
         assert isinstance(error, errors.AuthenticationError)
         assert TOKEN not in traceback_with_locals(error)
 
-    @pytest.mark.parametrize(
-        "call",
-        [
-            lambda: Client(f"{TOKEN} and more"),
-            lambda: Client(f"{TOKEN}\u00e9"),
-            lambda: Client(TOKEN, "http://api.qoder.com"),
-            lambda: Client(TOKEN, "nonsense"),
-            lambda: Client(TOKEN, "https://-.example\u2024"),
-            lambda: Client(TOKEN, workspace_id="a\nb"),
-            lambda: Client(TOKEN, max_retries=-1),
-            lambda: Client(TOKEN, timeout=-1),
-            lambda: settings.resolve_token(f"{TOKEN}\n{TOKEN}"),
-        ],
-        ids=[
-            "token with spaces",
-            "token that is not ASCII",
-            "unencrypted base URL",
-            "base URL without a scheme",
-            "base URL with an invalid host",
-            "workspace with a line break",
-            "negative max_retries",
-            "negative timeout",
-            "token with a line break",
-        ],
-    )
-    def test_invalid_argument_error_does_not_show_the_token(self, call: Callable[[], object]) -> None:
-        error = error_of(call)
-        assert isinstance(error, ValueError | errors.CredentialError)
-        assert TOKEN not in traceback_with_locals(error)
-
     def test_repr_and_attributes_of_a_client_do_not_show_the_token(self, service: ScriptedService) -> None:
         client = Client(TOKEN, service.base_url)
         prepared = client._token(requests.Request("GET", service.base_url).prepare())
@@ -203,34 +176,13 @@ class TestTokenIsNotShown:
             pickle.dump(Client(TOKEN, service.base_url), io.BytesIO())
 
     @pytest.mark.parametrize("token", [TOKEN, TOKEN * 9], ids=["short", "long"])
-    @pytest.mark.parametrize(
-        "call",
-        [
-            lambda token: Client(f"{token} and more"),
-            lambda token: Client(cast("str", f"{token} and more".encode())),
-            lambda token: Client(token, "http://api.qoder.com"),
-            lambda token: Client(token, max_retries=-1),
-            lambda token: Client(token, timeout=(1, -1)),
-            lambda token: settings.resolve_token(f"{token}\n{token}"),
-            lambda token: settings.resolve_token(cast("str", f"{token}\n{token}".encode())),
-            lambda token: Token(Secret(token), base_url="https://[bad"),
-        ],
-        ids=[
-            "token with spaces",
-            "bytes with spaces",
-            "unencrypted base URL",
-            "negative max_retries",
-            "negative read timeout",
-            "token with a line break",
-            "bytes with a line break",
-            "invalid base URL",
-        ],
-    )
-    def test_rich_traceback_with_locals_does_not_show_the_token(
+    @pytest.mark.parametrize("call", INVALID_CALLS.values(), ids=INVALID_CALLS)
+    def test_error_about_an_invalid_argument_does_not_show_the_token(
         self, call: Callable[[str], object], token: str
     ) -> None:
         """Rich truncates long strings, so that a search for the whole token could miss one."""
         error = error_of(lambda: call(token))
+        assert isinstance(error, TypeError | ValueError | errors.CredentialError)
         # Skip the frames of this test: their local variables hold the token.
         frames = error.__traceback__
         while frames is not None and "/tests/" in frames.tb_frame.f_code.co_filename:
@@ -244,6 +196,7 @@ class TestTokenIsNotShown:
         shown = cast("io.StringIO", screen.file).getvalue()
         assert "locals" in shown
         assert TOKEN[:12] not in shown
+        assert TOKEN[:12] not in traceback_with_locals(error.with_traceback(frames))
 
     def test_token_in_bytes_raises_type_error(self) -> None:
         with pytest.raises(TypeError, match="the access token must be a str, not bytes") as caught:

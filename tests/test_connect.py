@@ -89,38 +89,18 @@ def test_process_with_a_sandbox_ends_by_itself() -> None:
 
 
 @pytest.mark.parametrize(
-    "call",
+    ("name", "arguments"),
     [
-        qd.load_deployments,
-        lambda **given: qd.load_deployments(as_of="1D", **given),
-        qd.load_runs,
-        qd.load_sessions,
-        qd.load_agents,
-        qd.load_environments,
-        lambda client: qd.load_events("sess_1", client=client),
-        qd.snapshots,
-        qd.load_snapshots,
-        functools.partial(qd.scan_deployments, engine="duckdb"),
-        functools.partial(qd.scan_runs, engine="duckdb"),
-        functools.partial(qd.scan_sessions, engine="duckdb"),
+        ("load_deployments", {}), ("load_deployments", {"as_of": "1D"}), ("load_runs", {}), ("load_sessions", {}),
+        ("load_agents", {}), ("load_environments", {}), ("load_events", {"session_id": "sess_1"}),
+        ("snapshots", {}), ("load_snapshots", {}), ("scan_deployments", {"engine": "duckdb"}),
+        ("scan_runs", {"engine": "duckdb"}), ("scan_sessions", {"engine": "duckdb"}),
     ],
-    ids=[
-        "load_deployments",
-        "load_deployments with as_of",
-        "load_runs",
-        "load_sessions",
-        "load_agents",
-        "load_environments",
-        "load_events",
-        "snapshots",
-        "load_snapshots",
-        "scan_deployments",
-        "scan_runs",
-        "scan_sessions",
-    ],
-)
-def test_tuple_returned_by_connect_is_refused_as_client(call: Any) -> None:  # noqa: ANN401 - a function
+    ids=str,
+)  # fmt: skip
+def test_tuple_returned_by_connect_is_refused_as_client(name: str, arguments: dict[str, str]) -> None:
     """Users who write `client = qd.connect()` get this error."""
+    call = functools.partial(getattr(qd, name), **arguments)
     with pytest.raises(TypeError, match=r"^client is a tuple; give Client\(pat=…\), or the first of the two"):
         call(client=(object(), pd.Timestamp(NOW)))
     with pytest.raises(TypeError, match=r"^client is a class; give Client"):

@@ -22,27 +22,11 @@ JSON_VALUES = st.recursive(
 @pytest.mark.parametrize(
     "text",
     [
-        *(
-            "",
-            " ",
-            "{",
-            '{"a":',
-            '{"a":1',
-            '["x',
-            "[1,]",
-            '{"a":1,}',
-            "{'a':1}",
-            "nul",
-            "tru",
-            "01",
-            "1.",
-            "-",
-            "+1",
-        ),
-        *("NaN", "Infinity", "-Infinity", '{"a":NaN}', "1e5.5", "[1] 2", "{}{}", "\ufeff{}", '"\t"', '"\x00"'),
-        *(r'"\x41"', r'"\u12"', "<html></html>", "/* */ 1", "\x0c1"),
+        "", " ", "{", '{"a":', '{"a":1', '["x', "[1,]", '{"a":1,}', "{'a':1}", "nul", "tru", "01", "1.", "-", "+1",
+        "NaN", "Infinity", "-Infinity", '{"a":NaN}', "1e5.5", "[1] 2", "{}{}", "\ufeff{}", '"\t"', '"\x00"',
+        r'"\x41"', r'"\u12"', "<html></html>", "/* */ 1", "\x0c1",
     ],
-)
+)  # fmt: skip
 def test_invalid_json_raises_not_json_error(text: str) -> None:
     with pytest.raises(NotJSONError):
         parse(text.encode())

@@ -28,7 +28,7 @@ import pytest
 import qoderdata
 from qoderdata import cli, schema
 from qoderdata.sandbox import Sandbox
-from tests.browser import page_of, running_browser
+from tests.browser import page_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -304,16 +304,10 @@ def address(pages: dict[str, PageParser]) -> Iterator[str]:
         thread.join()
 
 
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with running_browser() as started:
-        yield started
-
-
 @pytest.fixture(params=[("light", 1280), ("dark", 390)], ids=["desktop light", "phone dark"])
-def page(request: pytest.FixtureRequest, browser: Browser) -> Iterator[Page]:
+def page(request: pytest.FixtureRequest, chromium: Browser) -> Iterator[Page]:
     scheme, width = request.param
-    with page_of(browser, viewport={"width": width, "height": 800}, color_scheme=scheme) as opened:
+    with page_of(chromium, viewport={"width": width, "height": 800}, color_scheme=scheme) as opened:
         yield opened
 
 

@@ -13,7 +13,7 @@ import pytest
 import qoderdata as qd
 from qoderdata.explore import chart_tables
 from qoderdata.sandbox import Sandbox
-from tests.browser import WatchedPage, page_of, running_browser
+from tests.browser import WatchedPage, page_of
 from tests.test_report_page import HOSTILE, hostile
 
 if TYPE_CHECKING:
@@ -86,16 +86,10 @@ def path(frames: Frames, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with running_browser() as started:
-        yield started
-
-
 @contextlib.contextmanager
-def open_chart(browser: Browser, path: Path, **screen: Any) -> Iterator[Chart]:  # noqa: ANN401 - Playwright's
+def open_chart(chromium: Browser, path: Path, **screen: Any) -> Iterator[Chart]:  # noqa: ANN401 - Playwright's
     """Open a written page; assert at the end that it wrote nothing to the console and requested nothing."""
-    with page_of(browser, **{"viewport": {"width": 1280, "height": 1200}, **screen}) as page:
+    with page_of(chromium, **{"viewport": {"width": 1280, "height": 1200}, **screen}) as page:
         chart = Chart(page, path)
         yield chart
         assert chart.events == []
@@ -140,9 +134,9 @@ def tooltip(page: Page, *, seconds: float = TIMEOUT_SECONDS) -> dict[str, str]:
 
 
 @pytest.fixture(scope="module")
-def chart(browser: Browser, path: Path) -> Iterator[Chart]:
+def chart(chromium: Browser, path: Path) -> Iterator[Chart]:
     """Open a page that several tests use; each test restores its state."""
-    with open_chart(browser, path) as shown:
+    with open_chart(chromium, path) as shown:
         yield shown
 
 
@@ -307,7 +301,7 @@ class TestPage:
 
 
 def test_windows_of_a_week_begin_on_monday(
-    frames: Frames, browser: Browser, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    frames: Frames, chromium: Browser, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Bars of the overview and cells of the calendar are the sums of whole weeks."""
     runs, path = frames[1], tmp_path / "weeks.html"
@@ -317,7 +311,7 @@ def test_windows_of_a_week_begin_on_monday(
     weeks = runs["triggered_at"].dt.tz_convert(ZONE).dt.tz_localize(None).dt.to_period("W-SUN").dt.start_time
     expected = runs.groupby(weeks).size().to_dict()
     failed = runs["status"].eq("failed").groupby(weeks).sum().to_dict()
-    with open_chart(browser, path) as chart:
+    with open_chart(chromium, path) as chart:
         bars_of: dict[pd.Timestamp, int] = {}
         for bar in chart.data("overview_marks"):
             begin = pd.Timestamp(bar["begin"], unit="ms")
@@ -338,8 +332,8 @@ SCREENS: dict[str, dict[str, Any]] = {
 }
 
 
-def test_timeline_rows_have_names_on_a_phone(browser: Browser, path: Path) -> None:
-    with open_chart(browser, path, **SCREENS["phone"]) as chart:
+def test_timeline_rows_have_names_on_a_phone(chromium: Browser, path: Path) -> None:
+    with open_chart(chromium, path, **SCREENS["phone"]) as chart:
 
         def count_named_rows() -> int:
             """Return the number of rows if all have their names beside them in order, else 0."""
@@ -355,14 +349,14 @@ def test_timeline_rows_have_names_on_a_phone(browser: Browser, path: Path) -> No
 
 @pytest.mark.parametrize("width", [480, 1280])
 def test_labels_of_short_periods_have_days_and_whole_numbers(
-    width: int, frames: Frames, browser: Browser, tmp_path: Path
+    width: int, frames: Frames, chromium: Browser, tmp_path: Path
 ) -> None:
     """Vega leaves out labels that overlap, once all but those of noon, and rounds half a run to 1."""
     deployments, runs = frames
     at = pd.date_range("2026-11-25T08:11Z", "2026-11-30T19:11Z", periods=3, unit="us")
     few = runs.head(3).assign(triggered_at=at)
     qd.explore(deployments, few, tmp_path / "few.html")
-    with open_chart(browser, tmp_path / "few.html", viewport={"width": width, "height": 800}) as chart:
+    with open_chart(chromium, tmp_path / "few.html", viewport={"width": width, "height": 800}) as chart:
         script = AXIS_LABELS.replace("mark.items.map", "mark.items.filter((item) => item.opacity > 0).map")
         shown: list[str] = chart.page.evaluate(script)
     days = [label for label in shown if re.fullmatch(r"[A-Z][a-z]{2} \d\d", label)]
@@ -379,10 +373,10 @@ def hostile_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("screen", SCREENS)
 def test_hostile_texts_are_shown_as_text_and_not_executed(
-    screen: str, browser: Browser, hostile_path: Path
+    screen: str, chromium: Browser, hostile_path: Path
 ) -> None:
     """No script of a text runs, no request is sent, and the page fits the screen."""
-    with open_chart(browser, hostile_path, **SCREENS[screen]) as chart:
+    with open_chart(chromium, hostile_path, **SCREENS[screen]) as chart:
         page = chart.page
         rows, points = chart.marks("deployment_rows_0_marks"), chart.marks("timeline_marks")
         for mark in [*rows[:12], points[-1]]:
@@ -401,8 +395,8 @@ def test_hostile_texts_are_shown_as_text_and_not_executed(
         assert background == ("rgb(21, 24, 27)" if screen == "dark" else "rgb(255, 255, 255)")
 
 
-def test_a_switch_to_the_dark_color_scheme_recolors_the_chart(browser: Browser, path: Path) -> None:
-    with open_chart(browser, path) as chart:
+def test_a_switch_to_the_dark_color_scheme_recolors_the_chart(chromium: Browser, path: Path) -> None:
+    with open_chart(chromium, path) as chart:
 
         def name_color() -> str:
             walk = (

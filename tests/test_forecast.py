@@ -271,8 +271,6 @@ def test_invalid_arguments_are_refused() -> None:
         qd.cost_forecast(df, sessions, confidence=95)
     with pytest.raises(ValueError, match="twice"):
         qd.cost_forecast(pd.concat([df, df]), sessions)
-    with pytest.raises(MissingColumnError, match="load_sessions"):
-        qd.cost_forecast(df, sessions.drop(columns="usage_total_credits"))
 
 
 def test_an_unreadable_schedule_gives_no_row_and_a_warning() -> None:

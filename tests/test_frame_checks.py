@@ -137,7 +137,7 @@ def error_and_result(function: Function, given: Any) -> tuple[FrameTypeError | N
 
 
 #: Arguments that may be ``None``; the result then differs.
-NONE_IS_VALID = {"error_budget-missed", "check-sessions"}
+NONE_IS_VALID = {"error_budget-missed", "check-runs", "check-sessions"}
 #: Calls that need no column with times.
 NO_TIMES_NEEDED = {
     "failure_rates-deployments", "failure_rates by agent-deployments", "consistency-deployments",
@@ -209,31 +209,40 @@ EVENTS = qd.flatten_events(
     "sess_0",
 )
 RUNS_WITHOUT_STATUS = RUNS.iloc[:3].assign(status=RUNS["status"].iloc[:0], session_id="sess_0")
-#: The other functions that take frames: they return pictures, files, or the argument with more columns.
-OTHER_FUNCTIONS: dict[str, tuple[Callable[[Any], object], pd.DataFrame]] = {
-    "plot_failure_rates": (qd.plot_failure_rates, qd.failure_rates(DEPLOYMENTS)),
-    "plot_run_failure_rates": (qd.plot_run_failure_rates, qd.run_failure_rates(RUNS, freq="1D")),
-    "plot_costs": (qd.plot_costs, qd.session_costs(SESSIONS)),
-    "plot_run_calendar": (qd.plot_run_calendar, RUNS),
-    "plot_durations": (qd.plot_durations, RUNS),
-    "plot_run_timeline": (qd.plot_run_timeline, RUNS),
-    "plot_next_triggers": (qd.plot_next_triggers, TRIGGERS),
-    "plot_trigger_load": (qd.plot_trigger_load, TRIGGERS),
-    "write_report": (lambda df: qd.write_report(df, os.devnull, start=START), DEPLOYMENTS),
-    "write_report, runs": (lambda runs: qd.write_report(DEPLOYMENTS, os.devnull, runs=runs, start=START), RUNS),
-    "with_names": (lambda runs: qd.with_names(runs, DEPLOYMENTS), RUNS),
-    "with_names, sessions": (lambda sessions: qd.with_names(RUNS, DEPLOYMENTS, agents=sessions), SESSIONS),
-    "with_outcomes, runs": (lambda runs: qd.with_outcomes(SESSIONS, runs), RUNS),
-    "resolve_outcomes": (lambda runs: qd.resolve_outcomes(runs, SESSIONS, EVENTS), RUNS_WITHOUT_STATUS),
+#: The other functions that take frames: they return pictures, files, or the argument with more columns. With the
+#: argument, and what the errors call it.
+OTHER_FUNCTIONS: dict[str, tuple[Callable[[Any], object], pd.DataFrame, str]] = {
+    "plot_failure_rates": (qd.plot_failure_rates, qd.failure_rates(DEPLOYMENTS), "rates"),
+    "plot_run_failure_rates": (qd.plot_run_failure_rates, qd.run_failure_rates(RUNS, freq="1D"), "rates"),
+    "plot_costs": (qd.plot_costs, qd.session_costs(SESSIONS), "costs"),
+    "plot_run_calendar": (qd.plot_run_calendar, RUNS, "runs"),
+    "plot_durations": (qd.plot_durations, RUNS, "runs"),
+    "plot_run_timeline": (qd.plot_run_timeline, RUNS, "runs"),
+    "plot_run_timeline, missed": (lambda missed: qd.plot_run_timeline(RUNS, missed=missed), MISSED, "missed"),
+    "plot_run_timeline, triggers": (
+        lambda triggers: qd.plot_run_timeline(RUNS, triggers=triggers), TRIGGERS, "triggers",
+    ),
+    "plot_next_triggers": (qd.plot_next_triggers, TRIGGERS, "triggers"),
+    "plot_trigger_load": (qd.plot_trigger_load, TRIGGERS, "triggers"),
+    "write_report": (lambda df: qd.write_report(df, os.devnull, start=START), DEPLOYMENTS, "deployments"),
+    "write_report, runs": (
+        lambda runs: qd.write_report(DEPLOYMENTS, os.devnull, runs=runs, start=START), RUNS, "runs",
+    ),
+    "with_names": (lambda runs: qd.with_names(runs, DEPLOYMENTS), RUNS, "frame"),
+    "with_names, sessions": (
+        lambda sessions: qd.with_names(RUNS, DEPLOYMENTS, agents=sessions), SESSIONS, "(agents|sessions)",
+    ),
+    "with_outcomes, runs": (lambda runs: qd.with_outcomes(SESSIONS, runs), RUNS, "runs"),
+    "resolve_outcomes": (
+        lambda runs: qd.resolve_outcomes(runs, SESSIONS, EVENTS), RUNS_WITHOUT_STATUS, "runs",
+    ),
     "resolve_outcomes, sessions": (
-        lambda sessions: qd.resolve_outcomes(RUNS_WITHOUT_STATUS, sessions, EVENTS),
-        SESSIONS,
+        lambda sessions: qd.resolve_outcomes(RUNS_WITHOUT_STATUS, sessions, EVENTS), SESSIONS, "sessions",
     ),
     "resolve_outcomes, events": (
-        lambda events: qd.resolve_outcomes(RUNS_WITHOUT_STATUS, SESSIONS, events),
-        EVENTS,
+        lambda events: qd.resolve_outcomes(RUNS_WITHOUT_STATUS, SESSIONS, events), EVENTS, "events",
     ),
-}
+}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -259,6 +268,8 @@ ACCEPTED: dict[str, tuple[str, ...]] = {
     "plot_costs": ("times without a zone", "integers for times"),
     "plot_durations": ("CSV", "times without a zone", "integers for times"),
     "with_names": ("CSV", "times without a zone", "integers for times"),
+    "plot_run_timeline, missed": ("None",),
+    "plot_run_timeline, triggers": ("None",),
     "write_report, runs": ("None",),
     "with_names, sessions": ("None",),
     "resolve_outcomes": ("CSV",),
@@ -284,8 +295,9 @@ LOST_INDEX = {
     ],
 )
 def test_other_functions_raise_frame_type_error_for_lost_dtypes(name: str, conversion: str) -> None:
-    function, frame = OTHER_FUNCTIONS[name]
-    with pytest.raises(FrameTypeError):
+    function, frame, what = OTHER_FUNCTIONS[name]
+    message = rf"^({what} must be a .*; pass the frame that |column '\w+' of the {what} frame )"
+    with pytest.raises(FrameTypeError, match=message):
         function(AMBIGUOUS[conversion](frame))
 
 
@@ -301,13 +313,13 @@ def test_other_functions_raise_frame_type_error_for_lost_dtypes(name: str, conve
     ],
 )  # fmt: skip
 def test_other_functions_accept_frames_that_have_all_they_need(name: str, conversion: str) -> None:
-    function, frame = OTHER_FUNCTIONS[name]
+    function, frame, _ = OTHER_FUNCTIONS[name]
     function({**AMBIGUOUS, **OTHER_CONVERSIONS}[conversion](frame))
 
 
 @pytest.mark.parametrize(("name", "conversion"), LOST_INDEX)
 def test_plots_of_summaries_without_their_index_raise_value_error(name: str, conversion: str) -> None:
-    function, frame = OTHER_FUNCTIONS[name]
+    function, frame, _ = OTHER_FUNCTIONS[name]
     with pytest.raises(ValueError, match=LOST_INDEX[name, conversion]):
         function({**AMBIGUOUS, **OTHER_CONVERSIONS}[conversion](frame))
 

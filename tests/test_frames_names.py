@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 START = datetime(2026, 6, 1, tzinfo=UTC)
-NAME_COLUMNS = ("deployment_name", "agent_name", "environment_name", "name")
 
 
 def stamp(hours: float) -> str:

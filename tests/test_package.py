@@ -18,22 +18,9 @@ ROOT = Path(__file__).parents[1]
 FUNCTIONS = [name for name in dir(qoderdata) if callable(getattr(qoderdata, name))]
 #: Not required: an extended summary, "See Also" and the like; and types, which are in the annotations.
 NOT_REQUIRED = {
-    "ES01",
-    "SA01",
-    "EX01",
-    "GL01",
-    "RT02",
-    "PR04",
-    "SS05",
-    "SS06",
-    "YD01",
-    "RT03",
+    "ES01", "SA01", "EX01", "GL01", "RT02", "PR04", "SS05", "SS06", "YD01", "RT03", "PR06", "PR08", "PR09", "GL08",
     "RT05",  # may end with a table of columns
-    "PR06",
-    "PR08",
-    "PR09",
-    "GL08",
-}
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)

@@ -269,16 +269,6 @@ class TestRunTimeline:
         with pytest.raises(ValueError, match=rf"{column} reaches from .*0001-01-01"):
             qd.plot_run_timeline(runs)
 
-    def test_columns_with_wrong_dtypes_are_refused(self) -> None:
-        runs = runs_of([("a", "completed", "01:00:00", None, "02:00:00")])
-        missed = missed_of([("a", "03:30:00", True)])
-        with pytest.raises(FrameTypeError, match="load_runs"):
-            qd.plot_run_timeline(runs.astype({"triggered_at": "str"}))
-        with pytest.raises(FrameTypeError, match="missed_triggers"):
-            qd.plot_run_timeline(runs, missed=missed.astype({"scheduled_at": "str"}))
-        with pytest.raises(FrameTypeError, match="next_triggers"):
-            qd.plot_run_timeline(runs, triggers=[])  # type: ignore[arg-type]
-
     def test_columns_that_only_newer_frames_have_are_optional(self) -> None:
         runs = runs_of([("a", "completed", "01:00:00", None, "02:00:00")])[
             ["deployment_id", "status", "triggered_at"]

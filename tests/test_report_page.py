@@ -20,7 +20,7 @@ from qoderdata.frames import flatten_deployments, flatten_runs, flatten_sessions
 from qoderdata.report import folded_sections
 from qoderdata.report.page import write_report
 from qoderdata.sandbox import Sandbox
-from tests.browser import WatchedPage, page_of, running_browser
+from tests.browser import WatchedPage, page_of
 from tests.test_report import SECRET, Reader
 
 if TYPE_CHECKING:
@@ -207,12 +207,6 @@ SCREENS: dict[str, dict[str, Any]] = {
     "phone": {"viewport": {"width": 390, "height": 844}},
     "desktop, dark": {"viewport": {"width": 1200, "height": 900}, "color_scheme": "dark"},
 }
-
-
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[Browser]:
-    with running_browser() as started:
-        yield started
 
 
 @pytest.fixture(params=SCREENS)

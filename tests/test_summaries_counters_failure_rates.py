@@ -4,21 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import math
-from functools import cache
 from random import Random
 from typing import Any
 
-import duckdb
 import pandas as pd
 import pyarrow as pa
 import pytest
 from scipy.stats import binomtest
 
-from qoderdata import decode, frames, schema
+from qoderdata import frames, schema
 from qoderdata.errors import DataQualityWarning, MissingColumnError
-from qoderdata.sandbox import Sandbox
 from qoderdata.summaries import failure_rates
-from tests.summary_frames import WILSON_SQL, Z_SQL, records
+from tests.summary_frames import records
 
 COUNTERS = ["stats_total_runs", "stats_total_failures", "stats_consecutive_failures"]
 
@@ -63,11 +60,6 @@ def test_counts_rate_and_interval_of_one_deployment(  # noqa: PLR0917 one column
         assert row[name] == pytest.approx(math.nan if expected is None else expected, nan_ok=True, abs=1e-6), name
 
 
-def test_a_sum_above_2_to_53_is_exact() -> None:
-    rates = failure_rates(deployments(("dep_1", "a", 2**53 + 1, 5, 0), ("dep_2", "a", 2, 1, 0)), by="agent_id")
-    assert rates["total_runs"].tolist() == [2**53 + 3]
-
-
 @pytest.mark.parametrize(
     "counters",
     [(-1, 0, 0), (5, -1, 0), (5, 6, 0), (5, 1, -1)],
@@ -94,27 +86,6 @@ def test_many_impossible_counters_give_one_warning_with_the_first_ids() -> None:
     assert len(caught) == 1
     with pytest.warns(DataQualityWarning, match="^12 deployments .*: –$"):
         failure_rates(df.drop(columns="id"), by="agent_id")
-
-
-def test_a_missing_key_is_its_own_group() -> None:
-    rates = failure_rates(
-        deployments(("d1", None, 10, 5, 0), ("d2", "a", 10, 1, 0), ("d3", None, 10, 4, 2)), by="agent_id"
-    )
-    assert rates.index.name == "agent_id"
-    assert pd.isna(rates.index[0])
-    assert rates.iloc[0][["deployments", "total_runs", "total_failures", "consecutive_failures"]].tolist() == [
-        2,
-        20,
-        9,
-        2,
-    ]
-    assert rates.index[1:].tolist() == ["a"]
-
-
-def test_group_rate_is_computed_from_summed_counters() -> None:
-    """1 of 2 and 0 of 998 runs failed: the rate is 0.1 %, not the mean of the two rates, 25 %."""
-    rates = failure_rates(deployments(("d1", "a", 2, 1, 1), ("d2", "a", 998, 0, 0)), by="agent_id")
-    assert rates["failure_rate"].tolist() == [0.001]
 
 
 def test_group_keys_are_the_index() -> None:
@@ -190,15 +161,6 @@ def test_invalid_arguments_are_refused(options: dict[str, Any], error: type[Exce
         failure_rates(deployments(("d1", "a", 2, 1, 1)).assign(failing=1), **options)
 
 
-def test_a_dict_or_a_frame_without_name_is_refused() -> None:
-    df = deployments(("d1", "a", 2, 1, 1))
-    with pytest.raises(MissingColumnError, match="no column 'name'; it has: id, "):
-        failure_rates(df.drop(columns="name"))
-    nothing: Any = df.to_dict()
-    with pytest.raises(TypeError, match="deployments must be a frame"):
-        failure_rates(nothing)
-
-
 @pytest.mark.parametrize("confidence", [0.5, 0.8, 0.95, 0.99, 0.9999])
 def test_the_interval_is_a_wilson_interval(confidence: float) -> None:
     """Compare with SciPy; the interval contains the rate and lies between 0 and 1."""
@@ -254,40 +216,6 @@ def test_group_figures_equal_brute_force(seed: int) -> None:
         assert row["total_failures"] == (failed if known else None)
         assert row["consecutive_failures"] == max(streaks, default=None)
         assert row["failure_rate"] == (failed / total if total else None)
-
-
-@cache
-def deployments_of_a_sandbox() -> pa.Table:
-    with Sandbox(deployments=120, seed=7) as sandbox:
-        return decode.from_records(sandbox.deployments, schema.DEPLOYMENTS)
-
-
-@pytest.mark.parametrize("by", ["id", "agent_id", "environment_id", "status"])
-def test_all_figures_equal_those_of_sql(by: str) -> None:
-    """Use a sandbox account, as the Arrow table that is written to Parquet."""
-    deployed = deployments_of_a_sandbox()
-    counts = ["deployments", "total_runs", "total_failures", "consecutive_failures", "failing", "never_run"]
-    expected = duckdb.execute(
-        f"""
-        SELECT {by}, {", ".join(counts)}, p, {WILSON_SQL} FROM (
-            SELECT {by}, count(*) AS deployments, sum(stats_total_runs)::BIGINT AS total_runs,
-                sum(stats_total_failures)::BIGINT AS total_failures,
-                max(stats_consecutive_failures) AS consecutive_failures,
-                count(*) FILTER (stats_consecutive_failures > 0) AS failing,
-                count(*) FILTER (stats_total_runs = 0) AS never_run,
-                nullif(total_runs, 0) AS n, total_failures / n AS p, {Z_SQL}
-            FROM deployed GROUP BY ALL)
-        ORDER BY p DESC NULLS LAST, total_failures DESC NULLS LAST, {by} NULLS LAST
-        """  # noqa: S608 a column name of this test
-    ).fetchall()
-    got = records(failure_rates(frames.to_pandas(deployed, schema.DEPLOYMENTS), by=by))
-    assert len(got) == len(expected)
-    for row, expected_row in zip(got, expected, strict=True):
-        assert [row[by], *(row[name] for name in counts)] == list(expected_row[:7])
-        figures = [row["failure_rate"], row["ci_low"], row["ci_high"]]
-        assert figures == [
-            None if value is None else pytest.approx(value, rel=1e-12, abs=1e-15) for value in expected_row[7:]
-        ]
 
 
 @pytest.mark.parametrize("counters", [[2**63 - 1, 1], [2**62, 2**62], [2**63 - 1] * 5])

@@ -9,7 +9,6 @@ import pandas as pd
 import pytest
 
 import qoderdata as qd
-from qoderdata.errors import MissingColumnError
 from qoderdata.sandbox import Sandbox
 from qoderdata.summaries.deployment_changes import describe_change
 
@@ -270,12 +269,10 @@ def test_empty_results_have_the_same_columns_and_dtypes() -> None:
         assert isinstance(one.index, pd.RangeIndex)
 
 
-def test_a_duplicate_id_or_a_missing_column_is_refused() -> None:
+def test_a_duplicate_id_is_refused() -> None:
     some = qd.flatten_deployments([RECORD])
     with pytest.raises(ValueError, match="twice"):
         qd.changes(some, pd.concat([some, some]))
-    with pytest.raises(MissingColumnError, match="status"):
-        qd.changes(some.drop(columns="status"), some)
 
 
 LONG = "Compare the stock of three sites with the orders of the week, and list the articles that run out"
