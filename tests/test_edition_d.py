@@ -1133,3 +1133,88 @@ def test_error_for_refused_sessions_says_that_the_runs_are_stored(
     finally:
         few.before = None
     assert (len(runs), runs.attrs["requests"]) == (len(few.account.runs), 0)
+
+
+# -- figures compared with an independent count
+
+
+def count_failed_in_a_row(account: Account, deployment: str) -> int:
+    """Count the failed runs after the last completed one."""
+    runs = [(account.truth[run["id"]], run) for run in account.runs if run["deployment_id"] == deployment]
+    runs.sort(key=lambda each: (each[0].triggered_at, each[1]["created_at"]), reverse=True)
+    decided = [truth.status == "failed" for truth, _ in runs if truth.status in {"failed", "completed"}]
+    return decided.index(False) if False in decided else len(decided)
+
+
+def test_counters_are_filled_from_the_runs(service: EditionD, loads: dict[str, Loaded], tmp_path: Path) -> None:
+    account = service.account
+    deployments = qd.load_deployments(
+        client=client_of(service), cache_dir=tmp_path, include_archived=True, progress=False
+    )
+    counters = [
+        "stats_total_runs",
+        "stats_total_failures",
+        "stats_consecutive_failures",
+        "stats_last_triggered_at",
+    ]
+    assert deployments[counters].isna().all(axis=None)
+    with pytest.warns(UserWarning, match="fill_counters"):
+        qd.failure_rates(deployments)
+    filled = qd.fill_counters(deployments, loads["events"].frame)
+    for row in filled.to_dict("records"):
+        truths = [account.truth[run["id"]] for run in account.runs if run["deployment_id"] == row["id"]]
+        expected = [
+            len(truths),
+            sum(truth.status == "failed" for truth in truths),
+            count_failed_in_a_row(account, row["id"]),
+            max((truth.triggered_at for truth in truths), default=None),
+        ]
+        assert [value(row[name]) for name in counters] == expected, row["id"]
+    assert (filled["stats_total_runs"] == 0).sum() == 2
+    budgets = {record["id"]: record.get("budget") for record in account.deployments}
+    assert set(filled["id"][filled["budget_max_credit_cost"].eq(12.5)]) == {
+        id_ for id_, budget in budgets.items() if budget
+    }
+
+
+@pytest.mark.parametrize("mode", ["events", "sessions"])
+def test_run_failure_rates_count_assumed_and_unknown_runs(
+    service: EditionD, loads: dict[str, Loaded], mode: str
+) -> None:
+    account = service.account
+    truth = account.truth if mode == "events" else account.truth_without_events
+    rates = qd.run_failure_rates(loads["events" if mode == "events" else "auto"].frame)
+    by = rates.reset_index().set_index("deployment_id")
+    for deployment, row in by.iterrows():
+        truths = [truth[run["id"]] for run in account.runs if run["deployment_id"] == deployment]
+        statuses = Counter(each.status for each in truths)
+        expected = {
+            "runs": len(truths),
+            "completed": statuses["completed"],
+            "assumed": sum((each.status, each.status_from) == ("completed", "session") for each in truths),
+            "failed": statuses["failed"],
+            "skipped": statuses["skipped"] + statuses["cancelled"],
+            "unfinished": statuses["pending"] + statuses["running"] + statuses["waiting"],
+            "unknown": statuses[None],
+        }
+        assert {name: row[name] for name in expected} == expected
+        assert row[["completed", "failed", "skipped", "unfinished", "unknown"]].sum() == row["runs"]
+    assert len(by) == len({run["deployment_id"] for run in account.runs})
+    assert str(rates["assumed"].dtype) == str(rates["unknown"].dtype) == "Int64"
+
+
+def test_run_failure_rates_per_occurrence_use_the_last_run(service: EditionD, loads: dict[str, Loaded]) -> None:
+    """The last run at a scheduled time counts; a run without a scheduled time is its own occurrence."""
+    account = service.account
+    last: dict[object, dict[str, Any]] = {}
+    for run in account.runs:  # newest first
+        if "status" not in run:
+            time = run["trigger_context"].get("scheduled_at", run["id"])
+            last.setdefault((run["deployment_id"], time), run)
+    new = loads["events"].frame
+    new = new[new["status_from"] != "service"]
+    rates = qd.run_failure_rates(new, by=None, per="occurrence").iloc[0]
+    statuses = Counter(account.truth[run["id"]].status for run in last.values())
+    assert len(last) < len(new)
+    expected = [statuses["completed"], statuses["failed"], statuses[None]]
+    assert rates[["completed", "failed", "unknown"]].tolist() == expected
