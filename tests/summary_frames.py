@@ -17,6 +17,13 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 
+#: Two columns of a SQL query, from its columns `n`, `p` and `z`.
+WILSON_SQL = """
+    (p + z * z / (2 * n) - z * sqrt(p * (1 - p) / n + z * z / (4 * n * n))) / (1 + z * z / n) AS ci_low,
+    (p + z * z / (2 * n) + z * sqrt(p * (1 - p) / n + z * z / (4 * n * n))) / (1 + z * z / n) AS ci_high
+"""
+#: The normal quantile of a 95 % interval, as printed in tables.
+Z_SQL = "1.959963984540054 AS z"
 START = datetime(2026, 3, 27, 12, tzinfo=UTC)
 YEAR_1 = datetime(1, 1, 1, tzinfo=UTC)
 HOUR_MS = 3_600_000.0

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import io
 from datetime import UTC, datetime, timedelta
 from random import Random
 from typing import TYPE_CHECKING, Any
 
+import duckdb
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 
 import qoderdata as qd
@@ -132,7 +135,29 @@ def account() -> pd.DataFrame:
         return qd.flatten_sessions(sandbox.sessions)
 
 
-def test_windows_have_all_credits(account: pd.DataFrame) -> None:
+def test_sums_equal_those_of_sql_over_parquet(account: pd.DataFrame) -> None:
+    file = io.BytesIO()
+    account[["id", "deployment_id", *CREDITS]].to_parquet(file)
+    table = pa.Table.from_pandas(pd.read_parquet(file), preserve_index=False)
+    sql = """SELECT deployment_id, count(*) AS sessions, sum(usage_total_credits) AS credits,
+             count(*) - count(usage_total_credits) AS unknown, quantile_cont(usage_total_credits, 0.95) AS p95
+             FROM t GROUP BY ALL ORDER BY credits DESC NULLS LAST, deployment_id NULLS LAST"""
+    with duckdb.connect() as connection:
+        connection.register("t", table)
+        expected = connection.execute(sql).df()
+    costs = qd.session_costs(account).reset_index()
+    assert costs["deployment_id"].fillna("").tolist() == expected["deployment_id"].fillna("").tolist()
+    for name, column in {
+        "sessions": "sessions",
+        "credits": "credits",
+        "unknown": "unknown",
+        "p95": "credits_p95",
+    }.items():
+        got = costs[column].astype("float64").to_numpy()
+        assert got == pytest.approx(expected[name].astype("float64").to_numpy(), nan_ok=True)
+    assert costs["share"].sum() == pytest.approx(1)
+    assert costs["credits"].sum() == pytest.approx(account["usage_total_credits"].sum())
+    assert costs["unknown"].sum() == account["usage_total_credits"].isna().sum() > 0
     by_day = qd.session_costs(account, freq="1D")
     assert by_day["credits"].sum() == pytest.approx(account["usage_total_credits"].sum())
     assert by_day["share"].sum() == pytest.approx(1)

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import contextlib
 import math
+from functools import cache
 from random import Random
 from typing import Any
 
+import duckdb
 import pandas as pd
 import pyarrow as pa
 import pytest
 from scipy.stats import binomtest
 
-from qoderdata import frames, schema
+from qoderdata import decode, frames, schema
 from qoderdata.errors import DataQualityWarning, MissingColumnError
+from qoderdata.sandbox import Sandbox
 from qoderdata.summaries import failure_rates
-from tests.summary_frames import records
+from tests.summary_frames import WILSON_SQL, Z_SQL, records
 
 COUNTERS = ["stats_total_runs", "stats_total_failures", "stats_consecutive_failures"]
 
@@ -216,6 +219,40 @@ def test_group_figures_equal_brute_force(seed: int) -> None:
         assert row["total_failures"] == (failed if known else None)
         assert row["consecutive_failures"] == max(streaks, default=None)
         assert row["failure_rate"] == (failed / total if total else None)
+
+
+@cache
+def deployments_of_a_sandbox() -> pa.Table:
+    with Sandbox(deployments=120, seed=7) as sandbox:
+        return decode.from_records(sandbox.deployments, schema.DEPLOYMENTS)
+
+
+@pytest.mark.parametrize("by", ["id", "agent_id", "environment_id", "status"])
+def test_all_figures_equal_those_of_sql(by: str) -> None:
+    """Use a sandbox account, as the Arrow table that is written to Parquet."""
+    deployed = deployments_of_a_sandbox()
+    counts = ["deployments", "total_runs", "total_failures", "consecutive_failures", "failing", "never_run"]
+    expected = duckdb.execute(
+        f"""
+        SELECT {by}, {", ".join(counts)}, p, {WILSON_SQL} FROM (
+            SELECT {by}, count(*) AS deployments, sum(stats_total_runs)::BIGINT AS total_runs,
+                sum(stats_total_failures)::BIGINT AS total_failures,
+                max(stats_consecutive_failures) AS consecutive_failures,
+                count(*) FILTER (stats_consecutive_failures > 0) AS failing,
+                count(*) FILTER (stats_total_runs = 0) AS never_run,
+                nullif(total_runs, 0) AS n, total_failures / n AS p, {Z_SQL}
+            FROM deployed GROUP BY ALL)
+        ORDER BY p DESC NULLS LAST, total_failures DESC NULLS LAST, {by} NULLS LAST
+        """  # noqa: S608 a column name of this test
+    ).fetchall()
+    got = records(failure_rates(frames.to_pandas(deployed, schema.DEPLOYMENTS), by=by))
+    assert len(got) == len(expected)
+    for row, expected_row in zip(got, expected, strict=True):
+        assert [row[by], *(row[name] for name in counts)] == list(expected_row[:7])
+        figures = [row["failure_rate"], row["ci_low"], row["ci_high"]]
+        assert figures == [
+            None if value is None else pytest.approx(value, rel=1e-12, abs=1e-15) for value in expected_row[7:]
+        ]
 
 
 @pytest.mark.parametrize("counters", [[2**63 - 1, 1], [2**62, 2**62], [2**63 - 1] * 5])

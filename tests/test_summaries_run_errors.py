@@ -17,7 +17,7 @@ import qoderdata as qd
 from qoderdata.frame_checks import TEXT
 from qoderdata.summaries import run_errors
 from tests.engine_frames import opened, rows_of
-from tests.summary_frames import grouped, random_rows, records, runs_frame
+from tests.summary_frames import at, grouped, random_rows, records, runs_frame
 
 END = datetime(2026, 6, 15, tzinfo=UTC)
 DAY = timedelta(days=1)
@@ -152,6 +152,13 @@ def test_polars_categories_are_read_as_text() -> None:
     assert rows_of(qd.error_groups(categorical)) == rows_of(qd.error_groups(runs))
 
 
+def test_counts_by_type_equal_error_breakdown() -> None:
+    rows = [(timedelta(hours=n), "failed", ["a", "b", None][n % 3], f"run {n}", "dep_1") for n in range(20)]
+    runs = runs_of(rows)
+    by_type = qd.error_groups(runs).groupby("error_type", dropna=False)["count"].sum()
+    pd.testing.assert_series_equal(by_type.sort_index(), qd.error_breakdown(runs)["count"].sort_index())
+
+
 @pytest.mark.parametrize(
     ("reach", "first", "is_new"),
     [
@@ -183,6 +190,18 @@ def test_by_a_column_of_the_result_is_refused() -> None:
     runs = runs_of([(DAY, "failed", "a", "x 1", "dep_1")])
     with pytest.raises(ValueError, match="'message' is a column of the result"):
         qd.error_groups(runs.assign(message="x"), "message")
+
+
+def test_error_breakdown_counts_failed_runs_only() -> None:
+    statuses, kinds = ["failed"] * 3 + ["skipped", "completed"], ["timeout", None, "timeout", "busy", None]
+    runs = runs_frame(
+        {"status": status, "error_type": kind, "triggered_at": at(hour)}
+        for hour, (status, kind) in enumerate(zip(statuses, kinds, strict=True))
+    )
+    assert records(qd.error_breakdown(runs)) == [
+        {"error_type": "timeout", "count": 2, "share": 2 / 3, "first_seen": at(0), "last_seen": at(2)},
+        {"error_type": None, "count": 1, "share": 1 / 3, "first_seen": at(1), "last_seen": at(1)},
+    ]
 
 
 @pytest.mark.parametrize("by", ["deployment_id", None])

@@ -9,6 +9,7 @@ from statistics import mean
 from typing import Any
 from zoneinfo import ZoneInfo
 
+import duckdb
 import numpy as np
 import pandas as pd
 import polars as pl
@@ -17,12 +18,17 @@ import pytest
 from scipy.stats import binomtest
 
 import qoderdata as qd
+from qoderdata import decode, frames, schema
 from qoderdata.errors import DataQualityWarning, MissingColumnError, UnknownOutcomesWarning
+from qoderdata.sandbox import Sandbox
 from qoderdata.summaries import failure_streaks, run_failure_rates, start_delays
 from tests.summary_frames import (
     HOUR_MS,
+    WILSON_SQL,
     YEAR_1,
+    Z_SQL,
     account_frames,
+    account_tables,
     at,
     grouped,
     hourly_runs,
@@ -68,6 +74,12 @@ def test_up_to_5_percent_of_unknown_outcomes_do_not_warn() -> None:
     frame = runs_frame([run(None, 0), *(run("completed", hours) for hours in range(1, 20))])
     run_failure_rates(frame)
     run_failure_rates(pl.from_pandas(frame[:2]).lazy())
+
+
+def test_rate_is_missing_without_decided_runs() -> None:
+    rates = run_failure_rates(runs_frame([{"status": "skipped"}, {"status": "running"}]))
+    assert rates[["failure_rate", "ci_low", "ci_high"]].isna().all(axis=None)
+    assert rates[["runs", "completed", "failed"]].to_numpy().tolist() == [[2, 0, 0]]
 
 
 def test_rows_are_sorted_worst_first_missing_last_then_by_key() -> None:
@@ -441,6 +453,51 @@ def test_a_duration_of_2_to_62_ms_is_accepted() -> None:
     assert run_failure_rates(runs)["duration_p95_ms"].tolist() == [float(2**62)]
 
 
+def test_all_figures_equal_those_of_sql_and_counters() -> None:
+    """Use the runs of a sandbox account, by deployment and day in Shanghai."""
+    with Sandbox(deployments=60, seed=7, runs=3000) as sandbox:
+        listed = decode.from_records(sandbox.runs, schema.RUNS)
+        counters = {
+            deployment["id"]: deployment["metadata"].get("cas_config", {}).get("stats", {})
+            for deployment in sandbox.deployments
+        }
+    expected = duckdb.execute(
+        f"""
+        SELECT deployment_id, day, runs, completed, failed, skipped, unfinished, p, {WILSON_SQL}, p50, p95 FROM (
+            SELECT deployment_id, date_trunc('day', timezone('Asia/Shanghai', triggered_at)) AS day,
+                count(*) AS runs, count(*) FILTER (status = 'completed') AS completed,
+                count(*) FILTER (status = 'failed') AS failed,
+                count(*) FILTER (status IN ('skipped', 'cancelled')) AS skipped,
+                count(*) FILTER (status IN ('pending', 'running', 'waiting')) AS unfinished,
+                nullif(completed + failed, 0) AS n, failed / n AS p, {Z_SQL},
+                quantile_cont(duration_ms, 0.5) FILTER (status = 'completed') AS p50,
+                quantile_cont(duration_ms, 0.95) FILTER (status = 'completed') AS p95
+            FROM listed GROUP BY ALL)
+        ORDER BY ALL
+        """  # noqa: S608 constants of the tests
+    ).fetchall()
+    runs = frames.to_pandas(listed, schema.RUNS)
+    rates = run_failure_rates(runs, freq="1D", tz="Asia/Shanghai")
+    got = records(rates[rates["runs"] > 0])
+    assert len(got) == len(expected)
+    for row, expected_row in zip(got, expected, strict=True):
+        counts = [row[name] for name in ("runs", "completed", "failed", "skipped", "unfinished")]
+        assert [row["deployment_id"], row["window"].tz_localize(None).to_pydatetime(), *counts] == list(
+            expected_row[:7]
+        )
+        figures = ["failure_rate", "ci_low", "ci_high", "duration_p50_ms", "duration_p95_ms"]
+        assert [row[name] for name in figures] == [
+            None if value is None else pytest.approx(value, rel=1e-12, abs=1e-15) for value in expected_row[7:]
+        ]
+    days = [row[1] for row in expected]
+    assert len(rates) == len({row[0] for row in expected}) * ((max(days) - min(days)).days + 1)
+    assert rates.loc[rates["runs"] == 0, "failure_rate"].isna().all()
+    for row in records(run_failure_rates(runs)):
+        if counters[row["deployment_id"]]:
+            stats = counters[row["deployment_id"]]
+            assert (row["runs"], row["failed"]) == (stats["total_runs"], stats["total_failures"])
+
+
 @pytest.mark.filterwarnings("ignore::qoderdata.errors.UnknownOutcomesWarning")
 @pytest.mark.parametrize(
     ("letters", "current", "since", "longest", "incidents", "mttr_hours", "open_"),
@@ -473,6 +530,11 @@ def test_streaks_warn_of_unknown_outcomes() -> None:
     with pytest.warns(UnknownOutcomesWarning, match=text):
         failure_streaks(hourly_runs("f?f"))
     failure_streaks(pl.from_pandas(hourly_runs("f?f")).lazy())  # lazy frames are not read to warn
+
+
+def test_streaks_do_not_depend_on_the_order_of_rows() -> None:
+    newest_first = hourly_runs("fffc").iloc[::-1]
+    pd.testing.assert_frame_equal(failure_streaks(newest_first), failure_streaks(hourly_runs("fffc")))
 
 
 def test_runs_at_the_same_time_are_ordered_by_id() -> None:
@@ -535,6 +597,29 @@ def test_streaks_equal_brute_force(by: str | None, deployments: int) -> None:
         assert row["longest_streak"] == longest
         assert (row["incidents"], row["open_incidents"]) == (len(recoveries), int(current > 0))
         assert row["mttr_ms"] == (pytest.approx(mean(recoveries)) if recoveries else None)
+
+
+def test_streaks_equal_those_of_sql() -> None:
+    listed = account_tables(80, 4000)[1]
+    expected = duckdb.execute(
+        """
+        WITH with_last_completed AS (
+            SELECT *, max(triggered_at) FILTER (status = 'completed') OVER own_runs AS last_completed_at
+            FROM listed WINDOW own_runs AS (PARTITION BY deployment_id))
+        SELECT deployment_id, count(*) AS streak, epoch_us(min(triggered_at))
+        FROM with_last_completed
+        WHERE status = 'failed' AND (last_completed_at IS NULL OR triggered_at > last_completed_at)
+        GROUP BY 1 ORDER BY streak DESC, deployment_id
+        """
+    ).fetchall()
+    streaks = failure_streaks(frames.to_pandas(listed, schema.RUNS))
+    failing = streaks[streaks["current_streak"] > 0].sort_values("current_streak", ascending=False, kind="stable")
+    got = [
+        (row["deployment_id"], row["current_streak"], row["current_streak_since"].value // 1000)
+        for row in records(failing)
+    ]
+    assert sorted(got) == sorted(expected)
+    assert [row[1] for row in got] == [row[1] for row in expected]
 
 
 def test_streaks_rates_and_delays_have_the_same_groups() -> None:
