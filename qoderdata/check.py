@@ -255,7 +255,8 @@ def failing_now(runs: pd.DataFrame, active: pd.DataFrame) -> pd.DataFrame:
     counter counts then, if `active` has it. The columns are ``deployment_id``, ``streak``, ``since`` (missing if
     the streak began before `runs`), ``error_type`` and ``error_message`` (of the last failed run, if any).
     """
-    runs = runs.reset_index(drop=True)  # the index may have the name of a column
+    # The index may have the name of a column, and a column that is not needed may be there twice.
+    runs = runs.loc[:, ~runs.columns.duplicated()].reset_index(drop=True)
     created_at = ["created_at"] if "created_at" in runs.columns else []
     columns = ["id", "deployment_id", "triggered_at", *created_at]
     # A run of unknown outcome may have completed.
