@@ -20,7 +20,7 @@ from qoderdata.formatting import (
     make_distinct,
     one_line,
 )
-from qoderdata.frame_checks import TEXT, require_frame, require_unique_deployments
+from qoderdata.frame_checks import TEXT, require_frame, require_unique_deployments, without_repeated_columns
 from qoderdata.frames import fetched_at, flatten_runs, is_in, rows_before
 from qoderdata.outcomes import STATUSES, is_assumed, is_unknown
 from qoderdata.summaries import compare_periods, failure_streaks, session_costs, unusual_runs
@@ -255,8 +255,7 @@ def failing_now(runs: pd.DataFrame, active: pd.DataFrame) -> pd.DataFrame:
     counter counts then, if `active` has it. The columns are ``deployment_id``, ``streak``, ``since`` (missing if
     the streak began before `runs`), ``error_type`` and ``error_message`` (of the last failed run, if any).
     """
-    # The index may have the name of a column, and a column that is not needed may be there twice.
-    runs = runs.loc[:, ~runs.columns.duplicated()].reset_index(drop=True)
+    runs = without_repeated_columns(runs).reset_index(drop=True)  # the index may have the name of a column
     created_at = ["created_at"] if "created_at" in runs.columns else []
     columns = ["id", "deployment_id", "triggered_at", *created_at]
     # A run of unknown outcome may have completed.

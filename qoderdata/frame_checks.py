@@ -129,6 +129,11 @@ def require_frame(
     return frame.assign(**converted) if converted else frame
 
 
+def without_repeated_columns(frame: pd.DataFrame) -> pd.DataFrame:
+    """Return the first of columns of one name; `require_frame` has refused several of one that is needed."""
+    return frame if frame.columns.is_unique else frame.loc[:, ~frame.columns.duplicated()]
+
+
 def require_snapshots(snapshots: Sequence[pd.DataFrame] | None) -> list[pd.DataFrame]:
     """Return snapshots as a list, empty for ``None``; raise `FrameTypeError` if they are no list of frames."""
     if isinstance(snapshots, pd.DataFrame):

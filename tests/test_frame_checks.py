@@ -486,10 +486,18 @@ def test_columns_that_a_function_does_not_need_are_not_checked() -> None:
     )
 
 
-@pytest.mark.parametrize("function", [*RUN_FUNCTIONS.values(), qd.failure_rates])
-def test_columns_that_a_function_does_not_need_may_be_there_twice(function: Function) -> None:
-    frame = DEPLOYMENTS if function is qd.failure_rates else RUNS
-    twice = pd.concat([frame, frame[["extra"]]], axis=1)
+@pytest.mark.parametrize(
+    ("function", "frame"),
+    [
+        *((function, RUNS) for function in RUN_FUNCTIONS.values()), (qd.failure_rates, DEPLOYMENTS),
+        (lambda frame: qd.changes(frame[:0], frame), DEPLOYMENTS),
+        (lambda frame: qd.changes(frame, frame.assign(name="other")), DEPLOYMENTS),
+    ],
+)  # fmt: skip
+def test_columns_that_a_function_does_not_need_may_be_there_twice(function: Function, frame: pd.DataFrame) -> None:
+    mine = frame.assign(mine=1)
+    twice = pd.concat([mine, mine[["mine"]]], axis=1)
+    assert not function(frame).empty
     pd.testing.assert_frame_equal(function(twice), function(frame))
 
 

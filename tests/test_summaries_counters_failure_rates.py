@@ -91,6 +91,20 @@ def test_many_impossible_counters_give_one_warning_with_the_first_ids() -> None:
         failure_rates(df.drop(columns="id"), by="agent_id")
 
 
+def test_a_missing_key_is_its_own_group() -> None:
+    rates = failure_rates(
+        deployments(("d1", None, 10, 5, 0), ("d2", "a", 10, 1, 0), ("d3", None, 10, 4, 2)), by="agent_id"
+    )
+    assert rates.index.fillna("missing").tolist() == ["missing", "a"]
+    assert rates[["deployments", "total_runs", "total_failures"]].to_numpy().tolist() == [[2, 20, 9], [1, 10, 1]]
+
+
+def test_group_rate_is_computed_from_summed_counters() -> None:
+    """1 of 2 and 0 of 998 runs failed: the rate is 0.1 %, not the mean of the two rates, 25 %."""
+    rates = failure_rates(deployments(("d1", "a", 2, 1, 1), ("d2", "a", 998, 0, 0)), by="agent_id")
+    assert rates["failure_rate"].tolist() == [0.001]
+
+
 def test_group_keys_are_the_index() -> None:
     df = deployments(("d1", "a", 2, 1, 1))
     assert failure_rates(df).index.names == ["id"]

@@ -226,9 +226,8 @@ def open_source(
         _require_keys(frame.columns, keys, what=what, shared=shared, levels=frame.index.names)
         texts = [*keys, *_name_columns(keys, frame.columns, what=what).values()]
         native = frame_checks.require_frame(frame, wanted, what=what, optional=optional, keys=texts)
+        native = frame_checks.without_repeated_columns(native)
         _refuse_lists(native, keys)
-        if not native.columns.is_unique:  # those that are needed are
-            native = native.loc[:, ~native.columns.duplicated()]
     try:
         opened = open_frame(native)
     except TypeError:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from qoderdata.formatting import MISSING, display_width, one_line, truncate_middle
-from qoderdata.frame_checks import TEXT, require_frame, require_unique_deployments
+from qoderdata.frame_checks import TEXT, require_frame, require_unique_deployments, without_repeated_columns
 from qoderdata.frames import is_in
 from qoderdata.masking import MASK, is_secret, mask_text
 from qoderdata.schema import DEPLOYMENTS
@@ -118,7 +118,7 @@ def changes(before: pd.DataFrame, after: pd.DataFrame) -> pd.DataFrame:
     frames = [require_frame(one, _COLUMNS, what="deployments", optional=typed) for one in (before, after)]
     for frame in frames:
         require_unique_deployments(frame)
-    old, new = (one.set_index("id", drop=False) for one in frames)
+    old, new = (without_repeated_columns(one).set_index("id", drop=False) for one in frames)
     both = new.index[is_in(new.index, old.index)]
     found: dict[str, list[tuple[str | None, ...]]] = {id_: [] for id_ in new.index}
     for id_ in new.index.difference(old.index, sort=False):
