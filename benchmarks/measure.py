@@ -14,7 +14,7 @@ from statistics import median
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
 HERE = Path(__file__).parent
 _SETTINGS = {
@@ -57,22 +57,20 @@ def output_of(command: Sequence[str]) -> str:
     return subprocess.run(command, capture_output=True, text=True, check=True, env=ENVIRONMENT).stdout
 
 
-def measure_in_turn(commands: Mapping[str, Sequence[str]], *, rounds: int) -> dict[str, Cost]:
+def measure_in_turn(
+    commands: Mapping[str, Sequence[str]], *, rounds: int, measure: Callable[[Sequence[str]], Cost] = measure_once
+) -> dict[str, Cost]:
     """Run commands in turn (A B C, A B C, …), after one warm-up round; return the median costs."""
     costs: dict[str, list[Cost]] = {name: [] for name in commands}
     for number in range(rounds + 1):
         for name, command in commands.items():
-            cost = measure_once(command)
+            cost = measure(command)
             if number:
                 costs[name].append(cost)
         sys.stderr.write("." if number < rounds else ".\n")
         sys.stderr.flush()
     return {
-        name: Cost(
-            median(cost.wall for cost in found),
-            median(cost.cpu for cost in found),
-            median(cost.peak for cost in found),
-        )
+        name: Cost(*(median(getattr(cost, figure) for cost in found) for figure in ("wall", "cpu", "peak")))
         for name, found in costs.items()
     }
 

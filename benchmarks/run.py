@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import re
 import sys
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING
@@ -27,10 +28,9 @@ from benchmarks.measure import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
 OURS = "qoderdata_load"
-PEERS = ("naive", "polars_pages", "floor", "sdk")
 NAMES = {
     OURS: "**qoderdata** `load_deployments`",
     "naive": "requests, `json_normalize`, `to_datetime`, `to_parquet`",
@@ -42,31 +42,11 @@ NAMES = {
 }
 
 
-def pull(records: int, rounds: int) -> str:
-    """Compare the pull of plain records."""
-    with running_server("--records", str(records)) as url, temporary_folder() as folder:
-        costs = measure_in_turn(
-            {name: contender_command(name, url, folder) for name in (OURS, *PEERS)}, rounds=rounds
-        )
-    return _table(costs, NAMES)
-
-
-def variant(name: str, records: int, rounds: int) -> str:
-    """Compare with the naive code on records that are not all as documented."""
-    with running_server("--records", str(records), "--variant", name) as url, temporary_folder() as folder:
-        costs = measure_in_turn(
-            {one: contender_command(one, url, folder) for one in (OURS, "naive")}, rounds=rounds
-        )
-    return _table(costs, {one: NAMES[one] for one in costs})
-
-
-def load_runs(records: int, rounds: int) -> str:
-    """Compare the pull of runs into a new store, and their daily rates by deployment."""
-    with running_server("--records", str(records), "--variant", "runs") as url, temporary_folder() as folder:
-        costs = measure_in_turn(
-            {one: contender_command(one, url, folder) for one in ("runs_qoderdata", "runs_naive")}, rounds=rounds
-        )
-    return _table(costs, NAMES)
+def pull(variant: str, contenders: Sequence[str], records: int, rounds: int) -> str:
+    """Compare contenders on records of a variant of `serve.py`."""
+    with running_server("--records", str(records), "--variant", variant) as url, temporary_folder() as folder:
+        commands = {name: contender_command(name, url, folder) for name in contenders}
+        return _table(measure_in_turn(commands, rounds=rounds), NAMES)
 
 
 def growth(largest: int) -> str:
@@ -197,10 +177,12 @@ def write_section(section: str, text: str) -> None:
 
 
 SECTIONS: dict[str, Callable[[int, int], str]] = {
-    "pull": pull,
-    "unknown": lambda records, rounds: variant("unknown", records, rounds),
-    "misfit": lambda records, rounds: variant("misfit", records, rounds),
-    "load_runs": lambda records, rounds: load_runs(2 * records, rounds),
+    "pull": partial(pull, "plain", (OURS, "naive", "polars_pages", "floor", "sdk")),
+    # Not all of these records are as documented.
+    "unknown": partial(pull, "unknown", (OURS, "naive")),
+    "misfit": partial(pull, "misfit", (OURS, "naive")),
+    # Runs go into a new store, and their daily rates are computed by deployment.
+    "load_runs": lambda records, rounds: pull("runs", ("runs_qoderdata", "runs_naive"), 2 * records, rounds),
     "growth": lambda records, _: growth(10 * records),
     "cached": cached,
     "imports": lambda _, rounds: imports(3 * rounds),

@@ -12,21 +12,20 @@ import sys
 import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from statistics import median
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import psutil  # type: ignore[import-untyped] # has no types
 import pyarrow as pa
 
-from benchmarks.measure import ENVIRONMENT, HERE, Cost, describe_machine, temporary_folder
+from benchmarks.measure import ENVIRONMENT, HERE, Cost, describe_machine, measure_in_turn, temporary_folder
 from benchmarks.run import write_section
 from qoderdata.files import Folder
 from qoderdata.schema import RUNS
 from qoderdata.store import RUNS_TABLE, JournalEntry, TableStore
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
 _DEPLOYMENTS = 2_000
 _RUNS_A_DAY = 96
@@ -112,7 +111,7 @@ def _times(stamps: Any, *, missing: Any = None) -> Any:  # noqa: ANN401 - times 
     return pa.array(stamps, pa.timestamp("us"), mask=missing).cast(pa.timestamp("us", tz="UTC"))
 
 
-def measure_with_children(command: list[str]) -> Cost:
+def measure_with_children(command: Sequence[str]) -> Cost:
     """Run a command; return its cost including child processes, whose memory is sampled every 20 ms."""
     began = time.perf_counter()
     peak, cpu = 0, 0.0
@@ -150,17 +149,8 @@ def _resources_of(root: psutil.Process) -> tuple[int, float]:
 def measure(folder: str, rounds: int) -> dict[str, Cost]:
     """Run the contenders in turn, after one warm-up round, and return the medians; run Dask once."""
     commands = {name: [sys.executable, str(HERE / "contenders" / f"rates_{name}.py"), folder] for name in NAMES}
-    costs: dict[str, list[Cost]] = {name: [] for name in NAMES}
-    costs["dask"].append(measure_with_children(commands.pop("dask")))
-    for number in range(rounds + 1):
-        for name, command in commands.items():
-            cost = measure_with_children(command)
-            if number:
-                costs[name].append(cost)
-    return {
-        name: Cost(*(median(getattr(cost, figure) for cost in found) for figure in ("wall", "cpu", "peak")))
-        for name, found in costs.items()
-    }
+    dask = measure_with_children(commands.pop("dask"))
+    return {**measure_in_turn(commands, rounds=rounds, measure=measure_with_children), "dask": dask}
 
 
 def format_table(costs: Mapping[str, Cost], *, runs: int, size: int, took: float) -> str:
