@@ -317,6 +317,11 @@ def test_other_functions_accept_frames_that_have_all_they_need(name: str, conver
     function({**AMBIGUOUS, **OTHER_CONVERSIONS}[conversion](frame))
 
 
+def test_each_public_plot_is_among_the_other_functions() -> None:
+    plots = {name for name in dir(qd) if name.startswith("plot_")} - {"plot_style"}
+    assert plots <= OTHER_FUNCTIONS.keys()
+
+
 @pytest.mark.parametrize(("name", "conversion"), LOST_INDEX)
 def test_plots_of_summaries_without_their_index_raise_value_error(name: str, conversion: str) -> None:
     function, frame, _ = OTHER_FUNCTIONS[name]

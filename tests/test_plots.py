@@ -190,6 +190,11 @@ PLOTS = sorted(
 )
 
 
+def test_each_public_plot_has_a_case() -> None:
+    plots = {name for name in dir(qd) if name.startswith("plot_")} - {"plot_style"}
+    assert {plot.__name__ for plot in PLOTS} == plots
+
+
 def texts_of(ax: Axes) -> list[Text]:
     """List the visible texts in an axes and its children."""
     return [text for text in ax.findobj(Text) if isinstance(text, Text) and text.get_text() and text.get_visible()]
