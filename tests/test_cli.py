@@ -406,7 +406,7 @@ def test_invalid_command_line_prints_one_line_and_returns_2(words: str, message:
         "report . --runs", "report r.pdf --runs", "report r.html --runs --since 7", "report r.html --horizon 7",
         "report r.html --lang de", "runs --freq 7", "costs --freq 7", "triggers --load 7", "forecast --horizon 7",
         "missed --grace 7", "check --recent 0D", "compare --baseline 0D", "compare-costs --recent 0D",
-        "export triggers t.csv --start 7",
+        "export triggers t.csv --start 7", "missed --since 1D --until 2D",
         "unusual --now 7", "unusual --threshold nan", "check --doubtful nan", "check --budget-share nan",
     ],
 )  # fmt: skip
@@ -923,6 +923,8 @@ def test_grace_as_long_as_the_window_is_refused(grace: str, invoke: Invoke) -> N
         "no trigger can be missed, as --grace covers all the time from --since to 2026-06-14 10:00 +09:00"
         in message
     )
+    message = invoke("missed --since 1D --until 2D", code=2).err
+    assert message == "qoderdata: --since '1D' is not before --until '2D': no trigger can be in between\n"
 
 
 def test_message_for_no_match_names_the_agent_as_given(invoke: Invoke) -> None:

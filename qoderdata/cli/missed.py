@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 import qoderdata as qd
-from qoderdata.arguments import parse_bound, parse_span
+from qoderdata.arguments import parse_bound, parse_period, parse_span
 from qoderdata.cli import options
 from qoderdata.cli.output import DEPLOYMENT, Output, TableColumn
 from qoderdata.cli.service import Service, service_options
@@ -41,10 +41,11 @@ def missed(
     since, now = window["since"], datetime.now(UTC)
     if since is None:
         raise click.UsageError("--since needs a time or an age here, such as 30D")
+    _, until = parse_period(since, window["until"], now=now, what="trigger")
     deployments = service.deployments(filters)
     snapshots = service.snapshots(since)  # that of these deployments too
     runs = service.runs({**window, "outcomes": "runs"})  # a run of any outcome serves its trigger
-    until = parse_bound(window["until"] or now, now=now, name="until")
+    until = until or now
     until = min(until, fetched_at(deployments, runs) or until)
     # Ages count back from now, as loading may have taken minutes: all runs since `begin` are loaded.
     begin = parse_bound(since, now=datetime.now(UTC), name="since")
