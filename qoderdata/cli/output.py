@@ -451,7 +451,7 @@ def _text_table(cells: list[list[Text]], columns: Sequence[TableColumn], heading
             overflow="fold" if column.kind == "prose" else "ellipsis",
         )
     shown = [
-        _distinct_cells(of_column) if column.kind == "text" else of_column
+        distinct_cells(of_column) if column.kind == "text" else of_column
         for column, of_column in zip(columns, cells, strict=True)
     ]
     for row in zip(*shown, strict=True):
@@ -459,7 +459,7 @@ def _text_table(cells: list[list[Text]], columns: Sequence[TableColumn], heading
     return rendered(table, least=least)
 
 
-def _distinct_cells(texts: Sequence[Text]) -> list[RenderableType]:
+def distinct_cells(texts: Sequence[Text]) -> list[RenderableType]:
     """Return texts that are cut in the middle where different ones would look the same if their ends were cut."""
     from rich.measure import Measurement  # noqa: PLC0415 - only tables need it
 
