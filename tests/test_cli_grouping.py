@@ -308,6 +308,8 @@ def test_errors_equals_error_groups_and_marks_new_ones(invoke: Invoke) -> None:
     assert invoke(f"errors {SINCE} --new").out.split("\n", 1)[0].split()[0] == "failed"
     assert "\nonly errors first seen in the last 7 days\n" in invoke(f"errors {SINCE} --new").out
     assert "only errors" not in invoke(f"errors {SINCE}").out
+    by_team = invoke(f"errors {SINCE} --new --by team").out
+    assert "\nonly errors first seen in the last 7 days, in their group\n" in by_team
 
 
 def test_errors_new_needs_14_days_of_runs(monkeypatch: pytest.MonkeyPatch, invoke: Invoke) -> None:

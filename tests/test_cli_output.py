@@ -303,6 +303,25 @@ def test_dropped_ids_are_reported_if_names_are_ambiguous(
     assert output.print_table(frame, output.DEPLOYMENT) == left_out
 
 
+def test_names_that_differ_at_the_end_are_cut_in_the_middle(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    columns = [TableColumn("name", "name"), TableColumn("runs", "runs", "count")]
+    monkeypatch.setenv("COLUMNS", "26")
+    for names, shown in (
+        (
+            ["prod-reconciliation-emea-1", "prod-reconciliation-apac"],
+            ["prod-reconc…-emea-1", "prod-reconc…on-apac"],
+        ),
+        (["夜间对账检查与汇总任务甲", "夜间对账检查与汇总任务乙"], ["夜间对账检…任务甲", "夜间对账检…任务乙"]),
+        (["prod-reconciliation-emea-1", "test"], ["prod-reconciliatio…", "test"]),
+        (["prod-reconciliation-emea-1"] * 2, ["prod-reconciliatio…"] * 2),
+    ):
+        output.print_table(pd.DataFrame({"name": names, "runs": 1_000}), columns)
+        rows = [line.split() for line in capsys.readouterr().out.splitlines()[2:]]
+        assert rows == [[name, "1,000"] for name in shown]
+
+
 @pytest.mark.parametrize(("width", "left_out"), [(32, []), (31, ["message"])])
 def test_optional_column_with_readable_width_is_cut_to_it(
     width: int, left_out: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

@@ -542,6 +542,13 @@ def test_larger_terminal_shows_more(view: top_screen.View) -> None:
     assert not [line for line in small[2:-1] if "…" in line and line.startswith("Running")]
 
 
+def test_names_that_differ_at_the_end_stay_distinct(view: top_screen.View) -> None:
+    upcoming = view.overview.upcoming.head(2)
+    named = upcoming.assign(name=[f"production-{'x' * 80}-{part}" for part in ("emea", "apac")])
+    text = "\n".join(draw_lines(replace(view, overview=replace(view.overview, upcoming=named)), (80, 60)))
+    assert re.findall(r"production-x+…x+-(\w+)", text) == ["emea", "apac"]
+
+
 def test_ages_and_countdowns_are_updated(view: top_screen.View) -> None:
     found = view.overview
     first, run = found.upcoming.iloc[0], found.running.iloc[0]

@@ -53,7 +53,8 @@ def errors(
         empty = "; ".join(["no error is new" if only_new else none_failed(unknown), *period, *unknown])
     if is_short and result.style in {"csv", "json"}:
         note(short)
-    about = [_ONLY_NEW, *period] if only_new else [*period, *([short] if is_short else [])]
+    only = f"{_ONLY_NEW}, in their group" if groups.keys else _ONLY_NEW
+    about = [only, *period] if only_new else [*period, *([short] if is_short else [])]
     result.print_frame(found, columns, empty=empty, notes=[*about, *unknown])
 
 

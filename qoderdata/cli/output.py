@@ -14,6 +14,7 @@ import shutil
 import sys
 import unicodedata
 from dataclasses import dataclass
+from functools import cache
 from io import StringIO
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     import pandas as pd
-    from rich.console import RenderableType
+    from rich.console import Console, ConsoleOptions, RenderableType
     from rich.text import Text
 
 #: Rows of a table for people, unless `--top` says otherwise.
@@ -449,9 +450,39 @@ def _text_table(cells: list[list[Text]], columns: Sequence[TableColumn], heading
             no_wrap=is_whole or column.kind not in _NARROWEST,
             overflow="fold" if column.kind == "prose" else "ellipsis",
         )
-    for row in zip(*cells, strict=True):
+    shown = [
+        distinct_cells(of_column) if column.kind == "text" else of_column
+        for column, of_column in zip(columns, cells, strict=True)
+    ]
+    for row in zip(*shown, strict=True):
         table.add_row(*row)
     return rendered(table, least=least)
+
+
+def distinct_cells(texts: Sequence[Text]) -> list[RenderableType]:
+    """Return texts that are cut in the middle where different ones would look the same if their ends were cut."""
+    from rich.measure import Measurement  # noqa: PLC0415 - only tables need it
+
+    different = {text.plain for text in texts}
+
+    @cache
+    def looks_same(width: int) -> bool:
+        return len({formatting.truncate(text, width) for text in different}) < len(different)
+
+    @dataclass(frozen=True, slots=True)
+    class Cell:
+        text: Text
+
+        def __rich_measure__(self, console: Console, options: ConsoleOptions) -> Measurement:
+            return Measurement.get(console, options, self.text)
+
+        def __rich_console__(self, _: Console, options: ConsoleOptions) -> Iterator[Text]:
+            shown = self.text.copy()
+            if looks_same(options.max_width):
+                shown.plain = formatting.truncate_middle(shown.plain, options.max_width)
+            yield shown
+
+    return [Cell(text) for text in texts]
 
 
 def rendered(*parts: RenderableType, least: int = 0) -> str:

@@ -20,7 +20,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from qoderdata.arguments import parse_span
-from qoderdata.cli.output import format_seconds
+from qoderdata.cli.output import distinct_cells, format_seconds
 from qoderdata.formatting import (
     MISSING,
     counted,
@@ -114,9 +114,13 @@ class _Section:
         too_long: dict[str, Any] = {"no_wrap": True, "overflow": "ellipsis"}
         if is_whole and self.wide:
             too_long = {"overflow": "fold"}
+        cells = []
         for row in self.rows[:most]:
             style = _STYLES.get(row[0], "") if self.wide else ""
-            table.add_row(*(Text(cell, style=style, **too_long) for cell in row[:columns]))
+            cells.append([Text(cell, style=style, **too_long) for cell in row[:columns]])
+        firsts = [first for first, *_ in cells]
+        for first, (_, *others) in zip(firsts if self.wide else distinct_cells(firsts), cells, strict=True):
+            table.add_row(first, *others)
         return table
 
     def _columns_with_room(self, most: int, width: int) -> int:

@@ -108,7 +108,7 @@ def load_runs(
     refresh
         Always ask for what is new. Runs that have ended never change, and are not read again. ``"all"`` reads the
         list again from the newest run back to `since` and adds what the store lacks; runs that only the store has
-        are kept.
+        are kept. Those before `since` are read again by the next call that asks for them.
     offline
         Never use the network; take what the store has, of any age.
     progress

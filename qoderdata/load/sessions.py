@@ -84,7 +84,8 @@ def load_sessions(
         How old stored answers may be: anything that `pandas.Timedelta` accepts, except a bare number.
     refresh
         Always ask for what is new or may have changed. ``"all"`` reads the list again from the newest session back
-        to `since`; sessions that only the store has are kept.
+        to `since`; sessions that only the store has are kept. Those before `since` are read again by the next call
+        that asks for them.
     offline
         Never use the network; take what the store has, of any age.
     progress

@@ -179,6 +179,7 @@ def plot_run_failure_rates(
         What `qoderdata.run_failure_rates` returns with ``freq``; the time axis is in the zone of its windows.
     ax
         What to draw on. ``None`` makes a new figure, about 9 by 4.6 inches, or as high as the panels need.
+        The legend needs room: give a figure with ``layout="constrained"``.
     top
         The most panels to draw; the title says how many groups there are.
     labels

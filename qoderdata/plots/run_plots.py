@@ -58,7 +58,8 @@ def plot_run_calendar(runs: pd.DataFrame, *, ax: Axes | None = None, tz: str = "
     runs
         What `qoderdata.load_runs` returns.
     ax
-        What to draw on. ``None`` makes a new figure, at most about 10 inches wide.
+        What to draw on. ``None`` makes a new figure, at most about 10 inches wide. The legend needs room:
+        give a figure with ``layout="constrained"``.
     tz
         The IANA zone of the days.
 
@@ -176,7 +177,8 @@ def plot_durations(runs: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
     runs
         What `qoderdata.load_runs` returns.
     ax
-        What to draw on. ``None`` makes a new figure, about 9 by 3.8 inches.
+        What to draw on. ``None`` makes a new figure, about 9 by 3.8 inches. The legend needs room: give
+        a figure with ``layout="constrained"``.
 
     Returns
     -------
