@@ -288,19 +288,25 @@ def test_optional_columns_are_dropped_before_names_are_truncated(
 
 
 @pytest.mark.parametrize(
-    ("rows", "width", "left_out"),
+    ("rows", "width", "shown"),
     [
-        ([("one", "a"), ("one", "b")], 30, ["deployment"]),
-        ([("one", "a"), ("one", "b")], 80, []),
-        ([("one", "a"), ("one", "a"), ("two", "b")], 30, []),
+        ([("one", "dep_1a"), ("one", "dep_1b")], 30, ["one dep_1a", "one dep_1b"]),
+        ([("one", "dep_1a"), ("one", "dep_1b")], 12, ["one ·p_1a", "one ·p_1b"]),
+        ([("one", "dep_1a"), ("one", "dep_1a"), ("two", "dep_1b")], 12, ["one", "one", "two"]),
+        ([("a long name", "dep_1a"), ("a long name", "dep_1b")], 12, ["a long …p_1a", "a long …p_1b"]),
     ],
 )
-def test_dropped_ids_are_reported_if_names_are_ambiguous(
-    rows: list[tuple[str, str]], width: int, left_out: list[str], monkeypatch: pytest.MonkeyPatch
+def test_names_have_the_ends_of_ids_if_these_have_no_room_and_several_have_one_name(
+    rows: list[tuple[str, str]],
+    width: int,
+    shown: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    frame = pd.DataFrame([(name, 40 * letter) for name, letter in rows], columns=["name", "deployment_id"])
+    frame = pd.DataFrame(rows, columns=["name", "deployment_id"])
     monkeypatch.setenv("COLUMNS", str(width))
-    assert output.print_table(frame, output.DEPLOYMENT) == left_out
+    assert output.print_table(frame, output.DEPLOYMENT) == []
+    assert [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()[2:]] == shown
 
 
 def test_names_that_differ_at_the_end_are_cut_in_the_middle(

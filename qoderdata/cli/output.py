@@ -225,19 +225,21 @@ def print_table(
         echo(_markdown_table(cells, columns))
         return []
     kept, headings = _fit(cells, columns, available_width())
+    for index, column in enumerate(columns):
+        if column.follows_name and index not in kept:
+            _add_ends_of_ids(cells[index - 1], cells[index])
+    kept, headings = _fit(cells, columns, available_width())
     echo(_text_table([cells[index] for index in kept], [columns[index] for index in kept], headings))
     return [
-        column.heading
-        for index, column in enumerate(columns)
-        if index not in kept
-        and (column.optional < MINOR or (column.follows_name and _share_names(cells[index - 1], cells[index])))
+        column.heading for index, column in enumerate(columns) if index not in kept and column.optional < MINOR
     ]
 
 
-def _share_names(names: list[Text], ids: list[Text]) -> bool:
-    """Return whether several ids have the same name."""
-    pairs = {(name.plain, id_.plain) for name, id_ in zip(names, ids, strict=True)}
-    return len({name for name, _ in pairs}) < len(pairs)
+def _add_ends_of_ids(names: list[Text], ids: list[Text]) -> None:
+    """Add the end of its id to each name that several ids have."""
+    distinct = formatting.make_distinct([name.plain for name in names], [id_.plain for id_ in ids])
+    for name, text in zip(names, distinct, strict=True):
+        name.plain = text
 
 
 def _cells(frame: pd.DataFrame, columns: Sequence[TableColumn], tz: str) -> list[list[Text]]:
