@@ -1543,8 +1543,11 @@ def test_account_without_deployments_is_not_an_error(
     with Sandbox(deployments=0, runs=0) as empty:
         monkeypatch.setenv(URL_VARIABLE, empty.base_url)
         monkeypatch.setenv("QODERDATA_CACHE_DIR", str(tmp_path / "cache"))
-        for words in ("failures --by team", "missed --since 2h", "triggers"):
+        for words in ("deployments --include-archived", "missed --since 2h", "triggers"):
             assert invoke(words).out == "there are no deployments\n"
+        for words in ("deployments", "failures --by team"):
+            text = "there are no deployments; archived ones are left out (--include-archived)\n"
+            assert invoke(words).out == text
         assert invoke("runs --by team").out.startswith("there are no runs triggered since ")
         invoke("costs --by team")
         invoke("errors --by team")

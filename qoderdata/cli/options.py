@@ -282,7 +282,8 @@ def filter_notes(filters: dict[str, Any]) -> list[str]:
 def empty_table_text(empty: str, deployments: pd.DataFrame, filters: dict[str, Any]) -> str:
     """Return the text for an empty table; none where `Service` has noted that nothing passes the filters."""
     if deployments.empty:
-        return "" if filters_given(filters) else "there are no deployments"
+        hint = "" if filters["include_archived"] else "; archived ones are left out (--include-archived)"
+        return "" if filters_given(filters) else f"there are no deployments{hint}"
     return "; ".join([empty, *filter_notes(filters)])
 
 

@@ -324,7 +324,11 @@ _CACHE = (
 _OFFLINE = click.option("--offline", is_flag=True, help="Never ask the service: use what is stored, of any age.")
 _REFRESH = (
     click.option("--refresh", is_flag=True, help="Always ask the service for what is new."),
-    click.option("--refresh-all", is_flag=True, help="Always read the whole list again."),
+    click.option(
+        "--refresh-all",
+        is_flag=True,
+        help="Always read the list again, back to --since. What is older is read again when it is asked for.",
+    ),
 )
 _OUTCOMES = in_group(
     "Which runs",
