@@ -177,6 +177,28 @@ def test_by_adds_columns_to_findings(sandbox: Sandbox, invoke: Invoke) -> None:
     assert "'owner'" in invoke("check --by ownr", code=2).err
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        f"missed --since {NOW - timedelta(days=30):%Y-%m-%dT%H:%MZ}", f"triggers --start {NOW:%Y-%m-%dT%H:%MZ}",
+        "unusual --since all --threshold 1",
+    ],
+)  # fmt: skip
+def test_by_adds_columns_about_the_deployment_of_each_row(words: str, sandbox: Sandbox, invoke: Invoke) -> None:
+    records = {one["id"]: one for one in sandbox.deployments}
+    agents = {one["id"]: one["name"] for one in sandbox.agents}
+    plain, found = (invoke.json(words, *by) for by in ((), ("--by", "agent", "--by", "owner")))
+    assert len(plain) == len(found) > 0
+    for before, row in zip(plain, found, strict=True):
+        record = records[row["deployment_id"]]
+        assert {**row, **before} == row
+        assert (row["agent_id"], row["metadata_owner"]) == (record["agent"]["id"], record["metadata"].get("owner"))
+        assert row["agent_name"] == agents[row["agent_id"]]
+    assert re.match(r"[a-z ]+  owner  +(name|deployment)  ", invoke(words, "--by", "owner").out)
+    assert invoke.json(words, "--by", "deployment") == plain
+    assert "'owner'" in invoke(words, "--by", "ownr", code=2).err
+
+
 @pytest.mark.usefixtures("sandbox", "check_computed_once")
 def test_findings_show_ids_of_agents_without_names(monkeypatch: pytest.MonkeyPatch, invoke: Invoke) -> None:
     def refuse(**_: object) -> None:
@@ -657,6 +679,22 @@ def test_changes_since_a_snapshot_without_archived_deployments_show_which_were_a
     for words, change in (("", "archived"), ("--offline", "removed")):  # offline, the other list may not be stored
         rows = invoke.json(f"changes --since 2D {words}")
         assert [(row["deployment_id"], row["change"]) for row in rows] == [(first["id"], change)]
+
+
+def test_by_adds_columns_to_changes_also_of_removed_deployments(sandbox: Sandbox, invoke: Invoke) -> None:
+    first, second, *_ = active_deployments(sandbox)
+    for one in (first, second):
+        rewrite(sandbox, one, metadata={**one["metadata"], "owner": "before"})
+    WallClock.moment = NOW - timedelta(days=3)
+    invoke("deployments")
+    rewrite(sandbox, first, archived_at=f"{NOW:%Y-%m-%dT%H:%M:%SZ}")
+    rewrite(sandbox, second, name="another name", metadata={**second["metadata"], "owner": "after"})
+    WallClock.moment = NOW
+    invoke("deployments --refresh")
+    words = "changes --since 2D --offline --by owner"
+    found = {row["deployment_id"]: row["metadata_owner"] for row in invoke.json(words)}
+    assert found == {first["id"]: "before", second["id"]: "after"}
+    assert invoke(words).out.startswith("owner  ")
 
 
 def test_changes_of_one_team_are_those_of_deployments_that_are_or_were_of_it(

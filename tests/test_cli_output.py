@@ -138,6 +138,7 @@ TABLES_WITH_NAMES = [
     f"errors {SINCE} --by agent",
     f"errors {SINCE} --by deployment",
     f"unusual {SINCE} --now {NOW} --threshold 2",
+    f"unusual {SINCE} --now {NOW} --threshold 2 --by owner",
     f"costs {SINCE}",
     f"costs {SINCE} --by agent --freq 14D",
     f"costs {SINCE} --by environment --freq 14D",
@@ -145,7 +146,9 @@ TABLES_WITH_NAMES = [
     f"compare-costs --until {NOW} --recent 7D --baseline 14D --by team --by agent",
     f"forecast {SINCE} --start {NOW}",
     f"triggers --start {NOW} --tz Asia/Shanghai",
+    f"triggers --start {NOW} --by team",
     f"missed --since 2026-05-15T00:00Z --until {NOW}",
+    f"missed --since 2026-05-15T00:00Z --until {NOW} --by team",
 ]
 
 

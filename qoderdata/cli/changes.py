@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 import qoderdata as qd
-from qoderdata.cli import options
+from qoderdata.cli import grouping, options
 from qoderdata.cli.output import DEPLOYMENT, Output, TableColumn, format_seconds
 from qoderdata.cli.service import Service, service_options
 from qoderdata.errors import CacheError
@@ -25,16 +25,19 @@ if TYPE_CHECKING:
     metavar="TIME|AGE",
     help="Compare with the last snapshot at or before then (default 7D); where there is none, with the first.",
 )
+@grouping.by_option("deployments", "Show also, of each deployment")
 @options.gather("which", dict, *options.deployment_options("changes of "), group="Which changes")
 @service_options
 @options.output_form(times="of the times shown")
-def changes(*, since: str, which: dict[str, Any], service: Service, result: Output) -> None:
+def changes(by: tuple[str, ...], *, since: str, which: dict[str, Any], service: Service, result: Output) -> None:
     """Show what changed in the deployments since an earlier time.
 
     Each pull of the whole list stores a snapshot; this compares one with the present. A change that was undone in
     between is not shown. The service does not say who made a change. --where and --deployment show a deployment
-    that passes them now, or passed them then.
+    that passes them now, or passed them then. --by adds columns, such as the owner.
     """
+    import pandas as pd  # noqa: PLC0415 - slow to import
+
     from qoderdata.frames import fetched_at  # noqa: PLC0415 - imports pandas
     from qoderdata.summaries.deployment_changes import (  # noqa: PLC0415 - as above
         describe_change,
@@ -55,7 +58,10 @@ def changes(*, since: str, which: dict[str, Any], service: Service, result: Outp
     found = qd.changes(before, after)
     if options.filters_given(which):
         found = found[found["deployment_id"].isin(service.ids_in([before, after], which))]
-    columns = [*DEPLOYMENT, TableColumn("change", describe_change, "prose")]
+    deployments = pd.concat([after, before]).drop_duplicates("id", ignore_index=True)
+    groups = grouping.Groups(by, "deployments", service, deployments=deployments)
+    found, group_columns = groups.add_to(found, deployments)
+    columns = [*group_columns, *DEPLOYMENT, TableColumn("change", describe_change, "prose")]
     limits = options.filter_notes(which)
     if not is_old_enough:
         limits.append("there is no earlier snapshot: what changed before is not known")

@@ -95,7 +95,7 @@ def check(
     findings = qd.check(
         deployments, runs, sessions, snapshots=snapshots, since=since, recent=recent, tz=result.tz, **thresholds
     )
-    findings, group_columns = _with_groups(options.use_option_names_in_findings(findings), deployments, groups)
+    findings, group_columns = groups.add_to(options.use_option_names_in_findings(findings), deployments)
     new = findings[~_keys(findings).isin(earlier)]
     waiting = int(runs["status"].eq("waiting").sum())
     notes = [f"waiting for a person: {counted(waiting, 'run')}; see `qoderdata runs --waiting`"] if waiting else []
@@ -134,17 +134,6 @@ def _read_findings(path: Path) -> set[str]:
 def _keys(found: pd.DataFrame) -> pd.Series[str]:
     """Return a key of each finding that is the same in the next check: its kind and deployment."""
     return found["kind"].str.cat(found["deployment_id"], sep=" ", na_rep="")
-
-
-def _with_groups(
-    findings: pd.DataFrame, deployments: pd.DataFrame, groups: grouping.Groups
-) -> tuple[pd.DataFrame, list[TableColumn]]:
-    """Add to findings what `--by` names; also return the columns for people, without those of the deployment."""
-    named = groups.add_names(deployments).drop_duplicates("id")
-    wanted = {*groups.keys, *(grouping.NAMES.get(key) for key in groups.keys)}
-    added = [name for name in named if name in wanted - {*findings, "id", "deployment_name"}]
-    found = findings.join(named.set_index("id")[added], on="deployment_id")
-    return found, [column for column in groups.columns(named) if column.heading not in grouping.OWN_HEADINGS]
 
 
 def _sessions(service: Service, filters: dict[str, Any]) -> pd.DataFrame | None:

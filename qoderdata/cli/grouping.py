@@ -126,6 +126,17 @@ class Groups:
         first = sessions["created_at"].min() - timedelta(days=1)
         return self._service.runs({"since": first.isoformat()})
 
+    def add_to(self, frame: pd.DataFrame, deployments: pd.DataFrame) -> tuple[pd.DataFrame, list[TableColumn]]:
+        """Add to rows with a `deployment_id` what the words mean for their deployments, and return columns for it.
+
+        These columns are for people, without those that say which deployment it is.
+        """
+        named = self.add_names(deployments).drop_duplicates("id")
+        wanted = {*self.keys, *(NAMES.get(key) for key in self.keys)}
+        added = [name for name in named if name in wanted - {*frame, "id", "deployment_name"}]
+        found = frame.join(named.set_index("id")[added], on="deployment_id")
+        return found, [column for column in self.columns(named) if column.heading not in OWN_HEADINGS]
+
     def columns(self, result: pd.DataFrame) -> list[TableColumn]:
         """Return the columns of the groups for people: names, ids if there is room, and windows of time."""
         present = {*result.index.names, *result.columns}

@@ -9,14 +9,14 @@ import click
 
 import qoderdata as qd
 from qoderdata.arguments import parse_bound, parse_period, parse_span
-from qoderdata.cli import options
+from qoderdata.cli import grouping, options
 from qoderdata.cli.output import DEPLOYMENT, Output, TableColumn
 from qoderdata.cli.service import Service, service_options
 from qoderdata.formatting import format_time
 
-_TRIGGER = [TableColumn("should have fired", "scheduled_at", "time"), *DEPLOYMENT]
+_TIME = TableColumn("should have fired", "scheduled_at", "time")
 _COLUMNS = [
-    *_TRIGGER,
+    *DEPLOYMENT,
     TableColumn("certain", lambda row: "yes" if row.certain else "no", "fixed", is_alert=lambda row: row.certain),
     TableColumn("reason", "reason", "prose"),
 ]
@@ -25,12 +25,20 @@ _COLUMNS = [
 @options.command("missed", example="qoderdata missed --since 7D")
 @options.span_option("--grace", "How late a run may start (default 10min).", default="10min", may_be_zero=True)
 @click.option("--fail", is_flag=True, help="Exit with 1 if a trigger was certainly missed.")
+@grouping.by_option("deployments", "Show also, of each deployment")
 @options.window(since="7D", what="Scheduled", may_be_all=False)
 @options.deployment_filters(archived=False)
 @service_options
 @options.output_form(times="of the times shown")
 def missed(
-    *, grace: str, fail: bool, window: dict[str, Any], filters: dict[str, Any], service: Service, result: Output
+    by: tuple[str, ...],
+    *,
+    grace: str,
+    fail: bool,
+    window: dict[str, Any],
+    filters: dict[str, Any],
+    service: Service,
+    result: Output,
 ) -> int:
     """Show what should have fired but did not.
 
@@ -43,6 +51,7 @@ def missed(
         raise click.UsageError("--since needs a time or an age here, such as 30D")
     _, until = parse_period(since, window["until"], now=now, what="trigger")
     deployments = service.deployments(filters)
+    groups = grouping.Groups(by, "deployments", service, deployments=deployments)
     snapshots = service.snapshots(since)  # that of these deployments too
     runs = service.runs({**window, "outcomes": "runs"})  # a run of any outcome serves its trigger
     until = until or now
@@ -62,9 +71,10 @@ def missed(
         )
     period = f"from {format_time(begin, result.tz)} to {format_time(judged_until, result.tz)}"
     found = qd.missed_triggers(deployments, runs, since=begin, until=until, grace=grace, snapshots=snapshots)
-    certain = result.name_rows(found[found["certain"]], _TRIGGER, "certainly missed") if fail else []
+    found, group_columns = groups.add_to(found, deployments)
+    certain = result.name_rows(found[found["certain"]], [_TIME, *DEPLOYMENT], "certainly missed") if fail else []
     empty = options.empty_table_text(f"nothing was missed {period}", deployments, filters)
-    result.print_frame(
-        found, _COLUMNS, empty=empty, notes=[f"triggers {period}", *options.filter_notes(filters), *certain]
-    )
+    columns = [_TIME, *group_columns, *_COLUMNS]
+    notes = [f"triggers {period}", *options.filter_notes(filters), *certain]
+    result.print_frame(found, columns, empty=empty, notes=notes)
     return options.FOUND if certain else 0

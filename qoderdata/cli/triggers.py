@@ -9,7 +9,7 @@ import click
 
 import qoderdata as qd
 from qoderdata import arguments
-from qoderdata.cli import options
+from qoderdata.cli import grouping, options
 from qoderdata.cli.output import DEPLOYMENT, WINDOW, Output, TableColumn
 from qoderdata.cli.service import Service, service_options
 from qoderdata.formatting import counted, format_time
@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 TRIGGER_COLUMNS = [
     TableColumn("fires at", "trigger_at", "time"),
     *DEPLOYMENT,
-    TableColumn("schedule", "schedule_expression"),
-    TableColumn("zone", "schedule_timezone", optional=1),
-    TableColumn("local time", lambda row: row.local_time.strftime("%a %H:%M"), "fixed", optional=2),
+    TableColumn("schedule", "schedule_expression", optional=1, readable=14),
+    TableColumn("zone", "schedule_timezone", optional=2),
+    TableColumn("local time", lambda row: row.local_time.strftime("%a %H:%M"), "fixed", optional=3),
 ]
 _LOAD_COLUMNS = [
     WINDOW,
@@ -38,10 +38,12 @@ _LOAD_COLUMNS = [
 @options.time_option("--start", "Start of that time, with its zone (default: now).")
 @click.option("--include-paused", is_flag=True, help="Treat paused deployments as active.")
 @options.window_option("--load", "Count how many fire in each window of time, such as 1h.")
+@grouping.by_option("deployments", "Show also, of each deployment")
 @options.deployment_filters(archived=False)
 @service_options
 @options.output_form(times="of the times shown")
 def triggers(
+    by: tuple[str, ...],
     *,
     horizon: str,
     start: str | None,
@@ -52,14 +54,19 @@ def triggers(
     result: Output,
 ) -> None:
     """Show what fires next."""
+    if load is not None:
+        options.refuse_without_effect(["--by"], "with --load")
     deployments = service.deployments({**filters, "include_archived": False})
+    groups = grouping.Groups(by, "deployments", service, deployments=deployments)
     upcoming = qd.next_triggers(deployments, horizon, start=start, tz=result.tz, include_paused=include_paused)
     period = options.describe_horizon(horizon, start, result.tz)
     advice = "; --include-paused treats them as active"
     empty = options.nothing_fires(period, deployments, filters, include_paused=include_paused, advice=advice)
     notes = [f"triggers {period}", *options.filter_notes(filters)]
     if load is None:
-        result.print_frame(upcoming, TRIGGER_COLUMNS, empty=empty, notes=notes)
+        upcoming, group_columns = groups.add_to(upcoming, deployments)
+        fires_at, *others = TRIGGER_COLUMNS
+        result.print_frame(upcoming, [fires_at, *group_columns, *others], empty=empty, notes=notes)
     else:
         counts = qd.trigger_load(upcoming, freq=load)
         begin = datetime.now(UTC) if start is None else arguments.parse_instant(start, name="start")

@@ -39,11 +39,19 @@ RUNS_FOR_MEDIAN = 10
     default=RUNS_FOR_MEDIAN,
 )
 @options.time_option("--now", "Time up to which unfinished runs have been running (default: when they were read).")
+@grouping.by_option("deployments", "Show also, of each deployment")
 @options.run_window()
 @run_service_options
 @options.output_form(times="of the times shown")
 def unusual(
-    *, threshold: float, min_runs: int, now: str | None, window: dict[str, Any], service: Service, result: Output
+    by: tuple[str, ...],
+    *,
+    threshold: float,
+    min_runs: int,
+    now: str | None,
+    window: dict[str, Any],
+    service: Service,
+    result: Output,
 ) -> None:
     """Show runs that took unusually long or short, or are stuck.
 
@@ -64,7 +72,12 @@ def unusual(
     if waiting:
         stuck = counted(int((found["kind"] == "stuck").sum()), "stuck run")
         notes.append(f"waiting for a person: {waiting:,} of {stuck}")
-    columns = [TableColumn("triggered", "triggered_at", "time", optional=1), *groups.columns(found), *_COLUMNS]
+    columns = [*groups.columns(found), *_COLUMNS]
+    if by:
+        listed = service.deployments()
+        found, by_columns = grouping.Groups(by, "deployments", service, deployments=listed).add_to(found, listed)
+        columns = [*by_columns, *columns]
+    columns = [TableColumn("triggered", "triggered_at", "time", optional=1), *columns]
     found_none = "; ".join(["no run is unusual", *period, *notes])
     empty = options.nothing_in(period, "runs") if runs.empty else found_none
     result.print_frame(found, columns, empty=empty, notes=[*period, *notes])
