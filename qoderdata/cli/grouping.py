@@ -131,6 +131,8 @@ class Groups:
 
         These columns are for people, without those that say which deployment it is.
         """
+        if not self.keys:
+            return frame, []
         named = self.add_names(deployments).drop_duplicates("id")
         wanted = {*self.keys, *(NAMES.get(key) for key in self.keys)}
         added = [name for name in named if name in wanted - {*frame, "id", "deployment_name"}]
