@@ -62,10 +62,13 @@ def unusual(
 
     period = options.describe_window(window, "runs triggered", result.tz)
     groups = grouping.Groups(["deployment"], "runs", service)
+    deployments = groups.lists.get("deployments")
+    if by and deployments is None:
+        deployments = service.deployments()
+    about = grouping.Groups(by, "deployments", service, deployments=deployments)
     runs = service.runs(window)
     present = fetched_at(runs) if now is None else arguments.parse_instant(now, name="now")
     runs = groups.add_names(runs)
-    deployments = groups.lists.get("deployments")
     notes = [*unknown_outcomes(runs), *_unknown_durations(runs), *not_judged(runs, deployments, min_runs)]
     found = qd.unusual_runs(runs, deployments, now=present, threshold=threshold, min_runs=min_runs)
     waiting = int((found["status"] == "waiting").sum())
@@ -73,10 +76,9 @@ def unusual(
         stuck = counted(int((found["kind"] == "stuck").sum()), "stuck run")
         notes.append(f"waiting for a person: {waiting:,} of {stuck}")
     columns = [*groups.columns(found), *_COLUMNS]
-    if by:
-        listed = service.deployments()
-        found, by_columns = grouping.Groups(by, "deployments", service, deployments=listed).add_to(found, listed)
-        columns = [*by_columns, *columns]
+    if deployments is not None:
+        found, about_columns = about.add_to(found, deployments)
+        columns = [*about_columns, *columns]
     columns = [TableColumn("triggered", "triggered_at", "time", optional=1), *columns]
     found_none = "; ".join(["no run is unusual", *period, *notes])
     empty = options.nothing_in(period, "runs") if runs.empty else found_none
