@@ -90,10 +90,18 @@ def test_python_code_of_each_page_runs(path: Path, tmp_path: Path, monkeypatch: 
 
 
 @pytest.fixture(scope="module")
-def account() -> Iterator[dict[str, str]]:
-    """Serve a sandbox of edition D whose clock is the current time, and return its environment variables."""
-    with Sandbox(deployments=60, seed=7, now=datetime.now(UTC), edition="D") as sandbox:
-        yield {"QODER_ACCESS_TOKEN": sandbox.pat, "QODER_BASE_URL": sandbox.base_url}
+def account(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    """Serve a sandbox of edition D whose clock is the current time, and return its environment variables.
+
+    It is small, and all pages have one cache, since the commands keep to the service's rate limit.
+    """
+    cache = tmp_path_factory.mktemp("cache")
+    with Sandbox(deployments=20, seed=7, now=datetime.now(UTC), edition="D") as sandbox:
+        yield {
+            "QODER_ACCESS_TOKEN": sandbox.pat,
+            "QODER_BASE_URL": sandbox.base_url,
+            "QODERDATA_CACHE_DIR": str(cache),
+        }
 
 
 @pytest.mark.parametrize(
