@@ -17,15 +17,16 @@ PIP_INSTALL := -m pip install --quiet --disable-pip-version-check --constraint c
 
 # What the oldest and the newest versions are tested with: arguments, frames, summaries, loaders, stores, snapshots, exports,
 # pictures, reports, the client, the command; not what takes long: other engines, several processes, kills, inconsistent lists,
-# browsers, the live view.
+# browsers, the live view, brute force, all options of `check` and `--by`.
 VERSION_TESTS = $(filter-out %_engines.py %_spark.py %_cluster.py %_processes.py %_kills.py %_inconsistent.py %_interrupted.py \
-	%_page.py %_top.py,$(foreach name,analysis arguments frame_checks frames outcomes summaries timelines forecast check golden load \
-	pages store files history export plots report cli,$(wildcard tests/test_$(name)*.py)))
+	%_page.py %_top.py %_brute_force.py %_check_and_changes.py %_grouping.py, \
+	$(foreach name,analysis arguments frame_checks frames outcomes summaries timelines forecast check golden load pages store \
+	files history export plots report cli,$(wildcard tests/test_$(name)*.py)))
 VERSION_PYTEST = -m pytest -n $(TEST_WORKERS) --dist loadfile -m "not long and not spark and not docs" $(VERSION_TESTS)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo docs test test-docs test-long test-spark test-oldest test-newest lint format bench bench-runs lab \
-	notebooks clean
+.PHONY: help demo docs test test-docs test-long test-spark test-oldest test-newest environments lint format bench \
+	bench-runs lab notebooks clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -108,6 +109,8 @@ $(NEWEST_VENV)/.made: pyproject.toml constraints.txt
 test-newest: $(NEWEST_VENV)/.made ## Run the main tests and the demo on the newest Python
 	$(NEWEST_VENV)/bin/python $(VERSION_PYTEST)
 	$(NEWEST_VENV)/bin/qoderdata demo --out $(NEWEST_VENV)/demo >/dev/null
+
+environments: $(VENV)/.spark $(OLDEST_VENV)/.made $(NEWEST_VENV)/.made $(DOCS_VENV)/.made ## Install what all tests need
 
 format: $(VENV)/.dev ## Format the code
 	$(BIN)/ruff check --fix-only .
