@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import gzip
 import io
+import itertools
 import json
 import os
 import re
@@ -1177,15 +1178,14 @@ def test_events_of_a_deployment_are_those_of_its_newest_run(edition: str, invoke
         service = ["--since", "all", "--base-url", account.base_url]
         outcomes = account.outcomes if edition >= "D" else account.runs
         without_session = shared = 0
-        for deployment in account.deployments:
+        for deployment, key in zip(account.deployments, itertools.cycle(["name", "id"]), strict=False):
             own = [run for run in outcomes if run["deployment_id"] == deployment["id"]]
             failed = [run for run in own if run["status"] == "failed"]
             for runs, options in ((own, []), (failed, ["--failed", "--outcomes", "events"])):
                 if not runs:
                     continue
                 newest, words = runs[0], ["events", "--json", *options, *service]
-                found = invoke(*words, "--deployment", deployment["name"])
-                assert found == invoke(*words, "--deployment", deployment["id"])
+                found = invoke(*words, "--deployment", deployment[key])
                 first, *others = found.err.splitlines()
                 time = newest["triggered_at"][:16].replace("T", " ")
                 assert first.startswith(f"qoderdata: run {newest['id']}, triggered {time} UTC")
