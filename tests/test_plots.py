@@ -350,6 +350,18 @@ def test_a_calendar_over_several_years_has_year_labels() -> None:
     assert {label[-4:] for label in labels} == {"2026", "2027", "2028"}
 
 
+@pytest.mark.parametrize("weeks", [50, 60, 170, 400])
+def test_weekdays_and_legend_of_a_long_calendar_have_room(weeks: int) -> None:
+    """Once, the figure was as low as the squares are narrow."""
+    ax = qd.plot_run_calendar(runs(200, days=7 * weeks))
+    figure = figure_of(ax)
+    figure.draw_without_rendering()
+    assert not rows_overlap(ax)
+    legend = ax.get_legend()
+    assert legend is not None
+    assert legend.get_window_extent().y0 >= figure.bbox.y0
+
+
 @pytest.mark.parametrize("column", ["deployments", "consecutive_failures"])
 def test_failure_rates_without_a_streak_column_are_refused(column: str) -> None:
     with pytest.raises(MissingColumnError, match=f"the rates frame has no column '{column}'"):

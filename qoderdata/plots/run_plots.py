@@ -28,6 +28,8 @@ _COLORS_IN_DARK = ("#2F4B61", "#8A3A12", "#C9501C", "#F98E52", "#FFE0B5")
 _SEVERITY_LABELS = ("none failed", "up to 5 %", "5 to 20 %", "20 to 50 %", "over 50 %")
 _BOUNDS = (0.0, 0.05, 0.2, 0.5)
 _LARGEST_INCHES, _GRID_INCHES, _SIDE_INCHES, _FEWEST_WEEKS = 0.42, 6.6, 3.2, 8
+#: In lower rows, weekdays overlap, and the legend is higher than the figure.
+_LOWEST_ROW_INCHES = 0.12
 _WEEKS_OF_YEAR = 52
 _SILENT, _UNDECIDED = "////", "...."
 _HEIGHT_INCHES = 3.8
@@ -93,7 +95,8 @@ def plot_run_calendar(runs: pd.DataFrame, *, ax: Axes | None = None, tz: str = "
     weeks = days.to_period("W").unique()
     columns = max(len(weeks), _FEWEST_WEEKS)
     square = min(_LARGEST_INCHES, _GRID_INCHES / columns)
-    ax = axes.given_or_new(ax, height=1.5 + 7 * square, width=_SIDE_INCHES + square * columns)
+    height = 1.5 + 7 * max(square, _LOWEST_ROW_INCHES)
+    ax = axes.given_or_new(ax, height=height, width=_SIDE_INCHES + square * columns)
     axes.write_title(ax, "Failed runs by day")
     if counts.empty:
         return axes.show_message(ax, "There are no runs to show.")
