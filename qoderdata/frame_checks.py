@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from qoderdata.errors import FrameTypeError, frame_hint, not_a_frame, require_columns
+from qoderdata.errors import DataQualityWarning, FrameTypeError, frame_hint, not_a_frame, require_columns, warn
 from qoderdata.schema import DEPLOYMENTS, RUNS, SESSIONS, Kind
 
 if TYPE_CHECKING:
@@ -148,6 +148,21 @@ def require_unique_deployments(df: pd.DataFrame) -> None:
     """Raise `ValueError` if an id is in a deployments frame more than once."""
     if not df["id"].is_unique:
         raise ValueError("an id is in the deployments frame twice; drop one of its rows")
+
+
+def warn_of_repeats(frame: pd.DataFrame, keys: Collection[str] = (), *, what: str) -> None:
+    """Warn if several rows have the same ``id``, in the same group if there are `keys`: each of them counts."""
+    frame = without_repeated_columns(frame)
+    if "id" not in frame or frame["id"].is_unique:
+        return
+    rows = frame.loc[frame["id"].notna(), [*dict.fromkeys(["id", *keys])]]
+    if count := int(rows.duplicated().sum()):
+        warn(
+            f"{count:,} rows of the {what} frame have an id that an earlier row has, as in overlapping frames "
+            "that were concatenated; each row is counted. Keep one of each: "
+            f"{what}.drop_duplicates('id', keep='last')",
+            DataQualityWarning,
+        )
 
 
 def require_dtypes(schema: Mapping[str, nw.dtypes.DType], wanted: Collection[str], *, what: str) -> None:

@@ -456,6 +456,19 @@ def test_duplicate_run_ids_cause_a_warning() -> None:
     qd.session_costs(pd.concat([SESSIONS, SESSIONS]))
 
 
+def test_duplicate_deployment_ids_cause_a_warning_unless_they_are_in_different_groups() -> None:
+    twice = pd.concat([DEPLOYMENTS.assign(day="1"), DEPLOYMENTS.assign(day="2")])
+    functions: list[Function] = [
+        qd.failure_rates,
+        lambda df: qd.failure_rates(df, "agent_id"),
+        lambda df: qd.next_triggers(df, "1D", start=START),
+    ]
+    for function in functions:
+        with pytest.warns(DataQualityWarning, match="^3 rows of the deployments frame have an id that an earlier"):
+            function(twice)
+    assert qd.failure_rates(twice, "day")["deployments"].tolist() == [3, 3]
+
+
 def test_column_of_missing_values_gets_the_required_dtype() -> None:
     """CSV readers give such a column another dtype."""
     runs = RUNS.assign(error_type=np.nan, started_at=None, duration_ms=None, completed_at=float("nan"))

@@ -362,6 +362,12 @@ def test_weekdays_and_legend_of_a_long_calendar_have_room(weeks: int) -> None:
     assert legend.get_window_extent().y0 >= figure.bbox.y0
 
 
+@pytest.mark.parametrize("name", ["run_calendar", "run_timeline", "durations"])
+def test_runs_that_are_drawn_twice_cause_a_warning(name: str) -> None:
+    with pytest.warns(DataQualityWarning, match="rows of the runs frame have an id that an earlier row has"):
+        CASES[name].plot(pd.concat([runs(), runs()]))
+
+
 @pytest.mark.parametrize("column", ["deployments", "consecutive_failures"])
 def test_failure_rates_without_a_streak_column_are_refused(column: str) -> None:
     with pytest.raises(MissingColumnError, match=f"the rates frame has no column '{column}'"):

@@ -10,7 +10,7 @@ import pandas as pd
 
 from qoderdata.arguments import parse_zone
 from qoderdata.formatting import counted, format_milliseconds
-from qoderdata.frame_checks import require_frame
+from qoderdata.frame_checks import require_frame, warn_of_repeats
 from qoderdata.outcomes import is_assumed, is_unknown
 from qoderdata.plots import axes, time_axes
 
@@ -79,6 +79,11 @@ def plot_run_calendar(runs: pd.DataFrame, *, ax: Axes | None = None, tz: str = "
     ValueError
         There is no such zone, or ``triggered_at`` has none.
 
+    Warns
+    -----
+    DataQualityWarning
+        A run's ``id`` is in `runs` more than once: each row counts.
+
     Examples
     --------
     >>> import pandas as pd
@@ -90,6 +95,7 @@ def plot_run_calendar(runs: pd.DataFrame, *, ax: Axes | None = None, tz: str = "
     2026-06-16 to 2026-06-18
     """
     runs = require_frame(runs, ["triggered_at", "status"], what="runs", optional=["status_from"])
+    warn_of_repeats(runs, what="runs")
     counts = _by_day(runs, parse_zone(tz))
     days = pd.DatetimeIndex(counts.index)
     weeks = days.to_period("W").unique()
@@ -196,6 +202,11 @@ def plot_durations(runs: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
     MissingColumnError
         The frame is not one of runs.
 
+    Warns
+    -----
+    DataQualityWarning
+        A run's ``id`` is in `runs` more than once: each row counts.
+
     Examples
     --------
     >>> import pandas as pd
@@ -205,6 +216,7 @@ def plot_durations(runs: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
     ['10 s', '20 s', '30 s', '1 min']
     """
     runs = require_frame(runs, ["status", "duration_ms"], what="runs", optional=["status_from"])
+    warn_of_repeats(runs, what="runs")
     ax = axes.given_or_new(ax, height=_HEIGHT_INCHES)
     axes.write_title(ax, "Durations of runs")
     completed, failed = _milliseconds(runs, "completed"), _milliseconds(runs, "failed")

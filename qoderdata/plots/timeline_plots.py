@@ -9,7 +9,7 @@ import pandas as pd
 
 from qoderdata.arguments import parse_zone
 from qoderdata.formatting import counted, format_duration, truncate_middle
-from qoderdata.frame_checks import TEXT, require_frame
+from qoderdata.frame_checks import TEXT, require_frame, warn_of_repeats
 from qoderdata.outcomes import is_assumed, is_unknown
 from qoderdata.plots import axes, time_axes
 from qoderdata.plots.labels import Labels, format_key, keep_direction, keys_and_names, make_labels
@@ -118,6 +118,8 @@ def plot_run_timeline(
 
     Warns
     -----
+    DataQualityWarning
+        A run's ``id`` is in `runs` more than once: each row counts.
     UserWarning
         Once, when no installed font has some of the characters in the names; they are drawn as boxes.
 
@@ -185,6 +187,7 @@ def _spans(runs: pd.DataFrame) -> pd.DataFrame:
     """Return deployment, name, outcome, start and end of every run that has a time."""
     optional = ["status_from", "started_at", "completed_at", "duration_ms"]
     runs = require_frame(runs, ["deployment_id", "status", "triggered_at"], what="runs", optional=optional)
+    warn_of_repeats(runs, what="runs")
     missing = pd.Series(pd.NaT, index=runs.index, dtype="datetime64[us, UTC]")
     columns = ("triggered_at", "started_at", "completed_at")
     triggered, started, completed = (runs.get(name, missing).dt.tz_convert("UTC") for name in columns)

@@ -16,7 +16,7 @@
 Every function is pure. `changes`, `consistency` and `fill_counters` take pandas frames. The others return the kind
 of frame that they are given (pandas, Polars, PyArrow, DuckDB, Dask, PySpark), and lazy frames stay lazy. Every row
 of a runs frame is counted: a pandas frame in which a run's ``id`` occurs more than once gives a
-`DataQualityWarning`. Each session counts once.
+`DataQualityWarning`, and so does one of deployments in `failure_rates`. Each session counts once.
 """
 
 from qoderdata.summaries.comparison import compare_periods, error_budget

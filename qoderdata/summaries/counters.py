@@ -100,8 +100,9 @@ def failure_rates(
     -----
     DataQualityWarning
         No deployment has any counter, as in the newest edition of the service: `fill_counters` counts runs
-        instead. Or counters are impossible (the warning has the first ids), or totals are beyond 64 bits. There
-        are no warnings for lazy frames, which are not read here.
+        instead. Or counters are impossible (the warning has the first ids), or totals are beyond 64 bits, or a
+        group of a pandas frame has an ``id`` more than once: each row counts. There are no warnings for lazy
+        frames, which are not read here.
 
     Notes
     -----

@@ -218,7 +218,7 @@ def open_source(
     `optional` ones that the frame has. It does not have the index, which may have the name of a column. `results`
     are columns of the result, which cannot be keys; `shared` are wanted columns by which another frame is grouped.
     Raise `ValueError` for a `by` that is not valid, `MissingColumnError`, `FrameTypeError`, or `ImportError` for a
-    PyArrow table without DuckDB. Warn if a pandas frame of runs has an ``id`` twice.
+    PyArrow table without DuckDB. Warn if a pandas frame of runs or deployments has an ``id`` twice.
     """
     keys = group_keys(by, results=results)
     native: Any = frame
@@ -251,8 +251,9 @@ def open_source(
     cut = opened.select(*(nw.col(column).alias(name) for name, column in selected.items()), nw.lit(1).alias(ALL))
     if opened.implementation.is_pandas():
         cut = open_frame(cut.to_native().reset_index(drop=True))
-        if what == "runs" and "id" in schema:
-            _warn_of_repeats(opened["id"].to_native())
+        if what in {"runs", "deployments"}:
+            # A frame may have several states of a deployment in different groups, such as those of snapshots.
+            frame_checks.warn_of_repeats(opened.to_native(), keys if what == "deployments" else (), what=what)
     eager = isinstance(cut, nw.DataFrame)
     lazy = _in_duckdb(cut.to_native()) if opened.implementation.is_pyarrow() else cut.lazy()
     return Source(frame=lazy, engine=opened.implementation, eager=eager, keys=keys, names=names)
@@ -315,16 +316,6 @@ def _type_of(name: str) -> nw.dtypes.DType:
         frame_checks.Dtype.FLAG: nw.Boolean(),
     }
     return types.get(frame_checks.DTYPES.get(name, frame_checks.Dtype.TEXT), nw.String())
-
-
-def _warn_of_repeats(ids: pd.Series[Any]) -> None:
-    count = 0 if ids.is_unique else int(ids.dropna().duplicated().sum())
-    if count:
-        errors.warn(
-            f"{count:,} rows of the runs frame have an id that an earlier row has, as in overlapping frames that "
-            "were concatenated; each row is counted. Keep one of each: runs.drop_duplicates('id', keep='last')",
-            errors.DataQualityWarning,
-        )
 
 
 def _name_columns(keys: Sequence[str], columns: Collection[str], *, what: str) -> dict[str, str]:

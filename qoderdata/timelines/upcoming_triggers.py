@@ -11,7 +11,7 @@ import pandas as pd
 
 from qoderdata.arguments import Instant, Span, pandas_zone, parse_instant, parse_span, parse_window, parse_zone
 from qoderdata.cron import offset_segments
-from qoderdata.frame_checks import TEXT, require_frame
+from qoderdata.frame_checks import TEXT, require_frame, warn_of_repeats
 from qoderdata.frames import NAMES
 from qoderdata.time_math import (
     DAY_MICROS,
@@ -104,7 +104,7 @@ def next_triggers(
     DataQualityWarning
         A cron text or zone cannot be read: that deployment gives no rows. Or cron and the service's list
         disagree in the time that the list covers: the schedule may have been changed since it was made. Names
-        the first ids.
+        the first ids. Or an id is in `df` more than once: each row has triggers.
 
     Examples
     --------
@@ -123,6 +123,7 @@ def next_triggers(
     """
     optional = ["schedule_type", *NAMES.values()]
     df = require_frame(df, [*_TEXTS.values(), *_FIRES], what="deployments", optional=optional)
+    warn_of_repeats(df, what="deployments")
     zone = pandas_zone(parse_zone(tz).key)
     rows, upcoming, upcoming_of, instants = _firing(df, horizon, start, include_paused=include_paused)
 
