@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numbers
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Hashable, Iterable, Mapping
 from datetime import MAXYEAR, MINYEAR, UTC, datetime, timedelta, tzinfo
 from typing import TYPE_CHECKING, TypeVar
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError, available_timezones
@@ -331,7 +331,8 @@ def check_choice(value: T, allowed: Collection[T], *, name: str) -> T:
     Traceback (most recent call last):
     ValueError: status='gone' is not known; allowed are 'active', 'paused', None
     """
-    if value not in allowed:
+    # A set compares only what is hashable and has the same hash: no array, and not pandas.NA.
+    if not isinstance(value, Hashable) or value not in set(allowed):
         raise ValueError(f"{name}={value!r} is not known; allowed are {', '.join(map(repr, allowed))}")
     return value
 

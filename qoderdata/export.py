@@ -35,6 +35,7 @@ import pyarrow.parquet as pq
 from pyarrow import csv
 
 from qoderdata import files
+from qoderdata.arguments import check_flag
 from qoderdata.decode import jsontext
 from qoderdata.errors import not_a_frame
 from qoderdata.masking import SECRET_PATTERN, is_secret, mask_text, mask_value
@@ -116,7 +117,7 @@ def export_csv(frame: Any, path: str | Path, *, spreadsheet_safe: bool = True) -
     FrameTypeError
         `frame` is no frame that narwhals knows.
     ValueError
-        The file's name ends in another format.
+        The file's name ends in another format, or `spreadsheet_safe` is neither True nor False.
     OSError
         The folder is not there or cannot be written.
 
@@ -139,6 +140,7 @@ def export_csv(frame: Any, path: str | Path, *, spreadsheet_safe: bool = True) -
     "'=HYPERLINK(0)",-5,"2026-06-15T09:00:00+08:00"
     ,2,
     """
+    check_flag(spreadsheet_safe, name="spreadsheet_safe")
     files.check_ending(path, (".csv", _GZIP), what="this writes CSV")
 
     def write(sink: pa.NativeFile) -> None:

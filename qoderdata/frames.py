@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from narwhals.dependencies import is_dask_dataframe
 
-from qoderdata.arguments import parse_instant
+from qoderdata.arguments import check_id, parse_instant
 from qoderdata.background import gc_paused
 from qoderdata.decode import Records, from_records
 from qoderdata.decode.jsontext import is_utf8, parse, write
@@ -265,6 +265,8 @@ def flatten_events(records: Records, session_id: str) -> pd.DataFrame:
         A record is not an object or has no id.
     TypeError
         ``records`` is neither an iterable of dicts nor an envelope.
+    ValueError
+        ``session_id`` is not the id of one session.
 
     Warns
     -----
@@ -281,6 +283,7 @@ def flatten_events(records: Records, session_id: str) -> pd.DataFrame:
       session_id  position                 type stop_reason
     0     sess_1         0  session.status_idle    end_turn
     """
+    session_id = check_id(session_id, name="session_id")
     frame = events_to_pandas(from_records(records, EVENTS), session_id)
     frame.attrs["source"] = "records"
     return frame

@@ -17,6 +17,12 @@ from qoderdata import arguments
 NOW = datetime(2026, 6, 15, 9, tzinfo=UTC)
 
 
+@pytest.mark.parametrize("value", [["a"], np.array(["a", "b"]), pd.Series(["a"]), pd.NA, {"a": 1}, float("nan")])
+def test_a_value_that_cannot_be_compared_is_not_a_choice(value: object) -> None:
+    with pytest.raises(ValueError, match="is not known; allowed are 'a', None"):
+        arguments.check_choice(value, ("a", None), name="status")
+
+
 class TestParseInstant:
     @pytest.mark.parametrize(
         ("value", "utc"),

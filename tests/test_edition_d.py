@@ -1100,6 +1100,12 @@ def test_load_events_refuses_invalid_session_ids_and_types(session: Any, types: 
         qd.load_events(session, types=types)
 
 
+@pytest.mark.parametrize("session", [None, 5, ["sess_1"], " "])
+def test_flatten_events_refuses_what_is_no_session_id(session: Any) -> None:  # noqa: ANN401
+    with pytest.raises(ValueError, match="session_id"):
+        qd.flatten_events([{"id": "evt_1", "type": "session.error"}], session)
+
+
 def test_load_events_with_the_id_of_a_run_or_deployment_hints_at_the_session_id(service: EditionD) -> None:
     notes = {
         "drun_1": ["This is the id of a run: give its session_id."],

@@ -203,6 +203,13 @@ def test_secrets_are_masked(
     assert read_rows(tmp_path / "x.csv")[1][1] == expected
 
 
+def test_spreadsheet_safe_must_be_a_flag(tmp_path: Path) -> None:
+    """None would write formulas."""
+    with pytest.raises(ValueError, match="spreadsheet_safe=None is neither True nor False"):
+        export_csv(pd.DataFrame({"id": ["=1+1"]}), tmp_path / "x.csv", spreadsheet_safe=None)  # type: ignore[arg-type]
+    assert not list(tmp_path.iterdir())
+
+
 class TestFileName:
     """The file name selects the format."""
 

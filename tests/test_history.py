@@ -153,11 +153,9 @@ def test_as_of_without_a_snapshot_or_with_invalid_arguments_raises(client: qd.Cl
         qd.load_deployments(as_of=START, refresh=True, client=client, cache_dir=tmp_path)
     with pytest.raises(ValueError, match="unit"):
         qd.load_deployments(as_of="7", client=client, cache_dir=tmp_path)
-    for columns in (["colour"], []):
-        with pytest.raises(
-            ValueError, match=rf"{re.escape(f'columns={columns}')}: give columns that a deployments"
-        ):
-            qd.load_snapshots(columns=columns, client=client, cache_dir=tmp_path)
+    for columns, named in ((["colour"], ["colour"]), ([], []), (5, [5]), ([["name"]], [["name"]])):
+        with pytest.raises(ValueError, match=rf"{re.escape(f'columns={named}')}: give columns that a deployments"):
+            qd.load_snapshots(columns=columns, client=client, cache_dir=tmp_path)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="include_archived='false' is neither True nor False"):
         qd.load_snapshots(include_archived="false", client=client, cache_dir=tmp_path)  # type: ignore[arg-type]
 

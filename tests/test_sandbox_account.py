@@ -143,6 +143,7 @@ def test_upcoming_occurrences_begin_at_the_given_time_and_may_be_months_apart() 
     ("arguments", "message"),
     [
         ({"deployments": -1}, "deployments=-1 must be a whole number, 0 or more"),
+        ({"deployments": None}, "deployments=None must be a whole number, 0 or more"),
         ({"runs": -1}, "runs=-1 must be a whole number, 0 or more"),
         ({"edition": "E"}, "edition='E' is none of A, B, C, D"),
         ({"now": datetime(2026, 6, 15)}, "must be a datetime with a time zone"),  # noqa: DTZ001 - must be refused

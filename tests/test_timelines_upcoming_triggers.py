@@ -139,6 +139,8 @@ def test_archived_manual_and_paused_deployments_do_not_fire() -> None:
     assert set(next_triggers(df, "3D", start=START)["deployment_id"]) == {"active"}
     both = next_triggers(df, "3D", start=START, include_paused=True)
     assert both["deployment_id"].value_counts().to_dict() == {"active": 3, "paused": 3}
+    with pytest.raises(ValueError, match="include_paused='no' is neither True nor False"):
+        next_triggers(df, "3D", start=START, include_paused="no")  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(

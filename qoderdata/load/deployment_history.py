@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -173,11 +174,11 @@ def _checked_columns(columns: str | Sequence[str] | None) -> list[str] | None:
     """Return the columns to read, each once."""
     if columns is None:
         return None
-    names = [columns] if isinstance(columns, str) else list(dict.fromkeys(columns))
+    names = [*columns] if isinstance(columns, Iterable) and not isinstance(columns, str) else [columns]
     unknown = [name for name in names if name not in DEPLOYMENTS.names]
     if unknown or not names:
         raise ValueError(f"columns={unknown!r}: give columns that a deployments frame has")
-    return names
+    return list(dict.fromkeys(names))
 
 
 def read_as_of(

@@ -284,10 +284,11 @@ class Sandbox(ChangingAccount):
         port: int = 0,
         new_fields: bool = True,
     ) -> None:
-        runs = _RUNS_A_DEPLOYMENT * deployments if runs is None else runs
-        for name, value in (("deployments", deployments), ("runs", runs), ("left_out", left_out)):
+        counts = {"deployments": deployments, "runs": 0 if runs is None else runs, "left_out": left_out}
+        for name, value in counts.items():
             if not isinstance(value, int) or value < 0:
                 raise ValueError(f"{name}={value!r} must be a whole number, 0 or more")
+        runs = _RUNS_A_DEPLOYMENT * deployments if runs is None else runs
         at = nanoseconds_of(now, name="now")
         database = Database(deployments, seed=seed, runs=runs, now=at, left_out=left_out, new_fields=new_fields)
         super().__init__(database, edition)

@@ -9,7 +9,16 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from qoderdata.arguments import Instant, Span, pandas_zone, parse_instant, parse_span, parse_window, parse_zone
+from qoderdata.arguments import (
+    Instant,
+    Span,
+    check_flag,
+    pandas_zone,
+    parse_instant,
+    parse_span,
+    parse_window,
+    parse_zone,
+)
 from qoderdata.cron import offset_segments
 from qoderdata.frame_checks import TEXT, require_frame, warn_of_repeats
 from qoderdata.frames import NAMES
@@ -121,6 +130,7 @@ def next_triggers(
     1 2026-06-16 01:00:00+00:00         dep_1 2026-06-16 09:00:00    api
     2 2026-06-17 01:00:00+00:00         dep_1 2026-06-17 09:00:00   cron
     """
+    check_flag(include_paused, name="include_paused")
     optional = ["schedule_type", *NAMES.values()]
     df = require_frame(df, [*_TEXTS.values(), *_FIRES], what="deployments", optional=optional)
     warn_of_repeats(df, what="deployments")
