@@ -105,6 +105,19 @@ def test_titles_say_what_the_groups_are(by: str | list[str] | None, words: str) 
         assert not ax.title.get_parse_math()
 
 
+def test_a_title_names_the_order_only_of_rows_that_are_in_it() -> None:
+    rates = failure_rates(counters([(40, 12, 0), (20, 5, 0), (0, 0, 0), (None, None, None)]))
+    sessions = pd.DataFrame({"id": ["1", "2", "3"], "deployment_id": ["a", "b", "c"]})
+    sessions[["usage_total_credits", "usage_model_credits", "usage_sandbox_runtime_credits"]] = np.nan
+    costs = qd.session_costs(sessions.assign(usage_total_credits=[1.0, 2.0, np.nan]))
+    for plot, summary, words in (
+        (qd.plot_failure_rates, rates, ", worst first"),
+        (qd.plot_costs, costs, ", most expensive first"),
+    ):
+        assert plot(summary).get_title().endswith(words)
+        assert words not in plot(summary.iloc[::-1]).get_title()
+
+
 class TestFailureRates:
     def test_bars_are_rates_and_lines_are_intervals(self) -> None:
         rates = failure_rates(counters([(40, 12, 0), (10, 10, 3), (7, 0, 0), (0, 0, 0), (None, None, None)]))

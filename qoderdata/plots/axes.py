@@ -247,13 +247,18 @@ def show_message(ax: Axes, text: str) -> Axes:
 
 
 def open_rows(
-    ax: Axes | None, title: str, order: str, summary: pd.DataFrame, top: int
+    ax: Axes | None, title: str, order: tuple[str, str], summary: pd.DataFrame, top: int
 ) -> tuple[Axes, pd.DataFrame]:
-    """Return axes for the first rows of a summary, and these rows; with several, the title has their order."""
+    """Return axes for the first rows of a summary, and these rows.
+
+    `order` is a column, and the words for rows that are sorted by it, the largest first: the title has them.
+    """
     shown = summary.head(top)
     keys_and_names(shown)  # raises if there are no keys, before a figure is made, which would stay open
     ax = given_or_new(ax, height=_MARGIN_INCHES + _ROW_INCHES * max(len(shown), FEWEST_ROWS))
-    words, properties = title_of_groups(f"{title}{order if len(summary) > 1 else ''}", summary)
+    column, words = order
+    is_sorted = len(summary) > 1 and summary[column].fillna(-np.inf).is_monotonic_decreasing
+    words, properties = title_of_groups(f"{title}{words if is_sorted else ''}", summary)
     # Above the axes are the headers of the columns beside the rows.
     pad = 1.7 * float(ax.title.get_fontsize())
     write_title(ax, words, len(shown), len(summary), pad=pad, **properties)

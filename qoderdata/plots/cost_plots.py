@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 
     from qoderdata.plots.axes import Part
 
-_TITLE, _ORDER, _TITLE_OVER_TIME = "Credits{by}", ", most expensive first", "Credits{by} over time"
+_TITLE, _TITLE_OVER_TIME = "Credits{by}", "Credits{by} over time"
+_ORDER = "credits", ", most expensive first"
 _HEIGHT_INCHES = 3.6
 _PANEL_TICKS, _TICKS = 5, 9
 #: The legend stands below the ticks.

@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from qoderdata.plots.time_axes import Group
 
 
-_TITLE, _ORDER, _TITLE_OVER_TIME = "Failure rate{by}", ", worst first", "Failure rate{by} over time"
+_TITLE, _TITLE_OVER_TIME = "Failure rate{by}", "Failure rate{by} over time"
+_ORDER = "failure_rate", ", worst first"
 _NARROWEST_SCALE = 0.05
 _HEIGHT_INCHES = 4.6
 _COUNTS = ["runs", "completed", "failed", "skipped", "unfinished"]
@@ -37,7 +38,7 @@ _COUNTS_SHARE, _GAP_SHARE = 0.2, 0.07
 def plot_failure_rates(
     rates: pd.DataFrame, *, ax: Axes | None = None, top: int = 20, labels: Mapping[str, str] | None = None
 ) -> Axes:
-    """Plot failure rates as horizontal bars, worst first, each with its interval.
+    """Plot failure rates as horizontal bars, each with its interval.
 
     To the right of each bar are its counts, and what is failing now: the number of failures in a row or, if a row
     has several deployments, how many of them fail. Bars of rows that are failing now are orange red, the others
