@@ -7,6 +7,7 @@ CSV, ``convert_dtypes`` and other libraries change dtypes. What is unambiguous i
 from __future__ import annotations
 
 import enum
+import numbers
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
@@ -214,13 +215,20 @@ def _has_dtype(column: pd.Series[Any], kind: Dtype) -> bool:
     if kind is Dtype.TEXT:
         return dtype == TEXT
     if kind is Dtype.TIMES:
-        return pd.api.types.is_object_dtype(dtype) and all(
-            isinstance(value, list | tuple | np.ndarray) or pd.isna(value) for value in column
-        )
+        return pd.api.types.is_object_dtype(dtype) and all(map(_may_be_times, column))
     if kind is Dtype.FLAG:
         return pd.api.types.is_bool_dtype(dtype)
     whole = kind is Dtype.NUMBER or pd.api.types.is_integer_dtype(dtype)
     return _is_number(column) and whole and not _is_arrow(column)
+
+
+def _may_be_times(value: Any) -> bool:  # noqa: ANN401 - of a column of objects
+    """Return whether a value is missing, or a list without numbers, whose unit is not known."""
+    if isinstance(value, np.ndarray) and value.dtype.kind == "M":
+        return True
+    if isinstance(value, list | tuple | np.ndarray):
+        return not any(isinstance(one, numbers.Number) for one in value)
+    return bool(pd.isna(value))
 
 
 def _converted_number(column: pd.Series[Any], kind: Dtype, name: str, what: str) -> pd.Series[Any]:

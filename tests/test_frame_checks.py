@@ -439,6 +439,18 @@ def test_arrow_dictionary_keys_give_the_same_result_as_text(
     pd.testing.assert_frame_equal(function(runs, "team"), function(runs.astype({"team": TEXT}), "team"))
 
 
+@pytest.mark.parametrize("listed", [[1781489820000], (1.5,), np.array([1781489820000])])
+def test_lists_of_numbers_are_no_times(listed: object) -> None:
+    """In JSON, times of pandas are numbers of milliseconds; once, they were read as times in 1970."""
+    lists: list[Any] = [listed, ["2026-06-15T02:17:00.000"], None, np.array([])]
+    df = DEPLOYMENTS.assign(schedule_upcoming_runs_at=lists[:3])
+    for function in (qd.upcoming_runs, lambda df: qd.next_triggers(df, "1D", start=START)):
+        with pytest.raises(FrameTypeError, match=r"'schedule_upcoming_runs_at' .* not lists of times"):
+            function(df)
+    text = DEPLOYMENTS.assign(schedule_upcoming_runs_at=lists[1:])
+    assert qd.upcoming_runs(text)["upcoming_run_at"].tolist() == [pd.Timestamp("2026-06-15T02:17Z")]
+
+
 def test_duplicate_run_ids_cause_a_warning() -> None:
     overlapping = pd.concat([RUNS.iloc[:20], RUNS.iloc[18:]])
     functions: list[Function] = [
