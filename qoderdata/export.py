@@ -266,14 +266,14 @@ def _header(name: object) -> str:
 
 def _column(series: pd.Series[Any], name: str) -> pa.Array[Any] | list[object]:
     """Return a column as Arrow if Arrow has its type; objects stay as they are."""
+    known = None
     if series.dtype == object:
         known = _LIST_TYPES.get(name)
         if known is None or not all(isinstance(value, list | tuple | np.ndarray) for value in series.dropna()):
             return series.tolist()
-        return pa.array(series, known, from_pandas=True)
     try:
-        array = pa.array(series, from_pandas=True)
-    except (pa.ArrowNotImplementedError, pa.ArrowTypeError):  # a sparse column is the latter
+        array = pa.array(series, known, from_pandas=True)
+    except (pa.ArrowNotImplementedError, pa.ArrowTypeError):  # a sparse column is the latter, and text for times
         return series.tolist()
     if isinstance(array, pa.ChunkedArray):
         array = array.combine_chunks()

@@ -87,6 +87,13 @@ def test_upcoming_runs_have_an_offset(tmp_path: Path) -> None:
     assert [row[1] for row in read_rows(tmp_path / "x.csv")[1:]] == ['["2026-06-15T01:00:00+00:00"]', "[]", ""]
 
 
+def test_upcoming_runs_as_text_are_written_as_they_are(tmp_path: Path) -> None:
+    """A frame that pandas reads from JSON has them."""
+    listed: list[Any] = [["2026-06-15T01:00:00.000"], [], None]
+    export_csv(pd.DataFrame({"id": list("abc"), "schedule_upcoming_runs_at": listed}), tmp_path / "x.csv")
+    assert [row[1] for row in read_rows(tmp_path / "x.csv")[1:]] == ['["2026-06-15T01:00:00.000"]', "[]", ""]
+
+
 @pytest.mark.parametrize("name", ["vault_ids", "schedule_upcoming_runs_at"])
 def test_text_in_a_column_of_lists_stays_text(tmp_path: Path, name: str) -> None:
     frame = pd.DataFrame({"id": list("abc"), name: pd.Series([None, "vlt_1", ["vlt_2"]], dtype=object)})
