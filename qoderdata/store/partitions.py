@@ -264,9 +264,7 @@ class Dataset:
         if len(opened.schema_arrow) < len(arrow):
             found = with_all_columns(opened.read(), self._table.schema).select(names)
         else:
-            # Files are small, and several are read at once: more threads would only cost time.
-            found = opened.read(names, use_threads=False).select(names)
-            found = found.cast(pa.schema([arrow.field(name) for name in names]))
+            found = opened.read(names).select(names).cast(pa.schema([arrow.field(name) for name in names]))
         return (found if where is None else found.filter(where)).select(columns)
 
     def _states(self, name: str, file: DataFile, ids: pa.ChunkedArray[Any] | None = None) -> dict[str, bool]:
