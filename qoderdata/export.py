@@ -273,7 +273,7 @@ def _column(series: pd.Series[Any], name: str) -> pa.Array[Any] | list[object]:
             return series.tolist()
     try:
         array = pa.array(series, known, from_pandas=True)
-    except (pa.ArrowNotImplementedError, pa.ArrowTypeError):  # a sparse column is the latter, and text for times
+    except (pa.ArrowNotImplementedError, pa.ArrowTypeError):  # the latter: a sparse column, or lists of text
         return series.tolist()
     if isinstance(array, pa.ChunkedArray):
         array = array.combine_chunks()

@@ -223,7 +223,7 @@ def _has_dtype(column: pd.Series[Any], kind: Dtype) -> bool:
 
 
 def _may_be_times(value: Any) -> bool:  # noqa: ANN401 - of a column of objects
-    """Return whether a value is missing, or a list without numbers, whose unit is not known."""
+    """Return whether a value is missing, or may be a list of times; numbers may not, as no unit is known."""
     if isinstance(value, np.ndarray) and value.dtype.kind == "M":
         return True
     if isinstance(value, list | tuple | np.ndarray):
