@@ -243,8 +243,13 @@ def test_metadata_key_with_the_name_of_a_column(
         found = invoke.json(f"{command} --by metadata_{key} --where {key}=test")
         assert {row[f"metadata_{key}"] for row in found} == {"test"}
     assert invoke.json(f"{command} --by metadata_team") == invoke.json(f"{command} --by team")
-    assert "two of them are the same" in invoke(f"{command} --by team --by metadata_team", code=2).err
     assert "no deployment has the key 'name' in its metadata" in invoke(command, "--where", "name=x", code=2).err
+
+
+def test_repeated_by_is_refused_before_anything_is_loaded(monkeypatch: pytest.MonkeyPatch, invoke: Invoke) -> None:
+    monkeypatch.setattr(qd, "load_deployments", lambda **_: pytest.fail("deployments were loaded"))
+    said = invoke("failures --by team --by metadata_team", code=2).err
+    assert "--by team --by metadata_team: two of them are the same" in said
 
 
 # -- commands ----------------------------------------------------------------------------------------------------

@@ -45,12 +45,17 @@ def by_option(table: str, meaning: str) -> Decorator:
     def complete(_ctx: click.Context, _param: click.Parameter, start: str) -> list[str]:
         return [word for word in (*WORDS, *_columns_of(table)) if word.startswith(start)]
 
+    def refuse_repeated(_ctx: click.Context, _param: click.Parameter, by: tuple[str, ...]) -> tuple[str, ...]:
+        if len(set(_keys(by, table))) < len(by):
+            raise click.UsageError(f"--by {' --by '.join(by)}: two of them are the same")
+        return by
+
     added = "".join(f"{column}, " for column in _ADDED.get(table, []))
     words = f"deployment, agent, environment, {added}a column, or a key of metadata such as team"
     clash = "metadata_team if a column has that name"
     return click.option(
         "--by", multiple=True, metavar="WHAT", help=f"{meaning}: {words} ({clash}); may be given several times.",
-        shell_complete=complete,
+        callback=refuse_repeated, shell_complete=complete,
     )  # fmt: skip
 
 
@@ -64,15 +69,11 @@ class Groups:
         self, by: Sequence[str], table: str, service: Service, *, deployments: pd.DataFrame | None = None
     ) -> None:
         columns = _columns_of(table)
-        own = "id" if table == "deployments" and len(by) == 1 else "deployment_id"
         self._words = list(by)
         #: The columns that the words mean.
-        self.keys = [_key(word, columns, own) for word in by]
-        self._own = own
+        self.keys = _keys(by, table)
         self._named = NAMES if table == "deployments" else set(WORDS.values())
         self._service = service
-        if len(set(self.keys)) < len(self.keys):
-            raise click.UsageError(f"--by {' --by '.join(by)}: two of them are the same")
         #: Keys of the deployments' metadata.
         self.metadata = [key.removeprefix(_METADATA) for key in self.keys if key.startswith(_METADATA)]
         if table != "deployments":
@@ -149,7 +150,7 @@ class Groups:
                 continue  # the column of the deployment shows it
             name = NAMES.get(key, "name")
             # A summary by one id has its name here; in a list, it is the deployment's.
-            has_the_name = key == self._own if "id" in present else len(ids) == 1
+            has_the_name = key in {"id", "deployment_id"} if "id" in present else len(ids) == 1
             if name not in present and has_the_name:
                 name = "name"
             if key in ids and name in present:
@@ -197,11 +198,13 @@ def _columns_of(table: str) -> list[str]:
     return [*names, *_ADDED.get(table, [])]
 
 
-def _key(word: str, columns: Sequence[str], own: str) -> str:
-    key = WORDS.get(word, word)
-    if key == "deployment_id":
-        return own
-    return key if key in columns or key in NAMES else _METADATA + key.removeprefix(_METADATA)
+def _keys(by: Sequence[str], table: str) -> list[str]:
+    """Return the columns that words mean in a table."""
+    columns = {*_columns_of(table), *NAMES}
+    keys = [WORDS.get(word, word) for word in by]
+    if table == "deployments" and keys == ["deployment_id"]:
+        return ["id"]
+    return [key if key in columns else _METADATA + key.removeprefix(_METADATA) for key in keys]
 
 
 def load_or_none(load: Callable[[], pd.DataFrame]) -> pd.DataFrame | None:
