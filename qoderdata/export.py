@@ -269,7 +269,7 @@ def _column(series: pd.Series[Any], name: str) -> pa.Array[Any] | list[object]:
     known = None
     if series.dtype == object:
         known = _LIST_TYPES.get(name)
-        if known is None or not all(isinstance(value, list | tuple | np.ndarray) for value in series.dropna()):
+        if known is None or not all(map(_is_list, series.dropna())):
             return series.tolist()
     try:
         array = pa.array(series, known, from_pandas=True)
@@ -279,6 +279,19 @@ def _column(series: pd.Series[Any], name: str) -> pa.Array[Any] | list[object]:
         array = array.combine_chunks()
     inner = array.type.value_type if isinstance(array, pa.DictionaryArray) else array.type
     return series.tolist() if isinstance(inner, pa.ExtensionType) else array
+
+
+def _is_list(value: object) -> bool:
+    """Return whether a value is a list, and not of numbers, which Arrow would write as times since 1970."""
+    is_list = isinstance(value, list | tuple | np.ndarray)
+    return is_list and (len(value) == 0 or np.asarray(value).dtype.kind not in "iuf")  # type: ignore[arg-type]
+
+
+def _is_list_type(kind: pa.DataType) -> bool:
+    """Return the same of the type of a column."""
+    if not pa.types.is_list(kind):
+        return False
+    return not (pa.types.is_integer(kind.value_type) or pa.types.is_floating(kind.value_type))
 
 
 def _write_parquet(frame: Any, sink: pa.NativeFile) -> None:  # noqa: ANN401 - as `export_parquet`
@@ -330,7 +343,7 @@ def to_arrow(frame: pd.DataFrame, *, keep_index: bool | None = None) -> pa.Table
     table = pa.Table.from_pandas(frame, preserve_index=keep_index)
     for index, field in enumerate(table.schema):
         known = _LIST_TYPES.get(field.name)
-        if known and (pa.types.is_list(field.type) or pa.types.is_null(field.type)):
+        if known and (_is_list_type(field.type) or pa.types.is_null(field.type)):
             table = table.set_column(index, pa.field(field.name, known), table.column(index).cast(known))
         elif pa.types.is_dictionary(field.type) and pa.types.is_null(field.type.value_type):
             # Categories without a single one; Parquet would read them as no categories at all.

@@ -13,15 +13,16 @@ import numpy as np
 import pandas as pd
 import polars as pl
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from qoderdata.export import csv_text, export_csv
+from qoderdata.export import csv_text, export_csv, export_parquet
 from tests.test_export_formulas import unescape
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
 SECRET = "s3cret-value"  # noqa: S105 - must not be in any file
@@ -92,6 +93,17 @@ def test_upcoming_runs_as_text_are_written_as_they_are(tmp_path: Path) -> None:
     listed: list[Any] = [["2026-06-15T01:00:00.000"], [], None]
     export_csv(pd.DataFrame({"id": list("abc"), "schedule_upcoming_runs_at": listed}), tmp_path / "x.csv")
     assert [row[1] for row in read_rows(tmp_path / "x.csv")[1:]] == ['["2026-06-15T01:00:00.000"]', "[]", ""]
+
+
+@pytest.mark.parametrize("numbers", [[1_781_485_200_000], [1.5], np.array([1_781_485_200_000])])
+def test_upcoming_runs_as_numbers_are_written_as_they_are(tmp_path: Path, numbers: Sequence[float]) -> None:
+    """Their unit is unknown, so they are no times of 1970."""
+    frame = pd.DataFrame({"id": list("abc"), "schedule_upcoming_runs_at": [numbers, [], None]})
+    export_csv(frame, tmp_path / "x.csv")
+    export_parquet(frame, tmp_path / "x.parquet")
+    assert [row[1] for row in read_rows(tmp_path / "x.csv")[1:]] == [f"[{numbers[0]}]", "[]", ""]
+    in_parquet = pq.read_table(tmp_path / "x.parquet")["schedule_upcoming_runs_at"].to_pylist()
+    assert in_parquet == [list(numbers), [], None]
 
 
 @pytest.mark.parametrize("name", ["vault_ids", "schedule_upcoming_runs_at"])
