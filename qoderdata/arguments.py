@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numbers
 import re
-from collections.abc import Hashable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from datetime import MAXYEAR, MINYEAR, UTC, datetime, timedelta, tzinfo
 from typing import TYPE_CHECKING, TypeVar
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError, available_timezones
@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 
     import pandas as pd
 
-T = TypeVar("T")
+#: A choice: one of some texts, or ``None``.
+C = TypeVar("C", bound=str | None)
 
 #: An instant: ISO 8601 text with an offset, or a zone-aware datetime.
 Instant = str | datetime
@@ -322,7 +323,7 @@ def check_number(value: float, is_valid: Callable[[float], bool], *, name: str, 
         raise ValueError(f"{name}={value!r} must {must}{fault}")
 
 
-def check_choice(value: T, allowed: Collection[T], *, name: str) -> T:
+def check_choice(value: C, allowed: Collection[C], *, name: str) -> C:
     """Return a value, or raise `ValueError` unless it is one of those that are allowed.
 
     Examples
@@ -331,8 +332,8 @@ def check_choice(value: T, allowed: Collection[T], *, name: str) -> T:
     Traceback (most recent call last):
     ValueError: status='gone' is not known; allowed are 'active', 'paused', None
     """
-    # A set compares only what is hashable and has the same hash: no array, and not pandas.NA.
-    if not isinstance(value, Hashable) or value not in set(allowed):
+    # An array and pandas.NA are neither equal nor unequal to a text.
+    if not isinstance(value, str | None) or value not in allowed:
         raise ValueError(f"{name}={value!r} is not known; allowed are {', '.join(map(repr, allowed))}")
     return value
 
@@ -382,7 +383,7 @@ def check_refresh(*, refresh: object, offline: object, may_be_all: bool = False)
     check_flag(offline, name="offline")
     if not may_be_all:
         check_flag(refresh, name="refresh")
-    elif refresh != "all" and not is_flag(refresh):
+    elif not is_flag(refresh) and not (isinstance(refresh, str) and refresh == "all"):
         raise ValueError(f"refresh={refresh!r} is not known; allowed are True, False and 'all'")
     if refresh and offline:
         raise ValueError(f"refresh={refresh!r} asks the network and offline=True never does; give one of them")

@@ -17,10 +17,18 @@ from qoderdata import arguments
 NOW = datetime(2026, 6, 15, 9, tzinfo=UTC)
 
 
-@pytest.mark.parametrize("value", [["a"], np.array(["a", "b"]), pd.Series(["a"]), pd.NA, {"a": 1}, float("nan")])
+@pytest.mark.parametrize(
+    "value", [["a"], ([],), np.array(["a", "b"]), pd.Series(["a"]), pd.NA, {"a": 1}, float("nan")]
+)
 def test_a_value_that_cannot_be_compared_is_not_a_choice(value: object) -> None:
     with pytest.raises(ValueError, match="is not known; allowed are 'a', None"):
-        arguments.check_choice(value, ("a", None), name="status")
+        arguments.check_choice(value, ("a", None), name="status")  # type: ignore[type-var]
+
+
+@pytest.mark.parametrize("refresh", ["yes", np.array([True, False]), pd.Series(["all"]), pd.NA, None])
+def test_refresh_of_another_kind_is_refused(refresh: object) -> None:
+    with pytest.raises(ValueError, match=r"is not known; allowed are True, False and 'all'"):
+        arguments.check_refresh(refresh=refresh, offline=False, may_be_all=True)
 
 
 class TestParseInstant:

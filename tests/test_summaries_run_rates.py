@@ -177,7 +177,7 @@ def test_dtypes_of_counts_and_rates() -> None:
         ({"freq": "24h"}, ValueError, "whole days are written as text in days, such as '1D'"),
         ({"freq": "36h"}, ValueError, "freq='36h' must fill a day evenly"),
         ({"freq": "1D", "tz": "Mars/Olympus"}, ValueError, "tz='Mars/Olympus' is not an IANA time zone"),
-        ({"per": "run"}, ValueError, "per='run' must be 'attempt' or 'occurrence'"),
+        ({"per": "run"}, ValueError, "per='run' is not known; allowed are 'attempt', 'occurrence'"),
         ({"confidence": 95}, ValueError, "confidence=95"),
     ],
 )

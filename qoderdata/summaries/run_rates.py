@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import narwhals as nw
 
 from qoderdata import errors
+from qoderdata.arguments import check_choice
 from qoderdata.outcomes import STATUSES
 from qoderdata.summaries import wilson
 from qoderdata.summaries.dataframe_engines import add_column, flag, open_source, with_missing
@@ -140,8 +141,7 @@ def run_failure_rates(
     dep_1             4       1         0.333           2000.0
     """
     confidence = wilson.check_confidence(confidence)
-    if per not in ("attempt", "occurrence"):
-        raise ValueError(f"per={per!r} must be 'attempt' or 'occurrence'")
+    check_choice(per, ("attempt", "occurrence"), name="per")
     windows = None if freq is None else Windows.parse(freq, tz, "triggered_at")
     wanted = ["status", "duration_ms"]
     wanted += ["triggered_at"] if windows else []
