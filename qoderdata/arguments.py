@@ -55,8 +55,8 @@ _CALENDAR_UNIT = re.compile(
 _ONE_MONTH = re.compile(r"\s*1?\s*(M[SE]?|(?i:mo|month|monthly))\s*")
 
 
-class _UnusableSpanError(ValueError):
-    """What is meant is clear, and cannot be used."""
+class UnusableSpanError(ValueError):
+    """A length of time whose meaning is clear, but that cannot be used."""
 
 
 def parse_instant(value: Instant, *, name: str) -> pd.Timestamp:
@@ -117,7 +117,7 @@ def parse_span(value: Span, *, name: str) -> timedelta:
         length = pd.Timedelta(_with_new_units(value))
     except (pd.errors.OutOfBoundsTimedelta, pd.errors.OutOfBoundsDatetime):  # pandas 2 raises the second one
         text = f"{name}={value!r} is too long; the longest is '{_LONGEST.days}D', 292 years"
-        raise _UnusableSpanError(text) from None
+        raise UnusableSpanError(text) from None
     except (ValueError, TypeError):
         length = pd.Timedelta("NaT")
     if pd.isna(length) or length < pd.Timedelta(0):
@@ -144,7 +144,7 @@ def parse_bound(value: Instant | Span, *, now: datetime, name: str) -> pd.Timest
         )
     try:
         age = parse_span(value, name=name)
-    except _UnusableSpanError:
+    except UnusableSpanError:
         raise
     except ValueError:
         age = None
@@ -389,10 +389,10 @@ def check_refresh(*, refresh: object, offline: object, may_be_all: bool = False)
         raise ValueError(f"refresh={refresh!r} asks the network and offline=True never does; give one of them")
 
 
-def _no_fixed_length(value: str, name: str) -> _UnusableSpanError:
+def _no_fixed_length(value: str, name: str) -> UnusableSpanError:
     """Return the error for a month, quarter or year in the place of a length of time."""
     month = ", or '1M' for calendar months" if name == "freq" else ""
-    return _UnusableSpanError(
+    return UnusableSpanError(
         f"{name}={value!r} is not a length of time, as months, quarters and years have no fixed length; "
         f"write days, like '30D'{month}"
     )
