@@ -412,3 +412,14 @@ def test_a_switch_to_the_dark_color_scheme_recolors_the_chart(chromium: Browser,
         chart.page.emulate_media(color_scheme="dark")
         wait_until(lambda: name_color() == "#e8e6e1", "light names")
         assert chart.page.locator("#controls input[type=search]").count() == 1
+
+
+def test_the_picture_is_saved_by_keyboard_too(chromium: Browser, path: Path) -> None:
+    """Vega makes the file when the mouse is pressed on the link."""
+    with open_chart(chromium, path) as chart:
+        link = chart.page.get_by_text("Save as SVG")
+        link.focus()
+        wait_until(lambda: link.get_attribute("href") != "#", "the picture")
+        with chart.page.expect_download() as download:
+            chart.page.keyboard.press("Enter")
+        assert download.value.path().read_bytes().startswith(b"<svg")

@@ -210,11 +210,11 @@ def figure_of(ax: Axes) -> Figure:
     return figure
 
 
-def x_labels_touch(ax: Axes) -> bool:
-    """Return whether labels of the x axis are less than 6 pixels apart."""
+def x_labels_touch(ax: Axes, pixels: float = 6) -> bool:
+    """Return whether labels of the x axis are less than so many pixels apart."""
     drawn = [label for label in ax.get_xticklabels() if label.get_text() and label.get_visible()]
     boxes = sorted((label.get_window_extent() for label in drawn), key=lambda box: box.x0)
-    return any(left.x1 + 6 > right.x0 for left, right in pairwise(boxes))
+    return any(left.x1 + pixels > right.x0 for left, right in pairwise(boxes))
 
 
 def texts_cut_off(ax: Axes, right: float | None = None) -> list[Text]:
@@ -423,6 +423,49 @@ def test_texts_of_panels_are_as_large_as_the_font_of_the_style() -> None:
         panel = ax.child_axes[0]
         sizes.append([text.get_fontsize() for text in (panel.get_yticklabels()[0], panel.texts[0])])
     assert np.divide(sizes[1], sizes[0]) == pytest.approx(1.6, rel=0.15)
+
+
+@pytest.mark.filterwarnings("error")  # Matplotlib warns if the axes have no room at all
+@pytest.mark.parametrize("size", [(4, 3), (3, 2)])
+@cases_without("next_triggers_of_150", "run_timeline_of_60", "costs_of_50")  # their rows need more than 2 inches
+def test_labels_in_a_small_figure_do_not_overlap_and_are_not_cut_off(
+    case: Case, size: tuple[float, float]
+) -> None:
+    figure, ax = plt.subplots(figsize=size, layout="constrained")
+    case.plot(case.frame(), ax=ax)
+    figure.draw_without_rendering()
+    assert not rows_overlap(ax)
+    assert not any(x_labels_touch(cast("Axes", axes), pixels=3) for axes in (ax, *ax.child_axes))
+    assert not texts_cut_off(ax)
+
+
+@pytest.mark.parametrize("case", ["run_calendar", "durations", "next_triggers"])
+def test_a_narrow_axis_has_two_labels_at_least(case: str) -> None:
+    figure, ax = plt.subplots(figsize=(4, 3), layout="constrained")
+    CASES[case].plot(CASES[case].frame(), ax=ax)
+    figure.draw_without_rendering()
+    assert len([label for label in ax.get_xticklabels() if label.get_text()]) > 1
+
+
+def test_a_week_of_triggers_has_two_times_at_least_in_narrow_axes() -> None:
+    """Once, Matplotlib found only the fifth day of a month, and wrote 00:00."""
+    days = pd.date_range("2026-12-01T09:17Z", periods=170, freq="1h").tz_convert(SHANGHAI)
+    week = pd.DataFrame({"trigger_at": days, "deployment_id": "dep_1", "name": "job", "agent_id": "agent_1"})
+    figure, ax = plt.subplots(figsize=(3, 3), layout="constrained")
+    qd.plot_next_triggers(week, ax=ax)
+    figure.draw_without_rendering()
+    assert len([label for label in ax.get_xticklabels() if label.get_text()]) > 1
+
+
+def test_days_are_written_alike_on_all_axes_of_time() -> None:
+    days = r"\d\d [A-Z][a-z]{2}"
+    calendar, timeline = qd.plot_run_calendar(runs()), qd.plot_next_triggers(triggers())
+    for ax in (calendar, timeline):
+        figure_of(ax).draw_without_rendering()
+        labels = [label.get_text() for label in ax.get_xticklabels()]
+        named = [label for label in labels if re.search("[A-Z]", label)]
+        assert named
+        assert not [label for label in named if not re.fullmatch(days, label)]
 
 
 @pytest.mark.parametrize("case", ["failure_rates_of_500", "next_triggers_of_150"])

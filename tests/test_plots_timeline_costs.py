@@ -356,6 +356,12 @@ class TestCosts:
         assert not ax.patches
         assert ax.get_legend() is None
 
+    def test_panels_of_unknown_costs_do_not_say_0(self) -> None:
+        """Windows without sessions have 0 credits, also between sessions of unknown cost."""
+        rows = [("d1", None, None, None), ("d2", 2.0, None, None), ("d1", None, None, None)]
+        ax = qd.plot_costs(costs_of(rows, freq="1D"))
+        assert [panel.texts[0].get_text() for panel in ax.child_axes] == ["d2: 2.00", "d1: unknown"]
+
     def test_top_draws_the_first_rows_and_the_title_counts_them(self) -> None:
         rows = [(f"d{number}", float(number), None, None) for number in range(30)]
         ax = qd.plot_costs(costs_of(rows), top=3)

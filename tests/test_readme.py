@@ -73,6 +73,13 @@ def test_both_languages_have_the_same_code() -> None:
     assert english == chinese
 
 
+def test_chinese_sentences_have_chinese_punctuation() -> None:
+    """Code and the targets of links keep that of ASCII."""
+    text = READMES[1].read_text(encoding="utf-8")
+    words = re.sub(r"`[^`\n]*`|\]\([^)]*\)|\"[^\"\n]*\"", "", text)
+    assert re.findall("[\u4e00-\u9fff][,;:?!()]|[,;:?!()][\u4e00-\u9fff]", words) == []
+
+
 def test_both_languages_name_every_public_function() -> None:
     functions = [name for name in dir(qoderdata) if not name.startswith("__")]
     for path in READMES:

@@ -150,8 +150,12 @@ def test_page_has_no_english_and_the_same_numbers_as_in_english(
         "start": now,
     }
     page = write_page(tmp_path, account["df"], **whole, tz="Asia/Shanghai")
-    assert '<html lang="zh-CN">' in (tmp_path / "page.html").read_text(encoding="utf-8")
+    html = (tmp_path / "page.html").read_text(encoding="utf-8")
+    assert '<html lang="zh-CN">' in html
     assert english_texts(page) == []
+    paragraphs = [re.sub("<[^>]*>", "", text) for text in re.findall('<p class="about">(.*?)</p>', html)]
+    assert not re.findall("[\u3002\uff08\uff09] | [\u3002\uff08\uff09]", "\n".join(paragraphs))
+    assert any("\u3002" in text for text in paragraphs)
     in_english = write_page(tmp_path, account["df"], **whole, tz="Asia/Shanghai", lang="en")
     assert len(english_texts(in_english)) > 100
     # Both pages contain the same numbers, equally often.

@@ -307,6 +307,13 @@ def test_only_unfolded_parts_are_printed(fleet: Path, chromium: Browser) -> None
         assert browser.events == []
 
 
+def test_bold_texts_are_bold_in_fonts_with_two_weights() -> None:
+    """Browsers make a regular font bold, such as one for Chinese on Linux, from a weight of more than 600 on."""
+    weights = {int(weight) for weight in re.findall(r"font-weight: (\d+)", CSS)}
+    assert max(weights) > 600
+    assert not [weight for weight in weights if 500 < weight <= 600]
+
+
 def words_on_sheets(page: Page) -> list[str]:
     """Print the page on A4, and return the text of each sheet without spaces."""
     sheets = PdfReader(io.BytesIO(page.pdf(prefer_css_page_size=True))).pages

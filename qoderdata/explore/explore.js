@@ -46,6 +46,9 @@ async function show() {
     logLevel: 1,
     loader: { load: () => Promise.reject(new Error("this page asks for nothing")) },
   });
+  // Vega makes the file when the mouse is pressed on the link, but not for the Enter key.
+  for (const link of document.querySelectorAll(".vega-actions a"))
+    link.addEventListener("focus", () => link.dispatchEvent(new MouseEvent("mousedown")));
   window.view = shown.view; // for the browser's console
 }
 

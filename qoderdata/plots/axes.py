@@ -60,6 +60,8 @@ _NARROWEST_WITH_TEXT_POINTS = 14.0
 _MOST_LABEL_COLUMNS, _LABEL_SHARE = 32, 0.35
 #: The mean width of digits and letters of sans-serif faces, in font sizes.
 _LETTER = 0.6
+#: On axes of a smaller area, in square inches, texts are smaller, to this share at least, and labels shorter.
+_FULL_AREA, _SMALLEST_SCALE, _SMALL_SHARE = 10.0, 0.5, 0.85
 #: The least end of an axis that is written in a unit, the size of the unit, and its letter.
 _UNITS = ((1e9, 1e9, "B"), (1e6, 1e6, "M"), (1e4, 1e3, "k"))
 
@@ -138,12 +140,37 @@ def given_or_new(ax: Axes | None, *, height: float, width: float | None = None) 
         if not isinstance(ax, Drawable):
             kind = type(ax).__name__
             raise TypeError(f"ax must be one matplotlib Axes, as figure, ax = plt.subplots() returns, not {kind}")
+        scale_texts(ax, text_scale(ax))
         return ax
     import matplotlib.pyplot as plt  # noqa: PLC0415 - heavy, and needed only when drawing
 
     larger = max(1.0, float(plt.rcParams["font.size"]) / _USUAL_POINTS)
     size = WIDTH_INCHES if width is None else width * larger, min(height * larger, _MOST_INCHES)
     return plt.figure(figsize=size, layout="constrained").add_subplot()
+
+
+def text_scale(ax: Axes) -> float:
+    """Return the size of texts on these axes as a share of the style's: less than 1 on small axes."""
+    area = float(ax.bbox.width * ax.bbox.height) / ax.figure.dpi**2
+    return max(_SMALLEST_SCALE, min(1.0, float((area / _FULL_AREA) ** 0.5)))
+
+
+def scale_texts(ax: Axes, scale: float) -> None:
+    """Write title, labels and tick labels in this share of their size in the style."""
+    import matplotlib as mpl  # noqa: PLC0415 - heavy, and needed only when drawing
+    from matplotlib.font_manager import FontProperties  # noqa: PLC0415 - as above
+
+    if scale == 1:
+        return
+
+    def points(size: float | str) -> float:
+        return scale * FontProperties(size=size).get_size_in_points()
+
+    style = mpl.rcParams
+    ax.title.set_fontsize(points(style["axes.titlesize"]))
+    for axis, size in ((ax.xaxis, style["xtick.labelsize"]), (ax.yaxis, style["ytick.labelsize"])):
+        axis.label.set_fontsize(points(style["axes.labelsize"]))
+        axis.set_tick_params(labelsize=points(size))
 
 
 def width_points(ax: Axes) -> float:
@@ -155,8 +182,13 @@ def row_points(ax: Axes, rows: int) -> float:
     """Return the font size in points that fits a row, of `rows` rows in all."""
     import matplotlib as mpl  # noqa: PLC0415 - heavy, and needed only when drawing
 
-    points = ax.bbox.height / ax.figure.dpi * _POINTS_PER_INCH / max(rows, 1)
-    return max(_SMALLEST_POINTS, min(0.9 * float(mpl.rcParams["font.size"]), 0.75 * points))
+    height = ax.bbox.height / ax.figure.dpi * _POINTS_PER_INCH
+    # A layout makes low axes lower, as title, headers, ticks and label need more than the margins of 0.3.
+    title, label = float(ax.title.get_fontsize()), float(ax.xaxis.label.get_fontsize())
+    around = (2.9 + 1.2 * ax.get_title().count("\n")) * title + 5.0 * label
+    points = min(height, 1.3 * height - around) / max(rows, 1)
+    largest = 0.9 * float(mpl.rcParams["font.size"]) * text_scale(ax)
+    return max(_SMALLEST_POINTS, min(largest, 0.75 * points))
 
 
 def label_columns(ax: Axes, rows: int) -> int:
@@ -210,7 +242,8 @@ def write_title(
     """Write the title; if rows are left out, add "(`shown` of `count` `words`)". Break a long title."""
     parts = [title, f"({shown} of {count:,} {words})"] if shown < count else [title]
     whole, letters = " ".join(parts), _letters(ax, ax.title)
-    ax.set_title(whole if len(whole) <= letters else _break_lines(parts, letters), **properties)
+    text = whole if len(whole) <= letters else _break_lines(parts, letters)
+    ax.set_title(text, fontsize=ax.title.get_fontsize(), **properties)
 
 
 def _letters(ax: Axes, text: Text) -> int:
@@ -304,8 +337,10 @@ def legend_beside(
 
     It begins `right` points to the right of the axes; with `below`, it ends there, that far below the axes.
     """
-    from matplotlib.transforms import ScaledTranslation  # noqa: PLC0415 - heavy, and needed only when drawing
+    import matplotlib as mpl  # noqa: PLC0415 - heavy, and needed only when drawing
+    from matplotlib.transforms import ScaledTranslation  # noqa: PLC0415 - as above
 
+    points = 0.833 * float(mpl.rcParams["font.size"]) * text_scale(ax)
     down = 0.0 if below is None else below
     beside = ScaledTranslation(right / _POINTS_PER_INCH, -down / _POINTS_PER_INCH, ax.figure.dpi_scale_trans)
     # The texts are set afterwards, since matplotlib leaves out labels that start with an underscore.
@@ -319,7 +354,8 @@ def legend_beside(
         bbox_transform=ax.transAxes + beside,
         borderaxespad=0,
         frameon=False,
-        fontsize="small",
+        fontsize=points,
+        title_fontsize=1.2 * points,
         handlelength=1.4,
         ncols=1 if below is None else len(samples),
     )
@@ -446,15 +482,21 @@ def assumed_note(assumed: float, completed: float) -> str:
 
 def label_x(ax: Axes, *lines: str) -> None:
     """Label the x axis with the lines that are not empty; break those longer than the axes at their commas."""
-    ax.set_xlabel(_break_lines(filter(None, lines), _letters(ax, ax.xaxis.label)))
+    letters = _letters(ax, ax.xaxis.label)
+    if text_scale(ax) < 1:  # a legend beside them takes more of their width
+        letters = int(_SMALL_SHARE * letters)
+    ax.set_xlabel(_break_lines(filter(None, lines), letters))
 
 
 def label_ticks(ax: Axes, labels: Mapping[float, str], *, most: int) -> None:
-    """Mark the x axis, and label every n-th tick if not all labels fit; `most`: the ticks of a full axis."""
+    """Mark the x axis, and label every n-th tick if not all labels fit; `most`: the ticks of a full axis.
+
+    The first and another one always have labels: a single one gives no scale.
+    """
     longest = max(map(len, labels.values()))
 
     def text(value: float, number: float | None) -> str:
-        step = ceil(most / max(1, label_room(ax, longest)))
+        step = min(ceil(most / max(1, label_room(ax, longest))), max(1, len(labels) - 1))
         return labels[value] if (number or 0) % step == 0 else ""
 
     ax.set_xticks(list(labels))

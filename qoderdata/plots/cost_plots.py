@@ -126,7 +126,9 @@ def _plot_over_time(costs: pd.DataFrame, ax: Axes | None, top: int, labels: Mapp
     if not groups:
         return axes.show_message(ax, "There are no sessions to show.")
 
-    totals = [_credits(group.rows["credits"].sum(min_count=1)) for group in shown]
+    # A window without sessions has 0 credits, and does not make those of the others known.
+    used = [group.rows.loc[group.rows["sessions"].gt(0), "credits"] for group in shown]
+    totals = [_credits(amounts.sum(min_count=1)) for amounts in used]
     panels = [ax] if is_single else time_axes.group_panels(ax, shown, labels, totals)
     drawn = pd.concat(group.rows for group in shown)
     times = pd.DatetimeIndex(drawn.index)

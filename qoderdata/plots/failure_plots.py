@@ -332,6 +332,7 @@ def _count_bars(ax: Axes, counts: pd.DataFrame) -> dict[str, BarContainer]:
     below.set_ylim(0, max(1.0, float((_decided(counts) + others).max())))
     below.yaxis.set_major_locator(MaxNLocator(2, integer=True))
     axes.number_axis(below.yaxis)
+    axes.scale_texts(below, axes.text_scale(ax))
     below.set_ylabel("runs")
     below.tick_params(axis="x", bottom=False, labelbottom=False)
     below.spines[["top", "right", "bottom"]].set_visible(False)

@@ -123,7 +123,7 @@ def plot_run_calendar(runs: pd.DataFrame, *, ax: Axes | None = None, tz: str = "
     undecided = severity.isna() & ~silent
     axes.hatch_cells(ax, _on_grid(silent, fill=False), _SILENT)
     axes.hatch_cells(ax, _on_grid(undecided, fill=False), _UNDECIDED)
-    form = "%d %b" if len(weeks) <= _WEEKS_OF_YEAR else "%b %Y"
+    form = time_axes.DAY if len(weeks) <= _WEEKS_OF_YEAR else "%b %Y"
     axes.label_ticks(ax, dict(enumerate(weeks.start_time.strftime(form))), most=columns)
     note = axes.assumed_note(counts["assumed"].sum(), counts["completed"].sum())
     axes.label_x(ax, f"week from Monday, days in {tz}", time_axes.describe_days(days), note)

@@ -21,9 +21,11 @@ if TYPE_CHECKING:
     from matplotlib.backend_bases import RendererBase
     from numpy.typing import NDArray
 
+#: How a day is written, without its year.
+DAY = "%d %b"
 _PANEL_COLUMNS, _PANEL_INCHES, _PANEL_TITLE_INCHES, _PANEL_GAP = 3, 1.05, 0.36, 0.025
 _PANEL_MARGIN_INCHES, _PANEL_TITLE_COLUMNS = 1.1, 22
-_FEWEST_TIMES, _TIME_LETTERS = 4, 4
+_FEWEST_TIMES, _TIME_LETTERS = 3, 4
 _LEAST_SPAN, _MARGIN_SHARE = pd.Timedelta("10min"), 0.02
 _FEWEST_WINDOWS, _THINNEST_POINTS = 7, 1.5
 
@@ -126,7 +128,8 @@ def group_panels(
     rows, columns = _panel_grid(count)
     ax.set(xticks=[], yticks=[])
     ax.spines[:].set_visible(False)
-    ax.set_title(ax.get_title(), y=1.0)  # without y, matplotlib looks at all ticks of all panels, which is slow
+    # Without y, matplotlib looks at all ticks of all panels, which is slow.
+    ax.set_title(ax.get_title(), y=1.0, fontsize=ax.title.get_fontsize())
     title = min(0.5 / rows, _PANEL_TITLE_INCHES * ax.figure.dpi / ax.bbox.height)
     points = row_points(ax, 4 * rows)
     height, width = 1 / rows - title, (1 - _PANEL_GAP * (columns - 1)) / columns
@@ -204,8 +207,12 @@ def set_time_ticks(ax: Axes, times: pd.DatetimeIndex, *, most_ticks: int = 9) ->
 
         def get_locator(self, dmin: Any, dmax: Any) -> Any:  # noqa: ANN401 - datetimes, a locator
             most = max(_FEWEST_TIMES, min(most_ticks, label_room(ax, _TIME_LETTERS)))
-            self.minticks, self.maxticks = max(2, (most - 1) // 2), dict.fromkeys(self.intervald, most)
-            return super().get_locator(dmin, dmax)  # type: ignore[no-untyped-call]  # matplotlib has no types for it
+            for number in range(most, most + _FEWEST_TIMES):
+                self.minticks, self.maxticks = max(2, (number - 1) // 2), dict.fromkeys(self.intervald, number)
+                found = super().get_locator(dmin, dmax)  # type: ignore[no-untyped-call]  # matplotlib has no types for it
+                if len(found.tick_values(dmin, dmax)) > 1:  # a single mark gives no scale
+                    break
+            return found
 
     locator = Locator(tz=times.tz)  # type: ignore[no-untyped-call]  # ditto
     # Without these, matplotlib finds no interval with three ticks for 18 months, and warns.
@@ -214,7 +221,9 @@ def set_time_ticks(ax: Axes, times: pd.DatetimeIndex, *, most_ticks: int = 9) ->
     ax.xaxis_date(times.tz)
     ax.xaxis.set_major_locator(locator)
     # The formatter would write the date where the axis label is; the label has the date instead.
-    formatter = dates.ConciseDateFormatter(locator, tz=times.tz, show_offset=False)  # type: ignore[no-untyped-call]  # ditto
+    formatter = dates.ConciseDateFormatter(
+        locator, tz=times.tz, zero_formats=["", "%Y", "%b", DAY, "%H:%M", "%H:%M"], show_offset=False
+    )  # type: ignore[no-untyped-call]  # ditto
     ax.xaxis.set_major_formatter(formatter)
 
 

@@ -558,6 +558,7 @@ def _number(value: float, *, are_whole: bool) -> str:
 def _color_bar(ax: Axes) -> None:
     """Draw the scale of colors inside the room of the axes, so that no other axes has to shrink."""
     bar = ax.inset_axes((1.02, 0.0, 0.02, 1.0))
+    axes.scale_texts(bar, axes.text_scale(ax))
     ax.figure.colorbar(ax.collections[0], cax=bar, label="triggers per hour")
     axes.number_axis(bar.yaxis)
     for shades in bar.collections:  # in an SVG file they would be a picture otherwise

@@ -298,15 +298,15 @@ def _tiles_of_counters(data: ReportData) -> list[Tile]:
     rate, never, runs = (None, 0, 0) if total is None else (total.failure_rate, total.never_run, total.total_runs)
     lifetime = _("of {runs} runs, archived deployments included", runs=format_count(runs))
     streaks = _streak_note(data.live["stats_consecutive_failures"])
+    counted = int(data.deployments["stats_total_runs"].notna().sum())
+    of = ngettext("of {count} deployment", "of {count} deployments", counted)
     if failing is None:
         rate = never = None
-        streaks = lifetime = _("not known without runs")
+        streaks = lifetime = of = _("not known without runs")
     paused = int(data.live["status"].eq("paused").sum()) - by_error
     others = ngettext("{count} more is paused", "{count} more are paused", paused)
     ahead, firing = span_text(data.shown_horizon), data.triggers["deployment_id"].nunique()
     fires = ngettext("triggers of {count} deployment", "triggers of {count} deployments", firing)
-    counted = int(data.deployments["stats_total_runs"].notna().sum())
-    of = ngettext("of {count} deployment", "of {count} deployments", counted)
     return [
         _deployments_tile(data),
         Tile(_("Failing now"), format_count(failing), None, streaks, bool(failing), "failing"),
