@@ -439,6 +439,19 @@ def test_labels_in_a_small_figure_do_not_overlap_and_are_not_cut_off(
     assert not texts_cut_off(ax)
 
 
+@pytest.mark.parametrize("size", [(3, 2), (4, 3), (9, 5)])
+def test_the_lines_between_the_days_of_a_calendar_do_not_hide_their_colors(size: tuple[float, float]) -> None:
+    days = pd.date_range("2026-01-05T12:00Z", periods=31 * 7, freq="1D")
+    figure, ax = plt.subplots(figsize=size, layout="constrained")
+    qd.plot_run_calendar(pd.DataFrame({"triggered_at": days, "status": "failed"}), ax=ax)
+    canvas: Any = figure.canvas
+    canvas.draw()
+    pixels = np.asarray(canvas.buffer_rgba())[::-1]
+    left, bottom, right, top = (int(side) for side in ax.get_window_extent().extents)
+    is_dark_red = (pixels[bottom:top, left:right, :3] < (192, 128, 128)).all(axis=2)
+    assert is_dark_red.mean() > 0.5
+
+
 @pytest.mark.parametrize("case", ["run_calendar", "durations", "next_triggers"])
 def test_a_narrow_axis_has_two_labels_at_least(case: str) -> None:
     figure, ax = plt.subplots(figsize=(4, 3), layout="constrained")

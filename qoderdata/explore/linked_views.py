@@ -295,7 +295,7 @@ class _Views:
             y=alt.Y("hour:Q", scale=alt.Scale(domain=[24, 0], nice=False), axis=hours),
             y2="next_hour:Q",
             color=has_failed.then(alt.value(VERMILLION)).otherwise(alt.value(GREY)),
-            opacity=has_failed.then(strength).otherwise(alt.value(0.16)),
+            opacity=has_failed.then(strength).otherwise(alt.value(0.3)),
             tooltip=[
                 alt.Tooltip("day:T", format="%a %Y-%m-%d"),
                 alt.Tooltip("hour:Q", title="from hour"),

@@ -389,13 +389,15 @@ def draw_grid(
     The square of row r and column c lies around (c, r). Squares that are large enough hold their texts.
     """
     columns = max(values.shape[1], fewest_columns)
-    look: dict[str, Any] = {"cmap": colors, "norm": norm, "edgecolors": ax.get_facecolor(), "linewidth": 0.8}
+    width = width_points(ax) / columns
+    edges = {"edgecolors": ax.get_facecolor(), "linewidth": min(0.8, 0.05 * width)}
+    look: dict[str, Any] = {"cmap": colors, "norm": norm, "antialiased": True, **edges}
     ax.pcolormesh(*_edges(values), np.ma.masked_invalid(values), **look)
     ax.set(xlim=(-0.5, columns - 0.5), ylim=(len(WEEKDAYS) - 0.5, -0.5), ylabel="weekday")
     ax.set_yticks(range(len(WEEKDAYS)), WEEKDAYS)
     ax.spines[:].set_visible(False)
     ax.tick_params(length=0)
-    if width_points(ax) / columns < _NARROWEST_WITH_TEXT_POINTS:
+    if width < _NARROWEST_WITH_TEXT_POINTS:
         return
 
     from matplotlib.text import Text  # noqa: PLC0415 - heavy, and needed only when drawing
