@@ -261,7 +261,7 @@ def failing_now(runs: pd.DataFrame, active: pd.DataFrame) -> pd.DataFrame:
     # A run of unknown outcome may have completed.
     status = runs["status"].astype(TEXT).mask(is_unknown(runs), "completed")
     streaks = failure_streaks(runs[columns].assign(status=status))
-    failed = runs[runs["status"].eq("failed") & runs["triggered_at"].notna()]
+    failed = runs[runs["status"].isin(STATUSES["failed"]) & runs["triggered_at"].notna()]
     failed = failed.sort_values(["triggered_at", *created_at, "id"], na_position="first")
     last = failed.drop_duplicates("deployment_id", keep="last").set_index("deployment_id")
     completed = runs.loc[status.eq("completed"), "deployment_id"]
@@ -459,7 +459,7 @@ def _more_assumed_before(
 
     Failures of such runs are not seen, so the recent failure rate seems to be worse.
     """
-    decided = runs[runs["status"].isin(["completed", "failed"])]
+    decided = runs[runs["status"].isin([*STATUSES["completed"], *STATUSES["failed"]])]
     age, assumed = until - decided["triggered_at"], is_assumed(decided).astype("float64")
     in_baseline, in_recent = age.between(length, 2 * length, "right"), age.between(timedelta(0), length, "right")
     before, after = (assumed[rows].groupby(decided["deployment_id"]).mean() for rows in (in_baseline, in_recent))

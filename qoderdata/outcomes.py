@@ -68,10 +68,10 @@ _JOINED = {
 
 #: The statuses of runs that are documented, by how they are counted.
 STATUSES = {
+    "unfinished": ["pending", "running", "waiting"],
     "completed": ["completed"],
     "failed": ["failed"],
-    "skipped": ["skipped", "cancelled"],
-    "unfinished": ["pending", "running", "waiting"],
+    "skipped": ["cancelled", "skipped"],
 }
 #: The statuses of sessions that still run.
 RUNNING_SESSIONS = ["running", "rescheduling", "canceling", "processing"]

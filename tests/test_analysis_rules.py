@@ -11,6 +11,7 @@ import pytest
 
 import qoderdata as qd
 from qoderdata.errors import MissingColumnError
+from qoderdata.outcomes import STATUSES
 from tests.analysis_calls import CALLS, DEPLOYMENTS, MISSED, RUNS, SESSIONS, TRIGGERS, Function
 
 #: Calls whose rows do not come from the frame that they are given.
@@ -77,6 +78,28 @@ def test_argument_is_not_changed_and_empty_frame_gives_the_same_columns_and_dtyp
     assert empty.index.names == full.index.names
     if full.index.names != [None]:
         pd.testing.assert_series_equal(empty.reset_index().dtypes, full.reset_index().dtypes)
+
+
+#: The newest run of a deployment failed, others were retried, and all of one deployment took too long.
+FAILING = RUNS.assign(
+    status=RUNS["status"].array[::-1], attempt=RUNS.index.to_series().mod(4).eq(0).astype("Int64") + 1
+)
+CALLS_WITH_RUNS: dict[str, Function] = {
+    **{call: function for call, function, frame, _ in CALLS if frame is RUNS},
+    **{call: function for call, (function, frame) in MORE_CALLS.items() if frame is RUNS},
+    "unusual_runs past the timeout": lambda runs: qd.unusual_runs(runs, DEPLOYMENTS.assign(config_timeout_ms=1)),
+}
+del CALLS_WITH_RUNS["error_breakdown by two"]  # one of them is the status
+
+
+@pytest.mark.parametrize("function", CALLS_WITH_RUNS.values(), ids=CALLS_WITH_RUNS)
+def test_only_statuses_says_what_counts_as_failed(function: Function, monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = function(FAILING)
+    monkeypatch.setitem(STATUSES, "failed", [*STATUSES["failed"], "timed_out"])
+    found = function(FAILING.assign(status=FAILING["status"].replace("failed", "timed_out")))
+    if "status" in found:
+        found["status"] = found["status"].replace("timed_out", "failed")
+    pd.testing.assert_frame_equal(found, expected)
 
 
 def test_every_analysis_function_has_a_call_here() -> None:

@@ -1,4 +1,4 @@
-"""Tests of the package: public names, their docstrings, lazy imports, and pinned versions."""
+"""Tests of the package: public names, their docstrings and examples, lazy imports, and pinned versions."""
 
 from __future__ import annotations
 
@@ -31,6 +31,16 @@ def test_public_docstring_is_complete(name: str) -> None:
     assert [(code, text) for code, text in found["errors"] if code not in NOT_REQUIRED] == []
     documentation = inspect.getdoc(public) or ""
     assert ">>>" in documentation, "the docstring has no example that runs"
+
+
+def test_every_plot_and_table_is_in_the_gallery() -> None:
+    """The documentation runs these files, and shows each of them."""
+    examples = [path for kind in ("plot", "table") for path in (ROOT / "docs/examples").glob(f"*/{kind}_*.py")]
+    shown = " ".join(path.read_text(encoding="utf-8") for path in examples)
+    folders = ("plots", "summaries", "timelines", "check", "forecast")
+    wanted = [name for name in FUNCTIONS if getattr(qoderdata, name).__module__.split(".")[1] in folders]
+    assert len(wanted) > 25
+    assert [name for name in wanted if f"qd.{name}(" not in shown] == [], "add an example to docs/examples"
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the allocator is chosen on Linux alone")

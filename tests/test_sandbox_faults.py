@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import json
 import re
 import socket
 import time
@@ -208,7 +209,7 @@ def test_torn_json_fault_only_inserts_a_zero_byte(sandbox: Sandbox) -> None:
     response = get_deployments(sandbox)
     assert response.status == 200
     assert response.body.replace(b"\x00", b"") == whole
-    with pytest.raises(ValueError, match=r"decode|control character|Invalid"):
+    with pytest.raises((json.JSONDecodeError, UnicodeDecodeError)):  # which one depends on where the byte is
         _ = response.json
 
 

@@ -100,8 +100,10 @@ def _newest_session(service: Service, filters: dict[str, Any], tz: str, *, faile
     if filters["since"] is not None:
         period += "; --since all reads older ones"
     if failed:
+        from qoderdata.outcomes import STATUSES  # noqa: PLC0415 - imports pandas
+
         runs = service.runs(filters)
-        found = runs[runs["status"] == "failed"]
+        found = runs[runs["status"].isin(STATUSES["failed"])]
     else:
         options.refuse_without_effect(["--outcomes"], "without --failed")
         found = runs = service.runs({**filters, "outcomes": "runs"})

@@ -143,7 +143,9 @@ def _view(option: str, runs: pd.DataFrame, groups: grouping.Groups, window: dict
         found = qd.failure_streaks(runs, by=groups.keys)
         return found, [*groups.columns(found), *_STREAK_COLUMNS]
     if option == "--failed":
-        return _listed(runs[runs["status"] == "failed"], groups, _FAILED_COLUMNS)
+        from qoderdata.outcomes import STATUSES  # noqa: PLC0415 - imports pandas
+
+        return _listed(runs[runs["status"].isin(STATUSES["failed"])], groups, _FAILED_COLUMNS)
     found, columns = _listed(runs[runs["status"] == "waiting"], groups, _WAITING_COLUMNS)
     # In 80 columns, an answer needs the session more than a long name.
     return found, [replace(column, readable=19) if column.kind == "text" else column for column in columns]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from itertools import chain
 from typing import TYPE_CHECKING, Literal
 
 import pyarrow.compute as pc
@@ -26,7 +27,7 @@ from qoderdata.formatting import counted, format_duration
 from qoderdata.load.refresh import Freshness, RemoteList
 from qoderdata.load.run_outcomes import LEVELS, Level, RunOutcomes
 from qoderdata.load.stored import Query, StoredLoading
-from qoderdata.outcomes import apply_ends
+from qoderdata.outcomes import STATUSES, apply_ends
 from qoderdata.settings import resolve_cache_dir
 from qoderdata.store import RUNS_TABLE, all_of
 
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
 
     import pandas as pd
 
-_STATUSES = ("pending", "running", "waiting", "completed", "failed", "cancelled", "skipped", None)
+_STATUSES = (*chain.from_iterable(STATUSES.values()), None)
 _TRIGGERS = ("manual", "schedule", "retry", None)
 
 

@@ -15,6 +15,7 @@ from qoderdata.formatting import (
     format_milliseconds,
     format_percent,
 )
+from qoderdata.outcomes import STATUSES
 from qoderdata.report.data import LEAST_DECIDED, WEEK, first_row, span_text
 from qoderdata.report.layout import Tile, certainty_note, counters_note, join_facts, join_sentences, unknown_note
 from qoderdata.summaries import failure_rates, session_costs
@@ -80,7 +81,7 @@ def headline(data: ReportData) -> Headline:
 
 def _deployments_with_half_of_the_failures(runs: pd.DataFrame) -> int:
     """Return the smallest number of deployments that have half of the failed runs."""
-    failed = runs[runs["status"].eq("failed")]["deployment_id"].value_counts(dropna=False)
+    failed = runs[runs["status"].isin(STATUSES["failed"])]["deployment_id"].value_counts(dropna=False)
     return int(np.searchsorted(failed.cumsum().to_numpy(), failed.sum() / 2)) + 1
 
 

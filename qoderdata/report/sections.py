@@ -17,6 +17,7 @@ import pandas as pd
 from qoderdata.check import KINDS
 from qoderdata.formatting import format_count, format_credits, format_interval, format_percent, truncate
 from qoderdata.frames import fetched_at, with_outcomes
+from qoderdata.outcomes import STATUSES
 from qoderdata.report.data import MONTH, WEEK, first_row
 from qoderdata.report.figures import nothing_decided, points_text
 from qoderdata.report.layout import (
@@ -342,7 +343,7 @@ def _credits_of_failed_runs(data: ReportData, sessions: pd.DataFrame) -> list[st
     since = data.runs["triggered_at"].min()
     recent = with_outcomes(sessions[sessions["created_at"] >= since], data.runs)
     by_outcome = session_costs(recent, by="outcome")["credits"]
-    failed, total = by_outcome.get("failed", 0.0), by_outcome.sum()
+    failed, total = by_outcome[by_outcome.index.isin(STATUSES["failed"])].sum(), by_outcome.sum()
     if not failed > 0:
         return []
     return [_(

@@ -10,6 +10,7 @@ import narwhals as nw
 from qoderdata import errors
 from qoderdata.arguments import check_number
 from qoderdata.frame_checks import TEXT
+from qoderdata.outcomes import STATUSES
 from qoderdata.summaries import wilson
 from qoderdata.summaries.dataframe_engines import ALL, Source, add_column, flag, median, open_source
 from qoderdata.summaries.run_rates import DOUBTFUL, count_outcomes, outcomes_advice, warn_of_unknown
@@ -144,7 +145,7 @@ def compare_periods(
     source.refuse_dask("compare_periods", "a median within a group")
 
     rows = with_age(add_column(source.frame, "_at", EPOCH, "triggered_at"), until)
-    age, status, duration = nw.col("_age"), nw.col("status"), nw.col("duration_ms").cast(nw.Float64)
+    age, duration = nw.col("_age"), nw.col("duration_ms").cast(nw.Float64)
     rows = rows.filter((age > 0) & (age <= recent_us + baseline_us))
     inside = {"recent": age <= recent_us, "baseline": age > recent_us}
     if source.eager:
@@ -152,13 +153,11 @@ def compare_periods(
         both = {name: sum(counted[one][name] for one in _PERIODS) for name in counted["recent"]}
         warn_of_unknown(both, runs)
         _warn_of_different_shares(counted, runs, confidence=confidence)
+    completed, failed = (nw.col("status").is_in(STATUSES[name]) for name in ("completed", "failed"))
     rows = rows.with_columns(
-        *(flag(status.is_in(["completed", "failed"]) & inside[one]).alias(f"{one}_decided") for one in _PERIODS),
-        *(flag((status == "failed") & inside[one]).alias(f"{one}_failed") for one in _PERIODS),
-        *(
-            nw.when((status == "completed") & inside[one]).then(duration).alias(f"{one}_p50_ms")
-            for one in _PERIODS
-        ),
+        *(flag((completed | failed) & inside[one]).alias(f"{one}_decided") for one in _PERIODS),
+        *(flag(failed & inside[one]).alias(f"{one}_failed") for one in _PERIODS),
+        *(nw.when(completed & inside[one]).then(duration).alias(f"{one}_p50_ms") for one in _PERIODS),
     )
     counts = [f"{period}_{name}" for period in _PERIODS for name in ("decided", "failed")]
     grouped = source.group(rows, *(median(f"{one}_p50_ms") for one in _PERIODS), sums=counts)
@@ -300,10 +299,10 @@ def error_budget(
     window_us, allowed = parse_micros(window, name="window"), float(1 - Decimal(str(float(target))))
     results, wanted = [*_BUDGET, "name"], ["status", "triggered_at"]
     source = open_source(runs, by, results=results, wanted=wanted, what="runs", optional=["status_from"])
-    status = nw.col("status")
+    completed, failed = (nw.col("status").is_in(STATUSES[name]) for name in ("completed", "failed"))
     counted = add_column(source.frame, "_at", EPOCH, "triggered_at").with_columns(
-        flag(status.is_in(["completed", "failed"])).alias("_decided"),
-        flag(status == "failed").alias("_failed"),
+        flag(completed | failed).alias("_decided"),
+        flag(failed).alias("_failed"),
         nw.lit(0).cast(nw.Int64).alias("_missed"),
     )
     rows = counted.select(*dict.fromkeys([*source.grouping, *source.names, *_SHARED]))

@@ -35,7 +35,6 @@ _UNUSUAL: dict[str, Any] = {
     **dict.fromkeys(("median_ms", "z_score"), "float64"),
     "timeout_ms": "Int64",
 }
-_ENDED = ["completed", "failed", "cancelled"]
 #: The constants of Iglewicz and Hoaglin: with them, both deviations estimate the standard deviation of normal
 #: data.
 _OF_MEDIAN_DEVIATION, _OF_MEAN_DEVIATION = 0.6745, 1.253314
@@ -321,10 +320,11 @@ def unusual_runs(
     rows = _with_elapsed(rows, to_micros(present))
     z, timeout, duration = nw.col("z_score"), nw.col("timeout_ms"), nw.col("duration_ms")
     limit = nw.coalesce(timeout.cast(nw.Float64), nw.col("median_ms") * _STUCK_MEDIANS)
+    ended = [*STATUSES["completed"], *STATUSES["failed"], "cancelled"]
     kinds = {
         "too_short": z < -threshold,
         "too_long": z > threshold,
-        "past_timeout": nw.col("status").is_in(_ENDED) & (duration > timeout),
+        "past_timeout": nw.col("status").is_in(ended) & (duration > timeout),
         "stuck": nw.col("status").is_in(STATUSES["unfinished"]) & (nw.col("_elapsed") > limit),
     }
     rows = nw.concat([

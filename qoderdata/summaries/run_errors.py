@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from qoderdata.frame_checks import TEXT
+from qoderdata.outcomes import STATUSES
 from qoderdata.summaries.dataframe_engines import ALL, EngineExpr, add_column, flag, open_source
 from qoderdata.summaries.time_windows import EPOCH, instant, with_age
 from qoderdata.time_math import DAY_MICROS
@@ -120,8 +121,8 @@ def error_breakdown(runs: IntoFrameT, by: str | Sequence[str] | None = None) -> 
     """
     results, wanted = [*_ERRORS, "error_type"], ["status", "error_type", "triggered_at"]
     source = open_source(runs, by, results=results, wanted=wanted, what="runs")
-    failed = add_column(source.frame.filter(nw.col("status") == "failed"), "_at", EPOCH, "triggered_at")
-    failed = failed.with_columns(nw.lit(1).alias("count"))
+    failed = source.frame.filter(nw.col("status").is_in(STATUSES["failed"]))
+    failed = add_column(failed, "_at", EPOCH, "triggered_at").with_columns(nw.lit(1).alias("count"))
     first, last = nw.col("_at").min().alias("_first"), nw.col("_at").max().alias("_last")
     grouped = source.group(failed, first, last, sums=["count"], within=["error_type"])
     finish = functools.partial(_with_share, grouping=source.grouping)
@@ -203,7 +204,8 @@ def error_groups(runs: IntoFrameT, by: str | Sequence[str] | None = None) -> Int
     source.refuse_dask("error_groups", "runs in order of time within a group")
 
     rows = with_age(add_column(source.frame, "_at", EPOCH, "triggered_at"), None)
-    rows = rows.with_columns(nw.col("_age").max().alias("_reach")).filter(nw.col("status") == "failed")
+    rows = rows.with_columns(nw.col("_age").max().alias("_reach"))
+    rows = rows.filter(nw.col("status").is_in(STATUSES["failed"]))
     rows = add_column(rows, "message", _TEMPLATE, "error_message")
     rows = rows.with_columns(_later=nw.col(ALL).shift(-1).over(*source.grouping, *shown, order_by=["_at", "id"]))
     latest = nw.col("_later").is_null()

@@ -256,7 +256,7 @@ def failure_streaks(runs: IntoFrameT, by: str | Sequence[str] | None = "deployme
     rows = add_column(rows, "_created", EPOCH, "created_at" if "created_at" in order_by else "triggered_at")
     at, created = nw.col("_at"), nw.col("_created")
     rows = rows.with_columns(
-        flag((nw.col("status") == "failed") & ~at.is_null()).alias("_failure"),
+        flag(nw.col("status").is_in(STATUSES["failed"]) & ~at.is_null()).alias("_failure"),
         flag((nw.col("status") == "completed") & ~at.is_null()).alias("_success"),
     )
     # An interval has the failures after a success, and the next success.
@@ -352,7 +352,7 @@ def _last_attempts(runs: nw.LazyFrame[Any]) -> nw.LazyFrame[Any]:
     attempt = nw.col("attempt").cast(nw.Int64)
     columns = runs.collect_schema().names()
     retry = (nw.col("trigger_type") == "retry") | (attempt > 1)
-    runs = runs.with_columns(_retry=flag(retry), _failed=flag(nw.col("status") == "failed"))
+    runs = runs.with_columns(_retry=flag(retry), _failed=flag(nw.col("status").is_in(STATUSES["failed"])))
     least = nw.col("_retry") + 1
     runs = runs.with_columns(_attempt=nw.when(attempt > least).then(attempt).otherwise(least).cast(nw.Int64))
     # Failed runs with attempt n and retries with attempt n + 1 form one chain in order of time. A failed run that
