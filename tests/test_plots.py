@@ -20,6 +20,7 @@ from matplotlib.text import Text
 import qoderdata as qd
 from qoderdata.errors import DataQualityWarning, MissingColumnError
 from qoderdata.frame_checks import TEXT
+from qoderdata.outcomes import STATUSES
 from qoderdata.plots.axes import PALE_IN_DARK, VERMILLION, write_title
 from qoderdata.summaries import failure_rates, run_failure_rates, session_costs
 from tests.test_plots_timeline_costs import lanes_of
@@ -437,6 +438,17 @@ def test_labels_in_a_small_figure_do_not_overlap_and_are_not_cut_off(
     assert not rows_overlap(ax)
     assert not any(x_labels_touch(cast("Axes", axes), pixels=3) for axes in (ax, *ax.child_axes))
     assert not texts_cut_off(ax)
+
+
+@pytest.mark.parametrize("plot", [qd.plot_run_timeline, qd.plot_run_calendar, qd.plot_durations])
+def test_a_status_that_counts_as_failed_is_drawn_as_failed(
+    plot: Callable[..., Axes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = [text.get_text() for text in texts_of(plot(runs()))]
+    monkeypatch.setitem(STATUSES, "failed", [*STATUSES["failed"], "timed_out"])
+    frame = runs()
+    renamed = frame.assign(status=frame["status"].replace("failed", "timed_out"))
+    assert [text.get_text() for text in texts_of(plot(renamed))] == expected
 
 
 @pytest.mark.parametrize("size", [(3, 2), (4, 3), (9, 5)])

@@ -11,7 +11,7 @@ import pandas as pd
 from qoderdata.arguments import parse_zone
 from qoderdata.formatting import counted, format_milliseconds
 from qoderdata.frame_checks import require_frame, warn_of_repeats
-from qoderdata.outcomes import is_assumed, is_unknown
+from qoderdata.outcomes import STATUSES, is_assumed, is_unknown
 from qoderdata.plots import axes, time_axes
 
 if TYPE_CHECKING:
@@ -136,7 +136,7 @@ def _by_day(runs: pd.DataFrame, local_zone: ZoneInfo) -> pd.DataFrame:
     known = runs[runs["triggered_at"].notna()]
     days = time_axes.check_times(known["triggered_at"]).tz_convert(local_zone).tz_localize(None).normalize()
     status = known["status"].set_axis(days)
-    flags = pd.DataFrame({"runs": 1, "completed": status.eq("completed"), "failed": status.eq("failed")})
+    flags = pd.DataFrame({"runs": 1, **{name: status.isin(STATUSES[name]) for name in ("completed", "failed")}})
     flags["unknown"] = is_unknown(known).to_numpy()
     flags["assumed"] = is_assumed(known).to_numpy()
     return flags.astype("int64").resample("1D").sum()
@@ -249,9 +249,9 @@ def plot_durations(runs: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
     return ax
 
 
-def _milliseconds(runs: pd.DataFrame, status: str) -> NDArray[np.float64]:
+def _milliseconds(runs: pd.DataFrame, counted_as: str) -> NDArray[np.float64]:
     """Return the durations of the runs that ended so; a logarithmic axis begins at 1 ms."""
-    ended = runs.loc[runs["status"].eq(status), "duration_ms"].dropna()
+    ended = runs.loc[runs["status"].isin(STATUSES[counted_as]), "duration_ms"].dropna()
     lengths: NDArray[np.float64] = ended[ended >= 0].clip(lower=1).to_numpy(np.float64)
     return lengths
 

@@ -10,7 +10,7 @@ import pandas as pd
 from qoderdata.arguments import parse_zone
 from qoderdata.formatting import counted, format_duration, truncate_middle
 from qoderdata.frame_checks import TEXT, require_frame, warn_of_repeats
-from qoderdata.outcomes import is_assumed, is_unknown
+from qoderdata.outcomes import STATUSES, is_assumed, is_unknown
 from qoderdata.plots import axes, time_axes
 from qoderdata.plots.labels import Labels, format_key, keep_direction, keys_and_names, make_labels
 
@@ -209,6 +209,7 @@ def _spans(runs: pd.DataFrame) -> pd.DataFrame:
 def drawn_outcomes(runs: pd.DataFrame) -> pd.Series[str]:
     """Return the outcome that each run is drawn as."""
     outcome = runs["status"].astype("object").mask(is_unknown(runs), "unknown")
+    outcome = outcome.mask(outcome.isin(STATUSES["failed"]), "failed")
     return outcome.mask(outcome.eq("pending"), "running").mask(is_assumed(runs), "assumed")
 
 
