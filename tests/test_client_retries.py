@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import logging
+import re
 import signal
 import socket
 import subprocess
@@ -19,7 +20,7 @@ from hypothesis import strategies as st
 
 from conftest import ScriptedService
 from qoderdata import errors
-from qoderdata.client import Client
+from qoderdata.client import Client, retries
 from qoderdata.pages import walk
 
 if TYPE_CHECKING:
@@ -92,6 +93,11 @@ class TestRetryableFaults:
         assert Client("pt-secret", service.base_url).get_deployment("dep_1") == {"id": "dep_1"}
         assert len(service.requests) == len(clock.sleeps) + 1 == 2
         assert clock.sleeps[0] == 3 if "Retry-After" in fault else 0.375 <= clock.sleeps[0] <= 0.5
+
+    def test_docstring_of_the_client_names_each_status_that_is_retried(self) -> None:
+        named = re.search(r"HTTP ([\d, and\n]+),", Client.__doc__ or "")
+        assert named is not None
+        assert {int(status) for status in re.findall(r"\d+", named[1])} == retries._RETRYABLE_STATUSES
 
     @pytest.mark.parametrize("fault", RETRYABLE)
     def test_repeated_fault_is_raised_after_max_retries(self, service: ScriptedService, fault: str) -> None:

@@ -14,6 +14,7 @@ import pytest
 
 from qoderdata.sandbox import Sandbox
 from qoderdata.sandbox.changes import EDITIONS
+from qoderdata.sandbox.sandbox import FAULT_NAMES
 from tests.sandbox_requests import Response, connect, get
 
 if TYPE_CHECKING:
@@ -264,6 +265,11 @@ def test_unknown_fault_raises_value_error() -> None:
         Sandbox(deployments=0).misbehave("418")
     with pytest.raises(ValueError, match="at=-1 is negative"):
         Sandbox(deployments=0).misbehave("500", at=-1)
+
+
+def test_docstring_names_each_fault() -> None:
+    described = (Sandbox.misbehave.__doc__ or "").partition("at\n")[0]
+    assert set(re.findall(r'``"([^"]+)"``', described)) == set(FAULT_NAMES)
 
 
 def test_sandbox_can_be_started_stopped_and_started_again() -> None:
