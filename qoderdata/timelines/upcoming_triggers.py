@@ -90,9 +90,9 @@ def next_triggers(
 
         ============================================== ================== ==================================
         ``trigger_at``                                 datetime64[us, tz] when, in ``tz``
-        ``deployment_id``, ``name``, ``agent_id``,     category of str    as in ``df``
-        ``environment_id``, ``schedule_expression``,
-        ``schedule_timezone``
+        ``deployment_id``, ``name``, ``agent_id``      category of str    as in ``df``
+        ``environment_id``                             category of str    as in ``df``
+        ``schedule_expression``, ``schedule_timezone`` category of str    as in ``df``
         ``agent_name``, ``environment_name``           category of str    after their ids, if ``df`` has
                                                                           them (see `with_names`)
         ``local_time``                                 datetime64[us]     wall clock in the schedule's zone
