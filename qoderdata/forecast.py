@@ -103,7 +103,7 @@ def cost_forecast(
     Raises
     ------
     ValueError
-        A parameter makes no sense, or an id is in `df` twice.
+        A parameter is not valid, or an id is in `df` twice.
     FrameTypeError
         Not a pandas frame, or a column that has lost its dtype; the message says how to convert it.
     MissingColumnError
