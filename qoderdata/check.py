@@ -162,7 +162,7 @@ def check(
     Raises
     ------
     ValueError
-        A parameter makes no sense; the message names what is allowed. Or an id is in `df` twice.
+        A parameter is not valid; the message says what is allowed. Or an id is in `df` twice.
     FrameTypeError
         Not a pandas frame, or a column that has lost its dtype; the message says how to convert it.
     MissingColumnError

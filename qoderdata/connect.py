@@ -41,7 +41,7 @@ def connect(**sandbox: Any) -> tuple[Client, pd.Timestamp]:  # noqa: ANN401 - th
     TypeError
         `Sandbox` does not have such an argument.
     ValueError
-        The environment's base URL, or the value of an argument, makes no sense.
+        The environment's base URL, or the value of an argument, is not valid.
 
     Warns
     -----

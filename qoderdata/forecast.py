@@ -91,8 +91,9 @@ def cost_forecast(
         ============== ======= ================================================================================
         ``triggers``   Int64   in the horizon
         ``expected``   float64 credits of those that are not ``unknown``; NaN if all are
-        ``low``,       float64 the interval, `low` at least 0; NaN if a deployment has only one known session, or
-        ``high``               none has any
+        ``low``        float64 the lower bound of the interval, at least 0; NaN if a deployment has only one known
+                               session, or none has any
+        ``high``       float64 the upper bound; NaN likewise
         ``sessions``   Int64   known sessions (n)
         ``budget_use`` float64 the 95th percentile of their credits over ``budget_max_credit_cost``, of a group
                                the highest; NaN without a budget above 0
@@ -102,7 +103,7 @@ def cost_forecast(
     Raises
     ------
     ValueError
-        A parameter makes no sense, or an id is in `df` twice.
+        A parameter is not valid, or an id is in `df` twice.
     FrameTypeError
         Not a pandas frame, or a column that has lost its dtype; the message says how to convert it.
     MissingColumnError

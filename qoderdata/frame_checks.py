@@ -17,6 +17,7 @@ import pandas as pd
 import pyarrow as pa
 
 from qoderdata.errors import DataQualityWarning, FrameTypeError, frame_hint, not_a_frame, require_columns, warn
+from qoderdata.formatting import counted
 from qoderdata.schema import DEPLOYMENTS, RUNS, SESSIONS, Kind
 
 if TYPE_CHECKING:
@@ -158,9 +159,10 @@ def warn_of_repeats(frame: pd.DataFrame, keys: Collection[str] = (), *, what: st
         return
     rows = frame.loc[frame["id"].notna(), [*dict.fromkeys(["id", *keys])]]
     if count := int(rows.duplicated().sum()):
+        have = "has" if count == 1 else "have"
         warn(
-            f"{count:,} rows of the {what} frame have an id that an earlier row has, as in overlapping frames "
-            "that were concatenated; each row is counted. Keep one of each: "
+            f"{counted(count, 'row')} of the {what} frame {have} an id that an earlier row has, as in overlapping "
+            "frames that were concatenated; each row is counted. Keep one of each: "
             f"{what}.drop_duplicates('id', keep='last')",
             DataQualityWarning,
         )

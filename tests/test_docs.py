@@ -11,6 +11,7 @@ import functools
 import http.server
 import inspect
 import io
+import json
 import os
 import re
 import subprocess
@@ -87,6 +88,30 @@ def test_python_code_of_each_page_runs(path: Path, tmp_path: Path, monkeypatch: 
     for language, code in blocks(path):
         if language != "sh":
             run_python(code, language, names, path.name)
+
+
+def test_script_for_slack_posts_text_that_notifies_nobody() -> None:
+    codes = [code for _, code in blocks(DOCS / "howto" / "cron-and-ci.md") if "SLACK_WEBHOOK_URL" in code]
+    assert len(codes) == 1
+    posted: list[dict[str, str]] = []
+
+    class Webhook(http.server.BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            posted.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+            self.send_response(200)
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            """Log nothing."""
+
+    with http.server.HTTPServer(("127.0.0.1", 0), Webhook) as server:
+        thread = threading.Thread(target=server.handle_request, daemon=True)
+        thread.start()
+        environment = os.environ | {"SLACK_WEBHOOK_URL": f"http://127.0.0.1:{server.server_address[1]}/"}
+        text = "<!channel> & 夜间 failed 3 times in a row"
+        subprocess.run([sys.executable, "-c", codes[0]], input=text.encode(), env=environment, check=True)
+        thread.join()
+    assert posted == [{"text": "```\n&lt;!channel&gt; &amp; 夜间 failed 3 times in a row```"}]
 
 
 @pytest.fixture(scope="module")

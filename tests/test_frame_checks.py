@@ -463,6 +463,8 @@ def test_duplicate_run_ids_cause_a_warning() -> None:
             DataQualityWarning, match="^2 rows of the runs frame have an id that an earlier row has"
         ):
             function(overlapping)
+    with pytest.warns(DataQualityWarning, match="^1 row of the runs frame has an id that an earlier row has"):
+        qd.run_failure_rates(pd.concat([RUNS, RUNS.iloc[:1]]))
     qd.run_failure_rates(overlapping.drop(columns="id"))
     qd.run_failure_rates(RUNS.assign(id=None))
     qd.session_costs(pd.concat([SESSIONS, SESSIONS]))

@@ -1,4 +1,4 @@
-"""Return the linked chart of a fleet's runs, and write it as one HTML page."""
+"""Return the linked chart of runs, and write it as one HTML page."""
 
 from __future__ import annotations
 

@@ -60,7 +60,7 @@ def write_report(
     lang: str = "en",
     title: str | None = None,
 ) -> None:
-    """Write one self-contained HTML page about a fleet: whether it is worse than last week, and what to do.
+    """Write one self-contained HTML page: whether runs fail more than in the week before, and what to do.
 
     What a manager reads in a minute is at the top: a headline, six figures with their changes, a picture of the
     last 30 days, the worst findings of `check`, what changed, what it costs, and failure rates by team or agent.

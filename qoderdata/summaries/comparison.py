@@ -90,8 +90,8 @@ def compare_periods(
         ``recent_decided``, ``recent_failed``      Int64     decided runs; failed runs
         ``recent_rate``                            float64   the share that failed; NaN (null) if none is
                                                              decided
-        ``baseline_decided``, ``baseline_failed``, as above  the same for the period before
-        ``baseline_rate``
+        ``baseline_decided``, ``baseline_failed``  Int64     the same for the period before
+        ``baseline_rate``                          float64   the same for the period before
         ``change``                                 float64   the recent rate minus the baseline's
         ``change_low``, ``change_high``            float64   bounds of its interval
         ``verdict``                                str       ``worse`` (``change_low`` is above 0), ``better``

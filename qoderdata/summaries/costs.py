@@ -102,10 +102,10 @@ def session_costs(
         ``sessions``                  Int64   the number of sessions
         ``credits``                   float64 their sum; NaN (null) if no session has usage; 0 in a window
                                               without sessions
-        ``model_credits``,            float64 parts of ``credits``, with NaN (null) and 0 as above
-        ``sandbox_runtime_credits``
-        ``credits_p50``,              float64 percentiles of sessions with usage, linear between ranks
-        ``credits_p95``
+        ``model_credits``             float64 part of ``credits``, with NaN (null) and 0 as above
+        ``sandbox_runtime_credits``   float64 part of ``credits``, likewise
+        ``credits_p50``               float64 the median of sessions with usage
+        ``credits_p95``               float64 their 95th percentile, linear between ranks
         ``credits_max``               float64 the credits of the most expensive session
         ``share``                     float64 the share of all credits; the rows add up to 1;
                                               NaN (null) if all credits are 0
@@ -216,8 +216,8 @@ def compare_costs(
         ``recent_sessions``, ``baseline_sessions``     Int64   the number of sessions
         ``recent_credits``, ``baseline_credits``       float64 their credits; NaN (null) if no session of the
                                                                period has usage; 0 without sessions
-        ``recent_credits_p50``,                        float64 the median of the sessions with usage
-        ``baseline_credits_p50``
+        ``recent_credits_p50``                         float64 the median of the sessions with usage
+        ``baseline_credits_p50``                       float64 the same for the period before
         ``recent_unknown``, ``baseline_unknown``       Int64   sessions without ``usage_total_credits``
         ``change``                                     float64 ``recent_credits`` minus ``baseline_credits``;
                                                                if the periods differ in length, the latter are

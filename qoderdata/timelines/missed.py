@@ -110,7 +110,7 @@ def missed_triggers(
     Raises
     ------
     ValueError
-        A parameter makes no sense, `since` is not before `until`, or an id is in a frame twice.
+        A parameter is not valid, `since` is not before `until`, or an id is in a frame twice.
     FrameTypeError
         Not a pandas frame, `snapshots` is one frame and not a list, or a column has lost its dtype; the message
         says how to convert it.

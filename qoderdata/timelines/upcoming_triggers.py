@@ -90,9 +90,9 @@ def next_triggers(
 
         ============================================== ================== ==================================
         ``trigger_at``                                 datetime64[us, tz] when, in ``tz``
-        ``deployment_id``, ``name``, ``agent_id``,     category of str    as in ``df``
-        ``environment_id``, ``schedule_expression``,
-        ``schedule_timezone``
+        ``deployment_id``, ``name``, ``agent_id``      category of str    as in ``df``
+        ``environment_id``                             category of str    as in ``df``
+        ``schedule_expression``, ``schedule_timezone`` category of str    as in ``df``
         ``agent_name``, ``environment_name``           category of str    after their ids, if ``df`` has
                                                                           them (see `with_names`)
         ``local_time``                                 datetime64[us]     wall clock in the schedule's zone
@@ -102,7 +102,7 @@ def next_triggers(
     Raises
     ------
     ValueError
-        A parameter makes no sense; the message names what is allowed.
+        A parameter is not valid; the message says what is allowed.
     FrameTypeError
         Not a pandas frame, or a column that has lost its dtype; the message says how to convert it.
     MissingColumnError
@@ -200,7 +200,7 @@ def trigger_load(triggers: pd.DataFrame, freq: str = "1h") -> pd.DataFrame:
     Raises
     ------
     ValueError
-        `freq` makes no sense, or would make more than a million windows, or windows before year 1 or after 9999.
+        `freq` is not valid, or would make more than a million windows, or windows before year 1 or after 9999.
     FrameTypeError
         Not a pandas frame, or a column that has lost its dtype or zone; the message says how to convert it.
     MissingColumnError
