@@ -278,7 +278,11 @@ SESSIONS = Schema(
     columns=(
         _column("id", Kind.TEXT, "the session"),
         _column("title", Kind.TEXT, "its title"),
-        _column("status", Kind.TEXT, "`running`, `rescheduling`, `canceling`, `idle` or `terminated`"),
+        _column(
+            "status",
+            Kind.TEXT,
+            "`running` (`processing` up to edition B), `rescheduling`, `canceling`, `idle` or `terminated`",
+        ),
         _column("deployment_id", Kind.TEXT, "the deployment that started it; missing where a person did"),
         _column("agent.id", Kind.TEXT, "the agent that runs in it"),
         _column("agent.version", Kind.INTEGER, "that agent's version"),

@@ -42,6 +42,7 @@ TEMPORARY_FAULTS: dict[str, type[errors.APIError]] = {
     "429-retry-after": errors.RateLimitError,
     "500": errors.InternalServerError,
     "502-html": errors.InternalServerError,
+    "503": errors.InternalServerError,
     "503-empty": errors.InternalServerError,
     "503-html": errors.InternalServerError,
     "504": errors.InternalServerError,

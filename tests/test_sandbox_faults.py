@@ -45,6 +45,7 @@ def get_deployments(sandbox: Sandbox, query: str = "", **headers: str) -> Respon
         ("529", 529, "overloaded_error"),
         ("500", 500, "api_error"),
         ("501", 501, "feature_not_available"),
+        ("503", 503, "feature_not_available"),
     ],
 )
 def test_service_errors_have_a_json_envelope_and_a_request_id(

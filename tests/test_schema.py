@@ -5,6 +5,7 @@ from __future__ import annotations
 import pyarrow as pa
 import pytest
 
+from qoderdata.outcomes import RUNNING_SESSIONS
 from qoderdata.schema import (
     AGENTS,
     DEPLOYMENTS,
@@ -83,6 +84,11 @@ class TestEverySchema:
         walk(schema.tree, ())
         assert columns == {column.path: column for column in schema.columns if column.path}
         assert sorted(constants) == sorted(schema.constants)
+
+
+def test_meaning_of_the_status_of_sessions_names_every_status() -> None:
+    (meaning,) = (column.meaning for column in SESSIONS.columns if column.name == "status")
+    assert [word for word in (*RUNNING_SESSIONS, "idle", "terminated") if f"`{word}`" not in meaning] == []
 
 
 def test_column_inside_another_column_raises_type_error() -> None:

@@ -39,6 +39,7 @@ ERROR_TYPES = {
     429: "rate_limit_error",
     500: "api_error",
     501: "feature_not_available",
+    503: "feature_not_available",
     529: "overloaded_error",
 }
 _DEFAULT_LIMIT = 20

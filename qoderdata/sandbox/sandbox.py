@@ -347,12 +347,13 @@ class Sandbox(ChangingAccount):
         ----------
         fault
             A status of the service's own (``"400"``, ``"401"``, ``"403"``, ``"404"``, ``"409"``, ``"413"``,
-            ``"422"``, ``"429-json"``, ``"500"``, ``"501"``, ``"529"``, with its envelope); one of the gateway's
-            (``"408"``, ``"429"``, ``"429-retry-after"``, ``"502-html"``, ``"503-empty"``, ``"503-html"``,
-            ``"504"``, ``"redirect"``, and ``"html-200"``); ``"reset"``, ``"hang"`` (until `end_hangs`),
-            ``"cut-body"``, ``"cut-json"``, ``"torn-json"`` (with a byte that JSON forbids); or a wrong page:
-            ``"repeat-cursor"``, ``"no-cursor"`` (there are more records, but no cursor), ``"overlap"`` (the record
-            of the cursor is shown again). In edition D, ``"429"`` and ``"429-retry-after"`` have the envelope.
+            ``"422"``, ``"429-json"``, ``"500"``, ``"501"``, ``"503"``, ``"529"``, with its envelope); one of the
+            gateway's (``"408"``, ``"429"``, ``"429-retry-after"``, ``"502-html"``, ``"503-empty"``,
+            ``"503-html"``, ``"504"``, ``"redirect"``, and ``"html-200"``); ``"reset"``, ``"hang"`` (until
+            `end_hangs`), ``"cut-body"``, ``"cut-json"``, ``"torn-json"`` (with a byte that JSON forbids); or a
+            wrong page: ``"repeat-cursor"``, ``"no-cursor"`` (there are more records, but no cursor), ``"overlap"``
+            (the record of the cursor is shown again). In edition D, ``"429"`` and ``"429-retry-after"``
+            have the envelope.
         at
             The number of the request from now on, from 0; by default the next one without a fault, so that three
             calls give faults to three requests in a row. ``"repeat-cursor"`` and ``"overlap"`` wait for a request
