@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
@@ -138,6 +139,15 @@ def test_resumed_created_and_removed_deployments() -> None:
 def test_missing_cas_config_of_the_newest_edition_is_no_change() -> None:
     plain = {**RECORD, "metadata": {"team": "data"}}
     assert qd.changes(qd.flatten_deployments([RECORD]), qd.flatten_deployments([plain])).empty
+
+
+def test_a_column_that_an_earlier_version_did_not_have_is_no_change() -> None:
+    """Version 0.1 kept the budget in `extra`."""
+    new = qd.flatten_deployments([{**RECORD, "budget": {**RECORD["budget"], "currency": "credits"}}])
+    extra = {"budget.max_credit_cost": "12.50", "budget.type": "limit", "environment_variables": "TOKEN=abc"}
+    old = new.drop(columns="budget_max_credit_cost").assign(extra=pd.Series([json.dumps(extra)], dtype="str"))
+    found = [qd.changes(old, new), qd.changes(new, old)]
+    assert [one["field"].tolist() for one in found] == [["extra.budget.currency"]] * 2
 
 
 def test_first_setting_of_a_kind_is_a_change() -> None:

@@ -92,8 +92,10 @@ def changes(before: pd.DataFrame, after: pd.DataFrame) -> pd.DataFrame:
 
         Environment variables may hold secrets: the result shows that they changed, not how. Values that a CSV file
         masks are not known, and are not compared. The settings of runs (``session_strategy`` and ``config_…``) are
-        not compared if no deployment in one of the frames has any, as in the newest edition. The content of an
-        initial event is compared as a list of blocks, whether the service gives a list or a text.
+        not compared if no deployment in one of the frames has any, as in the newest edition. A column that one of
+        the frames lacks, as in a frame that an earlier version saved, is not compared, nor is its value in
+        ``extra``. The content of an initial event is compared as a list of blocks, whether the service gives a
+        list or a text.
 
     Raises
     ------
@@ -327,10 +329,20 @@ def _json_parts(kind: str, name: str, old: pd.DataFrame, new: pd.DataFrame) -> I
     """Yield the differences of each key in a column of JSON objects."""
     if name not in old.columns or name not in new.columns:
         return
+    ignored = (*_NO_CHANGE_IN_EXTRA, *_fields_without_column(old, new))
     for id_, before, after in _differing(old[name], new[name]):
         for difference in _by_key(name, _object(before, name, id_), _object(after, name, id_)):
-            if not f"{difference[0]}.".startswith(_NO_CHANGE_IN_EXTRA):
+            if not f"{difference[0]}.".startswith(ignored):
                 yield id_, kind, *difference
+
+
+def _fields_without_column(old: pd.DataFrame, new: pd.DataFrame) -> list[str]:
+    """Return where `extra` has the fields of columns that one of the frames lacks, and constants beside them."""
+    both = set(old.columns) & set(new.columns)
+    paths = [column.path for column in DEPLOYMENTS.columns if column.path and column.name not in both]
+    parents = {path[:-1] for path in paths}
+    paths += [path for path, _value in DEPLOYMENTS.constants if path[:-1] in parents]
+    return [f"extra.{'.'.join(path)}." for path in paths]
 
 
 def _by_key(name: str, old: dict[str, Any], new: dict[str, Any]) -> Iterator[tuple[str, str | None, str | None]]:
