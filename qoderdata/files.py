@@ -40,6 +40,8 @@ _PRIVATE_FILE = 0o600
 _NEW_FILE = 0o666
 _PRIVATE_FOLDER = 0o700
 _TEMPORARY = ".tmp"
+#: Seconds after which nobody writes a temporary file any more.
+_LEFTOVER_AGE = 3600.0
 _DISK_FULL = {errno.ENOSPC, errno.EDQUOT}
 _LOCK = ".lock"
 #: Seconds of waiting for a lock after which a process warns, and seconds without a renewal after which it stops
@@ -314,6 +316,14 @@ class Folder:
         if self.local:
             for beside in Path(self.path).rglob(f".*{_TEMPORARY}"):
                 beside.unlink(missing_ok=True)
+
+    def remove_leftovers(self) -> None:
+        """Remove the temporary files in this folder of writers that were killed an hour ago; others may write."""
+        if self.local:
+            for beside in Path(self.path).glob(f".*{_TEMPORARY}"):
+                with contextlib.suppress(OSError):
+                    if beside.stat().st_mtime < time.time() - _LEFTOVER_AGE:
+                        beside.unlink()
 
     @contextlib.contextmanager
     def lock(self, name: str, *, timeout: float | None = None) -> Iterator[None]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import threading
+import time
 import warnings
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -422,6 +423,19 @@ def test_clear_removes_temporary_files_of_killed_processes(
     (below / "notes.txt").write_text("the user's own")
     assert local_folder.clear() == 1
     assert [path.name for path in below.iterdir()] == ["notes.txt"]
+
+
+def test_a_write_removes_old_temporary_files_of_killed_processes(
+    local_folder: Folder, answer: cache.CachedTable
+) -> None:
+    cache.write(local_folder, NAME, answer)
+    below = Path(local_folder.path)
+    for number, age in enumerate([7200, 60]):
+        (below / f".{NAME}.{number}-abcdef01.tmp").write_bytes(b"half of")
+        os.utime(below / f".{NAME}.{number}-abcdef01.tmp", times=(time.time() - age,) * 2)
+    (below / ".notes.txt").write_text("the user's own")
+    cache.write(local_folder, NAME, answer)
+    assert {path.name for path in below.iterdir()} == {NAME, f".{NAME}.1-abcdef01.tmp", ".notes.txt"}
 
 
 def test_clear_during_a_write_causes_only_a_warning(

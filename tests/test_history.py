@@ -342,6 +342,17 @@ def test_full_disk_raises_and_keeps_earlier_snapshots(tmp_path: Path, monkeypatc
     assert not list(tmp_path.rglob("*.tmp"))
 
 
+def test_a_snapshot_removes_old_temporary_files_of_killed_processes(tmp_path: Path) -> None:
+    to = series(tmp_path)
+    history.write(to, table(5), START)
+    temporary = Path(to.folder.path) / ".base-20260615.1234-abcdef01.tmp"
+    temporary.write_bytes(b"half of")
+    os.utime(temporary, times=(0, 0))
+    history.write(to, table(5), START + timedelta(hours=1))
+    assert not temporary.exists()
+    assert len(history.files_of(to)) == 2
+
+
 def test_unwritable_snapshot_warns(client: qd.Client, tmp_path: Path) -> None:
     (tmp_path / history.FOLDER).write_text("in the way")
     with pytest.warns(CacheWarning, match=r"no snapshot was kept.*cannot be written") as caught:
