@@ -183,7 +183,7 @@ def test_top_keeps_the_newest_windows_in_time_order(words: str, invoke: Invoke) 
     days = re.findall(r"^.*(\d{4}-\d\d-\d\d) 00:00 UTC", text, re.MULTILINE)
     assert days == [time[:10] for time in times[-3:]] * groups
     left = f"{len(rows) - top:,} {'earlier rows' if groups == 1 else 'rows'}"
-    assert f"not shown: {left}; --top shows more, --csv and --json give all" in text
+    assert f"not shown: {left}; --top shows more, --csv and --json without --top give all" in text
 
 
 @pytest.mark.parametrize(

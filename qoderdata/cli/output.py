@@ -146,7 +146,8 @@ class Output:
                 # Of several groups, some rows of the newest window may have no room.
                 left = formatting.counted(len(frame) - top, "earlier row" if frame.index.nlevels == 1 else "row")
                 what = f"not shown: {left}" if newest else f"{top:,} of {len(frame):,} rows"
-                below.append(f"{what}; --top shows more, --csv and --json give all")
+                without = " without --top" if self.top else ""
+                below.append(f"{what}; --top shows more, --csv and --json{without} give all")
             if below:
                 echo()
             for line in below:
