@@ -11,7 +11,7 @@ import pytest
 from qoderdata import cache_usage, scan_runs
 from qoderdata.client import Client
 from qoderdata.errors import (
-    APIConnectionError,
+    APIError,
     AuthenticationError,
     CacheError,
     CacheWarning,
@@ -80,13 +80,14 @@ def test_temporary_faults_do_not_change_the_runs(service: Sandbox, tmp_path: Pat
     pd.testing.assert_frame_equal(load(service, tmp_path), expected_runs(service))
 
 
-def test_connection_error_suggests_offline(service: Sandbox, tmp_path: Path) -> None:
+@pytest.mark.parametrize("fault", ["reset", "500", "401"])
+def test_error_suggests_offline_if_there_is_stored_data(service: Sandbox, tmp_path: Path, fault: str) -> None:
     client = Client(pat=service.pat, base_url=service.base_url, max_retries=0)
     load(service, tmp_path, client=client)
     load(service, tmp_path, client=client, status="failed", max_age="0s")
     for options in ({}, {"status": "failed"}):
-        service.misbehave("reset")
-        with pytest.raises(APIConnectionError) as caught:
+        service.misbehave(fault)
+        with pytest.raises(APIError) as caught:
             load(service, tmp_path, client=client, refresh=True, **options)
         assert "pass offline=True to use it" in "".join(caught.value.__notes__)
 

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from qoderdata import cache
-from qoderdata.errors import APIConnectionError, APIError, BadRequestError, CacheError, DataQualityWarning, warn
+from qoderdata.errors import APIError, BadRequestError, CacheError, DataQualityWarning, warn
 from qoderdata.formatting import counted, format_duration
 from qoderdata.frames import loaded_frame
 from qoderdata.load.refresh import Freshness, ListedPage, ListReader, Refresh, RemoteList, Reread, is_current
@@ -163,7 +163,7 @@ class StoredLoading:
             except APIError as error:
                 if self.counts.pages > pages_before:
                     error.add_note("The pages that were read are stored: the next call continues from there.")
-                if isinstance(error, APIConnectionError) and self.store.coverage.read_at is not None:
+                if self.store.coverage.read_at is not None:
                     error.add_note(_offline_note(self.store.coverage.read_at))
                 self.remember_gone(refresh.gone)
                 raise
@@ -223,7 +223,7 @@ class StoredLoading:
                 if error.param in self.query.params:
                     return None
                 raise
-            except APIConnectionError as error:
+            except APIError as error:
                 if kept is not None:
                     error.add_note(_offline_note(kept.fetched_at))
                 raise
