@@ -859,23 +859,27 @@ def test_changes_since_before_the_first_snapshot_say_what_is_not_known(sandbox: 
     assert unknown not in invoke("changes --since 2D").out
 
 
-@pytest.mark.parametrize("only_new", [False, True])
+CRON_PAGE = (ROOT / "docs" / "howto" / "cron-and-ci.md").read_text(encoding="utf-8")
+CRONTAB = re.findall(r"^5 \* \* \* \* +(.*)$", CRON_PAGE, re.MULTILINE)
+
+
+@pytest.mark.parametrize("line", CRONTAB, ids=["mail", "mail once", "chat"])
 def test_the_crontab_lines_of_the_docs_mail_what_is_wrong(
-    small_sandbox: Sandbox, tmp_path: Path, *, only_new: bool
+    small_sandbox: Sandbox, tmp_path: Path, line: str
 ) -> None:
     """A line prints nothing while nothing (new) is wrong, and the findings, or why there are none, otherwise.
 
-    As cron runs it: with a minimal environment, without a terminal, and with the token from a private file.
+    As cron runs it: with a minimal environment, without a terminal, and with the token from a private file. The
+    script that posts to a chat prints here what it is given.
     """
-    page = (ROOT / "docs" / "howto" / "cron-and-ci.md").read_text(encoding="utf-8")
-    lines = re.findall(r"^5 \* \* \* \* +(.*)$", page, re.MULTILINE)
-    (line,) = [line for line in lines if ("--only-new" in line) == only_new]
     token = tmp_path / ".qoder-token"
     token.write_text(f"export QODER_ACCESS_TOKEN={small_sandbox.pat}\n", encoding="utf-8")
     token.chmod(0o600)
-    program = tmp_path / "qoderdata"
-    program.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -m qoderdata "$@"\n', encoding="utf-8")
-    program.chmod(0o755)
+    (tmp_path / "post_to_slack.py").write_text("import sys; sys.stdout.write(sys.stdin.read())", encoding="utf-8")
+    for name, module in (("python", ""), ("qoderdata", "-m qoderdata")):
+        program = tmp_path / name
+        program.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} {module} "$@"\n', encoding="utf-8")
+        program.chmod(0o755)
     environment = {
         "PATH": f"{tmp_path}:/usr/bin:/bin",
         "HOME": str(tmp_path),
@@ -895,7 +899,7 @@ def test_the_crontab_lines_of_the_docs_mail_what_is_wrong(
 
     first = [line for line in mailed().splitlines() if line.startswith("error ")]
     assert first
-    assert set(first).isdisjoint(mailed().splitlines()) == only_new
+    assert set(first).isdisjoint(mailed().splitlines()) == ("--only-new" in line)
     archive_all(small_sandbox)
     shutil.rmtree(tmp_path / ".cache")
     assert mailed() == ""
