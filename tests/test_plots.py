@@ -426,7 +426,7 @@ def test_texts_of_panels_are_as_large_as_the_font_of_the_style() -> None:
     assert np.divide(sizes[1], sizes[0]) == pytest.approx(1.6, rel=0.15)
 
 
-@pytest.mark.filterwarnings("error")  # Matplotlib warns if the axes have no room at all
+@pytest.mark.filterwarnings("error::UserWarning")  # Matplotlib warns if the axes have no room at all
 @pytest.mark.parametrize("size", [(4, 3), (3, 2)])
 @cases_without("next_triggers_of_150", "run_timeline_of_60", "costs_of_50")  # their rows need more than 2 inches
 def test_labels_in_a_small_figure_do_not_overlap_and_are_not_cut_off(
