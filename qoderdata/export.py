@@ -288,7 +288,7 @@ def _is_list(value: object) -> bool:
 
 
 def _is_list_type(kind: pa.DataType) -> bool:
-    """Return the same of the type of a column."""
+    """Return whether the items of a column of this type are such lists."""
     if not pa.types.is_list(kind):
         return False
     return not (pa.types.is_integer(kind.value_type) or pa.types.is_floating(kind.value_type))
