@@ -265,33 +265,33 @@ def _header(name: object) -> str:
 
 
 def _column(series: pd.Series[Any], name: str) -> pa.Array[Any] | list[object]:
-    """Return a column as Arrow if Arrow has its type; objects stay as they are."""
-    known = None
-    if series.dtype == object:
-        known = _LIST_TYPES.get(name)
-        if known is None or not all(map(_is_list, series.dropna())):
-            return series.tolist()
+    """Return a column as Arrow if Arrow has its type; objects stay as they are, except lists of the schema."""
+    is_object = series.dtype == object
+    if is_object and name not in _LIST_TYPES:
+        return series.tolist()
     try:
-        array = pa.array(series, known, from_pandas=True)
-    except (pa.ArrowNotImplementedError, pa.ArrowTypeError):  # the latter: a sparse column, or lists of text
+        array = pa.array(series, from_pandas=True)
+        if is_object:
+            array = _with_known_type(array, name)
+    except (pa.ArrowNotImplementedError, pa.ArrowTypeError, pa.ArrowInvalid):  # a sparse column, or mixed objects
         return series.tolist()
     if isinstance(array, pa.ChunkedArray):
         array = array.combine_chunks()
+    if is_object and array.type != _LIST_TYPES[name]:
+        return series.tolist()
     inner = array.type.value_type if isinstance(array, pa.DictionaryArray) else array.type
     return series.tolist() if isinstance(inner, pa.ExtensionType) else array
 
 
-def _is_list(value: object) -> bool:
-    """Return whether a value is a list, and not of numbers, which Arrow would write as times since 1970."""
-    is_list = isinstance(value, list | tuple | np.ndarray)
-    return is_list and (len(value) == 0 or np.asarray(value).dtype.kind not in "iuf")  # type: ignore[arg-type]
-
-
-def _is_list_type(kind: pa.DataType) -> bool:
-    """Return whether the items of a column of this type are such lists."""
-    if not pa.types.is_list(kind):
-        return False
-    return not (pa.types.is_integer(kind.value_type) or pa.types.is_floating(kind.value_type))
+def _with_known_type(lists: Any, name: str) -> Any:  # noqa: ANN401 - Arrow arrays
+    """Give a column the type that the schema has for its lists, unless that would change what its items are."""
+    known, found = _LIST_TYPES[name], lists.type
+    is_same_kind = pa.types.is_timestamp if pa.types.is_timestamp(known.value_type) else pa.types.is_string
+    if pa.types.is_null(found):
+        return lists.cast(known)
+    if pa.types.is_list(found) and (pa.types.is_null(found.value_type) or is_same_kind(found.value_type)):
+        return lists.cast(known)
+    return lists
 
 
 def _write_parquet(frame: Any, sink: pa.NativeFile) -> None:  # noqa: ANN401 - as `export_parquet`
@@ -342,9 +342,8 @@ def to_arrow(frame: pd.DataFrame, *, keep_index: bool | None = None) -> pa.Table
         frame.attrs = json.loads(json.dumps(frame.attrs, default=str))
     table = pa.Table.from_pandas(frame, preserve_index=keep_index)
     for index, field in enumerate(table.schema):
-        known = _LIST_TYPES.get(field.name)
-        if known and (_is_list_type(field.type) or pa.types.is_null(field.type)):
-            table = table.set_column(index, pa.field(field.name, known), table.column(index).cast(known))
+        if field.name in _LIST_TYPES:
+            table = table.set_column(index, field.name, _with_known_type(table.column(index), field.name))
         elif pa.types.is_dictionary(field.type) and pa.types.is_null(field.type.value_type):
             # Categories without a single one; Parquet would read them as no categories at all.
             texts = pa.nulls(len(table), pa.dictionary(field.type.index_type, pa.large_string()))

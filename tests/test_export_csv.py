@@ -88,11 +88,15 @@ def test_upcoming_runs_have_an_offset(tmp_path: Path) -> None:
     assert [row[1] for row in read_rows(tmp_path / "x.csv")[1:]] == ['["2026-06-15T01:00:00+00:00"]', "[]", ""]
 
 
-def test_upcoming_runs_as_text_are_written_as_they_are(tmp_path: Path) -> None:
+@pytest.mark.parametrize("text", ["2026-06-15T01:00:00.000", "2026-06-15T01:00:00Z", "not a time"])
+def test_upcoming_runs_as_text_are_written_as_they_are(tmp_path: Path, text: str) -> None:
     """A frame that pandas reads from JSON has them."""
-    listed: list[Any] = [["2026-06-15T01:00:00.000"], [], None]
-    export_csv(pd.DataFrame({"id": list("abc"), "schedule_upcoming_runs_at": listed}), tmp_path / "x.csv")
-    assert [row[1] for row in read_rows(tmp_path / "x.csv")[1:]] == ['["2026-06-15T01:00:00.000"]', "[]", ""]
+    listed: list[Any] = [[text], [], None]
+    frame = pd.DataFrame({"id": list("abc"), "schedule_upcoming_runs_at": listed})
+    export_csv(frame, tmp_path / "x.csv")
+    export_parquet(frame, tmp_path / "x.parquet")
+    assert [row[1] for row in read_rows(tmp_path / "x.csv")[1:]] == [f'["{text}"]', "[]", ""]
+    assert pq.read_table(tmp_path / "x.parquet")["schedule_upcoming_runs_at"].to_pylist() == listed
 
 
 @pytest.mark.parametrize("numbers", [[1_781_485_200_000], [1.5], np.array([1_781_485_200_000])])
