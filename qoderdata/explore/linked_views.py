@@ -41,6 +41,11 @@ _OVERVIEW_HEIGHT, _CALENDAR_HEIGHT = 56, 118
 _EXTENT: dict[str, Any] = {"minExtent": 36, "maxExtent": 36}
 #: About how many marks a time axis has. Of more, Vega leaves out every second label, often all those with a date.
 _TICKS = 8
+#: How a time axis writes the first instant of a year, a month and so on.
+_TIME_FORMAT = {
+    "year": "%Y", "quarter": "%b", "month": "%b", "week": "%-d %b", "date": "%-d %b", "hours": "%H:%M",
+    "minutes": "%H:%M", "seconds": "%H:%M:%S",
+}  # fmt: skip
 
 #: Color and shape of each outcome, in the order of `OUTCOMES`.
 _LOOKS = {
@@ -71,6 +76,7 @@ _OUTCOME = f"{[_words(outcome) for outcome in OUTCOMES]}[datum.o]"
 _MATCHES_AGENT = "(!agent.a || datum.a == agent.a[0])"
 _MATCHES_DEPLOYMENT = "(!deployment.d || datum.d == deployment.d[0])"
 _MATCHES_SEARCH = "(!search || indexof(datum.find, lower(search)) >= 0)"
+_FINDS_NOTHING = "search && indexof(join(pluck(data('deployments'), 'find'), '\\n'), lower(search)) < 0"
 _IN_ZOOM = "(!zoom.begin || (datum.t >= zoom.begin[0] && datum.t <= zoom.begin[1]))"
 _ON_PAGE = f"datum.row >= first_row && datum.row < first_row + {_ROWS}"
 _DURATION = (
@@ -179,7 +185,8 @@ class _Views:
         some = f", the worst {_AGENT_ROWS} of {count:,}" if count > _AGENT_ROWS else ""
         faded = "deployment.d && indexof(datum.deployments, deployment.d[0]) < 0"
         rows = self._rates(base, "a", faded, selection=self.agent, name="agent_rows")
-        return rows.properties(title=f"Failure rate by agent{some}")
+        nothing, title = "No agent or deployment has this in its name", f"Failure rate by agent{some}"
+        return rows.properties(title=alt.Title(alt.ExprRef(f"{_FINDS_NOTHING} ? '{nothing}' : '{title}'")))
 
     def deployments(self) -> alt.LayerChart:
         """Draw a row per deployment of the selected agent."""
@@ -246,7 +253,7 @@ class _Views:
         label = "datum.value % 1 ? '' : datum.label"
         axis = alt.Axis(tickCount=3, tickMinStep=1, format=",d", labelExpr=label, **_EXTENT)
         chart: alt.Chart = base.mark_bar(binSpacing=0, clip=True).encode(
-            x=alt.X("begin:T", scale=scale, title=None, axis=alt.Axis(tickCount=_TICKS)),
+            x=alt.X("begin:T", scale=scale, title=None, axis=alt.Axis(tickCount=_TICKS, format=_TIME_FORMAT)),
             x2="end:T",
             y=alt.Y("low:Q", title=None, axis=axis),
             y2="high:Q",
@@ -288,9 +295,13 @@ class _Views:
         base = base.transform_aggregate(runs="sum(n)", failed="sum(bad)", completed="sum(good)", groupby=cell)
         has_failed = alt.when("datum.failed > 0")
         strength = alt.Opacity("failed:Q", scale=alt.Scale(type="sqrt", range=[0.3, 1]), legend=None)
-        hours = alt.Axis(values=[0, 6, 12, 18, 24], title=None, labelExpr="datum.value + ':00'", **_EXTENT)
+        hours = alt.Axis(
+            values=[0, 6, 12, 18, 24], title=None, labelExpr="format(datum.value, '02') + ':00'", **_EXTENT
+        )
         chart: alt.Chart = base.mark_rect(clip=True).encode(
-            x=alt.X("day:T", scale=self._time_scale(), title=None, axis=alt.Axis(tickCount=_TICKS)),
+            x=alt.X(
+                "day:T", scale=self._time_scale(), title=None, axis=alt.Axis(tickCount=_TICKS, format=_TIME_FORMAT)
+            ),
             x2="next_day:T",
             y=alt.Y("hour:Q", scale=alt.Scale(domain=[24, 0], nice=False), axis=hours),
             y2="next_hour:Q",
@@ -330,7 +341,9 @@ class _Views:
             x=alt.X(
                 "t:T",
                 scale=self._time_scale(),
-                axis=alt.Axis(title=f"time, {self.tables.zone}", grid=False, tickCount=_TICKS),
+                axis=alt.Axis(
+                    title=f"time, {self.tables.zone}", grid=False, tickCount=_TICKS, format=_TIME_FORMAT
+                ),
             ),
             y=alt.Y("d:O", axis=lanes),
             color=self._color(legend=legend),
