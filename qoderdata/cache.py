@@ -70,7 +70,7 @@ def write(folder: Folder, name: str, answer: CachedTable) -> bool:
     try:
         table = answer.table.replace_schema_metadata(metadata)
         folder.replace(name, lambda sink: _write_with_checksum(table, sink))
-        folder.remove_leftovers()
+        folder.remove_temporary_files(others_write=True)
     except Exception as error:  # noqa: BLE001 - each object store fails in its own way; the answer is whole
         warn(f"the answer was not cached: {folder.describe_write_failure(error)}", NotStoredWarning)
         return False

@@ -60,8 +60,6 @@ class TableStore:
         self._has_manifest = False
         self._writable = True
         self.coverage: Coverage = self._manifest.coverage
-        #: The rows that may still change, by their ids, if the table's rows are read one by one.
-        self.open_rows: dict[str, OpenRow] = {}
 
     @property
     def exists(self) -> bool:
@@ -69,10 +67,14 @@ class TableStore:
         return bool(self.coverage.segments or self._manifest.files or self._journal.entries)
 
     @property
+    def open_rows(self) -> dict[str, OpenRow]:
+        """The rows that may still change, by their ids, if the table's rows are read one by one."""
+        return self._manifest.open_rows
+
+    @property
     def lacks_columns(self) -> bool:
         """Whether an earlier version wrote some data files, in which other engines do not find all columns."""
-        count = len(self.table.schema.arrow)
-        return any(file.columns < count for file in self._manifest.files.values())
+        return any(map(self._dataset.lacks_columns, self._manifest.files.values()))
 
     def open_before(
         self, time: datetime, *, since: datetime | None = None, until: datetime | None = None
@@ -232,9 +234,8 @@ class TableStore:
         """Return columns of the rows of the newest day."""
 
         def of_newest_day(files: dict[str, DataFile]) -> dict[str, DataFile]:
-            files = partitions.files_within(files, since=None, until=None)
-            day = next(iter(files), "").partition("/")[0]
-            return {name: file for name, file in files.items() if name.startswith(f"{day}/")}
+            newest_first = partitions.by_day(partitions.files_within(files, since=None, until=None))
+            return next(iter(newest_first.values()), {})
 
         empty = self.table.schema.arrow.empty_table().select(columns)
         return pa.concat_tables([empty, *self._read_files(of_newest_day, columns=columns)])
@@ -304,8 +305,7 @@ class TableStore:
         return self.folder.raising_cache_error(f"store of {self.table.name}")
 
     def _set_manifest(self, manifest: Manifest) -> None:
-        self._manifest = manifest
-        self.coverage, self.open_rows = manifest.coverage, dict(manifest.open_rows)
+        self._manifest, self.coverage = manifest, manifest.coverage
 
     def _is_in_order(self) -> bool:
         """Return whether there is nothing to commit or repair; False if the folder cannot be listed."""
