@@ -155,9 +155,8 @@ class Coverage:
     def contradicts(self, page: Listing) -> bool:
         """Return whether a page ends the list although records after that end are stored.
 
-        A last page that has one of the newest records of the lowest segment leaves no gap and is no contradiction:
-        the service may have deleted older ones. The same is true if it only reaches a segment that has such a
-        record: segments overlap if the record at which the lower one ended was deleted.
+        It does not contradict if it has one of the newest records of the lowest segment, or of a segment that
+        overlaps with that one: the service may have deleted older records.
         """
         if page.cursor is not None:
             return False

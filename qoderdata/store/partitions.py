@@ -26,7 +26,8 @@ import pyarrow.parquet as pq
 from qoderdata.errors import CacheError
 from qoderdata.files import LEFTOVER_AGE
 from qoderdata.schema import is_readable
-from qoderdata.store.manifest import DataFile, Identity, checksum
+from qoderdata.store.coverage import LONG_AGO
+from qoderdata.store.manifest import DataFile, Identity, OpenRow, checksum
 from qoderdata.store.tables import row_ids, take_rows, with_ids, without_ids
 from qoderdata.stored_columns import are_equal, with_all_columns
 from qoderdata.time_math import MICROSECOND, earlier
@@ -38,7 +39,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from qoderdata.files import Folder
-    from qoderdata.store.manifest import OpenRow
     from qoderdata.store.tables import StoredTable
 
 FOLDER = "data"
@@ -224,12 +224,14 @@ class Dataset:
                 files |= found
         return self._without_duplicates(files), unusable
 
-    def open_rows(self, files: Mapping[str, DataFile]) -> dict[str, str]:
-        """Return the rows that may change, each with its partition."""
-        found: dict[str, str] = {}
-        for name, file in files.items():
-            found |= {id_: _day(name) for id_, is_open in self._states(name, file).items() if is_open}
-        return found
+    def open_rows(self, files: Mapping[str, DataFile], known: Mapping[str, OpenRow]) -> dict[str, OpenRow]:
+        """Return the rows that may change; those that are not in `known` count as never read."""
+        return {
+            id_: OpenRow(_day(name), known[id_].read_at if id_ in known else LONG_AGO)
+            for name, file in files.items()
+            for id_, is_open in self._states(name, file).items()
+            if is_open
+        }
 
     def _own_paths(self) -> list[str]:
         """Return the paths of the files in the folder, without those that another writer may be writing."""

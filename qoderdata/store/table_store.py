@@ -16,14 +16,14 @@ from qoderdata.errors import CacheError, CacheWarning, NotStoredWarning, warn
 from qoderdata.files import digest
 from qoderdata.store import manifest as manifests
 from qoderdata.store import partitions
-from qoderdata.store.coverage import LONG_AGO, Coverage
+from qoderdata.store.coverage import Coverage
 from qoderdata.store.journal import OLD_FOLDER, Journal, JournalEntry
 from qoderdata.store.manifest import Identity, Manifest, OpenRow, UnusableManifestError
 from qoderdata.store.partitions import DamagedStoreError, Dataset
 from qoderdata.store.tables import row_ids, with_ids, without_ids
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator
 
     from qoderdata.files import Folder
     from qoderdata.store.manifest import DataFile
@@ -107,8 +107,7 @@ class TableStore:
 
         If data files lack columns, also `recover`, which rewrites them.
         """
-        with self._raising_cache_error():
-            self._load()
+        self._load()
         if self.lacks_columns:
             self.recover()
         if self._unusable is not None:
@@ -120,8 +119,7 @@ class TableStore:
         `must_be_readable`: raise `CacheError` if the store cannot be read; otherwise a warning says so.
         """
         if must_be_readable:
-            with self._raising_cache_error():
-                self._load()
+            self._load()
         else:
             self._load_or_keep_in_memory()
         if not self._writable or self._is_in_order():
@@ -288,7 +286,8 @@ class TableStore:
     def _load(self) -> None:
         self._unusable, found = None, None
         try:
-            found = manifests.read_manifest(self.folder, self._identity)
+            with self._raising_cache_error():
+                found = manifests.read_manifest(self.folder, self._identity)
         except UnusableManifestError as error:
             self._unusable = error
         self._has_manifest = found is not None
@@ -296,8 +295,7 @@ class TableStore:
 
     def _load_or_keep_in_memory(self) -> None:
         try:
-            with self._raising_cache_error():
-                self._load()
+            self._load()
         except CacheError as error:
             self._keep_in_memory(error)
 
@@ -360,7 +358,7 @@ class TableStore:
         files, useless = self._dataset.rebuild(self._dataset.names() if old is None else old.files)
         if self._has_manifest and self._newest_manifest() != old:
             # An object store has no lock: another process has rewritten the files meanwhile.
-            self._load()
+            self._load_or_keep_in_memory()
             return
         self._journal.set_marker()
         # Set files aside before the manifest is written: a file that no manifest names may be removed.
@@ -368,7 +366,7 @@ class TableStore:
         note = self._set_aside([f"{partitions.FOLDER}/{name}" for name in useless] + in_the_way)
         coverage = old.coverage if old and not useless else Coverage(has_unclaimed=bool(files))
         before = old or Manifest(self._identity)
-        open_rows = self._open_rows_in(files, before.open_rows)
+        open_rows = self._dataset.open_rows(files, before.open_rows) if self.table.is_read_singly else {}
         manifest = replace(before, files=files, coverage=coverage, open_rows=open_rows)
         if old is not None:
             self._journal.convert_old(after=old.sequence)
@@ -383,13 +381,6 @@ class TableStore:
         if reason is not None:
             rows = sum(file.rows for file in files.values())
             self._warn_repaired(f"{reason}; {rows} rows were recovered{note}")
-
-    def _open_rows_in(self, files: Mapping[str, DataFile], known: Mapping[str, OpenRow]) -> dict[str, OpenRow]:
-        """Return the open rows of some data files; those that were not known count as never read."""
-        if not self.table.is_read_singly:
-            return {}
-        found = self._dataset.open_rows(files)
-        return {id_: OpenRow(day, known[id_].read_at if id_ in known else LONG_AGO) for id_, day in found.items()}
 
     def _warn_repaired(self, reason: str) -> None:
         warn(f"{self._title} was repaired: {reason}. The list is read again", CacheWarning)
