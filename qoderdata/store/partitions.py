@@ -137,9 +137,9 @@ class Dataset:
 
     def contains(self, files: Mapping[str, DataFile], day: str, id_: str) -> bool:
         """Return whether a row is stored in a partition."""
+        names = [name for name in files if _day(name) == day]
         wanted = pa.scalar(id_, pa.large_string())
-        searched = by_day(files).get(day, {})
-        return any(pc.index(self._ids(name, file), wanted).as_py() >= 0 for name, file in searched.items())
+        return any(pc.index(self._ids(name, files[name]), wanted).as_py() >= 0 for name in names)
 
     def add(
         self, files: Mapping[str, DataFile], rows: pa.Table, *, open_rows: Mapping[str, OpenRow]
