@@ -246,11 +246,10 @@ class TableStore:
         until: datetime | None = None,
         where: pc.Expression | None = None,
     ) -> pa.Table:
-        """Return the rows with ``since <= time < until`` and a further condition, each once.
+        """Return the rows with ``since <= time < until`` and a further condition, each once, newest first.
 
-        `columns`: those to read, including ``id`` and ``created_at``; ``None``: all. Newest first: by
-        `created_at`, then `id`, both descending; rows without `created_at` last. Raise `DamagedStoreError` if a
-        data file is gone or has changed.
+        `columns`: those to read, including ``id`` and ``created_at``; ``None``: all. Raise `DamagedStoreError` if
+        a data file is gone or has changed.
         """
         condition = self.table.condition(since, until, where)
         # Whether a row in memory replaces a stored one depends on all columns of both, and not on the condition.
@@ -387,11 +386,10 @@ class TableStore:
 
     def _all_files(self) -> list[str]:
         """Return the names of all files of the store, with the manifest last."""
-        prefix = f"{self.folder.path.rstrip('/')}/"
+        prefix = self.folder.path_of("")
         names = [info.path.removeprefix(prefix) for info in self.folder.files()]
-        return sorted(
-            (name for name in names if not name.startswith(_SET_ASIDE)), key=lambda name: name == manifests.NAME
-        )
+        present = [name for name in names if not name.startswith(_SET_ASIDE)]
+        return sorted(present, key=lambda name: name == manifests.NAME)
 
     def _set_aside(self, names: Iterable[str]) -> str:
         """Move files to a separate folder, where they are ignored; return a note about it for a warning."""
