@@ -7,6 +7,7 @@ read, or of another format, counts as absent; one that cannot be written is not 
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import zlib
@@ -70,7 +71,7 @@ def write(folder: Folder, name: str, answer: CachedTable) -> bool:
     try:
         table = answer.table.replace_schema_metadata(metadata)
         folder.replace(name, lambda sink: _write_with_checksum(table, sink))
-        folder.remove_leftovers()
+        folder.remove_temporary_files(others_write=True)
     except Exception as error:  # noqa: BLE001 - each object store fails in its own way; the answer is whole
         warn(f"the answer was not cached: {folder.describe_write_failure(error)}", NotStoredWarning)
         return False
@@ -145,12 +146,11 @@ def _write_with_checksum(table: pa.Table, sink: pa.NativeFile) -> None:
 
 def _verify_checksum(content: memoryview) -> None:
     """Raise `ValueError` unless a file is as it was written."""
-    try:
+    with contextlib.suppress(ValueError):
         start, end = _checksum_position(content)
-    except ValueError:
-        start = end = 0
-    if content[start:end] != _checksum(content[:start], content[end:]):
-        raise ValueError("it is damaged or of another format")
+        if content[start:end] == _checksum(content[:start], content[end:]):
+            return
+    raise ValueError("it is damaged or of another format")
 
 
 def _checksum_position(content: memoryview) -> tuple[int, int]:

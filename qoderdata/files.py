@@ -13,6 +13,7 @@ import errno
 import hashlib
 import itertools
 import json
+import math
 import os
 import re
 import secrets
@@ -22,6 +23,7 @@ import sys
 import tempfile
 import threading
 import time
+from datetime import timedelta
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -40,8 +42,8 @@ _PRIVATE_FILE = 0o600
 _NEW_FILE = 0o666
 _PRIVATE_FOLDER = 0o700
 _TEMPORARY = ".tmp"
-#: Seconds after which nobody writes a temporary file any more.
-_LEFTOVER_AGE = 3600.0
+#: How long a writer may need a file that is not complete, or that no manifest names yet.
+LEFTOVER_AGE = timedelta(hours=1)
 _DISK_FULL = {errno.ENOSPC, errno.EDQUOT}
 _LOCK = ".lock"
 #: Seconds of waiting for a lock after which a process warns, and seconds without a renewal after which it stops
@@ -311,19 +313,15 @@ class Folder:
         self.remove(name)
         return True
 
-    def remove_temporary_files(self) -> None:
-        """Remove the temporary files of writers that were killed; call it only if nobody else writes."""
-        if self.local:
-            for beside in Path(self.path).rglob(f".*{_TEMPORARY}"):
-                beside.unlink(missing_ok=True)
-
-    def remove_leftovers(self) -> None:
-        """Remove the temporary files in this folder of writers that were killed an hour ago; others may write."""
-        if self.local:
-            for beside in Path(self.path).glob(f".*{_TEMPORARY}"):
-                with contextlib.suppress(OSError):
-                    if beside.stat().st_mtime < time.time() - _LEFTOVER_AGE:
-                        beside.unlink()
+    def remove_temporary_files(self, *, others_write: bool = False) -> None:
+        """Remove the temporary files of writers that were killed; if others may write, only old ones."""
+        if not self.local:
+            return
+        written_before = time.time() - LEFTOVER_AGE.total_seconds() if others_write else math.inf
+        for beside in Path(self.path).rglob(f".*{_TEMPORARY}"):
+            with contextlib.suppress(OSError if others_write else FileNotFoundError):
+                if beside.lstat().st_mtime < written_before:
+                    beside.unlink()
 
     @contextlib.contextmanager
     def lock(self, name: str, *, timeout: float | None = None) -> Iterator[None]:

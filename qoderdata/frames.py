@@ -554,8 +554,7 @@ def with_names(
             f"the frame has no column {ids} to name; it has: {', '.join(map(str, present)) or 'none'}"
             f"{frame_hint('frame')}"
         )
-    named: Any = _named_in_pandas if isinstance(frame, pd.DataFrame) else _named_elsewhere
-    result: IntoFrameT = named(frame, tables)
+    result: IntoFrameT = _named(frame, tables)
     if isinstance(frame, pd.DataFrame):
         for key, table in tables.items():
             named_ids = frame[key] if key in columns else frame.index.get_level_values(key)
@@ -616,8 +615,7 @@ def with_outcomes(sessions: IntoFrameT, runs: IntoFrame) -> IntoFrameT:
     table = _read(runs, ["session_id", "status", "triggered_at"], what="runs").dropna(subset="session_id")
     newest = table.sort_values("triggered_at", ascending=False, kind="stable").drop_duplicates("session_id")
     outcomes = newest.set_index("session_id")[["status"]].rename(columns={"status": "outcome"})
-    named: Any = _named_in_pandas if isinstance(sessions, pd.DataFrame) else _named_elsewhere
-    result: IntoFrameT = named(sessions, {"id": outcomes})
+    result: IntoFrameT = _named(sessions, {"id": outcomes})
     if isinstance(sessions, pd.DataFrame):
         hint = frame_hint("sessions", start=":")
         _warn_of_other_ids(sessions["id"], "id", outcomes.index, what="runs", hint=hint)
@@ -664,10 +662,8 @@ def _names_by_id(source: Any, key: str, metadata: Collection[str]) -> pd.DataFra
     what = key.replace("_id", "s")
     if key == "agent_id" and {"agent_id", "agent_name"} <= set(_column_names(source, what)):
         sessions = _read(source, ["agent_id", "agent_name", "created_at"], what="sessions")
-        table = sessions[sessions["agent_name"].notna()].sort_values(
-            "created_at", ascending=False, kind="stable", ignore_index=True
-        )
-        table = table[["agent_id", "agent_name"]].rename(columns={"agent_id": "id"})
+        newest = sessions.dropna(subset="agent_name").sort_values("created_at", ascending=False, kind="stable")
+        table = newest[["agent_id", "agent_name"]].rename(columns={"agent_id": "id"})
     else:
         has_metadata = key == "deployment_id" and bool(metadata)
         table = _read(source, ["id", "name", *(["metadata"] if has_metadata else [])], what=what)
@@ -675,8 +671,7 @@ def _names_by_id(source: Any, key: str, metadata: Collection[str]) -> pd.DataFra
         if has_metadata:
             texts, table = table["metadata"], expand_metadata(table, metadata).drop(columns="metadata")
             _warn_of_unknown_keys([key for key in metadata if table[f"metadata_{key}"].isna().all()], texts)
-    known = table[table["id"].notna()].drop_duplicates("id").astype(TEXT)
-    return known.set_index("id")
+    return table.dropna(subset="id").drop_duplicates("id").astype(TEXT).set_index("id")
 
 
 def _warn_of_unknown_keys(keys: Collection[str], texts: pd.Series[Any]) -> None:
@@ -714,7 +709,9 @@ def _named_in_pandas(frame: pd.DataFrame, tables: Mapping[str, pd.DataFrame]) ->
     return result
 
 
-def _named_elsewhere(frame: Any, tables: Mapping[str, pd.DataFrame]) -> Any:  # noqa: ANN401 - of any engine
+def _named(frame: Any, tables: Mapping[str, pd.DataFrame]) -> Any:  # noqa: ANN401 - of any engine
+    if isinstance(frame, pd.DataFrame):
+        return _named_in_pandas(frame, tables)
     if is_dask_dataframe(frame):
         return frame.map_partitions(_named_in_pandas, dict(tables))  # type: ignore[no-untyped-call] # Dask's
     opened = nw.from_native(frame)

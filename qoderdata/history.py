@@ -119,7 +119,7 @@ def write(series: Series, table: pa.Table, fetched_at: datetime) -> None:
     difference = _encode(_difference(table, base), series.identity, base=base.name)
     _write_file(series, "", table, fetched_at, difference)
     _thin(series, earlier, now=fetched_at)
-    series.folder.remove_leftovers()
+    series.folder.remove_temporary_files(others_write=True)
     # Otherwise Arrow keeps the free memory, and NumPy needs more for the frame that a loader makes next.
     pa.default_memory_pool().release_unused()
 

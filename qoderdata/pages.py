@@ -150,16 +150,12 @@ def walk(
     max_pages: int = MAX_PAGES,
     mask: Callable[[str], str] = str,
 ) -> Generator[E, None, None]:
-    """Walk a list from page to page, one page ahead of the caller; `fetch` takes a cursor and a page size.
-
-    While the caller handles a page, the next one is fetched in another thread; never two at once, since a page's
-    cursor comes with the page before. Closing the iterator early, or leaving it by an exception or Ctrl-C, does
-    not wait: a page that is being fetched is dropped when it comes.
+    """Walk a list from page to page, one page ahead of the caller, as `prefetch` does it.
 
     Every page before a failure is yielded. Raise `PaginationError` if there is "more" without a cursor, a
     cursor repeats, or the list has more than `max_pages` pages, and what `fetch` raised; `pages` and `records` of
-    an `APIError` say how far the walk got. `path` is that of the list, for messages; `mask` masks the access token
-    in a cursor that a message quotes.
+    an `APIError` say how far the walk got. `fetch` takes a cursor and a page size. `path` is that of the list, for
+    messages; `mask` masks the access token in a cursor that a message quotes.
     """
     size, handled = PageSize() if limit is None else limit, ReadCounts()
     fetched = fetch_pages(path, fetch, start=start, limit=size, max_pages=max_pages, mask=mask)

@@ -161,7 +161,7 @@ class TestReplace:
         assert [path.name for path in tmp_path.iterdir() if path.is_file()] == ["file"]
 
     def test_killed_writer_leaves_the_old_file(self, tmp_path: Path) -> None:
-        """The temporary file of the killed writer is not listed, and `sweep` removes it."""
+        """The temporary file of the killed writer is not listed, and `remove_temporary_files` removes it."""
         target = tmp_path / "files" / "file"
         target.parent.mkdir()
         target.write_bytes(b"old")

@@ -458,6 +458,23 @@ def status_error(status: int) -> errors.APIStatusError:
     return error
 
 
+def test_filter_by_time_that_is_refused_with_a_cursor_is_left_out(
+    service: FakeService, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    service.create(350)
+    answer, is_filtered = service.get, []
+
+    def get(path: str, params: Mapping[str, str], read: Callable[[bytes], Any]) -> Any:  # noqa: ANN401
+        is_filtered.append("created_at[gte]" in params)
+        if is_filtered[-1]:
+            raise status_error(400)
+        return answer(path, params, read)
+
+    monkeypatch.setattr(service, "get", get)
+    service.load_all(tmp_path, since=START)
+    assert is_filtered == [False, True, False, False, False]
+
+
 @pytest.mark.parametrize("status", [400, 403, 409, 410, 500])
 def test_open_run_that_fails_to_load_is_kept_with_a_warning(
     service: FakeService, tmp_path: Path, status: int

@@ -249,6 +249,13 @@ def test_files_with_bounds_are_those_of_the_days_within(store: TableStore) -> No
     assert stored(store, since=datetime(2026, 6, 14, tzinfo=UTC)) == {"drun_003": "completed"}
 
 
+def test_newest_rows_are_those_of_the_newest_day(store: TableStore) -> None:
+    assert store.newest() is None
+    commit_entries(store, page(run(4), run(3), run(2, day=13), run(1, day=None)))
+    assert sorted(row_ids(store.newest_rows(["id"]))) == ["drun_003", "drun_004"]
+    assert store.newest() == pd.Timestamp(run(4)["triggered_at"])
+
+
 def commit_separately(store: TableStore, *, count: int) -> None:
     """Commit pages of one run each, as a long pull does."""
     for number in range(count):

@@ -80,8 +80,8 @@ def snapshots(client: Client | None = None, cache_dir: str | Path | None = None)
     rows = []
     for include_archived in (False, True):
         series, files = _listed(client, cache_dir, include_archived=include_archived)
-        whole = {found.file.name for found in history.read(series, files, ["id"])}
-        rows += [(file.fetched_at, file.rows, include_archived, file.size) for file in files if file.name in whole]
+        found = [snapshot.file for snapshot in history.read(series, files, ["id"])]
+        rows += [(file.fetched_at, file.rows, include_archived, file.size) for file in found]
     dtypes = {
         "fetched_at": "datetime64[us, UTC]",
         "deployments": "int64",

@@ -219,8 +219,8 @@ class ListReader:
             if not time_filter:
                 raise
             # A service may accept a cursor only with the filters of the request that returned it.
-            time_filter, self._may_filter = {}, False
-            found = self._ask(params, cursor, limit, times)
+            self._may_filter = False
+            return self._ask(params, cursor, limit, times)
         if found.has_more:
             # In a page that is not full, the filter may have removed rows; this would hide a gap.
             self._may_filter = found.count == limit and self._may_filter is not False

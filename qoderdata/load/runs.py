@@ -205,7 +205,8 @@ def load_runs(
             runs.attrs["complete"] &= is_known or outcomes == "auto"
     runs = _with_outcome(runs, status=status, has_error=has_error)
     if runs.empty:
-        runs.attrs["newest"] = newest = loading.newest()
+        time = loading.unless_damaged(loading.store.newest)
+        runs.attrs["newest"] = newest = None if time is None else time.isoformat()
         warn_if_no_id(deployment_id, name="deployment_id")
         if newest is not None and not query.params and (since is not None or until is not None):
             warn(f"no run is in the time asked for; the newest was triggered at {newest}", DataQualityWarning)

@@ -142,11 +142,6 @@ class StoredLoading:
             complete=answer.complete,
         )
 
-    def newest(self) -> str | None:
-        """Return the time of the newest stored row as ISO 8601 text; ``None`` if no row is stored."""
-        newest = self.unless_damaged(self.store.newest)
-        return None if newest is None else newest.isoformat()
-
     def bring_up_to_date(self) -> bool:
         """Read what the store lacks and what may have changed; return whether the store is complete then."""
         query = self.query

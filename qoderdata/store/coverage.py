@@ -140,8 +140,8 @@ class Coverage:
 
     def lowest_ids(self, *, after: str | None) -> frozenset[str]:
         """Return the newest ids of the lowest segment that a walk from the first page or a cursor will reach."""
-        lower = self.segments if after is None else self.segments[1:]
-        return next((frozenset(segment.head_ids) for segment in reversed(lower) if segment.head_ids), frozenset())
+        below = reversed(self._below(after))
+        return next((frozenset(segment.head_ids) for segment in below if segment.head_ids), frozenset())
 
     def add(self, page: Listing, *, read_at: datetime) -> Coverage:
         """Return the coverage with a page that was requested at a time; unchanged if the page contradicts it.
@@ -155,25 +155,19 @@ class Coverage:
     def contradicts(self, page: Listing) -> bool:
         """Return whether a page ends the list although records after that end are stored.
 
-        A last page that has one of the newest records of the lowest segment leaves no gap and is no contradiction:
-        the service may have deleted older ones. The same is true if it only reaches a segment that has such a
-        record: segments overlap if the record at which the lower one ended was deleted.
+        It does not contradict if it has one of the newest records of the lowest segment, or of a segment that
+        overlaps with that one: the service may have deleted older records.
         """
         if page.cursor is not None:
             return False
-        if page.after is None:
-            beyond = self.segments
-        elif self.cursor == page.after:
-            beyond = self.segments[1:]
-        else:
+        if page.after not in {None, self.cursor}:
             return page.is_empty_end
-        lowest = max((index for index, segment in enumerate(beyond) if segment.head_ids), default=None)
+        lowest_ids = self.lowest_ids(after=page.after)
         if page.is_empty_end:
-            return self.has_unclaimed or lowest is not None
-        met = _lowest_met(page, beyond)
-        if lowest is None or met == lowest:
-            return False
-        return met is None or set(beyond[met].head_ids).isdisjoint(beyond[lowest].head_ids)
+            return self.has_unclaimed or bool(lowest_ids)
+        below = self._below(page.after)
+        met = _lowest_met(page, below)
+        return bool(lowest_ids) and (met is None or lowest_ids.isdisjoint(below[met].head_ids))
 
     def drop_last_cursor(self) -> Coverage:
         """Shorten the top segment to its previous cursor, after the service refused its last one."""
@@ -187,15 +181,20 @@ class Coverage:
         shorter = replace(top, cursor=cursor, reaches=reaches, steps=tuple(steps), ended_at=None)
         return replace(self, segments=(shorter, *lower))
 
+    def _below(self, cursor: str | None) -> tuple[Segment, ...]:
+        """Return the segments below a page that was requested with no cursor, or with that of the top segment."""
+        return self.segments if cursor is None else self.segments[1:]
+
     def _with_records(self, page: Listing, read_at: datetime) -> Coverage:
-        if page.after is not None and page.after != self.cursor:
+        if page.after not in {None, self.cursor}:
             return self
+        lower = self._below(page.after)
         if page.after is None:
-            top, lower = Segment(read_at, page.ids[:HEAD_IDS], page.cursor, page.reaches), self.segments
+            top = Segment(read_at, page.ids[:HEAD_IDS], page.cursor, page.reaches)
         elif page.is_empty_end:
-            return replace(self, segments=(replace(self.segments[0], ended_at=read_at), *self.segments[1:]))
+            return replace(self, segments=(replace(self.segments[0], ended_at=read_at), *lower))
         else:
-            top, lower = _extended(self.segments[0], page), self.segments[1:]
+            top = _extended(self.segments[0], page)
         if page.cursor is None:
             return Coverage((top,))
         return self._joined_with(page, top, lower)

@@ -24,8 +24,10 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from qoderdata.errors import CacheError
+from qoderdata.files import LEFTOVER_AGE
 from qoderdata.schema import is_readable
-from qoderdata.store.manifest import DataFile, Identity, checksum
+from qoderdata.store.coverage import LONG_AGO
+from qoderdata.store.manifest import DataFile, Identity, OpenRow, checksum
 from qoderdata.store.tables import row_ids, take_rows, with_ids, without_ids
 from qoderdata.stored_columns import are_equal, with_all_columns
 from qoderdata.time_math import MICROSECOND, earlier
@@ -37,7 +39,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from qoderdata.files import Folder
-    from qoderdata.store.manifest import OpenRow
     from qoderdata.store.tables import StoredTable
 
 FOLDER = "data"
@@ -46,8 +47,6 @@ NO_DAY = "__HIVE_DEFAULT_PARTITION__"
 
 #: The format of the time at the beginning of a data file's name: when it was written, in UTC.
 _TIME = "%Y%m%dT%H%M%S"
-#: An object store has no locks: an unknown file that is younger may belong to another writer.
-_LEFTOVER_AGE = timedelta(hours=1)
 _SUFFIX = ".parquet"
 _KEY = "day="
 _METADATA_KEY = b"qoderdata"
@@ -91,6 +90,14 @@ def files_within(
     return {name: files[name] for name in wanted}
 
 
+def by_day(files: Mapping[str, DataFile]) -> dict[str, dict[str, DataFile]]:
+    """Return the data files of each partition, in their order."""
+    found: dict[str, dict[str, DataFile]] = defaultdict(dict)
+    for name, file in files.items():
+        found[_day(name)][name] = file
+    return found
+
+
 def is_day_within(day: str, *, since: datetime | None, until: datetime | None, undated: bool) -> bool:
     """Return whether a day can have rows with ``since <= time < until``; `undated` is the result for no day."""
     if day == NO_DAY:
@@ -113,6 +120,10 @@ class Dataset:
         """Return the path of a data file in the folder's file system."""
         return self._folder.path_of(f"{FOLDER}/{name}")
 
+    def lacks_columns(self, file: DataFile) -> bool:
+        """Return whether an earlier version wrote a data file, without columns that were added since."""
+        return file.columns < len(self._table.schema.arrow)
+
     def read(
         self,
         files: Mapping[str, DataFile],
@@ -126,7 +137,7 @@ class Dataset:
 
     def contains(self, files: Mapping[str, DataFile], day: str, id_: str) -> bool:
         """Return whether a row is stored in a partition."""
-        names = [name for name in files if name.startswith(f"{_KEY}{day}/")]
+        names = [name for name in files if _day(name) == day]
         wanted = pa.scalar(id_, pa.large_string())
         return any(pc.index(self._ids(name, files[name]), wanted).as_py() >= 0 for name in names)
 
@@ -150,7 +161,7 @@ class Dataset:
         for id_ in changing.keys() - unchanged:
             for day in changing[id_]:
                 replaced[day].add(id_)
-        superseded = _by_day({name: file for name, file in files.items() if _day(name) in replaced})
+        superseded = by_day({name: file for name, file in files.items() if _day(name) in replaced})
         after = {name: file for name, file in files.items() if _day(name) not in replaced}
 
         def write(day: str) -> dict[str, DataFile]:
@@ -165,7 +176,7 @@ class Dataset:
     def compact(self, files: Mapping[str, DataFile]) -> dict[str, DataFile]:
         """Join the files of a day into one if that saves time later, and return the valid files."""
         after: dict[str, DataFile] = {}
-        for day, old in _by_day(files).items():
+        for day, old in by_day(files).items():
             is_large = sum(file.rows for file in old.values()) >= _SMALL_DAY
             is_compact = len(old) == 1 or (is_large and len(old) <= _MOST_FILES)
             after |= old if is_compact else self._write(day, old)
@@ -213,12 +224,14 @@ class Dataset:
                 files |= found
         return self._without_duplicates(files), unusable
 
-    def open_rows(self, files: Mapping[str, DataFile]) -> dict[str, str]:
-        """Return the rows that may change, each with its partition."""
-        found: dict[str, str] = {}
-        for name, file in files.items():
-            found |= {id_: _day(name) for id_, is_open in self._states(name, file).items() if is_open}
-        return found
+    def open_rows(self, files: Mapping[str, DataFile], known: Mapping[str, OpenRow]) -> dict[str, OpenRow]:
+        """Return the rows that may change; those that are not in `known` count as never read."""
+        return {
+            id_: OpenRow(_day(name), known[id_].read_at if id_ in known else LONG_AGO)
+            for name, file in files.items()
+            for id_, is_open in self._states(name, file).items()
+            if is_open
+        }
 
     def _own_paths(self) -> list[str]:
         """Return the paths of the files in the folder, without those that another writer may be writing."""
@@ -261,7 +274,7 @@ class Dataset:
         columns = arrow.names if columns is None else columns
         names = list(dict.fromkeys([*columns, self._table.time_column]))
         opened = self._open(name, file)
-        if len(opened.schema_arrow) < len(arrow):
+        if self.lacks_columns(file):
             found = with_all_columns(opened.read(), self._table.schema).select(names)
         else:
             found = opened.read(names).select(names).cast(pa.schema([arrow.field(name) for name in names]))
@@ -417,17 +430,10 @@ def _dates(table: pa.Table, time_column: str) -> Any:  # noqa: ANN401 - an Arrow
     return table[time_column].cast(pa.timestamp("us")).cast(pa.date32())
 
 
-def _by_day(files: Mapping[str, DataFile]) -> dict[str, dict[str, DataFile]]:
-    found: dict[str, dict[str, DataFile]] = defaultdict(dict)
-    for name, file in files.items():
-        found[_day(name)][name] = file
-    return found
-
-
 def _day(name: str) -> str:
     return name.partition("/")[0].removeprefix(_KEY)
 
 
 def _is_leftover(base_name: str) -> bool:
     """Return whether a file is too old for a commit in progress, by its name: not every store has file times."""
-    return base_name < (datetime.now(UTC) - _LEFTOVER_AGE).strftime(_TIME)
+    return base_name < (datetime.now(UTC) - LEFTOVER_AGE).strftime(_TIME)

@@ -16,14 +16,14 @@ from qoderdata.errors import CacheError, CacheWarning, NotStoredWarning, warn
 from qoderdata.files import digest
 from qoderdata.store import manifest as manifests
 from qoderdata.store import partitions
-from qoderdata.store.coverage import LONG_AGO, Coverage
+from qoderdata.store.coverage import Coverage
 from qoderdata.store.journal import OLD_FOLDER, Journal, JournalEntry
 from qoderdata.store.manifest import Identity, Manifest, OpenRow, UnusableManifestError
 from qoderdata.store.partitions import DamagedStoreError, Dataset
 from qoderdata.store.tables import row_ids, with_ids, without_ids
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator
 
     from qoderdata.files import Folder
     from qoderdata.store.manifest import DataFile
@@ -60,8 +60,6 @@ class TableStore:
         self._has_manifest = False
         self._writable = True
         self.coverage: Coverage = self._manifest.coverage
-        #: The rows that may still change, by their ids, if the table's rows are read one by one.
-        self.open_rows: dict[str, OpenRow] = {}
 
     @property
     def exists(self) -> bool:
@@ -69,10 +67,14 @@ class TableStore:
         return bool(self.coverage.segments or self._manifest.files or self._journal.entries)
 
     @property
+    def open_rows(self) -> dict[str, OpenRow]:
+        """The rows that may still change, by their ids, if the table's rows are read one by one."""
+        return self._manifest.open_rows
+
+    @property
     def lacks_columns(self) -> bool:
         """Whether an earlier version wrote some data files, in which other engines do not find all columns."""
-        count = len(self.table.schema.arrow)
-        return any(file.columns < count for file in self._manifest.files.values())
+        return any(map(self._dataset.lacks_columns, self._manifest.files.values()))
 
     def open_before(
         self, time: datetime, *, since: datetime | None = None, until: datetime | None = None
@@ -105,8 +107,7 @@ class TableStore:
 
         If data files lack columns, also `recover`, which rewrites them.
         """
-        with self._raising_cache_error():
-            self._load()
+        self._load()
         if self.lacks_columns:
             self.recover()
         if self._unusable is not None:
@@ -118,8 +119,7 @@ class TableStore:
         `must_be_readable`: raise `CacheError` if the store cannot be read; otherwise a warning says so.
         """
         if must_be_readable:
-            with self._raising_cache_error():
-                self._load()
+            self._load()
         else:
             self._load_or_keep_in_memory()
         if not self._writable or self._is_in_order():
@@ -232,9 +232,8 @@ class TableStore:
         """Return columns of the rows of the newest day."""
 
         def of_newest_day(files: dict[str, DataFile]) -> dict[str, DataFile]:
-            files = partitions.files_within(files, since=None, until=None)
-            day = next(iter(files), "").partition("/")[0]
-            return {name: file for name, file in files.items() if name.startswith(f"{day}/")}
+            newest_first = partitions.by_day(partitions.files_within(files, since=None, until=None))
+            return next(iter(newest_first.values()), {})
 
         empty = self.table.schema.arrow.empty_table().select(columns)
         return pa.concat_tables([empty, *self._read_files(of_newest_day, columns=columns)])
@@ -247,11 +246,10 @@ class TableStore:
         until: datetime | None = None,
         where: pc.Expression | None = None,
     ) -> pa.Table:
-        """Return the rows with ``since <= time < until`` and a further condition, each once.
+        """Return the rows with ``since <= time < until`` and a further condition, each once, newest first.
 
-        `columns`: those to read, including ``id`` and ``created_at``; ``None``: all. Newest first: by
-        `created_at`, then `id`, both descending; rows without `created_at` last. Raise `DamagedStoreError` if a
-        data file is gone or has changed.
+        `columns`: those to read, including ``id`` and ``created_at``; ``None``: all. Raise `DamagedStoreError` if
+        a data file is gone or has changed.
         """
         condition = self.table.condition(since, until, where)
         # Whether a row in memory replaces a stored one depends on all columns of both, and not on the condition.
@@ -287,7 +285,8 @@ class TableStore:
     def _load(self) -> None:
         self._unusable, found = None, None
         try:
-            found = manifests.read_manifest(self.folder, self._identity)
+            with self._raising_cache_error():
+                found = manifests.read_manifest(self.folder, self._identity)
         except UnusableManifestError as error:
             self._unusable = error
         self._has_manifest = found is not None
@@ -295,8 +294,7 @@ class TableStore:
 
     def _load_or_keep_in_memory(self) -> None:
         try:
-            with self._raising_cache_error():
-                self._load()
+            self._load()
         except CacheError as error:
             self._keep_in_memory(error)
 
@@ -304,8 +302,7 @@ class TableStore:
         return self.folder.raising_cache_error(f"store of {self.table.name}")
 
     def _set_manifest(self, manifest: Manifest) -> None:
-        self._manifest = manifest
-        self.coverage, self.open_rows = manifest.coverage, dict(manifest.open_rows)
+        self._manifest, self.coverage = manifest, manifest.coverage
 
     def _is_in_order(self) -> bool:
         """Return whether there is nothing to commit or repair; False if the folder cannot be listed."""
@@ -360,7 +357,7 @@ class TableStore:
         files, useless = self._dataset.rebuild(self._dataset.names() if old is None else old.files)
         if self._has_manifest and self._newest_manifest() != old:
             # An object store has no lock: another process has rewritten the files meanwhile.
-            self._load()
+            self._load_or_keep_in_memory()
             return
         self._journal.set_marker()
         # Set files aside before the manifest is written: a file that no manifest names may be removed.
@@ -368,7 +365,7 @@ class TableStore:
         note = self._set_aside([f"{partitions.FOLDER}/{name}" for name in useless] + in_the_way)
         coverage = old.coverage if old and not useless else Coverage(has_unclaimed=bool(files))
         before = old or Manifest(self._identity)
-        open_rows = self._open_rows_in(files, before.open_rows)
+        open_rows = self._dataset.open_rows(files, before.open_rows) if self.table.is_read_singly else {}
         manifest = replace(before, files=files, coverage=coverage, open_rows=open_rows)
         if old is not None:
             self._journal.convert_old(after=old.sequence)
@@ -384,23 +381,15 @@ class TableStore:
             rows = sum(file.rows for file in files.values())
             self._warn_repaired(f"{reason}; {rows} rows were recovered{note}")
 
-    def _open_rows_in(self, files: Mapping[str, DataFile], known: Mapping[str, OpenRow]) -> dict[str, OpenRow]:
-        """Return the open rows of some data files; those that were not known count as never read."""
-        if not self.table.is_read_singly:
-            return {}
-        found = self._dataset.open_rows(files)
-        return {id_: OpenRow(day, known[id_].read_at if id_ in known else LONG_AGO) for id_, day in found.items()}
-
     def _warn_repaired(self, reason: str) -> None:
         warn(f"{self._title} was repaired: {reason}. The list is read again", CacheWarning)
 
     def _all_files(self) -> list[str]:
         """Return the names of all files of the store, with the manifest last."""
-        prefix = f"{self.folder.path.rstrip('/')}/"
+        prefix = self.folder.path_of("")
         names = [info.path.removeprefix(prefix) for info in self.folder.files()]
-        return sorted(
-            (name for name in names if not name.startswith(_SET_ASIDE)), key=lambda name: name == manifests.NAME
-        )
+        present = [name for name in names if not name.startswith(_SET_ASIDE)]
+        return sorted(present, key=lambda name: name == manifests.NAME)
 
     def _set_aside(self, names: Iterable[str]) -> str:
         """Move files to a separate folder, where they are ignored; return a note about it for a warning."""
