@@ -319,7 +319,7 @@ class Folder:
             return
         written_before = time.time() - LEFTOVER_AGE.total_seconds() if others_write else math.inf
         for beside in Path(self.path).rglob(f".*{_TEMPORARY}"):
-            with contextlib.suppress(OSError if others_write else FileNotFoundError):
+            with contextlib.suppress(OSError):
                 if beside.lstat().st_mtime < written_before:
                     beside.unlink()
 
