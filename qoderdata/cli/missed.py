@@ -29,7 +29,7 @@ _COLUMNS = [
 @options.window(since="7D", what="Scheduled", may_be_all=False)
 @options.deployment_filters(archived=False)
 @service_options
-@options.output_form(times="of the times shown")
+@options.output_form()
 def missed(
     by: tuple[str, ...],
     *,
