@@ -312,19 +312,19 @@ class Database:
             record["name"] = record["name"].rpartition("_archived_")[0]
         return self._deployment_writer.as_d(index, record)
 
-    def _run(self, index: int, edition: str, changed: Record | None) -> Record:
+    def _run(self, index: int, edition: str, _: Record | None) -> Record:
         run = self.runs.row(index)
         deployment, session = self.deployments.ids[run["deployment"]], run["session"]
         refusal = refusal_error(run["refusal"], deployment) if run["refusal"] else None
-        if changed is None:
-            shared = None if refusal else self.sessions.ids[self.sessions.columns["leader"][session]]
-            error = None
-            if run["status"] == FAILED:
-                error = refusal or self.session_writer.session(session).error_in_record()
-            changed = run_record(self.fleet, run, deployment, shared, error)
-        if edition < "D":
-            return changed
-        return run_of_d(changed, run["scheduled"], None if refusal else self.sessions.ids[session], refusal)
+        own, shared = None, None
+        if refusal is None:
+            leader = self.sessions.columns["leader"][session]
+            own, shared = self.sessions.ids[session], self.sessions.ids[leader]
+        error = None
+        if run["status"] == FAILED:
+            error = refusal or self.session_writer.session(session).error_in_record()
+        record = run_record(self.fleet, run, deployment, shared, error)
+        return run_of_d(record, run["scheduled"], own, refusal) if edition >= "D" else record
 
     def _session(self, index: int, edition: str, _: Record | None) -> Record:
         return self.session_writer.write(self.members(index, edition), edition)
