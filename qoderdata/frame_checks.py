@@ -18,7 +18,7 @@ import pyarrow as pa
 
 from qoderdata.errors import DataQualityWarning, FrameTypeError, frame_hint, not_a_frame, require_columns, warn
 from qoderdata.formatting import counted
-from qoderdata.schema import DEPLOYMENTS, RUNS, SESSIONS, Kind
+from qoderdata.schema import DEPLOYMENTS, RUNS, SESSIONS
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
@@ -45,28 +45,20 @@ class Dtype(enum.Enum):
 #: The dtype of text. pandas 3 also calls it ``"str"``, by which pandas 2 means ``object``.
 TEXT: pd.StringDtype = Dtype.TEXT.pandas
 
-_KINDS = {
-    Kind.TEXT: Dtype.TEXT,
-    Kind.INTEGER: Dtype.INTEGER,
-    Kind.NUMBER: Dtype.NUMBER,
-    Kind.TIME: Dtype.TIME,
-    Kind.TIMES: Dtype.TIMES,
-}
 _COUNTS = (
     "runs", "completed", "assumed", "failed", "skipped", "unfinished", "unknown", "total_runs", "total_failures",
     "sessions",
 )  # fmt: skip
 _FIGURES = (
-    "failure_rate", "ci_low", "ci_high", "credits", "model_credits", "sandbox_runtime_credits", "credits_p50",
-    "credits_p95", "credits_max", "share",
+    "failure_rate", "ci_low", "ci_high", "credits", "model_credits", "sandbox_runtime_credits", "share",
 )  # fmt: skip
 #: The columns whose dtype is checked: those of the tables and of results; any other may hold anything.
 DTYPES: dict[str, Dtype] = {
     **{
-        column.name: _KINDS[column.kind]
+        column.name: Dtype[column.kind.name]
         for table in (DEPLOYMENTS, RUNS, SESSIONS)
         for column in table.columns
-        if column.kind in _KINDS
+        if column.kind.name in Dtype.__members__
     },
     "metadata": Dtype.TEXT,
     **dict.fromkeys(_COUNTS, Dtype.INTEGER),

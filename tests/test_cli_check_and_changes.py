@@ -558,8 +558,10 @@ def test_missed_ends_when_the_runs_were_fetched(
     set_wall_clock(monkeypatch, NOW + timedelta(hours=6), "cli.missed")
     assert rows("--offline") == found
     since = (NOW + timedelta(hours=1)).isoformat()
-    message = invoke(f"missed --since {since} --offline --fail", code=2).err
+    message = invoke(f"missed --since {since} --fail", code=2).err
     assert "not after --since; --refresh reads it again" in message
+    message = invoke(f"missed --since {since} --offline --fail", code=2).err
+    assert "not after --since; call without --offline to read it again" in message
 
 
 # -- changes, and dated reports ----------------------------------------------------------------------------------

@@ -14,14 +14,14 @@ from qoderdata.cli.output import echo
 from qoderdata.formatting import counted
 from qoderdata.settings import resolve_cache_dir
 
-_UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
-_KIBI = 1024
-
 
 @options.command("cache", example="qoderdata cache --json")
 @click.argument("action", metavar="[show|clear]", type=click.Choice(["show", "clear"]), default="show")
 @click.option(
-    "--cache-dir", type=options.PATH, metavar="DIR", help="Folder of the cache; else QODERDATA_CACHE_DIR."
+    "--cache-dir",
+    type=options.PATH,
+    metavar="DIR",
+    help="Folder where answers are stored; else QODERDATA_CACHE_DIR.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
 def cache(action: str, *, cache_dir: str | None, as_json: bool) -> None:
@@ -60,9 +60,8 @@ def _is_missing(location: str) -> bool:
         return False
 
 
-def _size(count: float) -> str:
-    for unit in _UNITS:
-        if count < _KIBI or unit == _UNITS[-1]:
-            break
-        count /= _KIBI
-    return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+def _size(count: int) -> str:
+    from rich.filesize import pick_unit_and_suffix  # noqa: PLC0415 - `--help` needs none
+
+    size, unit = pick_unit_and_suffix(count, ["B", "KiB", "MiB", "GiB", "TiB"], base=1024)
+    return f"{count} B" if size == 1 else f"{count / size:.1f} {unit}"

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 @grouping.by_option("deployments", "Show also, of each deployment")
 @options.gather("which", dict, *options.deployment_options("changes of "), group="Which changes")
 @service_options
-@options.output_form(times="of the times shown")
+@options.output_form()
 def changes(by: tuple[str, ...], *, since: str, which: dict[str, Any], service: Service, result: Output) -> None:
     """Show what changed in the deployments since an earlier time.
 

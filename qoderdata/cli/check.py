@@ -49,14 +49,14 @@ _COLUMNS = [
 )
 @options.span_option("--since", "How far back missed triggers count (default 1D).", default="1D")
 @options.number_option("--streak", "Failures in a row to report (default 3).", least=1, default=3)
-@options.span_option("--recent", "Period that is compared with the one before (default 7D).", default="7D")
+@options.span_option("--recent", "The recent period, compared with the one before (default 7D).", default="7D")
 @options.share_option("--budget-share", "Share of a budget that sessions may use (default 0.9).", default=0.9)
 @options.share_option(
     "--doubtful", "Share of outcomes that may be assumed or unknown (default 0.05).", default=0.05, most=1
 )
 @options.gather("which", dict, *options.deployment_options(""), group="Which deployments")
 @run_service_options
-@options.output_form(times="of the times shown")
+@options.output_form()
 def check(
     by: tuple[str, ...],
     *,

@@ -69,7 +69,7 @@ periods_options = options.gather(
 @periods_options
 @options.gather("which", dict, *options.deployment_options("runs of "), group="Which runs")
 @run_service_options
-@options.output_form(times="of the times shown")
+@options.output_form()
 def compare(
     by: tuple[str, ...], *, periods: Periods, which: dict[str, Any], service: Service, result: Output
 ) -> None:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 @periods_options
 @options.gather("which", dict, *options.deployment_options("sessions of "), group="Which sessions")
 @run_service_options
-@options.output_form(times="of the times shown")
+@options.output_form()
 def compare_costs(
     by: tuple[str, ...], *, periods: Periods, which: dict[str, Any], service: Service, result: Output
 ) -> None:

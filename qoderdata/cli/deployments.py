@@ -27,7 +27,7 @@ _LONG = ["schedule_upcoming_runs_at", "vault_ids", "initial_events", "resources"
 @grouping.by_option("deployments", "Show also, and sort by")
 @options.deployment_filters()
 @service_options
-@options.output_form(times="of the times shown")
+@options.output_form()
 def deployments(by: tuple[str, ...], *, filters: dict[str, Any], service: Service, result: Output) -> None:
     """Show which deployments there are, the newest first.
 

@@ -23,7 +23,7 @@ _SHORT = "which errors are new is not known: the runs cover less than 14 days"
 @click.option("--new", "only_new", is_flag=True, help="Only errors first seen in the last 7 days, in their group.")
 @options.run_window()
 @run_service_options
-@options.output_form(times="of the times shown")
+@options.output_form()
 def errors(
     by: tuple[str, ...], *, only_new: bool, window: dict[str, Any], service: Service, result: Output
 ) -> None:

@@ -37,7 +37,7 @@ _OF_DEPLOYMENT = (
 @options.in_group("Which runs", click.option("--failed", is_flag=True, help="The newest run that failed."))
 @options.window(since="30D", what="Triggered", group="Which runs")
 @online_service_options
-@options.output_form(times="of the times shown")
+@options.output_form()
 def events(
     id: str | None,  # noqa: A002 - click's name
     *,

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 @options.number_option("--min-runs", "Leave out groups with fewer runs (default 1).", least=0, default=1)
 @options.deployment_filters()
 @run_service_options
-@options.output_form(times="of the times shown")
+@options.output_form()
 def failures(
     by: tuple[str, ...],
     *,

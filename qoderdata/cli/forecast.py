@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 @options.window(since="90D", what="Sessions created")
 @options.deployment_filters(archived=False)
 @service_options
-@options.output_form()
+@options.output_form(times=None)
 def forecast(
     by: tuple[str, ...],
     *,

@@ -29,7 +29,7 @@ _COLUMNS = [
 @options.window(since="7D", what="Scheduled", may_be_all=False)
 @options.deployment_filters(archived=False)
 @service_options
-@options.output_form(times="of the times shown")
+@options.output_form()
 def missed(
     by: tuple[str, ...],
     *,
@@ -63,7 +63,8 @@ def missed(
     if begin >= datetime.now(UTC):
         raise click.UsageError("--since is in the future, and no trigger has been missed there yet")
     if begin >= until:
-        raise click.UsageError(f"the service was read at {end}, not after --since; --refresh reads it again")
+        advice = "call without --offline to read it again" if service.offline else "--refresh reads it again"
+        raise click.UsageError(f"the service was read at {end}, not after --since; {advice}")
     if begin >= judged_until:
         raise click.UsageError(
             f"no trigger can be missed, as --grace covers all the time from --since to {end}; "

@@ -450,8 +450,8 @@ def _output(*, top: int | None, tz: str = "UTC", **forms: bool) -> Output:
     return Output(chosen[0] if chosen else "text", top, tz)
 
 
-def output_form(*, times: str | None = None) -> Decorator:
-    """Add the options of the output, as `result`; with `--tz` if `times`, a part of its help, is given."""
+def output_form(*, times: str | None = "of the times shown") -> Decorator:
+    """Add the options of the output, as `result`; `times` is a part of the help of `--tz`, ``None``: no `--tz`."""
     return gather(
         "result",
         _output,

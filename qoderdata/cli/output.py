@@ -225,11 +225,12 @@ def print_table(
     if markdown:
         echo(_markdown_table(cells, columns))
         return []
-    kept, headings = _fit(cells, columns, available_width())
+    width = available_width()
+    kept, _ = _fit(cells, columns, width)
     for index, column in enumerate(columns):
         if column.follows_name and index not in kept:
             _add_ends_of_ids(cells[index - 1], cells[index])
-    kept, headings = _fit(cells, columns, available_width())
+    kept, headings = _fit(cells, columns, width)
     echo(_text_table([cells[index] for index in kept], [columns[index] for index in kept], headings))
     return [
         column.heading for index, column in enumerate(columns) if index not in kept and column.optional < MINOR

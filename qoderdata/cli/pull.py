@@ -51,7 +51,7 @@ class Destination:
         requests = frame.attrs["requests"]
         source = "the cache" if frame.attrs["from_cache"] else f"the service in {counted(requests, 'request')}"
         written = f", written to {self.out}" if self.out is not None else ""
-        echo(f"{counted(len(frame), what.removesuffix('s'))} from {source}{left_out}{written}")
+        echo(f"{counted(len(frame), what)} from {source}{left_out}{written}")
 
 
 _destination = options.gather(
@@ -91,7 +91,7 @@ def _deployments(*, filters: dict[str, Any], service: Service, destination: Dest
         found = service.deployments()
         return found[found["archived_at"].isna()].reset_index(drop=True)
 
-    destination.pull(load, "deployments", "" if filters["include_archived"] else ", without archived ones")
+    destination.pull(load, "deployment", "" if filters["include_archived"] else ", without archived ones")
 
 
 @pull.command("runs", example="qoderdata pull runs --since 30D --out runs.parquet")
@@ -100,7 +100,7 @@ def _deployments(*, filters: dict[str, Any], service: Service, destination: Dest
 @_destination
 def _runs(*, window: dict[str, Any], service: Service, destination: Destination) -> None:
     """Pull the runs of all deployments, or what is new of them."""
-    destination.pull(lambda: service.runs(window), "runs")
+    destination.pull(lambda: service.runs(window), "run")
 
 
 @pull.command("sessions", example="qoderdata pull sessions --since 30D --out sessions.parquet")
@@ -115,7 +115,7 @@ def _sessions(
 ) -> None:
     """Pull all sessions with their cost, or what is new of them."""
     filters = {"agent_id": agent, **window}
-    destination.pull(lambda: service.load_filtered(qd.load_sessions, filters, what="session"), "sessions")
+    destination.pull(lambda: service.load_filtered(qd.load_sessions, filters, what="session"), "session")
 
 
 @pull.command("agents", example="qoderdata pull agents --out agents.csv")
@@ -123,7 +123,7 @@ def _sessions(
 @_destination
 def _agents(*, service: Service, destination: Destination) -> None:
     """Pull all agents, archived ones too."""
-    destination.pull(lambda: service.load(qd.load_agents), "agents")
+    destination.pull(lambda: service.load(qd.load_agents), "agent")
 
 
 @pull.command("environments", example="qoderdata pull environments --out environments.csv")
@@ -131,4 +131,4 @@ def _agents(*, service: Service, destination: Destination) -> None:
 @_destination
 def _environments(*, service: Service, destination: Destination) -> None:
     """Pull all environments, archived ones too."""
-    destination.pull(lambda: service.load(qd.load_environments), "environments")
+    destination.pull(lambda: service.load(qd.load_environments), "environment")

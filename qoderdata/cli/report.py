@@ -42,13 +42,13 @@ def _page_path(ctx: click.Context, param: click.Parameter, value: str) -> Path |
     "--by",
     metavar="WHAT",
     multiple=True,
-    help="Failure rates by agent, environment, a column or a metadata key (default team, else agent).",
+    help="Failure rates by agent, environment, a column, or a key of metadata (default team, else agent).",
 )
 @click.option(
     "--title", metavar="TEXT", help="What the page is about; by default it names the filters of deployments."
 )
 @click.option("--lang", type=click.Choice(["en", "zh"]), default="en", help="The language (default en).")
-@options.span_option("--horizon", "Time ahead to look for triggers (default 24h).", default="24h")
+@options.span_option("--horizon", "Length of time to look ahead, for triggers (default 24h).", default="24h")
 @options.time_option("--start", "Time that the report is about, with its zone (default: now).")
 @options.tz_option("of the times shown")
 @options.run_window(of=None)

@@ -327,7 +327,7 @@ _REFRESH = (
     click.option(
         "--refresh-all",
         is_flag=True,
-        help="Always read the list again, back to --since. What is older is read again when it is asked for.",
+        help="Always read the list again, as far back as needed. What is older is read again when it is needed.",
     ),
 )
 _OUTCOMES = in_group(

@@ -48,7 +48,7 @@ _TEAM = "team"
 @click.option(
     "--interval", default="30s", metavar="SPAN", help="Time between readings (default 30s, at least 5s)."
 )
-@click.option("--team", default=_TEAM, metavar="KEY", help="The metadata key that names the team (default team).")
+@click.option("--team", default=_TEAM, metavar="KEY", help="The key of metadata with the team (default team).")
 @options.tz_option("of the times shown, and of the midnight at which today begins")
 @live_service_options
 def top(*, once: bool, interval: str, team: str, tz: str, service: Service) -> None:

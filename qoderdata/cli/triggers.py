@@ -41,7 +41,7 @@ _LOAD_COLUMNS = [
 @grouping.by_option("deployments", "Show also, of each deployment")
 @options.deployment_filters(archived=False)
 @service_options
-@options.output_form(times="of the times shown")
+@options.output_form()
 def triggers(
     by: tuple[str, ...],
     *,

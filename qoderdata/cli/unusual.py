@@ -42,7 +42,7 @@ RUNS_FOR_MEDIAN = 10
 @grouping.by_option("deployments", "Show also, of each deployment")
 @options.run_window()
 @run_service_options
-@options.output_form(times="of the times shown")
+@options.output_form()
 def unusual(
     by: tuple[str, ...],
     *,
@@ -75,11 +75,8 @@ def unusual(
     if waiting:
         stuck = counted(int((found["kind"] == "stuck").sum()), "stuck run")
         notes.append(f"waiting for a person: {waiting:,} of {stuck}")
-    columns = [*groups.columns(found), *_COLUMNS]
-    if deployments is not None:
-        found, about_columns = about.add_to(found, deployments)
-        columns = [*about_columns, *columns]
-    columns = [TableColumn("triggered", "triggered_at", "time", optional=1), *columns]
+    found, about_columns = (found, []) if deployments is None else about.add_to(found, deployments)
+    columns = [_TRIGGERED, *about_columns, *groups.columns(found), *_COLUMNS]
     found_none = "; ".join(["no run is unusual", *period, *notes])
     empty = options.nothing_in(period, "runs") if runs.empty else found_none
     result.print_frame(found, columns, empty=empty, notes=[*period, *notes])
@@ -122,6 +119,7 @@ def _unknown_durations(runs: pd.DataFrame) -> list[str]:
     return [f"the duration of {unknown:,} of {len(took):,} completed runs is not known{advice}"]
 
 
+_TRIGGERED = TableColumn("triggered", "triggered_at", "time", optional=1)
 _COLUMNS = [
     TableColumn("run", "run_id", "id", optional=MINOR),
     TableColumn("what", lambda row: row.kind.replace("_", " "), "fixed", is_alert=lambda row: row.kind == "stuck"),

@@ -34,6 +34,9 @@ _RATES = (0, 0, 0, 0, 0.005, 0.01, 0.01, 0.02, 0.02, 0.03, 0.03, 0.05, 0.05, 0.0
 #: The duration of a typical run, in milliseconds.
 _DURATIONS = (3_000, 4_000, 9_000, 17_000, 31_000, 62_000, 118_000, 240_000, 420_000)
 
+#: How many of the next triggers the service lists.
+_UPCOMING = 5
+
 
 class Pair(NamedTuple):
     """One cron text in one zone, and the average number of hours between two occurrences."""
@@ -182,10 +185,10 @@ def make_pairs(size: int, seed: int) -> list[Pair]:
     return list(pairs)
 
 
-def upcoming(pair: Pair, since: int, count: int) -> list[int]:
-    """Return the first occurrences of a pair at a time or after it, in nanoseconds since 1970."""
+def upcoming(pair: Pair, since: int) -> list[int]:
+    """Return the next triggers that the service lists at a time, in nanoseconds since 1970."""
     following = cron.parse(pair.expression, pair.timezone).following(as_datetime(since - 1))
-    return [int(at.timestamp()) * SECOND for at in islice(following, count)]
+    return [int(at.timestamp()) * SECOND for at in islice(following, _UPCOMING)]
 
 
 def occurrences(pair: Pair, now: int, days: int) -> NDArray[np.int64]:

@@ -9,7 +9,6 @@ import numpy as np
 
 from qoderdata.cron import EPOCH
 from qoderdata.sandbox.account import upcoming
-from qoderdata.sandbox.json_records import UPCOMING
 from qoderdata.sandbox.run_history import COMPLETED, ERRORS, FAILED, MANUAL, PENDING, RUNNING, SKIPPED, STATUSES
 from qoderdata.sandbox.sample_values import SECOND, as_datetime, stamp, uuid7
 from qoderdata.sandbox.scenarios import FINAL, IDLE, OPEN, SESSION_RUNNING, TERMINATED, End, Refusal, SecondTurn
@@ -257,7 +256,7 @@ class ChangingAccount:
 def _daily(database: Database, identity: str, now: int) -> Record:
     """Return the record of an active, daily deployment that never ran."""
     pair = database.fleet.pairs[0]
-    times = [stamp(at) for at in upcoming(pair, now, UPCOMING)]
+    times = [stamp(at) for at in upcoming(pair, now)]
     stats = {"consecutive_failures": 0, "next_trigger_at": times[0], "total_failures": 0, "total_runs": 0}
     config = {"max_concurrent": 1, "max_retries": 0, "timeout_ms": 300_000}
     return {

@@ -258,14 +258,6 @@ class Database:
         good = np.flatnonzero(status == COMPLETED)
         return int((status[good[-1] + 1 if len(good) else 0 :] == FAILED).sum())
 
-    def session_error(self, index: int) -> Record:
-        """Return the error of a failed run with this session, up to edition C."""
-        return self.session_writer.session(index).error_in_record()
-
-    def shared_id(self, index: int) -> str:
-        """Return the id of the shared session that editions A to C serve instead of this one."""
-        return self.sessions.ids[int(self.sessions.columns["leader"][index])]
-
     def members(self, index: int, edition: str) -> list[int]:
         """Return the sessions that an edition serves as this one session."""
         if edition >= "D":
@@ -320,15 +312,19 @@ class Database:
             record["name"] = record["name"].rpartition("_archived_")[0]
         return self._deployment_writer.as_d(index, record)
 
-    def _run(self, index: int, edition: str, changed: Record | None) -> Record:
+    def _run(self, index: int, edition: str, _: Record | None) -> Record:
         run = self.runs.row(index)
         deployment, session = self.deployments.ids[run["deployment"]], run["session"]
         refusal = refusal_error(run["refusal"], deployment) if run["refusal"] else None
-        own, shared = (None, None) if refusal else (self.sessions.ids[session], self.shared_id(session))
-        if changed is None:
-            error = (refusal or self.session_error(session)) if run["status"] == FAILED else None
-            changed = run_record(self.fleet, run, deployment, shared, error)
-        return run_of_d(changed, run["scheduled"], own, refusal) if edition >= "D" else changed
+        own, shared = None, None
+        if refusal is None:
+            leader = self.sessions.columns["leader"][session]
+            own, shared = self.sessions.ids[session], self.sessions.ids[leader]
+        error = None
+        if run["status"] == FAILED:
+            error = refusal or self.session_writer.session(session).error_in_record()
+        record = run_record(self.fleet, run, deployment, shared, error)
+        return run_of_d(record, run["scheduled"], own, refusal) if edition >= "D" else record
 
     def _session(self, index: int, edition: str, _: Record | None) -> Record:
         return self.session_writer.write(self.members(index, edition), edition)

@@ -26,8 +26,6 @@ Record = dict[str, Any]
 
 #: Go's zero time, which the service may send if there is no time.
 _ZERO_TIME = "0001-01-01T00:00:00Z"
-#: How many of the next triggers the service lists.
-UPCOMING = 5
 #: Budgets of deployments, in credits.
 BUDGETS = ("5.00", "12.50", "50.00")
 
@@ -43,7 +41,7 @@ class DeploymentRecords:
         self._last = np.zeros(len(fleet), dtype=np.int64)
         np.maximum.at(self._last, runs.deployment, runs.triggered)
         # Most deployments of a pair have the same end time, which is now.
-        self._times = cache(lambda pair, end: [stamp(at) for at in upcoming(fleet.pairs[pair], end, UPCOMING)])
+        self._times = cache(lambda pair, end: [stamp(at) for at in upcoming(fleet.pairs[pair], end)])
 
     def _updated(self, index: int) -> int:
         """Return the time of the last update, in nanoseconds since 1970."""
