@@ -559,9 +559,9 @@ def test_missed_ends_when_the_runs_were_fetched(
     assert rows("--offline") == found
     since = (NOW + timedelta(hours=1)).isoformat()
     message = invoke(f"missed --since {since} --fail", code=2).err
-    assert "not after --since; --refresh reads it again" in message
+    assert "not after --since; give an earlier --since, or read it again with --refresh" in message
     message = invoke(f"missed --since {since} --offline --fail", code=2).err
-    assert "not after --since; call without --offline to read it again" in message
+    assert "not after --since; give an earlier --since, or read it again without --offline" in message
 
 
 # -- changes, and dated reports ----------------------------------------------------------------------------------

@@ -63,8 +63,10 @@ def missed(
     if begin >= datetime.now(UTC):
         raise click.UsageError("--since is in the future, and no trigger has been missed there yet")
     if begin >= until:
-        advice = "call without --offline to read it again" if service.offline else "--refresh reads it again"
-        raise click.UsageError(f"the service was read at {end}, not after --since; {advice}")
+        reading = "without --offline" if service.offline else "with --refresh"
+        raise click.UsageError(
+            f"the service was read at {end}, not after --since; give an earlier --since, or read it again {reading}"
+        )
     if begin >= judged_until:
         raise click.UsageError(
             f"no trigger can be missed, as --grace covers all the time from --since to {end}; "
