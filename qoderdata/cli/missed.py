@@ -65,7 +65,8 @@ def missed(
     if begin >= until:
         reading = "without --offline" if service.offline else "with --refresh"
         raise click.UsageError(
-            f"the service was read at {end}, not after --since; give an earlier --since, or read it again {reading}"
+            f"the service was read at {end}, not after --since; give an earlier --since, "
+            f"or read it again {reading}"
         )
     if begin >= judged_until:
         raise click.UsageError(
