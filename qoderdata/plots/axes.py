@@ -60,6 +60,10 @@ _NARROWEST_WITH_TEXT_POINTS = 14.0
 _MOST_LABEL_COLUMNS, _LABEL_SHARE = 32, 0.35
 #: The mean width of digits and letters of sans-serif faces, in font sizes.
 _LETTER = 0.6
+#: Heights in font sizes: a line of the title, the headers of columns below it, the ticks and label of the x axis.
+_LINE, _HEADERS, _TICKS_AND_LABEL = 1.2, 1.7, 5.0
+#: The height of a figure as a multiple of that of its axes before a layout, which leave 23 % as margins.
+_FIGURE_HEIGHT = 1.3
 #: On axes of a smaller area, in square inches, texts are smaller, to this share at least, and labels shorter.
 _FULL_AREA, _SMALLEST_SCALE, _SMALL_SHARE = 10.0, 0.5, 0.85
 #: The least end of an axis that is written in a unit, the size of the unit, and its letter.
@@ -183,10 +187,11 @@ def row_points(ax: Axes, rows: int) -> float:
     import matplotlib as mpl  # noqa: PLC0415 - heavy, and needed only when drawing
 
     height = ax.bbox.height / ax.figure.dpi * _POINTS_PER_INCH
-    # A layout makes low axes lower, as title, headers, ticks and label need more than the margins of 0.3.
+    # A layout makes low axes lower, as what is above and below them needs more than the margins.
     title, label = float(ax.title.get_fontsize()), float(ax.xaxis.label.get_fontsize())
-    around = (2.9 + 1.2 * ax.get_title().count("\n")) * title + 5.0 * label
-    points = min(height, 1.3 * height - around) / max(rows, 1)
+    title_lines = 1 + ax.get_title().count("\n")
+    around = (_HEADERS + _LINE * title_lines) * title + _TICKS_AND_LABEL * label
+    points = min(height, _FIGURE_HEIGHT * height - around) / max(rows, 1)
     largest = 0.9 * float(mpl.rcParams["font.size"]) * text_scale(ax)
     return max(_SMALLEST_POINTS, min(largest, 0.75 * points))
 
@@ -292,8 +297,7 @@ def open_rows(
     column, words = order
     is_sorted = len(summary) > 1 and summary[column].fillna(-np.inf).is_monotonic_decreasing
     words, properties = title_of_groups(f"{title}{words if is_sorted else ''}", summary)
-    # Above the axes are the headers of the columns beside the rows.
-    pad = 1.7 * float(ax.title.get_fontsize())
+    pad = _HEADERS * float(ax.title.get_fontsize())
     write_title(ax, words, len(shown), len(summary), pad=pad, **properties)
     return ax, shown
 
@@ -340,7 +344,7 @@ def legend_beside(
     import matplotlib as mpl  # noqa: PLC0415 - heavy, and needed only when drawing
     from matplotlib.transforms import ScaledTranslation  # noqa: PLC0415 - as above
 
-    points = 0.833 * float(mpl.rcParams["font.size"]) * text_scale(ax)
+    points = 0.833 * float(mpl.rcParams["font.size"]) * text_scale(ax)  # matplotlib's "small"
     down = 0.0 if below is None else below
     beside = ScaledTranslation(right / _POINTS_PER_INCH, -down / _POINTS_PER_INCH, ax.figure.dpi_scale_trans)
     # The texts are set afterwards, since matplotlib leaves out labels that start with an underscore.
