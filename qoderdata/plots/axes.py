@@ -39,16 +39,15 @@ if TYPE_CHECKING:
 # since thin marks in it vanish on white.
 BLUE, ORANGE, GREEN, VERMILLION, SKY, PURPLE = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#56B4E9", "#CC79A7"
 DISTINCT = (BLUE, ORANGE, GREEN, VERMILLION, SKY, PURPLE)
-#: The color map of the load, and the texts on its dark and its light cells.
-HEAT_COLORS, ON_DARK, ON_LIGHT = "Blues", "#FFFFFF", "#010101"
+#: The texts on dark and on light squares of a grid.
+_ON_DARK, _ON_LIGHT = "#FFFFFF", "#010101"
 #: The color of backgrounds in a light and in a dark style, on which lines can still be seen.
 PALE, PALE_IN_DARK = "#A9BCCB", "#566A7A"
 GREY = "#8C8C8C"
 
 WEEKDAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 
-WIDTH_INCHES = 9.0
-_ROW_INCHES, _MARGIN_INCHES = 0.27, 1.3
+_WIDTH_INCHES, _ROW_INCHES, _MARGIN_INCHES = 9.0, 0.27, 1.3
 #: Fewer rows than this keep the height of rows and leave room around them.
 FEWEST_ROWS = 3
 #: Agg refuses a picture of 65,536 pixels; this keeps well below it at 300 dots an inch.
@@ -149,7 +148,7 @@ def given_or_new(ax: Axes | None, *, height: float, width: float | None = None) 
     import matplotlib.pyplot as plt  # noqa: PLC0415 - heavy, and needed only when drawing
 
     larger = max(1.0, float(plt.rcParams["font.size"]) / _USUAL_POINTS)
-    size = WIDTH_INCHES if width is None else width * larger, min(height * larger, _MOST_INCHES)
+    size = _WIDTH_INCHES if width is None else width * larger, min(height * larger, _MOST_INCHES)
     return plt.figure(figsize=size, layout="constrained").add_subplot()
 
 
@@ -296,9 +295,9 @@ def open_rows(
     ax = given_or_new(ax, height=_MARGIN_INCHES + _ROW_INCHES * max(len(shown), FEWEST_ROWS))
     column, words = order
     is_sorted = len(summary) > 1 and summary[column].fillna(-np.inf).is_monotonic_decreasing
-    words, properties = title_of_groups(f"{title}{words if is_sorted else ''}", summary)
+    text, properties = title_of_groups(f"{title}{words if is_sorted else ''}", summary)
     pad = _HEADERS * float(ax.title.get_fontsize())
-    write_title(ax, words, len(shown), len(summary), pad=pad, **properties)
+    write_title(ax, text, len(shown), len(summary), pad=pad, **properties)
     return ax, shown
 
 
@@ -416,7 +415,7 @@ def draw_grid(
             super().draw(renderer)
 
     for row, column in np.argwhere(np.isfinite(values)):
-        color = ON_DARK if _brightness(colors(norm(values[row, column]))) < _HALF else ON_LIGHT
+        color = _ON_DARK if _brightness(colors(norm(values[row, column]))) < _HALF else _ON_LIGHT
         ax.add_artist(SquareText(column, row, texts[row, column], color=color, ha="center", va="center_baseline"))
 
 
