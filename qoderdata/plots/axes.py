@@ -251,10 +251,7 @@ def write_title(
 
 
 def _letters(ax: Axes, text: Text) -> int:
-    """Return how many letters fit a line of a title or label.
-
-    That is a little less than the axes are wide now: they become narrower when labels are drawn beside them.
-    """
+    """Return how many letters fit a line of a title or label; labels beside the axes will make these narrower."""
     return max(1, int(1.5 * width_points(ax) / float(text.get_fontsize())))
 
 

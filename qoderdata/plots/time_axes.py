@@ -202,13 +202,12 @@ def set_time_ticks(ax: Axes, times: pd.DatetimeIndex, *, is_panel: bool = False)
     """Set the ticks of the x axis, whose values are `day_numbers`, in the zone of the times."""
     from matplotlib import dates  # noqa: PLC0415 - heavy, and needed only when drawing
 
-    most_ticks = _MOST_PANEL_TIMES if is_panel else _MOST_TIMES
-
     class Locator(dates.AutoDateLocator):
         """Marks as many times as there is room for when the picture is drawn."""
 
         def get_locator(self, dmin: Any, dmax: Any) -> Any:  # noqa: ANN401 - datetimes, a locator
-            most = max(_FEWEST_TIMES, min(most_ticks, label_room(ax, _TIME_LETTERS)))
+            most = min(_MOST_PANEL_TIMES if is_panel else _MOST_TIMES, label_room(ax, _TIME_LETTERS))
+            most = max(_FEWEST_TIMES, most)
             for number in range(most, most + _FEWEST_TIMES):
                 self.minticks, self.maxticks = max(2, (number - 1) // 2), dict.fromkeys(self.intervald, number)
                 found = super().get_locator(dmin, dmax)  # type: ignore[no-untyped-call]  # matplotlib has no types for it

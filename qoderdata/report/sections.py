@@ -132,9 +132,8 @@ def _month_picture(data: ReportData, runs: pd.DataFrame, total: Any) -> Picture:
     was_known = False
     for day in rows_of(days):
         left = x(day.window.tz_convert(data.tz))
-        middle, parts = left + wide / 2, (day.failed, day.runs - day.failed)
-        base = float(_RUNS[1])
-        for part, look in zip(parts, ("failed", "other"), strict=True):
+        middle, base = left + wide / 2, float(_RUNS[1])
+        for part, look in ((day.failed, "failed"), (day.runs - day.failed, "other")):
             height = (_RUNS[1] - _RUNS[0]) * part / most
             if part:
                 boxes.append(Box(left + _GAP / 2, base - height, wide - _GAP, height, look))
