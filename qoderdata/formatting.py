@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import unicodedata
 from collections import defaultdict
+from itertools import pairwise
 from typing import TYPE_CHECKING, TypeGuard, TypeVar
 from zoneinfo import ZoneInfo
 
@@ -24,9 +25,9 @@ T = TypeVar("T", bound="str | float | timedelta | datetime")
 #: Stands where there is no value: missing is not zero.
 MISSING = "–"
 
-#: Each unit and the next smaller one, with their lengths in seconds.
-_DAY, _HOUR, _MINUTE, _SECOND = mark("d"), mark("h"), mark("min"), mark("s")
-_UNITS = ((_DAY, 86400, _HOUR, 3600), (_HOUR, 3600, _MINUTE, 60), (_MINUTE, 60, _SECOND, 1))
+#: Units of time, with their lengths in seconds.
+_SECOND = mark("s")
+_UNITS = ((mark("d"), 86400), (mark("h"), 3600), (mark("min"), 60), (_SECOND, 1))
 _ELLIPSIS = "…"
 #: The most texts that a warning names, and the most columns of each.
 _NAMED = 10
@@ -255,7 +256,7 @@ def _format_seconds(seconds: float) -> str:
         return _("{count} ms", count=thousandths)
     if tenths < 100:  # noqa: PLR2004 - a digit below ten seconds
         return f"{tenths / 10:g} {_(_SECOND)}"
-    for unit, size, smaller, part in _UNITS:
+    for (unit, size), (smaller, part) in pairwise(_UNITS):
         if whole >= size:
             rest = whole % size // part
             large = f"{whole // size} {_(unit)}"

@@ -81,8 +81,8 @@ def make_tables(df: pd.DataFrame, runs: pd.DataFrame, zone: ZoneInfo) -> ChartTa
     Raise `FrameTypeError`, `MissingColumnError`, and `ValueError` if times span more than 100 years.
     """
     df = require_frame(df, ["id", "name"], what="deployments", optional=["agent_id", "agent_name"])
-    wanted, optional = ["deployment_id", "status", "triggered_at", "duration_ms"], ["status_from", "agent_id"]
-    optional += ["agent_name", "error_type", "error_message"]
+    wanted = ["deployment_id", "status", "triggered_at", "duration_ms"]
+    optional = ["status_from", "agent_id", "agent_name", "error_type", "error_message"]
     runs = require_frame(runs, wanted, what="runs", optional=optional)
     check_times(runs["triggered_at"])
     runs = _with_agents(with_names(runs, df), df)

@@ -34,13 +34,11 @@ async function show() {
   shown?.finalize();
   document.getElementById("controls").replaceChildren();
   shown = await vegaEmbed("#chart", spec, {
-    mode: "vega-lite",
     ast: true,
     renderer: "canvas",
     theme: dark.matches ? "dark" : undefined,
     config: { text: { color: dark.matches ? "#e8e6e1" : "#1d2226" } },
     bind: "#controls",
-    actions: { export: true, source: false, compiled: false, editor: false },
     defaultStyle: false,
     tooltip: { disableDefaultStyle: true },
     logLevel: 1,

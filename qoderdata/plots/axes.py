@@ -39,16 +39,15 @@ if TYPE_CHECKING:
 # since thin marks in it vanish on white.
 BLUE, ORANGE, GREEN, VERMILLION, SKY, PURPLE = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#56B4E9", "#CC79A7"
 DISTINCT = (BLUE, ORANGE, GREEN, VERMILLION, SKY, PURPLE)
-#: The color map of the load, and the texts on its dark and its light cells.
-HEAT_COLORS, ON_DARK, ON_LIGHT = "Blues", "#FFFFFF", "#010101"
+#: The texts on dark and on light squares of a grid.
+_ON_DARK, _ON_LIGHT = "#FFFFFF", "#010101"
 #: The color of backgrounds in a light and in a dark style, on which lines can still be seen.
 PALE, PALE_IN_DARK = "#A9BCCB", "#566A7A"
 GREY = "#8C8C8C"
 
 WEEKDAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 
-WIDTH_INCHES = 9.0
-_ROW_INCHES, _MARGIN_INCHES = 0.27, 1.3
+_WIDTH_INCHES, _ROW_INCHES, _MARGIN_INCHES = 9.0, 0.27, 1.3
 #: Fewer rows than this keep the height of rows and leave room around them.
 FEWEST_ROWS = 3
 #: Agg refuses a picture of 65,536 pixels; this keeps well below it at 300 dots an inch.
@@ -60,6 +59,10 @@ _NARROWEST_WITH_TEXT_POINTS = 14.0
 _MOST_LABEL_COLUMNS, _LABEL_SHARE = 32, 0.35
 #: The mean width of digits and letters of sans-serif faces, in font sizes.
 _LETTER = 0.6
+#: Heights in font sizes: a line of the title, the headers of columns below it, the ticks and label of the x axis.
+_LINE, _HEADERS, _TICKS_AND_LABEL = 1.2, 1.7, 5.0
+#: The height of a figure as a multiple of that of its axes before a layout, which leave 23 % as margins.
+_FIGURE_HEIGHT = 1.3
 #: On axes of a smaller area, in square inches, texts are smaller, to this share at least, and labels shorter.
 _FULL_AREA, _SMALLEST_SCALE, _SMALL_SHARE = 10.0, 0.5, 0.85
 #: The least end of an axis that is written in a unit, the size of the unit, and its letter.
@@ -145,7 +148,7 @@ def given_or_new(ax: Axes | None, *, height: float, width: float | None = None) 
     import matplotlib.pyplot as plt  # noqa: PLC0415 - heavy, and needed only when drawing
 
     larger = max(1.0, float(plt.rcParams["font.size"]) / _USUAL_POINTS)
-    size = WIDTH_INCHES if width is None else width * larger, min(height * larger, _MOST_INCHES)
+    size = _WIDTH_INCHES if width is None else width * larger, min(height * larger, _MOST_INCHES)
     return plt.figure(figsize=size, layout="constrained").add_subplot()
 
 
@@ -183,10 +186,11 @@ def row_points(ax: Axes, rows: int) -> float:
     import matplotlib as mpl  # noqa: PLC0415 - heavy, and needed only when drawing
 
     height = ax.bbox.height / ax.figure.dpi * _POINTS_PER_INCH
-    # A layout makes low axes lower, as title, headers, ticks and label need more than the margins of 0.3.
+    # A layout makes low axes lower, as what is above and below them needs more than the margins.
     title, label = float(ax.title.get_fontsize()), float(ax.xaxis.label.get_fontsize())
-    around = (2.9 + 1.2 * ax.get_title().count("\n")) * title + 5.0 * label
-    points = min(height, 1.3 * height - around) / max(rows, 1)
+    title_lines = 1 + ax.get_title().count("\n")
+    around = (_HEADERS + _LINE * title_lines) * title + _TICKS_AND_LABEL * label
+    points = min(height, _FIGURE_HEIGHT * height - around) / max(rows, 1)
     largest = 0.9 * float(mpl.rcParams["font.size"]) * text_scale(ax)
     return max(_SMALLEST_POINTS, min(largest, 0.75 * points))
 
@@ -247,10 +251,7 @@ def write_title(
 
 
 def _letters(ax: Axes, text: Text) -> int:
-    """Return how many letters fit a line of a title or label.
-
-    That is a little less than the axes are wide now: they become narrower when labels are drawn beside them.
-    """
+    """Return how many letters fit a line of a title or label; labels beside the axes will make these narrower."""
     return max(1, int(1.5 * width_points(ax) / float(text.get_fontsize())))
 
 
@@ -291,10 +292,9 @@ def open_rows(
     ax = given_or_new(ax, height=_MARGIN_INCHES + _ROW_INCHES * max(len(shown), FEWEST_ROWS))
     column, words = order
     is_sorted = len(summary) > 1 and summary[column].fillna(-np.inf).is_monotonic_decreasing
-    words, properties = title_of_groups(f"{title}{words if is_sorted else ''}", summary)
-    # Above the axes are the headers of the columns beside the rows.
-    pad = 1.7 * float(ax.title.get_fontsize())
-    write_title(ax, words, len(shown), len(summary), pad=pad, **properties)
+    text, properties = title_of_groups(f"{title}{words if is_sorted else ''}", summary)
+    pad = _HEADERS * float(ax.title.get_fontsize())
+    write_title(ax, text, len(shown), len(summary), pad=pad, **properties)
     return ax, shown
 
 
@@ -340,7 +340,7 @@ def legend_beside(
     import matplotlib as mpl  # noqa: PLC0415 - heavy, and needed only when drawing
     from matplotlib.transforms import ScaledTranslation  # noqa: PLC0415 - as above
 
-    points = 0.833 * float(mpl.rcParams["font.size"]) * text_scale(ax)
+    points = 0.833 * float(mpl.rcParams["font.size"]) * text_scale(ax)  # matplotlib's "small"
     down = 0.0 if below is None else below
     beside = ScaledTranslation(right / _POINTS_PER_INCH, -down / _POINTS_PER_INCH, ax.figure.dpi_scale_trans)
     # The texts are set afterwards, since matplotlib leaves out labels that start with an underscore.
@@ -412,7 +412,7 @@ def draw_grid(
             super().draw(renderer)
 
     for row, column in np.argwhere(np.isfinite(values)):
-        color = ON_DARK if _brightness(colors(norm(values[row, column]))) < _HALF else ON_LIGHT
+        color = _ON_DARK if _brightness(colors(norm(values[row, column]))) < _HALF else _ON_LIGHT
         ax.add_artist(SquareText(column, row, texts[row, column], color=color, ha="center", va="center_baseline"))
 
 

@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 _TITLE, _TITLE_OVER_TIME = "Credits{by}", "Credits{by} over time"
 _ORDER = "credits", ", most expensive first"
 _HEIGHT_INCHES = 3.6
-_PANEL_TICKS, _TICKS = 5, 9
 #: The legend stands below the ticks.
 _TICK_POINTS = 20.0
 _COLUMNS = ["sessions", "credits", "model_credits", "sandbox_runtime_credits", "share", "unknown"]
@@ -132,7 +131,7 @@ def _plot_over_time(costs: pd.DataFrame, ax: Axes | None, top: int, labels: Mapp
     panels = [ax] if is_single else time_axes.group_panels(ax, shown, labels, totals)
     drawn = pd.concat(group.rows for group in shown)
     times = pd.DatetimeIndex(drawn.index)
-    time_axes.set_time_ticks(panels[0], times, most_ticks=_TICKS if is_single else _PANEL_TICKS)
+    time_axes.set_time_ticks(panels[0], times, is_panel=not is_single)
     width = time_axes.set_window_limits(panels[0], times)
     samples: dict[str, BarContainer] = {}
     for panel, group in zip(panels, shown, strict=True):

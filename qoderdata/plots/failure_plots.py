@@ -31,8 +31,9 @@ _COUNTS = ["runs", "completed", "failed", "skipped", "unfinished"]
 _OPTIONAL = ("failing", "completed", "assumed", "unknown")
 _FEWEST_DECIDED, _FAINT = 5, 0.5
 _RATE, _FEW = "rate, with Wilson interval", f"fewer than {_FEWEST_DECIDED} decided runs"
-_MARKER_POINTS, _PANEL_TICKS, _PANEL_BELOW = 4.0, 5, 0.05
-_COUNTS_SHARE, _GAP_SHARE = 0.2, 0.07
+_MARKER_POINTS = 4.0
+#: Shares of the height: the bars of the numbers of runs; what is below the rates, with them and in a panel.
+_COUNTS_SHARE, _BELOW, _PANEL_BELOW = 0.2, 0.27, 0.05
 
 
 def plot_failure_rates(
@@ -110,8 +111,8 @@ def plot_failure_rates(
     axes.label_x(ax, f"failure rate (failed / {what}); line: Wilson interval", note)
     end = axes.write_column(ax, f"failed / {what}", _counts(shown, by_runs=by_runs), offset=6, points=points)
     if failing.any():
-        streaks = _streaks(shown)
-        axes.write_column(ax, "failing now", streaks, offset=end + 10, points=points, color=axes.VERMILLION)
+        texts = _streaks(shown)
+        axes.write_column(ax, "failing now", texts, offset=end + 10, points=points, color=axes.VERMILLION)
     return ax
 
 
@@ -248,9 +249,8 @@ def plot_run_failure_rates(
     note = axes.assumed_note(counts["assumed"].sum(), counts["completed"].sum())
     if is_single:
         lines = _rate_lines(ax, shown[0].rows, is_panel=False)
-        below = _COUNTS_SHARE + _GAP_SHARE
-        _rate_axis(ax, highest, below=below)
-        ax.set_ylabel("failure rate", y=(1 + below) / 2)
+        _rate_axis(ax, highest, is_panel=False)
+        ax.set_ylabel("failure rate", y=(1 + _BELOW) / 2)
         time_axes.set_time_ticks(ax, times)
         axes.legend_beside(ax, lines | _count_bars(ax, counts))
         axes.label_x(ax, words, note)
@@ -267,12 +267,12 @@ def _rate_panels(
     """Draw a panel per group, all with the same scales; return whether there are rates of few runs."""
     figures = [f"{int(group.rows['failed'].sum()):,} / {int(_decided(group.rows).sum()):,}" for group in groups]
     panels = time_axes.group_panels(ax, groups, labels, figures)
-    time_axes.set_time_ticks(panels[0], times, most_ticks=_PANEL_TICKS)
+    time_axes.set_time_ticks(panels[0], times, is_panel=True)
     samples: dict[str, Artist] = {}
     for panel, group in zip(panels, groups, strict=True):
         samples |= _rate_lines(panel, group.rows, is_panel=True)
         axes.style_values(panel)
-    _rate_axis(panels[0], highest, below=_PANEL_BELOW)
+    _rate_axis(panels[0], highest, is_panel=True)
     time_axes.set_window_limits(panels[0], times)
     ax.set_ylabel("failure rate")
     return _FEW in samples
@@ -286,29 +286,31 @@ def _rate_lines(ax: Axes, rates: pd.DataFrame, *, is_panel: bool) -> dict[str, A
     """Draw rates and intervals, those of few decided runs faintly; return legend samples by meaning."""
     times = time_axes.day_numbers(rates.index)
     rate, low, high = _rates_and_intervals(rates)
-    few = _decided(rates).lt(_FEWEST_DECIDED).fillna(value=True).to_numpy(dtype=bool) & np.isfinite(rate)
+    known = np.isfinite(rate)
+    few = known & _decided(rates).lt(_FEWEST_DECIDED).fillna(value=True).to_numpy(dtype=bool)
     color, size = axes.series_color(), 0.6 * _MARKER_POINTS if is_panel else _MARKER_POINTS
     if not is_panel:  # in a panel it would hide the lines
         ax.fill_between(times, low, high, color=color, alpha=0.12, linewidth=0)
     samples: dict[str, Artist] = {}
-    for words, mine, alpha in ((_RATE, ~few, 1.0), (_FEW, few, _FAINT)):
-        if not (np.isfinite(rate) & mine).any():
+    for words, mine, alpha in ((_RATE, known & ~few, 1.0), (_FEW, few, _FAINT)):
+        if not mine.any():
             continue
         lines: dict[str, Any] = {"fmt": "none", "ecolor": color, "elinewidth": 0.9, "alpha": 0.6 * alpha}
         ax.errorbar(times[mine], rate[mine], yerr=np.array([rate - low, high - rate])[:, mine], **lines)
         # The faint line leads through all windows, so that it joins those of few runs with the others.
         y = np.where(mine, rate, np.nan) if words == _RATE else rate
         look: dict[str, Any] = {"color": color, "linewidth": 0.4 * size, "markersize": size, "alpha": alpha}
-        look |= {"marker": "o", "markevery": np.flatnonzero(mine & np.isfinite(rate)).tolist()}
+        look |= {"marker": "o", "markevery": np.flatnonzero(mine).tolist()}
         samples[words] = ax.plot(times, y, **look)[0]
     return samples
 
 
-def _rate_axis(ax: Axes, highest: float, *, below: float) -> None:
-    """Mark the rates on the upper part of the axes; the lower part, a share of its height, is left free."""
+def _rate_axis(ax: Axes, highest: float, *, is_panel: bool) -> None:
+    """Mark the rates on the upper part of the axes; the lower part is left free."""
+    below = _PANEL_BELOW if is_panel else _BELOW
     top = 1.02 * min(1.0, max(_NARROWEST_SCALE, highest if np.isfinite(highest) else 1.0))
     ax.set_ylim(-top * below / (1 - below), top)
-    ax.set_yticks(axes.ticks_up_to(top, 6 if below > _PANEL_BELOW else 4))
+    ax.set_yticks(axes.ticks_up_to(top, 4 if is_panel else 6))
     axes.percent_axis(ax.yaxis)
     axes.style_values(ax)
     ax.spines["left"].set_bounds(0, top)

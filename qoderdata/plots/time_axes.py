@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 DAY = "%d %b"
 _PANEL_COLUMNS, _PANEL_INCHES, _PANEL_TITLE_INCHES, _PANEL_GAP = 3, 1.05, 0.36, 0.025
 _PANEL_MARGIN_INCHES, _PANEL_TITLE_COLUMNS = 1.1, 22
-_FEWEST_TIMES, _TIME_LETTERS = 3, 4
+_FEWEST_TIMES, _MOST_TIMES, _MOST_PANEL_TIMES, _TIME_LETTERS = 3, 9, 5, 4
 _LEAST_SPAN, _MARGIN_SHARE = pd.Timedelta("10min"), 0.02
 _FEWEST_WINDOWS, _THINNEST_POINTS = 7, 1.5
 
@@ -198,7 +198,7 @@ def set_window_limits(ax: Axes, times: pd.Index[Any]) -> float:
     return width
 
 
-def set_time_ticks(ax: Axes, times: pd.DatetimeIndex, *, most_ticks: int = 9) -> None:
+def set_time_ticks(ax: Axes, times: pd.DatetimeIndex, *, is_panel: bool = False) -> None:
     """Set the ticks of the x axis, whose values are `day_numbers`, in the zone of the times."""
     from matplotlib import dates  # noqa: PLC0415 - heavy, and needed only when drawing
 
@@ -206,7 +206,8 @@ def set_time_ticks(ax: Axes, times: pd.DatetimeIndex, *, most_ticks: int = 9) ->
         """Marks as many times as there is room for when the picture is drawn."""
 
         def get_locator(self, dmin: Any, dmax: Any) -> Any:  # noqa: ANN401 - datetimes, a locator
-            most = max(_FEWEST_TIMES, min(most_ticks, label_room(ax, _TIME_LETTERS)))
+            most = min(_MOST_PANEL_TIMES if is_panel else _MOST_TIMES, label_room(ax, _TIME_LETTERS))
+            most = max(_FEWEST_TIMES, most)
             for number in range(most, most + _FEWEST_TIMES):
                 self.minticks, self.maxticks = max(2, (number - 1) // 2), dict.fromkeys(self.intervald, number)
                 found = super().get_locator(dmin, dmax)  # type: ignore[no-untyped-call]  # matplotlib has no types for it

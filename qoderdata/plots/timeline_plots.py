@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 _TITLE, _ORDER = "Runs over time", ", most failed or missed first"
 _ROW_INCHES, _MARGIN_INCHES, _NEXT_MARGIN_INCHES, _LOAD_INCHES = 0.25, 1.5, 1.3, 3.6
+#: The legend is as high as this many lanes.
+_FEWEST_LANES = 6
 _NARROWEST_POINTS = 4.0
 _LEAST_FUTURE = pd.Timedelta("1h")
 _LONGEST = pd.Timedelta(days=366 * 100)
@@ -153,7 +155,7 @@ def plot_run_timeline(
 
     lanes = _lanes(spans, missed_times, next_times)
     shown = lanes.head(top)
-    ax = axes.given_or_new(ax, height=_MARGIN_INCHES + _ROW_INCHES * max(len(shown), axes.FEWEST_ROWS + 3))
+    ax = axes.given_or_new(ax, height=_MARGIN_INCHES + _ROW_INCHES * max(len(shown), _FEWEST_LANES))
     title = f"{_TITLE}{_ORDER if len(shown) > 1 else ''}"
     axes.write_title(ax, title, len(shown), len(lanes), "deployments shown")
     if shown.empty:
@@ -520,7 +522,7 @@ def plot_trigger_load(triggers: pd.DataFrame, *, ax: Axes | None = None) -> Axes
     known = np.isfinite(mean)
     are_whole = bool((mean[known] == np.floor(mean[known])).all())
     texts = np.array([[_number(value, are_whole=are_whole) for value in row] for row in mean])
-    colors, norm = colormaps[axes.HEAT_COLORS], Normalize(0, max(1.0, float(mean[known].max())))
+    colors, norm = colormaps["Blues"], Normalize(0, max(1.0, float(mean[known].max())))
     axes.draw_grid(ax, mean, colors=colors, norm=norm, texts=texts)
     axes.hatch_cells(ax, ~known, "////")
     axes.label_ticks(ax, {hour: f"{hour:02d}" for hour in range(0, _HOURS, 2)}, most=_HOURS // 2)

@@ -202,13 +202,13 @@ def _tiles_of_runs(data: ReportData) -> list[Tile]:
     has_before, now, row = data.do_runs_reach_back, data.rates, data.compared
     decided = 0 if row is None else int(row.recent_decided)
     waiting = int(week["status"].eq("waiting").sum())
-    others = [] if now is None else [
+    others = "" if now is None else join_facts(
         _("{count} decided", count=f"{decided:,}"),
         _("{count} skipped or cancelled", count=f"{int(now.skipped):,}"),
         _("{count} not ended", count=f"{int(now.unfinished):,}"),
         _("of these {count} waiting for a person", count=f"{waiting:,}") if waiting else "",
         _("{count} unknown", count=f"{int(now.unknown):,}") if now.unknown else "",
-    ]  # fmt: skip
+    )  # fmt: skip
     rate = format_percent(None if row is None else row.recent_rate)
     points = points_text(row.change) if has_before and row is not None else _no_week_before()
     failing = len(data.streaks)
@@ -220,7 +220,7 @@ def _tiles_of_runs(data: ReportData) -> list[Tile]:
     runs = _change(len(week), len(before) if has_before else None)
     return [
         Tile(_("Failure rate"), rate, points, of, is_worse, "rates"),
-        Tile(_("Runs"), f"{len(week):,}", runs, join_facts(*others) if others else "", anchor="trend"),
+        Tile(_("Runs"), f"{len(week):,}", runs, others, anchor="trend"),
         Tile(_("Failing now"), f"{failing:,}", then, _streak_note(data.streaks["streak"]), failing > 0, "failing"),
         _missed_tile(data),
         _duration_tile(week, before if has_before else None),

@@ -42,8 +42,6 @@ if TYPE_CHECKING:
     from qoderdata.report.layout import HeatRows
 
 _HOURS, _SHADES = 24, 9
-#: The lints that are listed first: schedules that do not fire, then those that fire at unexpected times.
-_WORST_LINTS = ("unreadable", "never_fires", "dst_gap", "dst_repeat", "inverted_zone", "both_day_fields")
 
 
 def make_folded_sections(data: ReportData) -> list[Section]:
@@ -326,23 +324,23 @@ def lints(data: ReportData) -> Section:
     title = _("Schedules to look at")
     if found.empty:
         return Section("lints", title, nothing=_("No schedule has anything odd about it."))
-    rank = {lint: number for number, lint in enumerate(_WORST_LINTS)}
-    found = found.assign(rank=found["lint"].map(rank).fillna(len(rank)))
-    by_finding = found.groupby(["rank", "lint", "detail"], sort=False)["deployment_id"]
-    grouped = by_finding.agg(deployment_ids=list, times="size").reset_index()
-    grouped = grouped.sort_values(["rank", "lint", "times", "detail"], ascending=[True, True, False, True])
+    # Schedules that do not fire, then those that fire at unexpected times, then the others.
     words = {
         "unreadable": _("cannot be read"),
         "never_fires": _("never fires"),
         "dst_gap": _("skipped by a clock change"),
         "dst_repeat": _("repeated by a clock change"),
-        "both_day_fields": _("both day fields"),
-        "uneven_step": _("uneven step"),
-        "skips_months": _("skips months"),
         "inverted_zone": _("inverted zone"),
+        "both_day_fields": _("both day fields"),
+        "skips_months": _("skips months"),
+        "uneven_step": _("uneven step"),
     }
+    found = found.assign(rank=found["lint"].map(list(words).index))
+    by_finding = found.groupby(["rank", "lint", "detail"], sort=False)["deployment_id"]
+    grouped = by_finding.agg(deployment_ids=list, times="size").reset_index()
+    grouped = grouped.sort_values(["rank", "times", "detail"], ascending=[True, False, True])
     columns = [
-        PageColumn(_("Finding"), "badge", lambda row: Badge(words.get(row.lint, row.lint))),
+        PageColumn(_("Finding"), "badge", lambda row: Badge(words[row.lint])),
         PageColumn(_("Deployments"), "text", lambda row: f"{row.times:,}", "number"),
         PageColumn(_("What it means"), "text", lambda row: row.detail, "wide"),
         PageColumn(_("Which"), "names", lambda row: names_of(data, row.deployment_ids), "wide"),

@@ -279,8 +279,7 @@ def environment() -> Environment:
     # Markup, so that separators among the messages keep their blanks; the messages are our own, and have no
     # fields.
     made.globals["_"] = lambda message: Markup(_(message))  # noqa: S704
-    # What is between two sentences: nothing in a language without blanks.
-    made.globals["gap"] = lambda: Markup(_("{text} {sentence}", text="", sentence=""))  # noqa: S704 - our own
+    made.globals["join_sentences"] = lambda *parts: Markup(join_sentences(*map(escape, parts)))  # noqa: S704 - escaped
     made.filters.update(keep_unbroken=_keep_unbroken, format_time=format_time)
     return made
 

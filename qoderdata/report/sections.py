@@ -132,9 +132,8 @@ def _month_picture(data: ReportData, runs: pd.DataFrame, total: Any) -> Picture:
     was_known = False
     for day in rows_of(days):
         left = x(day.window.tz_convert(data.tz))
-        middle, parts = left + wide / 2, (day.failed, day.runs - day.failed)
-        base = float(_RUNS[1])
-        for part, look in zip(parts, ("failed", "other"), strict=True):
+        middle, base = left + wide / 2, float(_RUNS[1])
+        for part, look in ((day.failed, "failed"), (day.runs - day.failed, "other")):
             height = (_RUNS[1] - _RUNS[0]) * part / most
             if part:
                 boxes.append(Box(left + _GAP / 2, base - height, wide - _GAP, height, look))
@@ -318,7 +317,7 @@ def _about_costs(data: ReportData, sessions: pd.DataFrame, total: Any) -> str:  
         sentences.append(period)
     if total.unknown:
         sentences.append(_("The usage of {count} more is not known.", count=format_count(total.unknown)))
-    sentences += _credits_of_failed_runs(data, sessions)
+    sentences.append(_credits_of_failed_runs(data, sessions))
     without = data.forecast.attrs["triggers_without_credits"]
     priced = int(data.forecast["triggers"].sum()) - without
     if priced or not without:
@@ -336,21 +335,21 @@ def _about_costs(data: ReportData, sessions: pd.DataFrame, total: Any) -> str:  
     return join_sentences(*sentences)
 
 
-def _credits_of_failed_runs(data: ReportData, sessions: pd.DataFrame) -> list[str]:
-    """Return what failed runs used since the first run; nothing if it is not known, or 0."""
+def _credits_of_failed_runs(data: ReportData, sessions: pd.DataFrame) -> str:
+    """Return what failed runs used since the first run; an empty text if it is not known, or 0."""
     if data.runs is None or "session_id" not in data.runs:
-        return []
+        return ""
     since = data.runs["triggered_at"].min()
     recent = with_outcomes(sessions[sessions["created_at"] >= since], data.runs)
     by_outcome = session_costs(recent, by="outcome")["credits"]
     failed, total = by_outcome[by_outcome.index.isin(STATUSES["failed"])].sum(), by_outcome.sum()
     if not failed > 0:
-        return []
-    return [_(
+        return ""
+    return _(
         "Since {time}, runs known to have failed used {credits} of {total} credits ({share}).",
         time=data.time_text(since), credits=format_credits(failed), total=format_credits(total),
         share=format_percent(failed / total),
-    )]  # fmt: skip
+    )  # fmt: skip
 
 
 def _credits_interval(row: Any) -> str | None:  # noqa: ANN401 - a row as a named tuple
