@@ -16,6 +16,7 @@ The values of ``environment_variables`` may be secrets; they are masked as `qode
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import math
@@ -284,13 +285,16 @@ def _column(series: pd.Series[Any], name: str) -> pa.Array[Any] | list[object]:
 
 
 def _with_known_type(lists: Any, name: str) -> Any:  # noqa: ANN401 - Arrow arrays
-    """Give a column the type that the schema has for its lists, unless that would change what its items are."""
-    known, found = _LIST_TYPES[name], lists.type
-    is_same_kind = pa.types.is_timestamp if pa.types.is_timestamp(known.value_type) else pa.types.is_string
-    if pa.types.is_null(found):
-        return lists.cast(known)
-    if pa.types.is_list(found) and (pa.types.is_null(found.value_type) or is_same_kind(found.value_type)):
-        return lists.cast(known)
+    """Give a column of lists the type that the schema has for it, if all items can be converted.
+
+    Numbers stay as they are: Arrow would take them as times since 1970.
+    """
+    found = lists.type
+    is_list = pa.types.is_list(found)
+    are_numbers = is_list and (pa.types.is_integer(found.value_type) or pa.types.is_floating(found.value_type))
+    if pa.types.is_null(found) or (is_list and not are_numbers):
+        with contextlib.suppress(pa.ArrowInvalid, pa.ArrowNotImplementedError):
+            return lists.cast(_LIST_TYPES[name])
     return lists
 
 

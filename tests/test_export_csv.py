@@ -88,8 +88,18 @@ def test_upcoming_runs_have_an_offset(tmp_path: Path) -> None:
     assert [row[1] for row in read_rows(tmp_path / "x.csv")[1:]] == ['["2026-06-15T01:00:00+00:00"]', "[]", ""]
 
 
-@pytest.mark.parametrize("text", ["2026-06-15T01:00:00.000", "2026-06-15T01:00:00Z", "not a time"])
-def test_upcoming_runs_as_text_are_written_as_they_are(tmp_path: Path, text: str) -> None:
+def test_upcoming_runs_as_text_with_an_offset_are_written_as_times(tmp_path: Path) -> None:
+    listed: list[Any] = [["2026-06-15T09:00:00+08:00"], [], None]
+    frame = pd.DataFrame({"id": list("abc"), "schedule_upcoming_runs_at": listed})
+    export_csv(frame, tmp_path / "x.csv")
+    export_parquet(frame, tmp_path / "x.parquet")
+    assert [row[1] for row in read_rows(tmp_path / "x.csv")[1:]] == ['["2026-06-15T01:00:00+00:00"]', "[]", ""]
+    in_parquet = pq.read_table(tmp_path / "x.parquet")["schedule_upcoming_runs_at"].to_pylist()
+    assert in_parquet == [[datetime(2026, 6, 15, 1, tzinfo=UTC)], [], None]
+
+
+@pytest.mark.parametrize("text", ["2026-06-15T01:00:00.000", "not a time"])
+def test_upcoming_runs_as_other_text_are_written_as_they_are(tmp_path: Path, text: str) -> None:
     """A frame that pandas reads from JSON has them."""
     listed: list[Any] = [[text], [], None]
     frame = pd.DataFrame({"id": list("abc"), "schedule_upcoming_runs_at": listed})
@@ -108,6 +118,15 @@ def test_upcoming_runs_as_numbers_are_written_as_they_are(tmp_path: Path, number
     assert [row[1] for row in read_rows(tmp_path / "x.csv")[1:]] == [f"[{numbers[0]}]", "[]", ""]
     in_parquet = pq.read_table(tmp_path / "x.parquet")["schedule_upcoming_runs_at"].to_pylist()
     assert in_parquet == [list(numbers), [], None]
+
+
+@pytest.mark.parametrize("name", ["vault_ids", "schedule_upcoming_runs_at"])
+def test_objects_in_a_column_of_lists_stay_objects(tmp_path: Path, name: str) -> None:
+    frame = pd.DataFrame({"id": list("ab"), name: [[{"a": 1}], None]})
+    export_csv(frame, tmp_path / "x.csv")
+    export_parquet(frame, tmp_path / "x.parquet")
+    assert [row[1] for row in read_rows(tmp_path / "x.csv")[1:]] == ['[{"a":1}]', ""]
+    assert pq.read_table(tmp_path / "x.parquet")[name].to_pylist() == [[{"a": 1}], None]
 
 
 @pytest.mark.parametrize("name", ["vault_ids", "schedule_upcoming_runs_at"])
