@@ -268,8 +268,8 @@ def _header(name: object) -> str:
 def _column(series: pd.Series[Any], name: str) -> pa.Array[Any] | list[object]:
     """Return a column as Arrow if Arrow has its type; objects stay as they are, except lists of the schema."""
     is_object = series.dtype == object
-    if is_object and name not in _LIST_TYPES:
-        return series.tolist()
+    if is_object and (name not in _LIST_TYPES or any(isinstance(value, set | frozenset) for value in series)):
+        return series.tolist()  # Arrow would write a set in any order
     try:
         array = pa.array(series, from_pandas=True)
         if is_object:

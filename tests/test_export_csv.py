@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import gzip
+import json
 from datetime import UTC, date, datetime, time, timedelta, timezone
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
@@ -118,6 +119,12 @@ def test_upcoming_runs_as_numbers_are_written_as_they_are(tmp_path: Path, number
     assert [row[1] for row in read_rows(tmp_path / "x.csv")[1:]] == [f"[{numbers[0]}]", "[]", ""]
     in_parquet = pq.read_table(tmp_path / "x.parquet")["schedule_upcoming_runs_at"].to_pylist()
     assert in_parquet == [list(numbers), [], None]
+
+
+def test_sets_in_a_column_of_lists_are_sorted(tmp_path: Path) -> None:
+    ids = [f"vlt_{number:02}" for number in range(20)]
+    export_csv(pd.DataFrame({"id": ["a"], "vault_ids": [set(ids)]}), tmp_path / "x.csv")
+    assert json.loads(read_rows(tmp_path / "x.csv")[1][1]) == ids
 
 
 @pytest.mark.parametrize("name", ["vault_ids", "schedule_upcoming_runs_at"])

@@ -46,6 +46,7 @@ _TIME_FORMAT = {
     "year": "%Y", "quarter": "%b", "month": "%b", "week": "%-d %b", "date": "%-d %b", "hours": "%H:%M",
     "minutes": "%H:%M", "seconds": "%H:%M:%S",
 }  # fmt: skip
+_TIME_AXIS: dict[str, Any] = {"tickCount": _TICKS, "format": _TIME_FORMAT}
 
 #: Color and shape of each outcome, in the order of `OUTCOMES`.
 _LOOKS = {
@@ -253,7 +254,7 @@ class _Views:
         label = "datum.value % 1 ? '' : datum.label"
         axis = alt.Axis(tickCount=3, tickMinStep=1, format=",d", labelExpr=label, **_EXTENT)
         chart: alt.Chart = base.mark_bar(binSpacing=0, clip=True).encode(
-            x=alt.X("begin:T", scale=scale, title=None, axis=alt.Axis(tickCount=_TICKS, format=_TIME_FORMAT)),
+            x=alt.X("begin:T", scale=scale, title=None, axis=alt.Axis(**_TIME_AXIS)),
             x2="end:T",
             y=alt.Y("low:Q", title=None, axis=axis),
             y2="high:Q",
@@ -299,9 +300,7 @@ class _Views:
             values=[0, 6, 12, 18, 24], title=None, labelExpr="format(datum.value, '02') + ':00'", **_EXTENT
         )
         chart: alt.Chart = base.mark_rect(clip=True).encode(
-            x=alt.X(
-                "day:T", scale=self._time_scale(), title=None, axis=alt.Axis(tickCount=_TICKS, format=_TIME_FORMAT)
-            ),
+            x=alt.X("day:T", scale=self._time_scale(), title=None, axis=alt.Axis(**_TIME_AXIS)),
             x2="next_day:T",
             y=alt.Y("hour:Q", scale=alt.Scale(domain=[24, 0], nice=False), axis=hours),
             y2="next_hour:Q",
@@ -341,9 +340,7 @@ class _Views:
             x=alt.X(
                 "t:T",
                 scale=self._time_scale(),
-                axis=alt.Axis(
-                    title=f"time, {self.tables.zone}", grid=False, tickCount=_TICKS, format=_TIME_FORMAT
-                ),
+                axis=alt.Axis(title=f"time, {self.tables.zone}", grid=False, **_TIME_AXIS),
             ),
             y=alt.Y("d:O", axis=lanes),
             color=self._color(legend=legend),
