@@ -612,6 +612,16 @@ def test_agent_that_is_not_known_is_an_error(words: str, invoke: Invoke) -> None
 
 
 @pytest.mark.usefixtures("empty_cache")
+@pytest.mark.parametrize("words", ["deployments", "pull sessions"])
+def test_unknown_name_of_an_agent_costs_no_requests_for_the_list(
+    words: str, sandbox: Sandbox, invoke: Invoke
+) -> None:
+    sandbox.requests.clear()
+    assert "no agent has this id or name" in invoke(words, "--agent", "qqqq", code=2).err
+    assert {request.path for request in sandbox.requests} == {"/agents"}
+
+
+@pytest.mark.usefixtures("empty_cache")
 @pytest.mark.parametrize("words", ["failures --fail-over 0", "runs --fail-over 0", "missed --fail"])
 def test_names_that_cannot_be_looked_up_are_an_error(words: str, invoke: Invoke) -> None:
     """A gate must not pass since nothing was checked."""
@@ -1019,10 +1029,10 @@ def test_maximum_page_size_is_determined_once(sandbox: Sandbox, invoke: Invoke) 
 @pytest.mark.parametrize("fault", ["403", "404"])
 def test_agent_name_that_cannot_be_looked_up_is_an_error(sandbox: Sandbox, invoke: Invoke, fault: str) -> None:
     sandbox.requests.clear()
-    sandbox.misbehave(fault, at=2)  # the first request determines the maximum page size
+    sandbox.misbehave(fault)
     message = invoke("pull deployments --agent nobody", code=4).err
     recorded = [(request.path, request.status) for request in sandbox.requests]
-    assert recorded == [("/deployments", 400), ("/deployments", 200), ("/agents", int(fault))]
+    assert recorded == [("/agents", int(fault))]
     assert f"GET /agents: the service answered {fault}" in message
 
 

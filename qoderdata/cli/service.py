@@ -90,19 +90,26 @@ class Service:
     ) -> pd.DataFrame:
         """Load a list, and print a note where nothing passes the filters; an agent may be given by its name."""
         agent, given = filters.get("agent_id"), filters_given(filters)
-        is_name = agent is not None and not agent.startswith(ID_PREFIXES["agent_id"])
-        found = self.load_of(load, filters | {"agent_id": None} if is_name else filters)
-        if agent is not None and (is_name or found.empty):
-            may_be_removed = load is not qd.load_deployments
-            ids = self._ids_named("agent", agent, lambda: self.load(qd.load_agents), may_be_removed=may_be_removed)
-            self._note_equal_names("agent", agent, len(ids))
+        name = None if agent is None or agent.startswith(ID_PREFIXES["agent_id"]) else agent
+        ids = None if name is None else self._agent_ids(name, load)
+        found = self.load_of(load, filters if name is None else filters | {"agent_id": None})
+        if ids is not None:
             found = found[found["agent_id"].isin(ids)].reset_index(drop=True)
+        elif agent is not None and found.empty:
+            self._agent_ids(agent, load)
         if found.empty and given:
             may_be_hidden = not given.keys().isdisjoint({"deployment", "where", "agent_id"})
             is_hidden = may_be_hidden and not filters.get("include_archived", True)
             hint = "; archived deployments are left out" if is_hidden else ""
             _note_none_passes(what, filters, hint)
         return found
+
+    def _agent_ids(self, agent: str, load: Callable[..., pd.DataFrame]) -> list[str]:
+        """Return the ids of the agents with this id or name; raise `click.UsageError` if there is none."""
+        may_be_removed = load is not qd.load_deployments
+        ids = self._ids_named("agent", agent, lambda: self.load(qd.load_agents), may_be_removed=may_be_removed)
+        self._note_equal_names("agent", agent, len(ids))
+        return ids
 
     def load_of(self, load: Callable[..., pd.DataFrame], filters: dict[str, Any]) -> pd.DataFrame:
         """Load a list with filters; `deployment` may be an id or a name, `where` has texts like ``team!=data``."""
