@@ -159,7 +159,7 @@ def test_characters_that_no_font_has_become_boxes_with_one_warning(plot: Plot) -
     assert draw(ax) == ["□□□□", "nightly", "□□ x"]
     assert len(caught) == 1
     message = str(caught[0].message)
-    assert "U+5831 CJK UNIFIED IDEOGRAPH-5831" in message
+    assert "(U+544A CJK UNIFIED IDEOGRAPH-544A, …)" in message
     assert "fonts-wqy-microhei" in message
     assert "labels" in message
     assert caught[0].filename == __file__

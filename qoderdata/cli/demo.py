@@ -13,6 +13,7 @@ from qoderdata.cli import options
 from qoderdata.cli.failures import rate_columns
 from qoderdata.cli.output import MINOR, TableColumn, echo, print_table
 from qoderdata.cli.sandbox import account
+from qoderdata.cli.service import lacks_counters
 from qoderdata.cli.triggers import TRIGGER_COLUMNS
 
 if TYPE_CHECKING:
@@ -65,11 +66,11 @@ def demo(*, account: dict[str, Any], out: Path) -> None:
         f"agents pulled in {requests:,} requests and {time.monotonic() - began:.1f} s\n"
     )
 
-    has_counters = deployments["stats_total_runs"].notna().any()
-    counted = deployments if has_counters else qd.fill_counters(deployments, runs)
+    is_counted_here = lacks_counters(deployments)
+    counted = qd.fill_counters(deployments, runs) if is_counted_here else deployments
     rates = qd.failure_rates(counted)
     triggers = qd.next_triggers(deployments, _HORIZON, start=now)
-    title = "Who fails most, by lifetime counters" if has_counters else "Who fails most"
+    title = "Who fails most" if is_counted_here else "Who fails most, by lifetime counters"
     _print_section(title, rates, [*_NAME_AND_ID, *rate_columns()])
     _print_section(f"What fires in the next {_HORIZON}", triggers, TRIGGER_COLUMNS)
 

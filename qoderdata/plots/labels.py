@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 _MOST_MARKS = 3
 _BOX = "\N{WHITE SQUARE}"
 _LEFT_TO_RIGHT_MARK = "\N{LEFT-TO-RIGHT MARK}"
-_NAMED_IN_WARNING = 6
+_NAMED_IN_WARNING = 3
 #: The column that names the ids of an index level.
 _NAME_COLUMNS = {"id": "name", **NAMES}
 #: What the ids of an index level are of.
@@ -76,8 +76,10 @@ def make_labels(
         box = _BOX if not _fonts_for(_BOX)[1] else "?"
         instead = {ord(char): "" if unicodedata.category(char) == "Cf" else box for char in lacking}
         texts = [text.translate(instead) for text in texts]
-        named = sorted(lacking)[:_NAMED_IN_WARNING]
+        by_script = {unicodedata.name(char, "").partition(" ")[0]: char for char in sorted(lacking, reverse=True)}
+        named = sorted(by_script.values())[:_NAMED_IN_WARNING]
         examples = ", ".join(f"U+{ord(char):04X} {unicodedata.name(char, '')}".strip() for char in named)
+        examples += ", …" if len(lacking) > len(named) else ""
         warn(
             f"no installed font has {len(lacking)} of the characters in the labels ({examples}); {box} replaces "
             f"each. Install a font that has them (Debian: fonts-wqy-microhei for Chinese, Japanese and Korean, "
