@@ -216,15 +216,17 @@ def resolve_account(
 def resolve_cache_dir(cache_dir: str | Path | None = None) -> str:
     """Return the folder of the cache and the stores, a path or a URL, without creating it.
 
-    ``None`` takes ``QODERDATA_CACHE_DIR``, else the platform's user cache folder. Raise `ValueError` for a URL
-    that a `pathlib.Path` has changed; a `CacheWarning` says so if the folder belongs to another user, and
-    others may write into it.
+    ``None`` takes ``QODERDATA_CACHE_DIR``, else the platform's user cache folder. Raise `ValueError` for what is
+    no path, and for a URL that a `pathlib.Path` has changed; a `CacheWarning` says so if the folder belongs to
+    another user, and others may write into it.
 
     Examples
     --------
     >>> resolve_cache_dir("s3://bucket/qoderdata")
     's3://bucket/qoderdata'
     """
+    if not isinstance(cache_dir, str | os.PathLike | None):
+        raise ValueError(f"cache_dir must be a path, a URL or None, not {cache_dir!r}")  # noqa: TRY004 - as any other
     text = str(
         cache_dir or os.environ.get(CACHE_DIR_VARIABLE, "").strip() or platformdirs.user_cache_dir("qoderdata")
     )

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import traceback
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -212,6 +214,11 @@ class TestCacheFolder:
     @pytest.mark.parametrize("url", ["s3://bucket/folder", "memory://folder", "gs://bucket"])
     def test_url_is_unchanged(self, url: str) -> None:
         assert settings.resolve_cache_dir(url) == url
+
+    @pytest.mark.parametrize("value", [5, True, False, b"cache", ["cache"]])
+    def test_what_is_no_path_is_refused(self, value: Any) -> None:  # noqa: ANN401 - what no type checker accepts
+        with pytest.raises(ValueError, match=re.escape(f"must be a path, a URL or None, not {value!r}")):
+            settings.resolve_cache_dir(value)
 
     def test_home_folder_of_an_unknown_user_is_refused(self) -> None:
         with pytest.raises(ValueError, match="below the home folder of a user who is not known"):
