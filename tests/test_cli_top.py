@@ -587,6 +587,13 @@ def test_credits_of_which_none_are_known_are_said_to_be_so(view: top_screen.View
     assert line.rstrip().endswith(" · credits of 3 sessions not known")
 
 
+def test_credits_are_those_of_the_sessions_with_known_usage(view: top_screen.View) -> None:
+    """As in `costs` and in the report."""
+    today = replace(view.overview.today, sessions=12, credits=7.5, unknown=3)
+    line = draw_lines(replace(view, overview=replace(view.overview, today=today)), (160, 24))[1]
+    assert line.rstrip().endswith(" · 7.50 credits of 9 sessions, 3 more unknown")
+
+
 def test_empty_account_is_shown_in_words() -> None:
     frames = qd.flatten_deployments([]), qd.flatten_runs([]), qd.flatten_sessions([])
     empty = top_screen.View(overview(*frames, now=pd.Timestamp(NOW)), READ_AT, "UTC", "example.com")

@@ -216,7 +216,7 @@ def _sections(view: View, now: datetime, width: int | None, most: int) -> list[_
             "nothing is known to run" if is_doubtful else "nothing runs",
         ),
         labelled(
-            [f"Failing: {counted(len(found.failing), 'deployment')}", "in a row", "for", "last error"],
+            [f"Failing: {counted(len(found.failing), 'active deployment')}", "in a row", "for", "last error"],
             found.failing,
             lambda record: [f"{record.streak:,}", _age(now, record.since), one_line(record.error_type)],
             "nothing is known to fail" if is_doubtful else "nothing fails",
@@ -261,13 +261,14 @@ def _summary(view: View) -> tuple[str, str]:
     decided = today.completed + today.failed
     share = f"{format_percent(today.failed / decided)} of {decided:,} decided" if decided else MISSING
     assumed = f", {today.assumed:,} assumed" if today.assumed else ""
-    unknown = f", {today.unknown:,} unknown" if today.unknown else ""
+    unknown = f", {today.unknown:,} more unknown" if today.unknown else ""
     counts = f"{counted(found.active, 'active deployment')}, {found.paused:,} paused · {one_line(view.host)}"
     costs = "costs not known, as sessions could not be read"
     if today.sessions is not None:
-        costs = f"credits of {counted(today.sessions, 'session')}"
-        is_known = today.credits is not None
-        costs = f"{format_credits(today.credits)} {costs}{unknown}" if is_known else f"{costs} not known"
+        costs = f"credits of {counted(today.sessions, 'session')} not known"
+        if today.credits is not None:
+            known = counted(today.sessions - today.unknown, "session")
+            costs = f"{format_credits(today.credits)} credits of {known}{unknown}"
     return counts, f"Today: {counted(today.runs, 'run')}, {today.failed:,} failed ({share}{assumed}) · {costs}"
 
 
