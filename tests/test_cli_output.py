@@ -297,10 +297,11 @@ def test_optional_columns_are_dropped_before_names_are_truncated(
         ([("one", "dep_1a"), ("one", "dep_1b")], 12, ["one ·p_1a", "one ·p_1b"]),
         ([("one", "dep_1a"), ("one", "dep_1a"), ("two", "dep_1b")], 12, ["one", "one", "two"]),
         ([("a long name", "dep_1a"), ("a long name", "dep_1b")], 12, ["a long …p_1a", "a long …p_1b"]),
+        ([(None, "dep_1a"), ("", "dep_1b"), (None, None)], 12, ["dep_1a", "dep_1b", "–"]),
     ],
 )
 def test_names_have_the_ends_of_ids_if_these_have_no_room_and_several_have_one_name(
-    rows: list[tuple[str, str]],
+    rows: list[tuple[str | None, str | None]],
     width: int,
     shown: list[str],
     monkeypatch: pytest.MonkeyPatch,

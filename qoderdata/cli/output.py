@@ -229,7 +229,7 @@ def print_table(
     kept, _ = _fit(cells, columns, width)
     for index, column in enumerate(columns):
         if column.follows_name and index not in kept:
-            _add_ends_of_ids(cells[index - 1], cells[index])
+            _name_by_ids(cells[index - 1], cells[index])
     kept, headings = _fit(cells, columns, width)
     echo(_text_table([cells[index] for index in kept], [columns[index] for index in kept], headings))
     return [
@@ -237,9 +237,13 @@ def print_table(
     ]
 
 
-def _add_ends_of_ids(names: list[Text], ids: list[Text]) -> None:
-    """Add the end of its id to each name that several ids have."""
-    distinct = formatting.make_distinct([name.plain for name in names], [id_.plain for id_ in ids])
+def _name_by_ids(names: list[Text], ids: list[Text]) -> None:
+    """Write the id in place of a missing or empty name, and its end after a name that several ids have."""
+    plain = [
+        id_.plain if name.plain in {"", formatting.MISSING} else name.plain
+        for name, id_ in zip(names, ids, strict=True)
+    ]
+    distinct = formatting.make_distinct(plain, [id_.plain for id_ in ids])
     for name, text in zip(names, distinct, strict=True):
         name.plain = text
 
