@@ -38,6 +38,8 @@ def forecast(
 
     The number of triggers is exact. Each one is expected to cost the mean of the deployment's sessions that have
     ended. There is no interval where a deployment of a group has one session of known cost.
+
+    "Of the budget" is about one session: the 95th percentile of their costs, as a share of the budget.
     """
     period = options.describe_window(window, "sessions created", "UTC")
     deployments = service.deployments(filters)
