@@ -994,19 +994,12 @@ def test_commands_for_more_rows_have_the_matching_options(*, has_runs: bool, com
         assert more in words_of(folded_sections.failing(data))
 
 
-def test_command_for_more_agents_prints_one_row_an_id() -> None:
-    """The page has a row a name."""
+def test_command_for_more_agents_prints_the_rows_of_the_page() -> None:
     ids = [f"agent_{number:032x}" for number in range(30)]
     agents = pd.DataFrame({"id": ids, "name": [f"agent {number // 2}" for number in range(30)]}).astype("str")
     deployments = [deployment(number, "a", agent={"id": ids[number]}) for number in range(30)]
     data = data_of(with_names(flatten_deployments(deployments), agents=agents), by="agent")
-    folded = sections.by_group(data).folded
-    assert folded is not None
-    assert folded.table is not None
-    assert len(folded.table.rows) == 15
-    names = [f"agent {number // 2}" if number < 15 else f"other {number}" for number in range(30)]
-    data = data_of(with_names(flatten_deployments(deployments), agents=agents.assign(name=names)), by="agent")
-    more = "20 of 23 rows are shown; qoderdata failures --by agent --top 30 shows more."
+    more = "20 of 30 rows are shown; qoderdata failures --by agent --top 30 shows more."
     assert more in words_of(sections.by_group(data))
 
 
@@ -1030,6 +1023,18 @@ def test_command_for_more_changes_prints_one_row_a_change() -> None:
     assert folded.about.endswith(
         f"more lines are not shown; qoderdata changes --top {len(data.changes)} shows more."
     )
+
+
+def test_agents_of_one_name_are_different_groups() -> None:
+    """As on the command line: together they would hide that one of them fails."""
+    records = [deployment(number, "a", agent={"id": f"agent_{number}"}) for number in (1, 2, 3)]
+    agents = pd.DataFrame({"id": ["agent_1", "agent_2"], "name": ["Reviewer", "Reviewer"]}).astype("str")
+    runs = flatten_runs([run(1, 1, "failed"), run(2, 1, "completed"), run(3, 1, "completed")])
+    data = data_of(with_names(flatten_deployments(records), agents=agents), runs, by="agent")
+    assert data.deployments["group"].tolist() == ["Reviewer ·nt_1", "Reviewer ·nt_2", "agent_3"]
+    words = words_of(sections.by_group(data))
+    assert "Reviewer ·nt_1 100.0 % 1 / 1" in words
+    assert "Reviewer ·nt_2 0.0 % 0 / 1" in words
 
 
 def test_agent_groups_have_names_and_labels() -> None:

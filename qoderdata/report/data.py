@@ -413,13 +413,14 @@ def _groups(deployments: pd.DataFrame, by: str | None, labels: Mapping[str, str]
     ids = {"agent": "agent_id", "environment": "environment_id"}
     words = {name: word for word, name in ids.items()}
     word = ("team" if "team" in names else "agent") if by is None else words.get(by, by)
+    of_ids: pd.Series[str] | None = None
     if by is not None and word not in ids and (by in deployments or by in keys):
         values = (deployments if by in deployments else keys)[by]
         word = word.removeprefix("metadata_")
     elif word in ids and ids[word] in deployments:
-        values = deployments[ids[word]].astype(TEXT)
-        named = deployments.get(f"{word}_name", values).astype(TEXT).fillna(values)
-        values = values.map(labels).fillna(named) if labels else named
+        of_ids = deployments[ids[word]].astype(TEXT)
+        named = deployments.get(f"{word}_name", of_ids).astype(TEXT).fillna(of_ids)
+        values = of_ids.map(labels).fillna(named) if labels else named
     elif word in names:
         values = keys[f"metadata_{word}"]
     elif deployments.empty:
@@ -430,6 +431,9 @@ def _groups(deployments: pd.DataFrame, by: str | None, labels: Mapping[str, str]
             f"by={by!r} is neither a column nor a key of the deployments' metadata; there are {known}"
         )
     texts = ["" if pd.api.types.is_scalar(value) and pd.isna(value) else _short(value) for value in values]
+    if of_ids is not None:
+        # Two agents of one name are two groups, as on the command line.
+        texts = make_distinct(texts, of_ids.fillna("").to_list())
     return word, pd.Series(texts, deployments.index, dtype=TEXT)
 
 

@@ -384,10 +384,7 @@ def by_group(data: ReportData) -> Section:
     folded = None
     if len(found) > _MOST_GROUPS:
         name_of_command = "failures" if data.runs is None else "compare"
-        # The command has one row per id, so it has several rows for a name that several ids share.
-        ids = data.deployments.get(f"{data.group_word}_id", found["group"])
-        rows = max(count, ids.nunique())
-        shows_more = command(f"{name_of_command} --by {shlex.quote(data.group_word)}", rows)
+        shows_more = command(f"{name_of_command} --by {shlex.quote(data.group_word)}", count)
         table = make_table(found, [name, rate, interval, runs, *changes], caption, shows_more=shows_more)
         folded = Section("all-groups", _("all {count}", count=f"{len(found):,}"), table=table)
     table = make_table(found.head(_MOST_GROUPS), [name, rate, runs, *changes], caption)
