@@ -357,7 +357,7 @@ def to_arrow(frame: pd.DataFrame, *, keep_index: bool | None = None) -> pa.Table
 
 def is_meaningful(index: pd.Index[Any]) -> bool:
     """Return whether an index is more than the numbers of the rows."""
-    return index.nlevels > 1 or index.name is not None or not pd.api.types.is_integer_dtype(index.dtype)
+    return index.name is not None or not pd.api.types.is_integer_dtype(index.dtype)
 
 
 def _read_partitions(frame: Any) -> pa.RecordBatchReader:  # noqa: ANN401 - Dask has no types
@@ -373,7 +373,7 @@ def _read_partitions(frame: Any) -> pa.RecordBatchReader:  # noqa: ANN401 - Dask
     def batches() -> Iterator[pa.RecordBatch]:
         yield from start.to_batches(BATCH_ROWS)
         for part in parts:
-            yield from pa.Table.from_pandas(part, start.schema, preserve_index=keep_index).to_batches(BATCH_ROWS)
+            yield from pa.Table.from_pandas(part, start.schema).to_batches(BATCH_ROWS)
 
     return pa.RecordBatchReader.from_batches(start.schema, batches())
 

@@ -544,7 +544,7 @@ class _Events:
         self.columns: dict[str, Any] = {name: events[name].combine_chunks() for name in _EVENTS}
         sessions = self.columns["session_id"].dictionary_encode()
         self.sessions = sessions.dictionary
-        self.codes: NDArray[np.int32] = sessions.indices.to_numpy(zero_copy_only=False)
+        self.codes: NDArray[np.int32] = sessions.indices.to_numpy()
         self.rows = np.arange(len(self.codes))
         types = self.columns["type"]
         self.running = _one_of(types, ["session.status_running"])

@@ -303,7 +303,7 @@ def error_budget(
     counted = add_column(source.frame, "_at", EPOCH, "triggered_at").with_columns(
         flag(completed | failed).alias("_decided"),
         flag(failed).alias("_failed"),
-        nw.lit(0).cast(nw.Int64).alias("_missed"),
+        nw.lit(0).alias("_missed"),
     )
     rows = counted.select(*dict.fromkeys([*source.grouping, *source.names, *_SHARED]))
     if missed is not None:
@@ -326,9 +326,9 @@ def error_budget(
     unknown = missed is None
 
     def finish(frame: nw.LazyFrame[Any]) -> nw.LazyFrame[Any]:
-        bad = (nw.col("failed") + nw.col("missed")).cast(nw.Float64)
+        bad = nw.col("failed") + nw.col("missed")
         of = _divisor(nw.col("decided") + nw.col("missed"))
-        day = nw.col("_day_bad").cast(nw.Float64) / _divisor(nw.col("_day_all"))
+        day = nw.col("_day_bad") / _divisor(nw.col("_day_all"))
         frame = frame.with_columns(
             success_rate=(of - bad) / of, budget=of * allowed, used=bad / (of * allowed), burn_rate=day / allowed
         )

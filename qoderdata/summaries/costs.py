@@ -301,7 +301,6 @@ def _with_newest_names(sessions: Any) -> Any:  # noqa: ANN401 a frame of any eng
     """Return sessions in which a renamed agent has its newest name only; unchanged without names or times."""
     if not isinstance(sessions, pd.DataFrame) or not {"agent_id", "agent_name", "created_at"} <= {*sessions}:
         return sessions
-    sessions = sessions.reset_index(drop=True)
     try:
         return with_names(sessions, agents=sessions)
     except errors.FrameTypeError:

@@ -298,7 +298,7 @@ def failure_streaks(runs: IntoFrameT, by: str | Sequence[str] | None = "deployme
 def count_outcomes(runs: nw.LazyFrame[Any]) -> dict[str, int]:
     """Return the counts of all rows together, by their column names in `run_failure_rates`."""
     sums = _with_flags(runs).select(nw.col(*_COUNTS).sum()).collect()
-    return {name: int(sums[name].item() or 0) for name in _COUNTS}
+    return {name: int(sums[name].item()) for name in _COUNTS}
 
 
 def warn_of_unknown(

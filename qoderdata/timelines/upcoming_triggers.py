@@ -159,14 +159,14 @@ def next_triggers(
 def trigger_counts(df: pd.DataFrame, horizon: Span, *, start: Instant | None = None) -> pd.Series[int]:
     """Return how many rows `next_triggers` has for each deployment, without making them.
 
-    The counts are ``Int64``, in order of ``deployment_id``, without those of deployments that do not fire.
+    The counts are ``Int64``, in order of `df`, without those of deployments that do not fire.
     """
     wanted = ["id", "schedule_expression", "schedule_timezone", *_FIRES]
     df = require_frame(df, wanted, what="deployments", optional=["schedule_type"])
     rows, _, upcoming_of, instants = _firing(df, horizon, start, include_paused=False)
     counts = np.array([at.size for at in instants], dtype=np.int64)[upcoming_of]
     ids = pd.Index(df["id"].iloc[rows[counts > 0]], dtype=TEXT, name="deployment_id")
-    return pd.Series(counts[counts > 0], index=ids, dtype="Int64").sort_index()
+    return pd.Series(counts[counts > 0], index=ids, dtype="Int64")
 
 
 def trigger_load(triggers: pd.DataFrame, freq: str = "1h") -> pd.DataFrame:
