@@ -129,6 +129,7 @@ def fail(runs: list[dict[str, Any]], error: str = "timeout") -> None:
 
 def test_finding_failing_for_a_failure_streak(account: Account) -> None:
     fail(account.runs_of(1)[:3])
+    account.runs_of(1)[2]["error"] = {"type": "session_rate_limited_error"}
     row = single_row(account.check())
     assert (row.severity, row.kind, row.deployment_id, row.name) == ("error", "failing", "dep_1", "job 1")
     assert row.detail == "job 1 failed 3 times in a row since 2026-06-15 10:00 UTC, the last one with timeout."

@@ -128,6 +128,7 @@ def test_attrs_without_a_json_form_become_text(tmp_path: Path) -> None:
     frame.attrs["at"] = pd.Timestamp("2026-06-15T01:00Z")
     export_parquet(frame, tmp_path / "x.parquet")
     assert pd.read_parquet(tmp_path / "x.parquet").attrs == {"at": "2026-06-15 01:00:00+00:00"}
+    assert frame.attrs == {"at": pd.Timestamp("2026-06-15T01:00Z")}
 
 
 TABLE = pa.table(

@@ -244,6 +244,18 @@ def test_snapshots_keep_all_values_after_any_change(
     assert [one.table.to_pylist() for one in found[:-1]] == [one.to_pylist() for one in written]
 
 
+def test_every_second_deployment_of_a_base_keeps_its_values(tmp_path: Path) -> None:
+    """The values of their neighbors in the base are not compared with theirs."""
+    to = series(tmp_path)
+    every, some = (
+        from_records([{"id": f"dep_{step * n}", "name": f"name {n}"} for n in range(6 // step)], DEPLOYMENTS)
+        for step in (1, 2)
+    )
+    history.write(to, every, START)
+    history.write(to, some, START + timedelta(hours=1))
+    assert history.read(to, history.files_of(to))[1].table.to_pylist() == some.to_pylist()
+
+
 def test_snapshot_of_an_older_version_has_the_current_columns(tmp_path: Path) -> None:
     to = series(tmp_path)
     history.write(to, table(3).drop_columns(["budget_max_credit_cost"]), START)
@@ -269,10 +281,19 @@ def test_damaged_snapshot_is_left_out_with_a_warning(damage: str, client: qd.Cli
     pd.testing.assert_frame_equal(past, first)
 
 
-def test_file_with_an_invalid_time_in_its_name_is_ignored(client: qd.Client, tmp_path: Path) -> None:
+def test_snapshot_of_another_format_is_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    to = series(tmp_path)
+    history.write(to, table(3), START)
+    monkeypatch.setattr(history, "FORMAT", history.FORMAT + 1)
+    with pytest.warns(CacheWarning, match="is of another format"):
+        assert history.read(to, history.files_of(to)) == []
+
+
+def test_files_with_other_names_or_an_invalid_time_are_ignored(client: qd.Client, tmp_path: Path) -> None:
     pull(client, tmp_path)
     (file,) = (path for path in tmp_path.glob("history/*/*.parquet") if not path.name.startswith("base-"))
     file.with_name(file.name.replace("20260615T", "20261315T")).write_bytes(file.read_bytes())
+    file.with_name("notes.txt").touch()
     assert len(qd.snapshots(client, tmp_path)) == 1
 
 

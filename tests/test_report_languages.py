@@ -7,6 +7,7 @@ import re
 from collections import Counter
 from html.parser import HTMLParser
 from importlib import resources
+from itertools import permutations
 from pathlib import Path
 from string import Formatter
 from typing import TYPE_CHECKING, Any
@@ -20,6 +21,7 @@ from qoderdata.errors import DataQualityWarning
 from qoderdata.frames import flatten_deployments, flatten_runs, flatten_sessions
 from qoderdata.report.page import _translations, cautions, write_report
 from qoderdata.sandbox import Sandbox
+from qoderdata.summaries.deployment_changes import describe_change
 from qoderdata.translation import translated
 from tests.test_report import data_of
 
@@ -232,6 +234,27 @@ def test_texts_about_odd_schedules_and_data_have_no_english(tmp_path: Path) -> N
     data = data_of(df, runs)
     with translated(_translations("zh")):
         assert english_texts([*cautions(data), *data.findings["detail"]]) == []
+
+
+def test_states_in_a_change_are_translated() -> None:
+    states: list[dict[str, Any]] = [{"status": "active"}, {"status": "paused"}]
+    states += [
+        {"status": "paused", "paused_reason": reason}
+        for reason in (
+            {"type": "error"},
+            {"type": "error", "error": {"type": "vault_not_found_error"}},
+            {"type": "manual"},
+        )
+    ]
+    frames = [flatten_deployments([{"id": "dep_1", **state}]) for state in states]
+    with translated(_translations("zh")):
+        words = [
+            describe_change(row)
+            for before, after in permutations(frames, 2)
+            for row in qd.changes(before, after).itertuples()
+        ]
+    assert len(words) == 20
+    assert english_texts(words) == []
 
 
 def test_data_quality_warning_is_shown_on_the_page(tmp_path: Path) -> None:

@@ -172,6 +172,15 @@ def test_the_last_row_of_a_session_replaces_earlier_ones(account: pd.DataFrame) 
     assert half == pytest.approx(account["usage_total_credits"].sum() / 2)
 
 
+@pytest.mark.parametrize("engine", ["pandas", "polars lazy", "pyarrow", "dask"])
+def test_the_last_row_of_a_session_counts_even_if_it_is_the_older_one(engine: str) -> None:
+    row = {"id": "s1", "deployment_id": "dep_1"}
+    later = {**row, "updated_at": START + timedelta(hours=1), "usage_total_credits": 2.0}
+    sessions = sessions_of([later, {**row, "usage_total_credits": 1.0}])
+    costs = computed(quietly(qd.session_costs, opened(sessions, engine)))
+    assert [group["credits"] for group in rows_of(costs)] == [1.0]
+
+
 def test_missing_credits_are_not_0() -> None:
     rows: list[dict[str, Any]] = [
         {"id": "s1", "deployment_id": "free", "usage_total_credits": 0.0},

@@ -79,6 +79,7 @@ def test_counters_are_counted_from_runs() -> None:
     counted = fill_counters(df, listed)
     assert counter_rows(counted) == [["dep_1", 5, 2, 2, minute(5)], ["dep_2", 0, 0, 0, None]]
     assert counted.attrs["counted_since"] == "2026-06-15T00:00:00+00:00"
+    assert [counted.attrs[f"counted_{name}"] for name in ("runs", "unknown", "assumed")] == [5, 0, 0]
     assert failure_rates(counted).loc["dep_1", "failure_rate"] == pytest.approx(2 / 5)
 
 
@@ -108,8 +109,9 @@ def test_unknown_outcomes_do_not_count_as_successes() -> None:
     ).assign(status_from=["run", "run", "run", "events", "session", "run"])  # fmt: skip
     with pytest.warns(
         DataQualityWarning, match=r"the outcome of 3 of 5 counted runs is not known, and 1 are assumed"
-    ):
+    ) as caught:
         counted = fill_counters(df, listed)
+    assert len(caught) == 1
     assert counter_rows(counted) == [
         ["dep_1", 2, None, None, minute(2)], ["dep_2", 3, 1, 0, minute(5)], ["dep_3", 0, 0, 0, None],
     ]  # fmt: skip
@@ -117,6 +119,14 @@ def test_unknown_outcomes_do_not_count_as_successes() -> None:
     assert rates.loc["dep_1", ["total_runs", "total_failures", "failure_rate"]].isna().all()
     assert rates.loc["dep_2", "failure_rate"] == pytest.approx(1 / 3)
     assert failure_rates(counted, None)["failure_rate"].tolist() == pytest.approx([1 / 3])
+
+
+def test_a_run_that_is_there_twice_warns_and_counts_twice() -> None:
+    listed = pd.concat([runs(("dep_1", "completed", 1), ("dep_1", None, 2))] * 2)
+    with pytest.warns(DataQualityWarning) as caught:
+        counted = fill_counters(deployments("dep_1"), listed)
+    assert counter_rows(counted)[0][1] == 4
+    assert any("2 rows of the runs frame have an id that an earlier row has" in str(one.message) for one in caught)
 
 
 def test_up_to_5_percent_of_unknown_outcomes_do_not_warn() -> None:
@@ -295,6 +305,7 @@ def test_consistency_compares_a_deployment_without_runs_with_0() -> None:
     assert differences[["deployment_id", "figure", "counter", "listed"]].to_numpy().tolist() == [
         ["d2", "total_runs", 2, 0]
     ]
+    assert differences.index.tolist() == [0]
     assert list(consistency(df.iloc[:0].assign(stats_consecutive_failures=0), hourly_runs("f")).columns) == list(
         differences.columns
     )

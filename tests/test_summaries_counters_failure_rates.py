@@ -178,6 +178,13 @@ def test_invalid_arguments_are_refused(options: dict[str, Any], error: type[Exce
         failure_rates(deployments(("d1", "a", 2, 1, 1)).assign(failing=1), **options)
 
 
+def test_the_column_of_names_is_needed_only_by_id() -> None:
+    df = deployments(("d1", "a", 2, 1, 1)).drop(columns="name")
+    assert failure_rates(df, by=None)["total_runs"].tolist() == [2]
+    with pytest.raises(MissingColumnError, match="deployments frame has no column 'name'"):
+        failure_rates(df)
+
+
 @pytest.mark.parametrize("confidence", [0.5, 0.8, 0.95, 0.99, 0.9999])
 def test_the_interval_is_a_wilson_interval(confidence: float) -> None:
     """Compare with SciPy; the interval contains the rate and lies between 0 and 1."""

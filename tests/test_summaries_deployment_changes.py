@@ -81,6 +81,7 @@ def changes_of(**fields: Any) -> list[tuple[str, ...]]:  # noqa: ANN401
         ({"sidecars": [{"environment_variables": "TOKEN=s3cret"}]},
          [("other", "extra.sidecars", "–", '[{"environment_variables":"***"}]')]),
         ({"region": {"zone": 1}}, [("other", "extra.region.zone", "–", "1")]),
+        ({"type": "other"}, [("other", "extra.type", "–", "other")]),
         ({"region": "", "labels": []}, []),
         ({"updated_at": "2026-06-15T00:00:00Z", "metadata__cas_config__stats": {"total_runs": 9},
           "schedule__last_run_at": "2026-06-15T00:00:00Z", "schedule__upcoming_runs_at": ["2026-06-16T00:00:00Z"]},
@@ -156,6 +157,12 @@ def test_first_setting_of_a_kind_is_a_change() -> None:
     configured["metadata"]["cas_config"]["config"]["max_retries"] = 3
     found = qd.changes(qd.flatten_deployments([RECORD]), qd.flatten_deployments([configured]))
     assert found[["change", "field", "after"]].to_numpy().tolist() == [["config", "config_max_retries", "3"]]
+
+
+def test_a_setting_of_0_is_not_a_missing_setting() -> None:
+    records = [{"id": "dep_1", "metadata": {"cas_config": {"config": {"max_retries": n}}}} for n in (0, 1)]
+    found = qd.changes(*(qd.flatten_deployments([record]) for record in records))
+    assert found[["field", "before", "after"]].to_numpy().tolist() == [["config_max_retries", "0", "1"]]
 
 
 def test_a_status_that_was_missing_is_not_resumed() -> None:
@@ -311,3 +318,11 @@ def test_changed_prompt_is_shown_as_text_from_its_first_difference(after: object
     (words,) = described([{"content": BLOCKS}], after)
     assert expected in words
     assert len(words) < 140
+
+
+def test_paused_and_resumed_are_described_by_the_state() -> None:
+    paused = {**RECORD, "status": "paused", "paused_reason": {"type": "manual"}}
+    frames = [qd.flatten_deployments([record]) for record in (RECORD, paused)]
+    found = pd.concat([qd.changes(*frames), qd.changes(*frames[::-1])])
+    words = [describe_change(row) for row in found.itertuples()]
+    assert words == ["paused by hand", "resumed (was paused by hand)"]

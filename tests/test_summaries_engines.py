@@ -360,6 +360,13 @@ def test_duckdb_session_time_zone_is_not_changed_and_not_used(tz: str) -> None:
             assert rows_of(rates) == rows_of(expected)
 
 
+def test_times_of_pyarrow_tables_are_in_utc_on_a_machine_in_another_zone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TZ", "Asia/Shanghai")
+    at = pa.array([datetime(2026, 6, 15, tzinfo=UTC)])
+    runs = pa.table({"status": ["failed"], "error_type": ["timeout"], "triggered_at": at})
+    assert error_breakdown(runs).schema.field("first_seen").type == pa.timestamp("us", "UTC")
+
+
 @pytest.mark.parametrize("engine", EAGER)
 def test_impossible_counters_on_eager_frames_warn(engine: str) -> None:
     row = {"id": "dep_bad", "stats_total_runs": 1, "stats_total_failures": 2}

@@ -153,6 +153,14 @@ def test_a_median_deviation_of_0_is_replaced_by_the_mean_deviation() -> None:
     assert qd.unusual_runs(runs_of(completed([1000] * 21)), now=NOW).empty
 
 
+def test_a_run_whose_score_is_the_threshold_is_not_unusual() -> None:
+    runs = runs_of(completed([900, 1000, 1100] * 4 + [5, 10**6]))
+    unusual = qd.unusual_runs(runs, now=NOW)
+    assert unusual["kind"].tolist() == ["too_short", "too_long"]
+    for z in unusual["z_score"]:
+        assert z not in qd.unusual_runs(runs, now=NOW, threshold=abs(z))["z_score"].tolist()
+
+
 def test_a_duration_of_0_counts_as_1_ms() -> None:
     """The logarithm of 0 is not defined, so 0 and 1 ms have the same score."""
     assert qd.unusual_runs(runs_of(completed([0] * 10 + [1] * 11)), now=NOW).empty
@@ -182,6 +190,12 @@ def test_a_run_is_stuck_if_it_began_longer_than_the_timeout_ago() -> None:
     later = qd.unusual_runs(runs_of(rows), df, now=NOW + timedelta(milliseconds=1))
     assert later["run_id"].tolist() == ["r001", "r000"]
     assert qd.unusual_runs(runs_of(rows), now=NOW).empty
+
+
+def test_a_run_without_a_timeout_is_stuck_after_10_medians() -> None:
+    runs = runs_of([*completed([3_600_000] * 10), ("dep_1", "running", None, 10, None)])
+    assert qd.unusual_runs(runs, now=NOW).empty
+    assert qd.unusual_runs(runs, now=NOW + timedelta(milliseconds=1))["kind"].tolist() == ["stuck"]
 
 
 def test_one_run_may_have_two_kinds() -> None:

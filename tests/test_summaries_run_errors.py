@@ -190,6 +190,8 @@ def test_by_a_column_of_the_result_is_refused() -> None:
     runs = runs_of([(DAY, "failed", "a", "x 1", "dep_1")])
     with pytest.raises(ValueError, match="'message' is a column of the result"):
         qd.error_groups(runs.assign(message="x"), "message")
+    with pytest.raises(ValueError, match="'error_type' is a column of the result"):
+        qd.error_breakdown(runs, "error_type")
 
 
 def test_error_breakdown_counts_failed_runs_only() -> None:

@@ -44,6 +44,7 @@ SCHEDULES_WITH_LINTS = [
     ("0 0 13 * 5", "UTC", "both_day_fields",
      "both day fields are restricted, and either is enough: on day 13 of the month or any Friday"),
     ("0 0 1-31 * 5", "UTC", "both_day_fields", "both day fields are restricted, and either is enough: every day"),
+    ("* * 1-31 * 5", "UTC", "both_day_fields", "both day fields are restricted, and either is enough: every day"),
     ("0 0 */2 * 1", "UTC", "both_day_fields",
      ("a day field that begins with * is not restricted, so both must match: on days 1, 3, …, 31 of the "
       "month if that is a Monday")),
