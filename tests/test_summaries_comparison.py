@@ -187,6 +187,10 @@ def test_unequal_shares_of_assumed_outcomes_in_the_periods_warn(engine: Any) -> 
     with pytest.warns(DataQualityWarning, match=text) as caught:
         qd.compare_periods(engine(runs_with_assumed(5)), until=END)
     assert [warning.filename for warning in caught] == [__file__]
+    older = runs_with_assumed(0)
+    older.loc[older.index[-5:], "status_from"] = "session"
+    with pytest.warns(DataQualityWarning, match=r"^0 of 40 completed runs .* and 5 of 40 of the baseline"):
+        qd.compare_periods(engine(older), until=END)
 
 
 def test_similar_shares_of_assumed_outcomes_do_not_warn() -> None:
