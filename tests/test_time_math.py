@@ -85,6 +85,12 @@ def test_day_that_a_zone_skipped_is_no_window() -> None:
     assert [time_math.from_micros(label).day for label in windows.values()] == [29, 31]
 
 
+def test_a_time_late_on_the_last_day_of_a_month_is_in_that_month() -> None:
+    time = to_micros(datetime(2026, 1, 31, 18, tzinfo=UTC))
+    windows = time_math.list_windows(time, time, None, UTC, column="t")
+    assert list(windows) == [to_micros(datetime(2026, 1, 1, tzinfo=UTC))]
+
+
 def test_too_many_windows_are_refused() -> None:
     time_math.require_few_windows(0, 694 * DAY_MICROS, MINUTE_MICROS, column="t")
     with pytest.raises(
@@ -96,7 +102,7 @@ def test_too_many_windows_are_refused() -> None:
     with pytest.raises(ValueError, match="1,000,001 windows"):
         time_math.require_few_windows(0, most + MINUTE_MICROS, MINUTE_MICROS, column="t")
     with pytest.raises(ValueError, match="windows for each of 11 groups"):
-        time_math.require_few_windows(0, most, MINUTE_MICROS, column="t", groups=11)
+        time_math.list_windows(0, most, MINUTE_MICROS, UTC, column="t", groups=11)
 
 
 @pytest.mark.parametrize("year", [1, 9999])
