@@ -1,5 +1,6 @@
 """Tests of `qoderdata.background.prefetch`: order, errors, number of items ahead, and the end of the thread."""
 
+import gc
 import subprocess
 import sys
 import threading
@@ -8,7 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from qoderdata.background import prefetch
+from qoderdata.background import GCPaused, prefetch
 
 #: Seconds to wait for an event or for the end of a thread.
 TIMEOUT_S = 10
@@ -98,6 +99,16 @@ class TestPrefetch:
         for thread in threads_named("t-end"):
             thread.join(TIMEOUT_S)
         assert threads_named("t-end") == []
+
+
+def test_garbage_collector_that_was_disabled_stays_so() -> None:
+    gc.disable()
+    try:
+        with GCPaused():
+            pass
+        assert not gc.isenabled()
+    finally:
+        gc.enable()
 
 
 @pytest.mark.parametrize("seconds", [0.2, 60])

@@ -233,6 +233,7 @@ DAMAGES: dict[str, Callable[[bytes], bytes]] = {
     "reversed bytes": lambda content: content[::-1],
     "zero bytes": lambda content: bytes(len(content)),
     "invalid footer": lambda _: b"PAR1" + b"\xff" * 8 + b"PAR1",
+    "empty file": lambda _: b"",
     "no checksum": lambda content: content.replace(b"crc32:", b"crc32;"),
     "HTML page": lambda _: b"<html>Sign in</html>",
     "Git LFS pointer": lambda _: b"version https://git-lfs.github.com/spec/v1\n",
@@ -244,7 +245,9 @@ def test_damaged_file_counts_as_absent(
     local_folder: Folder, content: bytes, damage: Callable[[bytes], bytes]
 ) -> None:
     path_of(local_folder).write_bytes(damage(content))
-    assert is_absent(local_folder)
+    with pytest.warns(CacheWarning, match="counts as absent: it is damaged or of another format") as caught:
+        assert read_cached(local_folder) is None
+    assert len(caught) == 1
 
 
 def test_other_format_number_counts_as_absent(

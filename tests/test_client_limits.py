@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+import urllib3
 
 from qoderdata import errors
 from qoderdata.client import Client
@@ -135,6 +136,20 @@ class TestTimeLimit:
             client = Client("pt-secret", "https://api.qoder.example", timeout=(5, 0.1), max_retries=0)
             with pytest.raises(errors.APIConnectionError):
                 client.get_deployment("dep_1")
+
+
+def test_connection_has_its_own_time_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    limits = []
+
+    def hang(_: tuple[str, int], timeout: float, **__: object) -> None:
+        limits.append(timeout)
+        raise TimeoutError
+
+    monkeypatch.setattr(urllib3.util.connection, "create_connection", hang)
+    client = Client("pt-secret", "http://127.0.0.1", timeout=(7, 60), max_retries=0)
+    with pytest.raises(errors.APITimeoutError, match="no connection in time"):
+        client.get_deployment("dep_1")
+    assert limits == [7]
 
 
 def test_time_limit_applies_to_each_response_not_to_the_connection(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import email.utils
 import threading
+import time
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,13 @@ if TYPE_CHECKING:
 def http_date(seconds: int) -> str:
     """Return an HTTP date, this long after the start time of the fake clock."""
     return email.utils.format_datetime(datetime(2026, 6, 15, tzinfo=UTC) + timedelta(seconds=seconds), usegmt=True)
+
+
+def test_system_clock_sleeps(monkeypatch: pytest.MonkeyPatch) -> None:
+    slept: list[float] = []
+    monkeypatch.setattr(time, "sleep", slept.append)
+    retries.SystemClock().sleep(1.5)
+    assert slept == [1.5]
 
 
 class TestRetryWaits:
@@ -41,6 +49,7 @@ class TestRetryWaits:
             ({"Retry-After": "60"}, 60),
             ({"Retry-After": http_date(7)}, 7),
             ({"Retry-After": http_date(60)}, 60),
+            ({"Retry-After": http_date(7).replace("GMT", "-0000")}, 7),
             # A date is measured from the response's `Date`: the clock of this machine may be wrong by an hour.
             ({"Date": http_date(-3600), "Retry-After": http_date(-3591)}, 9),
             ({"Date": http_date(3600), "Retry-After": http_date(3609)}, 9),

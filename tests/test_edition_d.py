@@ -33,6 +33,7 @@ from qoderdata.errors import (
     APIConnectionError,
     AuthenticationError,
     CacheError,
+    CacheWarning,
     DataQualityWarning,
     NotFoundError,
     PermissionDeniedError,
@@ -655,6 +656,17 @@ def test_outcome_from_events_is_kept_if_the_session_is_deleted(
         found = runs.set_index("session_id").loc[session, ["status", "status_from"]]
         assert list(found) == [known, "events"]
         assert sum(session in request.path for request in service.requests[before:]) == times
+
+
+def test_outcomes_of_a_damaged_data_file_are_read_again(few: EditionD, tmp_path: Path) -> None:
+    with warnings.catch_warnings(action="ignore", category=DataQualityWarning):
+        before = load(few, tmp_path, outcomes="events")
+        (file, *_) = tmp_path.glob("outcomes/*/data/*/*.parquet")
+        file.write_bytes(b"")
+        with pytest.warns(CacheWarning, match=r"1 of \d+ data files .* are gone .* list of outcomes"):
+            again = load(few, tmp_path, outcomes="events")
+    pd.testing.assert_frame_equal(again.frame, before.frame)
+    assert {request.list for request in again.requests} == {"sessions/*", "sessions/*/events"}
 
 
 def expect_unread_warning(*, expected: bool) -> contextlib.AbstractContextManager[object]:

@@ -116,6 +116,12 @@ def test_runs_equal_those_of_pandas_row_by_row(stored: Stored, engine: str) -> N
     pd.testing.assert_frame_equal(found, by_id(stored.runs), check_flags=False)
 
 
+def test_dask_reads_only_the_columns_that_are_used(on_disk: Stored) -> None:
+    scanned = scan_runs(on_disk.location, engine="dask")
+    assert list(scanned[["id", "status"]].compute().columns) == ["id", "status"]
+    assert len(scanned) == len(on_disk.runs)
+
+
 @pytest.mark.parametrize("engine", ENGINES)
 def test_cache_folder_with_glob_characters_can_be_scanned(sandbox: Sandbox, tmp_path: Path, engine: str) -> None:
     folder = tmp_path / "a [b]* ? {c} 'd' day=1"

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import io
+import itertools
 import sys
 import types
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 import pytest
+import tqdm.std
 
 import qoderdata as qd
-from qoderdata.pages import progress_bar
+from qoderdata.pages import ProgressBar, progress_bar
 from qoderdata.sandbox import Sandbox
 
 if TYPE_CHECKING:
@@ -55,3 +58,32 @@ def test_reading_events_is_told_from_reading_the_list_of_sessions(
     said = capsys.readouterr().err
     assert "Pulling sessions: " in said
     assert "Pulling events of sessions: " in said
+
+
+def test_bar_of_a_list_in_order_of_time_shows_how_far_back_it_is_and_what_is_left(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    since, day = datetime(2026, 6, 1, tzinfo=UTC), timedelta(days=1)
+    bar = ProgressBar("runs", since, progress=True)
+    assert bar.is_shown
+    bar.advance(100, newest=since + 9 * day, oldest=since + 8 * day)
+    assert bar._bar.total == 900
+    bar.advance(100, newest=since + 8 * day, oldest=since + 6 * day)
+    assert bar._bar.total == 600
+    bar.advance(0, newest=None, oldest=None)
+    bar._bar.refresh()
+    bar.close()
+    said = capsys.readouterr().err
+    assert "200/600" in said
+    assert "back to 2026-06-07 00:00" in said
+
+
+def test_pull_of_runs_advances_its_bar(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ticks = itertools.count()  # a second each, so that tqdm draws each change
+    monkeypatch.setattr(tqdm.std, "time", lambda: float(next(ticks)))
+    with Sandbox(deployments=5, seed=7, runs=20) as sandbox:
+        client = qd.Client(pat=sandbox.pat, base_url=sandbox.base_url)
+        qd.load_runs(client=client, cache_dir=tmp_path, progress=True)
+    assert "back to 20" in capsys.readouterr().err

@@ -25,9 +25,19 @@ from qoderdata.load import caches
 from qoderdata.load.caches import clear_stores, store_files
 from qoderdata.outcomes import resolve_outcomes
 from qoderdata.schema import RUNS, resolve_record
-from qoderdata.store import RUNS_TABLE, JournalEntry, TableStore, journal, partitions, row_ids
+from qoderdata.store import (
+    MANIFEST_NAME,
+    RUNS_TABLE,
+    DamagedStoreError,
+    JournalEntry,
+    Listing,
+    TableStore,
+    journal,
+    partitions,
+    row_ids,
+)
 from qoderdata.store.partitions import NO_DAY, is_day_within
-from tests.runs_store import BASE_URL, NOW, commit_entries, make_store, page, run, runs_table, stored
+from tests.runs_store import BASE_URL, NOW, commit_entries, data_files, make_store, page, run, runs_table, stored
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -376,6 +386,25 @@ def test_read_of_a_cleared_store_raises_cache_error(store: TableStore, tmp_path:
     clear_stores(Folder(tmp_path))
     with pytest.raises(CacheError, match="gone or damaged"):
         reader.read()
+
+
+def test_lost_data_file_and_damaged_manifest_raise_damaged_store_error(store: TableStore, tmp_path: Path) -> None:
+    commit_entries(store, page(run(1)))
+    (file,) = data_files(tmp_path)
+    file.unlink()
+    store.folder.replace(MANIFEST_NAME, lambda sink: sink.write(b"{"))
+    with pytest.raises(DamagedStoreError, match="gone or damaged"):
+        store.read()
+
+
+def test_stored_rows_contradict_an_empty_list_after_the_coverage_is_forgotten(store: TableStore) -> None:
+    with store.writer_lock():
+        store.add(page(run(1)))
+        store.forget_coverage()
+        assert store.coverage.contradicts(Listing(None, (), None))
+        store.commit()
+        store.forget_coverage()
+    assert store.coverage.contradicts(Listing(None, (), None))
 
 
 def test_second_writer_waits_for_the_first(

@@ -267,6 +267,19 @@ def test_segments_within_one_page_are_joined() -> None:
     assert [segment.head_ids for segment in coverage.segments] == [("f", "e", "d", "c"), ("a",)]
 
 
+def test_page_that_ends_in_two_segments_joins_the_upper_one() -> None:
+    """An old record is listed again among newer ones: the gap between the two segments must still be read."""
+    coverage = Coverage((Segment(NOW, ("f", "b"), "opaque"), Segment(NOW, ("b", "a"), None)))
+    coverage = coverage.add(Listing(None, ("g", "f", "b"), "b", last_is_stored=True), read_at=NOW)
+    assert [segment.cursor for segment in coverage.segments] == ["opaque", None]
+
+
+def test_segment_without_ids_does_not_hide_the_segments_above_it() -> None:
+    """The service may send a page that has no records, but a cursor."""
+    coverage = Coverage((Segment(NOW, ("b",), "b"), Segment(NOW, (), "a")))
+    assert coverage.contradicts(Listing(None, (), None))
+
+
 def test_last_page_joins_all_segments_that_it_reaches() -> None:
     """A last page without the first id of a lower segment may have ended above it."""
     lower = Coverage((Segment(NOW, ("d",), "c"), Segment(NOW, ("a",), "gone")))
@@ -329,6 +342,12 @@ def test_segment_below_a_dropped_one_is_not_the_head_of_the_list() -> None:
     assert [segment.head_ids for segment in coverage.segments] == [("b",)]
     assert coverage.read_at is not None
     assert coverage.read_at < NOW
+
+
+def test_segment_without_its_last_cursor_reaches_less_far() -> None:
+    top = Segment(NOW, ("d",), "b", at(1), steps=(("d", at(3)), ("c", at(2))), ended_at=NOW)
+    shorter = Segment(NOW, ("d",), "c", at(2), steps=(("d", at(3)),))
+    assert Coverage((top,)).drop_last_cursor() == Coverage((shorter,))
 
 
 def test_drop_last_cursor_never_returns_to_the_same_cursor() -> None:

@@ -281,19 +281,34 @@ def test_lock_that_cannot_be_acquired_warns(tmp_path: Path) -> None:
         ),
     ],
 )
+@pytest.mark.parametrize(
+    ("name", "what"), [("queries", "cached answers"), ("runs", "store of runs"), ("history", "snapshots")]
+)
 def test_permission_error_of_a_listing_is_raised_as_cache_error(
-    filled: Path, use: Callable[[Path], object], fault: str, monkeypatch: pytest.MonkeyPatch
+    filled: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    use: Callable[[Path], object],
+    fault: str,
+    *,
+    name: str,
+    what: str,
 ) -> None:
     files_of = Folder.files
 
     def refuse(folder: Folder, below: str = "") -> list[Any]:
-        if "runs" in folder.path:
+        if name in Path(folder.path).parts:
             raise PermissionError(13, "permission denied")
         return files_of(folder, below)
 
     monkeypatch.setattr(Folder, "files", refuse)
-    with pytest.raises(CacheError, match=f"store of runs .* cannot be {fault}"):
+    with pytest.raises(CacheError, match=f"{what} .* cannot be {fault}"):
         use(filled)
+
+
+def test_files_of_a_store_with_a_damaged_manifest_are_not_counted(filled: Path) -> None:
+    manifest_of(filled).write_bytes(b"{")
+    with pytest.warns(CacheWarning, match="the store of runs in .* was ignored: its manifest cannot be used"):
+        assert cache_usage(filled)["runs"] == {"files": 0, "bytes": 0}
 
 
 @pytest.mark.parametrize("name", ["x" * 300, "file"])

@@ -71,7 +71,7 @@ def flatten(
 
 
 def to_array(values: Sequence[object], kind: pa.DataType) -> Any:  # noqa: ANN401 - an Arrow array
-    """Return values as an Arrow array, dictionary-encoded if its type is."""
+    """Return values as an Arrow array; pyarrow 18 cannot make one with a dictionary of long texts in one step."""
     if pa.types.is_dictionary(kind):
         return pa.array(values, pa.large_string()).dictionary_encode()
     return pa.array(values, kind)

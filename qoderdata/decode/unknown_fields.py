@@ -62,7 +62,7 @@ def to_nested(extra: Mapping[str, object]) -> dict[str, Any]:
 
 def extra_column(fields: Mapping[FieldPath, Sequence[msgspec.Raw]], count: int) -> Any:  # noqa: ANN401 - an Arrow array
     """Return the fields of many records that have no column, given by path, as ``extra``."""
-    if not fields or not count:
+    if not fields:
         return pa.nulls(count, pa.large_string())
     joined = [join_list(texts) for texts in fields.values()]
     load, dump = (orjson.loads, orjson.dumps) if all(map(is_canonical, joined)) else (parse, write_bytes)
