@@ -373,6 +373,20 @@ class TestToTable:
             with pytest.raises(APIResponseValidationError, match=re.escape(str(caught.value))):
                 decoder.to_table(page)
 
+    def test_too_deep_object_in_a_learned_field_is_refused(self) -> None:
+        decoder = Decoder(DEPLOYMENTS)
+
+        def read(depth: int) -> None:
+            value: Any = 1
+            for _ in range(depth):
+                value = {"key": value}
+            decoder.to_table(decoder.read_page(body([deployment(1, owner=value)])))
+
+        read(1)
+        read(DEEPEST)
+        with pytest.raises(APIResponseValidationError, match="levels deep"):
+            read(DEEPEST + 1)
+
     def test_two_pages_in_one_body_raise_not_json_error(self) -> None:
         """The end of the body looks like that of a page; everything before it would be lost."""
         both = body([deployment(1)], last_id="dep_1") + body([deployment(2)], last_id="dep_2")

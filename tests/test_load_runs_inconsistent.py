@@ -22,7 +22,8 @@ from qoderdata.load import refresh
 from qoderdata.load.runs import load_runs
 from qoderdata.load.sessions import load_sessions
 from qoderdata.store import TableStore
-from tests.runs_store import FakeClient
+from tests.runs_store import FakeClient, runs_table
+from tests.runs_store import run as run_record
 from tests.wall_clock import WallClock, set_wall_clock
 
 if TYPE_CHECKING:
@@ -152,6 +153,14 @@ def fail_at(at: int) -> Callable[[int, dict[str, Any]], dict[str, Any]]:
         return page
 
     return fail_on_page
+
+
+def test_list_is_past_a_time_only_after_20_records_whose_times_are_known() -> None:
+    times, ten = refresh._RecentTimes(), runs_table(*map(run_record, range(10)))
+    assert times.reached(ten) is None
+    times.add(ten)
+    assert times.reached(ten) == datetime(2026, 6, 14, 12, 0, 0, 1, tzinfo=UTC)
+    assert times.reached(runs_table(*map(run_record, range(9)), run_record(9, day=None))) is None
 
 
 @pytest.mark.parametrize("index", [50, 101, 250, 900])

@@ -224,6 +224,13 @@ def test_gone_run_stays_and_is_no_longer_open(store: TableStore) -> None:
     assert store.open_rows == {}
 
 
+def test_store_contains_each_row_of_a_data_file(store: TableStore) -> None:
+    runs = [run(number) for number in range(1, 4)]
+    commit_entries(store, page(*runs))
+    assert all(store.contains(each["id"], runs_table(each)) for each in runs)
+    assert not store.contains("drun_004", runs_table(run(4)))
+
+
 def test_open_before_returns_open_runs_within_bounds(store: TableStore) -> None:
     commit_entries(
         store,
@@ -324,6 +331,21 @@ def test_journal_of_a_killed_pull_is_recovered(store: TableStore, tmp_path: Path
     assert stored(other) == {"drun_002": "completed"}
     assert other.coverage.cursor == "drun_002"
     assert file_names(tmp_path, "journal/*") == []
+
+
+def test_journal_entry_that_was_committed_but_not_removed_is_not_added_again(
+    store: TableStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(journal.Journal, "remove", lambda *_, **__: None)
+        commit_entries(store, page(run(1, status="pending")))
+        commit_entries(store, page(run(1, status="running")))
+    (_, newer) = sorted(tmp_path.glob("runs/*/journal/*.arrow"))
+    newer.unlink()
+    later = make_store(tmp_path)
+    later.recover()
+    assert stored(later) == {"drun_001": "running"}
+    assert not list(tmp_path.glob("runs/*/journal/*"))
 
 
 def test_damaged_journal_entry_is_ignored(store: TableStore, tmp_path: Path) -> None:

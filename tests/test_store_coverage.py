@@ -312,6 +312,18 @@ def test_segment_covers_since(
     assert not Coverage().covers(at(since))
 
 
+def test_list_that_ended_with_an_empty_page_is_covered_only_for_a_time() -> None:
+    coverage = Coverage().add(Listing(None, ("b",), "b"), read_at=NOW).add(Listing("b", (), None), read_at=NOW)
+    assert coverage.covers(None, is_recent=lambda time: time == NOW)
+    assert not coverage.covers(None, is_recent=lambda time: time > NOW)
+
+
+def test_empty_page_with_a_cursor_moves_the_cursor() -> None:
+    coverage = Coverage().add(Listing(None, ("b",), "b"), read_at=NOW).add(Listing("b", (), "a"), read_at=NOW)
+    assert coverage.cursor == "a"
+    assert not coverage.covers(None)
+
+
 def test_segment_has_a_limited_number_of_ids_and_steps() -> None:
     reader = Reader(FakeList(3))
     reader.list.create(3000, days=0)

@@ -466,7 +466,12 @@ def test_unchanged_sessions_are_not_written_again(tmp_path: Path) -> None:
     before = sorted(tmp_path.glob("sessions/*/data/*/*"))
     commit_entries(store, whole_session_list(*sessions))
     assert sorted(tmp_path.glob("sessions/*/data/*/*")) == before
-    changes: list[dict[str, Any]] = [{"status": "running"}, {"vault_ids": []}, {"agent": {"system": "new"}}]
+    changes: list[dict[str, Any]] = [
+        {"status": "running"},
+        {"vault_ids": ["w"]},
+        {"vault_ids": []},
+        {"agent": {"system": "new"}},
+    ]
     for change in changes:
         sessions[0] |= change
         commit_entries(store, whole_session_list(*sessions))

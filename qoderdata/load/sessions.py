@@ -192,7 +192,7 @@ class SessionLoading(StoredLoading):
         is_open = pc.or_(pc.is_in(stored["status"], value_set=RUNNING), has_no_end)
         open_ = stored.filter(pc.and_not(is_open, pc.is_in(stored["id"], value_set=gone)))
         old = open_["created_at"].filter(pc.less(open_["created_at"], pa.scalar(bound, open_["created_at"].type)))
-        oldest = pc.min(old).as_py() or bound
+        oldest = pc.min(old).as_py()
         pages = math.ceil(self.store.count(since=oldest, until=bound) / SAFE_PAGE) if len(old) else 0
         return Reread(bound if len(old) <= pages else oldest, frozenset(row_ids(open_)))
 
