@@ -391,6 +391,12 @@ def test_new_file_outside_the_manifest_is_kept_on_an_object_store(monkeypatch: p
     clear_stores(folder)
 
 
+def test_data_file_that_no_manifest_names_is_a_leftover_after_an_hour() -> None:
+    now = datetime.now(UTC)
+    names = [f"{now - timedelta(minutes=age):%Y%m%dT%H%M%S}-ab-cd.parquet" for age in (0, 50, 70)]
+    assert list(map(partitions._is_leftover, names)) == [False, False, True]
+
+
 def test_read_during_a_commit_is_repeated_with_the_new_manifest(store: TableStore, tmp_path: Path) -> None:
     """The reader has read the manifest; then another process replaces the files that it names."""
     commit_entries(store, page(run(1, status="running")))

@@ -261,6 +261,12 @@ def test_page_that_ends_below_a_segment_moves_its_cursor(cursors: str) -> None:
     assert not coverage.contradicts(Listing(cursors[1], ("a",), None))
 
 
+def test_page_that_ends_with_a_new_record_joins_nothing() -> None:
+    """An old record is listed again among new ones."""
+    coverage = Coverage((Segment(NOW, ("d", "c"), "a"),)).add(Listing(None, ("f", "d", "e"), "e"), read_at=NOW)
+    assert [segment.cursor for segment in coverage.segments] == ["e", "a"]
+
+
 def test_segments_within_one_page_are_joined() -> None:
     lower = tuple(Segment(NOW, (mark,), mark) for mark in "eca")
     coverage = Coverage(lower).add(Listing(None, ("f", "e", "d", "c"), "c"), read_at=NOW)

@@ -305,6 +305,14 @@ def test_permission_error_of_a_listing_is_raised_as_cache_error(
         use(filled)
 
 
+def test_data_file_that_does_not_match_its_name_is_not_recovered(filled: Path) -> None:
+    file = data_files(filled)[0]
+    file.rename(file.with_name("20260614T000000-ab-00000000.parquet"))
+    manifest_of(filled).write_bytes(b"{")
+    with pytest.warns(CacheWarning, match="2 rows were recovered; 1 files that cannot be used"):
+        recover_store(filled)
+
+
 def test_files_of_a_store_with_a_damaged_manifest_are_not_counted(filled: Path) -> None:
     manifest_of(filled).write_bytes(b"{")
     with pytest.warns(CacheWarning, match="the store of runs in .* was ignored: its manifest cannot be used"):
