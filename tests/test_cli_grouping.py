@@ -332,6 +332,41 @@ def test_errors_new_needs_14_days_of_runs(monkeypatch: pytest.MonkeyPatch, invok
         assert invoke(f"errors --new --since {since}").unwrapped == expected.strip()
 
 
+def test_errors_new_since_shows_those_first_seen_later(invoke: Invoke) -> None:
+    expected = qd.error_groups(qd.load_runs(since="2026-05-01T00:00Z"))
+    first = expected["first_seen"].sort_values()
+    new_from = first.iloc[-2]
+    assert first.iloc[-3] < new_from
+    words = f"errors {SINCE} --new-since {new_from:%Y-%m-%dT%H:%M:%S.%fZ}"
+    new = expected[expected["first_seen"] >= new_from]
+    assert invoke.json(words) == rows_of(new.assign(is_new=True))
+    text = invoke(f"{words} --by team --tz Asia/Tokyo").out
+    assert text.split()[0] != "new"
+    local = new_from.tz_convert("Asia/Tokyo")
+    assert f"\nonly errors first seen since {local:%Y-%m-%d %H:%M} +09:00, in their group\n" in text
+    later = f"errors {SINCE} --new-since {first.iloc[-1] + pd.Timedelta('1s'):%Y-%m-%dT%H:%M:%S.%fZ}"
+    assert invoke(later).out.startswith("no error is new; runs triggered since")
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        ("--new --new-since 3D", "--new and --new-since are two limits of what is new; give one of them"),
+        ("--new-since 30D", "--new-since 30D is not after --since 30D: all errors would be new; give an earlier"),
+        ("--new-since 3", "--new-since '3' has no unit"),
+    ],
+)
+def test_errors_new_since_refuses_a_time_that_says_nothing(invoke: Invoke, more: str, message: str) -> None:
+    assert message in invoke(f"errors {more}", code=2).err
+
+
+def test_errors_new_since_needs_earlier_runs(invoke: Invoke) -> None:
+    text = "which errors are new is not known: no run before --new-since was read\n"
+    words = "errors --since all --new-since 1970-01-01T00:00Z"
+    assert invoke(words).out == text
+    assert invoke(f"{words} --json") == ("[]\n", f"qoderdata: {text}")
+
+
 def test_unusual_equals_unusual_runs(invoke: Invoke) -> None:
     df = qd.load_deployments(include_archived=True)
     runs = qd.with_names(qd.load_runs(since="2026-05-01T00:00Z"), df)

@@ -8,43 +8,63 @@ from typing import Any
 import click
 
 import qoderdata as qd
+from qoderdata.arguments import parse_bound
 from qoderdata.cli import grouping, options
 from qoderdata.cli.output import MINOR, Output, TableColumn, note
 from qoderdata.cli.runs import none_failed, unknown_outcomes
 from qoderdata.cli.service import Service, run_service_options
+from qoderdata.formatting import format_time
 
 _REACH = timedelta(days=14)
-_ONLY_NEW = "only errors first seen in the last 7 days"
-_SHORT = "which errors are new is not known: the runs cover less than 14 days"
 
 
 @options.command("errors", example="qoderdata errors --since 30D --by agent")
 @grouping.by_option("runs", "Group by (default: all together)")
 @click.option("--new", "only_new", is_flag=True, help="Only errors first seen in the last 7 days, in their group.")
+@click.option(
+    "--new-since", metavar="TIME|AGE", help="Only errors first seen then or later, such as after a release."
+)
 @options.run_window()
 @run_service_options
 @options.output_form()
 def errors(
-    by: tuple[str, ...], *, only_new: bool, window: dict[str, Any], service: Service, result: Output
+    by: tuple[str, ...],
+    *,
+    only_new: bool,
+    new_since: str | None,
+    window: dict[str, Any],
+    service: Service,
+    result: Output,
 ) -> None:
     """Group errors of failed runs by message, and mark new ones.
 
     Messages that only differ in ids, numbers, addresses, paths and quoted texts are one group. The most frequent
     errors come first, also with --by.
     """
+    new_from = _parse_new_since(new_since, window, only_new=only_new)
     period = options.describe_window(window, "runs triggered", result.tz)
     groups = grouping.Groups(by, "runs", service)
     runs = groups.add_names(service.runs(window))
     found = qd.error_groups(runs, by=groups.keys or None).sort_values("count", ascending=False, kind="stable")
+    times = runs["triggered_at"]
+    if new_from is None:
+        new = "in the last 7 days"
+        is_short = len(runs) > 0 and times.max() - times.min() < _REACH
+        short = "the runs cover less than 14 days"
+        since, _ = options.bounds_of(window, runs)
+        is_cut = since is not None and since > datetime.now(UTC) - _REACH - timedelta(days=1)
+        short += " (--since 30D reads more)" if is_cut else ""
+    else:
+        new = f"since {format_time(new_from, result.tz)}"
+        is_short = len(runs) > 0 and not times.min() < new_from
+        short = "no run before --new-since was read"
+        found["is_new"] = found["first_seen"].ge(new_from) & (not is_short)
+    short = f"which errors are new is not known: {short}"
+    only_new = only_new or new_from is not None
     if only_new:
         found = found[found["is_new"]]
     unknown = unknown_outcomes(runs)
-    times = runs["triggered_at"]
-    is_short = len(runs) > 0 and times.max() - times.min() < _REACH
     columns = [*groups.columns(found), *([] if only_new or is_short else [_NEW]), *_COLUMNS]
-    since, _ = options.bounds_of(window, runs)
-    is_cut = since is not None and since > datetime.now(UTC) - _REACH - timedelta(days=1)
-    short = f"{_SHORT} (--since 30D reads more)" if is_cut else _SHORT
     if runs.empty:
         empty = options.nothing_in(period, "runs")
     elif only_new and is_short:
@@ -53,9 +73,28 @@ def errors(
         empty = "; ".join(["no error is new" if only_new else none_failed(unknown), *period, *unknown])
     if is_short and result.style in {"csv", "json"}:
         note(short)
-    only = f"{_ONLY_NEW}, in their group" if groups.keys else _ONLY_NEW
+    only = f"only errors first seen {new}{', in their group' if groups.keys else ''}"
     about = [only, *period] if only_new else [*period, *([short] if is_short else [])]
     result.print_frame(found, columns, empty=empty, notes=[*about, *unknown])
+
+
+def _parse_new_since(new_since: str | None, window: dict[str, Any], *, only_new: bool) -> datetime | None:
+    """Return the time from which errors are new; ``None`` if it was not given.
+
+    Raise `click.UsageError` if there is also ``--new``, or the time is not after the start of the window.
+    """
+    if new_since is None:
+        return None
+    if only_new:
+        raise click.UsageError("--new and --new-since are two limits of what is new; give one of them")
+    now = datetime.now(UTC)
+    new_from = parse_bound(new_since, now=now, name="new_since")
+    if window["since"] is not None and new_from <= parse_bound(window["since"], now=now, name="since"):
+        raise click.UsageError(
+            f"--new-since {new_since} is not after --since {window['since']}: all errors would be new; give an "
+            "earlier --since"
+        )
+    return new_from
 
 
 _NEW = TableColumn("new", lambda row: "new" if row.is_new else "", "fixed", is_alert=lambda row: row.is_new)
