@@ -353,6 +353,7 @@ def test_errors_new_since_shows_those_first_seen_later(invoke: Invoke) -> None:
     [
         ("--new --new-since 3D", "--new and --new-since are two limits of what is new; give one of them"),
         ("--new-since 30D", "--new-since 30D is not after --since 30D: all errors would be new; give an earlier"),
+        ("--new-since 3D --until 3D", "--new-since 3D is not before --until 3D: no error would be new; give an"),
         ("--new-since 3", "--new-since '3' has no unit"),
     ],
 )

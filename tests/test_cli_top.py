@@ -354,6 +354,7 @@ def test_once_keeps_headings_and_names_at_any_width(
     piped = invoke("top --once").out
     titles = re.findall(r"^(?:Running|Failing|Next): .*?(?=  )", piped, re.MULTILINE)
     assert len(re.findall("  agent +team  ", piped)) == len(titles) == 3
+    assert f"Failing: {len(views[0].overview.failing)} active deployments" in titles
     name_prefixes = {one["name"][:8].rstrip() for one in sandbox.deployments}
     sentences = re.findall(r"^(?:error|warning) +(.+)$", piped, re.MULTILINE)
     assert sentences

@@ -81,7 +81,7 @@ def errors(
 def _parse_new_since(new_since: str | None, window: dict[str, Any], *, only_new: bool) -> datetime | None:
     """Return the time from which errors are new; ``None`` if it was not given.
 
-    Raise `click.UsageError` if there is also ``--new``, or the time is not after the start of the window.
+    Raise `click.UsageError` if there is also ``--new``, or the time is not within the window.
     """
     if new_since is None:
         return None
@@ -89,10 +89,16 @@ def _parse_new_since(new_since: str | None, window: dict[str, Any], *, only_new:
         raise click.UsageError("--new and --new-since are two limits of what is new; give one of them")
     now = datetime.now(UTC)
     new_from = parse_bound(new_since, now=now, name="new_since")
-    if window["since"] is not None and new_from <= parse_bound(window["since"], now=now, name="since"):
+    bounds = options.parse_bounds(window, now)
+    if bounds["since"] is not None and new_from <= bounds["since"]:
         raise click.UsageError(
             f"--new-since {new_since} is not after --since {window['since']}: all errors would be new; give an "
             "earlier --since"
+        )
+    if bounds["until"] is not None and new_from >= bounds["until"]:
+        raise click.UsageError(
+            f"--new-since {new_since} is not before --until {window['until']}: no error would be new; give an "
+            "earlier --new-since"
         )
     return new_from
 

@@ -357,7 +357,7 @@ def with_default_months(window: dict[str, Any], freq: str | None, tz: str) -> di
     if freq is None or arguments.parse_window(freq) is not None or _is_given("--since"):
         return window
     now = datetime.now(UTC)
-    end = min(_parse_bounds(window, now)["until"] or now, now)
+    end = min(parse_bounds(window, now)["until"] or now, now)
     with contextlib.suppress(ValueError, OverflowError):  # before the year 1
         last = earlier(end, MICROSECOND).astimezone(zoneinfo.ZoneInfo(tz))
         year, month = divmod(12 * last.year + last.month - _DEFAULT_MONTHS, 12)
@@ -372,7 +372,7 @@ def describe_window(window: dict[str, Any], what: str, tz: str) -> list[str]:
     Call this before loading, which may take minutes: ages are counted back from the time of this call.
     """
     words = {"since": "since", "until": "before"}
-    times = _parse_bounds(window, datetime.now(UTC))
+    times = parse_bounds(window, datetime.now(UTC))
     bounds = [f"{words[name]} {format_time(time, tz)}" for name, time in times.items() if time is not None]
     which = [*filter(None, [window.get("deployment")]), *(window.get("where") or ())]
     if not bounds and not which:
@@ -388,11 +388,11 @@ def bounds_of(window: dict[str, Any], rows: pd.DataFrame) -> tuple[datetime | No
     from qoderdata.frames import fetched_at  # noqa: PLC0415 - imports pandas
 
     now = datetime.now(UTC)
-    times = _parse_bounds(window, now)
+    times = parse_bounds(window, now)
     return times["since"], min(times["until"] or now, now, fetched_at(rows) or now)
 
 
-def _parse_bounds(window: dict[str, Any], now: datetime) -> dict[str, datetime | None]:
+def parse_bounds(window: dict[str, Any], now: datetime) -> dict[str, datetime | None]:
     """Return the bounds of a window as times; ``None`` for one that was not given."""
     return {
         name: None if window[name] is None else arguments.parse_bound(window[name], now=now, name=name)

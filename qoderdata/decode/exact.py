@@ -71,8 +71,9 @@ def flatten(
 
 
 def to_array(values: Sequence[object], kind: pa.DataType) -> Any:  # noqa: ANN401 - an Arrow array
-    """Return values as an Arrow array; pyarrow 18 cannot make one with a dictionary of long texts in one step."""
+    """Return values as an Arrow array."""
     if pa.types.is_dictionary(kind):
+        # pyarrow 18 cannot make a dictionary of long texts in one step.
         return pa.array(values, pa.large_string()).dictionary_encode()
     return pa.array(values, kind)
 

@@ -76,6 +76,7 @@ def make_labels(
         box = _BOX if not _fonts_for(_BOX)[1] else "?"
         instead = {ord(char): "" if unicodedata.category(char) == "Cf" else box for char in lacking}
         texts = [text.translate(instead) for text in texts]
+        # The Unicode name of a letter begins with its script.
         by_script = {unicodedata.name(char, "").partition(" ")[0]: char for char in sorted(lacking, reverse=True)}
         named = sorted(by_script.values())[:_NAMED_IN_WARNING]
         examples = ", ".join(f"U+{ord(char):04X} {unicodedata.name(char, '')}".strip() for char in named)

@@ -31,8 +31,6 @@ if TYPE_CHECKING:
 WEEK = timedelta(days=7)
 #: The period of the picture and of the folded tables of runs.
 MONTH = timedelta(days=30)
-#: How late a run may start: a trigger is not missed before that, as in `check` and in the command.
-GRACE = timedelta(minutes=10)
 #: The most triggers that are listed at once; ten thousand deployments that fire each minute have as many in 200
 #: minutes.
 MOST_TRIGGERS = 2_000_000
@@ -291,9 +289,7 @@ class ReportData:
 
     def _missed_within(self, since: pd.Timestamp, until: pd.Timestamp) -> pd.DataFrame:
         assert self.runs is not None  # noqa: S101 - for mypy
-        return missed_triggers(
-            self.deployments, self.runs, since=since, until=until, grace=GRACE, snapshots=self.snapshots
-        )
+        return missed_triggers(self.deployments, self.runs, since=since, until=until, snapshots=self.snapshots)
 
     # -- findings, changes, costs --------------------------------------------------------------------------------
 

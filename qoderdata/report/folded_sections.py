@@ -9,7 +9,7 @@ import pandas as pd
 
 from qoderdata.cron import WEEKDAYS
 from qoderdata.formatting import format_duration, format_milliseconds
-from qoderdata.report.data import GRACE, MONTH, WEEK, span_text
+from qoderdata.report.data import MONTH, WEEK, span_text
 from qoderdata.report.layout import (
     MOST_ROWS,
     Badge,
@@ -34,6 +34,7 @@ from qoderdata.report.layout import (
 )
 from qoderdata.summaries import duration_regressions, error_groups
 from qoderdata.timelines import describe_schedule, schedule_lints, trigger_load
+from qoderdata.timelines.missed import GRACE
 from qoderdata.translation import gettext as _
 from qoderdata.translation import ngettext
 
@@ -191,7 +192,7 @@ def missed(data: ReportData) -> Section:
     if data.missed is None or data.missed_window is None:
         return Section("missed", title, nothing=_("The runs cover none of the last 7 days, so this is not known."))
     since, until = data.missed_window
-    judged_until = max(since, until - GRACE)
+    judged_until = max(since, until - pd.Timedelta(GRACE))
     period = _("from {since} to {until}", since=data.time_text(since), until=data.time_text(judged_until))
     if data.missed.empty:
         return Section("missed", title, nothing=_("Nothing was missed {period}.", period=period))

@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+#: How late a run may start, by default.
+GRACE = "10min"
 #: A time after all others, in microseconds; its negative is before all others, and means an unknown time.
 _FAR = 1 << 62
 
@@ -55,7 +57,7 @@ def missed_triggers(
     *,
     since: Instant | Span,
     until: Instant | Span,
-    grace: Span = "10min",
+    grace: Span = GRACE,
     snapshots: Sequence[pd.DataFrame] | None = None,
 ) -> pd.DataFrame:
     """Return the scheduled times that no run serves.
