@@ -361,6 +361,17 @@ def test_errors_new_since_refuses_a_time_that_says_nothing(invoke: Invoke, more:
     assert message in invoke(f"errors {more}", code=2).err
 
 
+def test_errors_new_shows_when_each_was_first_seen_at_80_columns(
+    monkeypatch: pytest.MonkeyPatch, invoke: Invoke
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    of_all = f"errors {SINCE} --by agent"
+    assert "first seen" not in invoke(of_all).out.splitlines()[0]
+    lines = invoke(f"{of_all} --new-since 2026-05-03T00:00Z").out.splitlines()
+    assert lines[0].endswith("  first seen")
+    assert max(map(len, lines)) <= 80
+
+
 def test_errors_new_since_needs_earlier_runs(invoke: Invoke) -> None:
     text = "which errors are new is not known: no run before --new-since was read\n"
     words = "errors --since all --new-since 1970-01-01T00:00Z"

@@ -64,7 +64,7 @@ def errors(
     if only_new:
         found = found[found["is_new"]]
     unknown = unknown_outcomes(runs)
-    columns = [*groups.columns(found), *([] if only_new or is_short else [_NEW]), *_COLUMNS]
+    columns = [*groups.columns(found), *([] if only_new or is_short else [_NEW]), *_columns(only_new=only_new)]
     if runs.empty:
         empty = options.nothing_in(period, "runs")
     elif only_new and is_short:
@@ -104,13 +104,18 @@ def _parse_new_since(new_since: str | None, window: dict[str, Any], *, only_new:
 
 
 _NEW = TableColumn("new", lambda row: "new" if row.is_new else "", "fixed", is_alert=lambda row: row.is_new)
-_COLUMNS = [
-    TableColumn("failed", "count", "count"),
-    TableColumn("error", "error_type"),
-    TableColumn("message", "message", "prose"),
-    TableColumn("share", "share", "percent", optional=3),
-    TableColumn("deployments", "deployments", "count", optional=2),
-    TableColumn("first seen", "first_seen", "time", optional=5),
-    TableColumn("last seen", "last_seen", "time", optional=4),
-    TableColumn("example", "example_run_id", "id", optional=MINOR),
-]
+
+
+def _columns(*, only_new: bool) -> list[TableColumn]:
+    """Return the columns of each error; of new ones, texts are cut before the time of the first is left out."""
+    readable = 12 if only_new else None
+    return [
+        TableColumn("failed", "count", "count"),
+        TableColumn("error", "error_type", readable=readable),
+        TableColumn("message", "message", "prose", readable=readable),
+        TableColumn("share", "share", "percent", optional=3),
+        TableColumn("deployments", "deployments", "count", optional=2),
+        TableColumn("first seen", "first_seen", "time", optional=1 if only_new else 5),
+        TableColumn("last seen", "last_seen", "time", optional=4),
+        TableColumn("example", "example_run_id", "id", optional=MINOR),
+    ]
