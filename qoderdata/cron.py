@@ -401,32 +401,32 @@ def whole_seconds(time: datetime) -> int:
 def _describe_times(schedule: Schedule) -> str:
     hours, minutes = schedule.hours, schedule.minutes
     if len(minutes) == 1 or len(hours) * len(minutes) <= _FEW_TIMES:
-        return _at(hours, minutes)
+        return _describe_times_of_day(hours, minutes)
     step = _even_step(minutes, _MINUTES)
     every = ngettext("every minute", "every {count} minutes", step) if step and minutes[0] == 0 else ""
     when = every or _("at minutes {minutes}", minutes=describe_numbers(minutes))
     if len(hours) == _HOURS:
         return every or _("{minutes} of every hour", minutes=when)
     if every and hours[-1] - hours[0] == len(hours) - 1:
-        return _span(every, f"{hours[0]:02d}:00", f"{hours[-1]:02d}:{minutes[-1]:02d}")
+        return _from_to(every, f"{hours[0]:02d}:00", f"{hours[-1]:02d}:{minutes[-1]:02d}")
     facts = {"minutes": when, "hours": describe_numbers(hours)}
     if every:
         return ngettext("{minutes} in the hour {hours}", "{minutes} in the hours {hours}", len(hours), **facts)
     return ngettext("{minutes} of the hour {hours}", "{minutes} of the hours {hours}", len(hours), **facts)
 
 
-def _span(often: str, first: str, last: str) -> str:
+def _from_to(often: str, first: str, last: str) -> str:
     return _("{often} from {first} to {last}", often=often, first=first, last=last)
 
 
-def _at(hours: Sequence[int], minutes: Sequence[int]) -> str:
+def _describe_times_of_day(hours: Sequence[int], minutes: Sequence[int]) -> str:
     """Describe times of day, one by one or as a range of hours."""
     if len(hours) == _HOURS:
         return _("every hour at minute {minute}", minute=minutes[0])
     step = 1 if hours[-1] - hours[0] == len(hours) - 1 else _even_step(hours, _HOURS)
     if step and len(hours) * len(minutes) > _FEW_TIMES:
         often = ngettext("every hour", "every {count} hours", step)
-        return _span(often, f"{hours[0]:02d}:{minutes[0]:02d}", f"{hours[-1]:02d}:{minutes[0]:02d}")
+        return _from_to(often, f"{hours[0]:02d}:{minutes[0]:02d}", f"{hours[-1]:02d}:{minutes[0]:02d}")
     return _("at {times}", times=join_words([f"{hour:02d}:{minute:02d}" for hour in hours for minute in minutes]))
 
 

@@ -347,7 +347,7 @@ class Folder:
                 raise CacheError(f"another process holds {path}; try again when it has finished") from error
             _wait_for(lock, path)
         try:
-            with _renewed(path):
+            with _renewing(path):
                 yield
         finally:
             lock.release()
@@ -421,7 +421,7 @@ def _wait_for(lock: filelock.BaseFileLock, path: Path) -> None:
 
 
 @contextlib.contextmanager
-def _renewed(path: Path) -> Iterator[None]:
+def _renewing(path: Path) -> Iterator[None]:
     """Renew a lock from another thread."""
     is_released = threading.Event()
 

@@ -107,7 +107,7 @@ class _Filters:
         """Whether no filter but `include_archived` is set."""
         return self == _Filters(include_archived=self.include_archived)
 
-    def wider(self) -> list[_Filters]:
+    def covering_filters(self) -> list[_Filters]:
         """Return the filters whose answers contain all wanted rows: these, and those of whole lists."""
         return [self, *(_Filters(include_archived=archived) for archived in {True, self.include_archived})]
 
@@ -510,7 +510,7 @@ def _load(
     root = Folder(resolve_cache_dir(cache_dir))
     folder = root.folder(cache.FOLDER)
     began, now = time.monotonic(), datetime.now(UTC)
-    queries = filters.wider() if offline else [filters]
+    queries = filters.covering_filters() if offline else [filters]
     kept = None if refresh else _newest_answer(folder, schema, client, queries)
     if kept is not None and (offline or timedelta(0) <= now - kept.fetched_at <= max_age):
         facts = (schema.name, len(kept.table), time.monotonic() - began, kept.fetched_at)
@@ -525,15 +525,15 @@ def _load(
         answer, requests = _pull(schema, client, filters, progress=progress)
     except APIError as error:
         with warnings.catch_warnings(action="ignore", category=CacheWarning):  # the answer is not used
-            kept = _newest_answer(folder, schema, client, filters.wider())
+            kept = _newest_answer(folder, schema, client, filters.covering_filters())
         if kept is not None:
             age = format_duration(now - kept.fetched_at)
             error.add_note(f"An answer that is {age} old is cached: pass offline=True to use it.")
         raise
-    return _keep(root, schema, client, filters, answer, requests=requests)
+    return _store_answer(root, schema, client, filters, answer, requests=requests)
 
 
-def _keep(
+def _store_answer(
     root: Folder, schema: Schema, client: Client, filters: _Filters, answer: cache.CachedTable, *, requests: int
 ) -> pd.DataFrame:
     """Return an answer as a frame; meanwhile write it to the cache, and a whole list to its snapshots."""

@@ -126,7 +126,7 @@ class RunOutcomes:
         # Most rows are needed, and searching for many ids in each file takes longer than reading all rows.
         found = store.read(columns, since=self._since)
         found = found.filter(pc.is_in(found["id"], value_set=self._wanted))
-        rest = _without(self._wanted, found)
+        rest = _ids_not_in(self._wanted, found)
         if self._since is None or not len(rest):
             return found
         older = store.read(columns, until=self._since, where=pc.field("id").isin(rest))
@@ -134,12 +134,12 @@ class RunOutcomes:
 
     def _unknown(self, sessions: pa.Table, ends: pa.Table) -> Any:  # noqa: ANN401 - an Arrow array
         """Return the ids of the sessions that are not stored and have no known end."""
-        return _without(_without(self._wanted, sessions), _settled(ends))
+        return _ids_not_in(_ids_not_in(self._wanted, sessions), _final_or_read(ends))
 
     def _undecided(self, sessions: pa.Table, ends: pa.Table) -> pa.Table:
         """Return the sessions whose events must be read, newest first."""
         is_running = pc.is_in(sessions["status"], value_set=RUNNING)
-        has_end = pc.is_in(sessions["id"], value_set=_settled(ends)["id"])
+        has_end = pc.is_in(sessions["id"], value_set=_final_or_read(ends)["id"])
         return sessions.filter(pc.invert(pc.or_(is_running, has_end)))
 
     def _without_refused(self, ids: list[str]) -> list[str]:
@@ -222,12 +222,12 @@ class RunOutcomes:
         return end
 
 
-def _settled(ends: pa.Table) -> pa.Table:
+def _final_or_read(ends: pa.Table) -> pa.Table:
     """Return the ends that are final, or whose session's events could be read at the last attempt."""
     is_final = pc.invert(OUTCOMES_TABLE.may_change(ends))
     return ends.filter(pc.or_(is_final, ends["session_updated_at"].is_valid()))
 
 
-def _without(ids: Any, table: pa.Table) -> Any:  # noqa: ANN401 - Arrow arrays
+def _ids_not_in(ids: Any, table: pa.Table) -> Any:  # noqa: ANN401 - Arrow arrays
     """Return the ids that a table does not have."""
     return ids.filter(pc.invert(pc.is_in(ids, value_set=table["id"])))

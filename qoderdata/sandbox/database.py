@@ -20,7 +20,7 @@ from qoderdata.sandbox.json_records import DeploymentRecords, refusal_error, run
 from qoderdata.sandbox.run_history import COMPLETED, FAILED, STATUSES, TRIGGERS, make_runs
 from qoderdata.sandbox.sample_values import DAY, make_ids, nanoseconds, stamp, uuid7, uuid7_time
 from qoderdata.sandbox.scenarios import End, decide
-from qoderdata.sandbox.session_records import SessionRecords, agent_record, environment_record, leaders
+from qoderdata.sandbox.session_records import SessionRecords, agent_record, environment_record, served_sessions
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Mapping
@@ -175,7 +175,7 @@ class Database:
             self._deployment,
             read=self._deployment_columns,
         )
-        leader = leaders(fleet, scenarios)
+        leader = served_sessions(fleet, scenarios)
         columns = scenarios.by_name() | {
             "leader": leader,
             "leads": leader == np.arange(len(leader)),

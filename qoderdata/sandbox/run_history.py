@@ -188,7 +188,7 @@ def make_runs(fleet: Fleet, count: int, left_out: int) -> tuple[Runs, Planned]:
     scheduled = count - int(count * _EXTRA_SHARE) - len(unscheduled)
     while True:
         planned = _plan(fleet, _scheduled_counts(fleet, scheduled + left_out))
-        kept = _leave_out(fleet, planned, left_out)
+        kept = _choose_kept(fleet, planned, left_out)
         parts = [unscheduled, *_attempts(fleet, planned, kept, (count - scheduled - len(unscheduled)) // 2)]
         if count >= _FEW:
             parts.append(_unfinished(fleet, parts, count - sum(map(len, parts))))
@@ -257,7 +257,7 @@ def _plan(fleet: Fleet, counts: NDArray[np.int64]) -> Planned:
         if not len(members):
             continue
         taken = counts[members]
-        at = _reach(fleet, pair, taken, fleet.ends[members])
+        at = _occurrences_of_pair(fleet, pair, taken, fleet.ends[members])
         # An occurrence at the end time itself counts as the next one.
         stop = np.searchsorted(at, fleet.ends[members])
         start = stop - taken
@@ -274,7 +274,9 @@ def _plan(fleet: Fleet, counts: NDArray[np.int64]) -> Planned:
     return Planned.join(*parts)
 
 
-def _reach(fleet: Fleet, pair: int, taken: NDArray[np.int64], ends: NDArray[np.int64]) -> NDArray[np.int64]:
+def _occurrences_of_pair(
+    fleet: Fleet, pair: int, taken: NDArray[np.int64], ends: NDArray[np.int64]
+) -> NDArray[np.int64]:
     """Return a pair's occurrences, beginning before the first one that these deployments ran."""
     days = (fleet.now - int(ends.min())) / DAY + (int(taken.max()) + 2) * fleet.pairs[pair].hours / 20
     # A power of two, so that the pairs of a zone share its clock changes.
@@ -286,7 +288,7 @@ def _reach(fleet: Fleet, pair: int, taken: NDArray[np.int64], ends: NDArray[np.i
     return at
 
 
-def _leave_out(fleet: Fleet, planned: Planned, count: int) -> NDArray[np.bool_]:
+def _choose_kept(fleet: Fleet, planned: Planned, count: int) -> NDArray[np.bool_]:
     """Choose the occurrences to leave out, never a first or last one, and return which others are kept."""
     certain = fleet.has_role(ORDINARY)[planned.deployment]
     certain &= (planned.from_first > 0) & (planned.from_last > 0)

@@ -57,14 +57,14 @@ class Columns:
 
     def take(self, which: NDArray[np.int64] | NDArray[np.bool_]) -> Self:
         """Return some of the rows."""
-        return self._with({name: column[which] for name, column in self.by_name().items()})
+        return self._copy_with({name: column[which] for name, column in self.by_name().items()})
 
     def join(self, *others: Self) -> Self:
         """Return all rows, one part after the other."""
         parts = [part.by_name() for part in (self, *others)]
-        return self._with({name: np.concatenate([part[name] for part in parts]) for name in parts[0]})
+        return self._copy_with({name: np.concatenate([part[name] for part in parts]) for name in parts[0]})
 
-    def _with(self, columns: dict[str, NDArray[Any]]) -> Self:
+    def _copy_with(self, columns: dict[str, NDArray[Any]]) -> Self:
         """Return a copy with other columns."""
         other = copy(self)
         vars(other).update(columns)
@@ -76,7 +76,7 @@ def first_case(cases: Sequence[tuple[NDArray[np.bool_], int]], default: int) -> 
     return np.select([condition for condition, _ in cases], [int(code) for _, code in cases], int(default))
 
 
-def _bits(seed: int, purpose: str, index: NDArray[np.int64]) -> NDArray[np.uint64]:
+def _random_bits(seed: int, purpose: str, index: NDArray[np.int64]) -> NDArray[np.uint64]:
     """Return the ``index``-th number of the stream of a seed and purpose: SplitMix64 (Steele, Lea, Flood 2014)."""
     key = np.frombuffer(blake2b(f"{seed}/{purpose}".encode(), digest_size=8).digest(), dtype="<u8")[0]
     state = (index.astype(np.uint64) + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15) + np.uint64(key)
@@ -94,7 +94,7 @@ class Draws:
 
     def uniform(self, purpose: str, index: NDArray[np.int64]) -> NDArray[np.float64]:
         """Return numbers in [0, 1)."""
-        return (_bits(self.seed, purpose, index) >> np.uint64(11)).astype(np.float64) * 2.0**-53
+        return (_random_bits(self.seed, purpose, index) >> np.uint64(11)).astype(np.float64) * 2.0**-53
 
     def below(self, purpose: str, index: NDArray[np.int64], bound: int) -> NDArray[np.int64]:
         """Return whole numbers in [0, bound)."""
@@ -106,7 +106,7 @@ class Draws:
 
     def tails(self, purpose: str, index: NDArray[np.int64]) -> NDArray[np.int64]:
         """Return the 54 random bits at the end of an id."""
-        return (_bits(self.seed, purpose, index) >> np.uint64(10)).astype(np.int64)
+        return (_random_bits(self.seed, purpose, index) >> np.uint64(10)).astype(np.int64)
 
 
 class Dice:

@@ -85,19 +85,19 @@ class Faults:
 
     def add(self, fault: Fault, at: int | None) -> None:
         """Assign a fault to request number `at` from now on; by default to the next one without a fault."""
-        self._at[self._free() if at is None else self._next + at] = fault
+        self._at[self._next_without_fault() if at is None else self._next + at] = fault
 
-    def meet(self, *, has_cursor: bool) -> Fault:
+    def next_fault(self, *, has_cursor: bool) -> Fault:
         """Count a request, and return its fault."""
         fault = self._at.pop(self._next, Fault())
         self._next += 1
         if fault.name in ("repeat-cursor", "overlap") and not has_cursor:
             # The first page has no cursor to repeat: a later request gets the fault.
-            self._at[self._free()] = fault
+            self._at[self._next_without_fault()] = fault
             return Fault()
         return fault
 
-    def _free(self) -> int:
+    def _next_without_fault(self) -> int:
         """Return the number of the next request without a fault."""
         return next(number for number in count(self._next) if number not in self._at)
 
@@ -381,7 +381,9 @@ class Sandbox(ChangingAccount):
     def _respond(self, request: Request) -> WireResponse:
         """Answer one request, and add it to `requests`."""
         with self._database:
-            fault = self._faults.meet(has_cursor=bool(request.query.get("after_id") or request.query.get("page")))
+            fault = self._faults.next_fault(
+                has_cursor=bool(request.query.get("after_id") or request.query.get("page"))
+            )
             status, title = _GATEWAY_FAULTS.get(fault.name, (0, ""))
             if not status or (status == 429 and self.edition >= "D"):
                 response = self._service_response(request, fault.name, _SERVICE_FAULTS.get(fault.name, status))

@@ -111,14 +111,14 @@ class _Writer:
         self._recover()
         if end == End.RUNNING and session.before == BeforeEnd.RESCHEDULED:
             return
-        self._work(credits_used, now)
+        self._write_calls(credits_used, now)
         if session.asked:
-            self._ask()
+            self._write_question()
         if end in (End.WAITING, End.RUNNING):
             return
-        self._finish()
+        self._write_end()
         if session.later:
-            self._continue()
+            self._write_second_turn()
         if session.archived and session.status == TERMINATED and end in FINAL:
             self._add("session.status_terminated", session.archived)
 
@@ -137,7 +137,7 @@ class _Writer:
             if before != BeforeEnd.RESCHEDULED or session.end != End.RUNNING:
                 self._add("session.status_running", at)
 
-    def _ask(self) -> None:
+    def _write_question(self) -> None:
         """Write that the session asked a person, and the answer if there was one."""
         session, command = self._session, {"command": "git push"}
         tool = self._add("agent.tool_use", session.asked, input=command, name="Bash", evaluated_permission="ask")
@@ -146,7 +146,7 @@ class _Writer:
             self._add("user.tool_confirmation", session.ended, result="allow", tool_use_id=tool)
             self._add("session.status_running", session.ended)
 
-    def _work(self, credits_used: float, now: int) -> None:
+    def _write_calls(self, credits_used: float, now: int) -> None:
         """Write model calls and tool calls; for a turn that still runs, those up to `now`."""
         session, dice = self._session, self._dice
         calls = 40 + dice.below(41) if dice.percent(3) else dice.pick((1, 2, 2, 3, 5, 8))
@@ -168,7 +168,7 @@ class _Writer:
             content = [{"text": "ok", "type": "text"}]
             self._add("agent.tool_result", at, content=content, is_error=False, tool_use_id=tool)
 
-    def _finish(self) -> None:
+    def _write_end(self) -> None:
         """Write the end of the first turn."""
         session, dice = self._session, self._dice
         at, timed, end = session.ended, session.has_end, session.end
@@ -190,7 +190,7 @@ class _Writer:
         else:
             self._idle(at, _STOP_REASONS.get(end), timed=timed)
 
-    def _continue(self) -> None:
+    def _write_second_turn(self) -> None:
         """Write the turn that a person started a day later."""
         session, dice = self._session, self._dice
         at, over, later = session.continued, session.continued_end, session.later
@@ -339,9 +339,12 @@ class SessionRecords:
         if dice.percent(3):
             return {"total_credits": 0}
         models, runtime = (sum(part) for part in zip(*map(self._credits, sessions), strict=True))
-        usage: Record = {"total_credits": _cut(models + runtime)}
+        usage: Record = {"total_credits": _two_decimals(models + runtime)}
         if session.created > self._fleet.now - _PARTS_SINCE:
-            usage = {"model_credits": _cut(models), "sandbox_runtime_credits": _cut(runtime)} | usage
+            usage = {
+                "model_credits": _two_decimals(models),
+                "sandbox_runtime_credits": _two_decimals(runtime),
+            } | usage
         return usage
 
     def _snapshot(self, agent: int) -> Record:
@@ -351,7 +354,7 @@ class SessionRecords:
         return {name: record[name] for name in kept} | {"version": agent % 7 + 1}
 
 
-def leaders(fleet: Fleet, scenarios: Scenarios) -> NDArray[np.int64]:
+def served_sessions(fleet: Fleet, scenarios: Scenarios) -> NDArray[np.int64]:
     """Return for each session the one served in its place up to edition C; three runs share a reused session."""
     index = np.arange(len(scenarios))
     if not len(fleet):
@@ -444,6 +447,6 @@ def _evaluations(session: Session, deployment: Record) -> list[Record]:
     ]
 
 
-def _cut(amount: float) -> float:
+def _two_decimals(amount: float) -> float:
     """Cut credits to two decimals."""
     return int(amount * 100) / 100

@@ -140,7 +140,7 @@ class Coverage:
 
     def lowest_ids(self, *, after: str | None) -> frozenset[str]:
         """Return the newest ids of the lowest segment that a walk from the first page or a cursor will reach."""
-        below = reversed(self._below(after))
+        below = reversed(self._segments_below(after))
         return next((frozenset(segment.head_ids) for segment in below if segment.head_ids), frozenset())
 
     def add(self, page: Listing, *, read_at: datetime) -> Coverage:
@@ -165,7 +165,7 @@ class Coverage:
         lowest_ids = self.lowest_ids(after=page.after)
         if page.is_empty_end:
             return self.has_unclaimed or bool(lowest_ids)
-        below = self._below(page.after)
+        below = self._segments_below(page.after)
         met = _lowest_met(page, below)
         return bool(lowest_ids) and (met is None or lowest_ids.isdisjoint(below[met].head_ids))
 
@@ -181,14 +181,14 @@ class Coverage:
         shorter = replace(top, cursor=cursor, reaches=reaches, steps=tuple(steps), ended_at=None)
         return replace(self, segments=(shorter, *lower))
 
-    def _below(self, cursor: str | None) -> tuple[Segment, ...]:
+    def _segments_below(self, cursor: str | None) -> tuple[Segment, ...]:
         """Return the segments below a page that was requested with no cursor, or with that of the top segment."""
         return self.segments if cursor is None else self.segments[1:]
 
     def _with_records(self, page: Listing, read_at: datetime) -> Coverage:
         if page.after not in {None, self.cursor}:
             return self
-        lower = self._below(page.after)
+        lower = self._segments_below(page.after)
         if page.after is None:
             top = Segment(read_at, page.ids[:HEAD_IDS], page.cursor, page.reaches)
         elif page.is_empty_end:

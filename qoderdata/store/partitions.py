@@ -217,7 +217,7 @@ class Dataset:
         unusable = []
         for name in names:
             content = self._content(name)
-            found = None if content is None else self._adopt(name, content)
+            found = None if content is None else self._recovered_files(name, content)
             if found is None:
                 unusable.append(name)
             else:
@@ -384,7 +384,7 @@ class Dataset:
         if rows:
             yield pa.Table.from_batches(waiting, schema=schema)
 
-    def _adopt(self, name: str, content: pa.Buffer) -> dict[str, DataFile] | None:
+    def _recovered_files(self, name: str, content: pa.Buffer) -> dict[str, DataFile] | None:
         """Return the manifest's entries for a data file, rewritten if it lacks columns; ``None`` if unusable."""
         found, arrow = checksum(memoryview(content)), self._table.schema.arrow
         # The names of version 0.1 have no checksum, and its files name no account.

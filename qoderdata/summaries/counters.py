@@ -146,15 +146,15 @@ def failure_rates(
         _warn_of_no_counters(rows)
         _warn_of_impossible(rows)
         _warn_of_overflow(rows, source)
-    rows = rows.with_columns(*_parts("total_runs"), *_parts("total_failures"))
+    rows = rows.with_columns(*_split_counter("total_runs"), *_split_counter("total_failures"))
     sums = ["deployments", "_known", "failing", "never_run"]
     sums += [f"{total}_{part}" for total in _TOTALS for part in ("high", "low")]
     grouped = source.group(rows, nw.col("consecutive_failures").max(), sums=sums)
 
     def finish(frame: nw.LazyFrame[Any]) -> nw.LazyFrame[Any]:
-        carried = (_carried(name).alias(f"{name}_high") for name in _TOTALS)
+        carried = (_upper_part(name).alias(f"{name}_high") for name in _TOTALS)
         # If no counters are known, the sum is missing, not zero.
-        totals = (nw.when(nw.col("_known") > 0).then(_whole(name)).alias(name) for name in _TOTALS)
+        totals = (nw.when(nw.col("_known") > 0).then(_joined_parts(name)).alias(name) for name in _TOTALS)
         frame = frame.with_columns(*carried).with_columns(*totals)
         return wilson.add_rate(frame, "total_failures", "total_runs", confidence=confidence)
 
@@ -210,21 +210,21 @@ def _warn_of_overflow(rows: nw.LazyFrame[Any], source: engines.Source[Any]) -> N
         )
 
 
-def _parts(name: str) -> list[nw.Expr]:
+def _split_counter(name: str) -> list[nw.Expr]:
     """Return a counter in two parts that can be summed; the division has no remainder, as Spark divides floats."""
     counter = nw.col(name).fill_null(0).cast(nw.Int64)
     low = counter % _PART
     return [((counter - low) // _PART).cast(nw.Int64).alias(f"{name}_high"), low.alias(f"{name}_low")]
 
 
-def _carried(name: str) -> nw.Expr:
+def _upper_part(name: str) -> nw.Expr:
     """Return the upper part of a sum, with the carry of the lower part; missing beyond 64 bits."""
     low = nw.col(f"{name}_low")
     high = nw.col(f"{name}_high") + ((low - low % _PART) // _PART).cast(nw.Int64)
     return nw.when(high < 2 * _PART).then(high)
 
 
-def _whole(name: str) -> nw.Expr:
+def _joined_parts(name: str) -> nw.Expr:
     return nw.col(f"{name}_high") * _PART + nw.col(f"{name}_low") % _PART
 
 

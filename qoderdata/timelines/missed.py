@@ -194,7 +194,7 @@ class _State:
         )
 
     @property
-    def firing(self) -> NDArray[np.int64]:
+    def active_schedule(self) -> NDArray[np.int64]:
         """The schedule by which each deployment fires; -1 for none."""
         return np.where(self.is_paused, _NO_SCHEDULE, self.schedule)
 
@@ -267,15 +267,17 @@ def _from_snapshots(states: Sequence[_State], created: NDArray[np.int64]) -> Ite
     seen_at = np.full(created.size, -_FAR)
     for state in states:
         is_first = state.is_listed & ~before.is_listed
-        yield from _before_first(state, np.flatnonzero(is_first), created)
-        yield from _between(before, state, np.flatnonzero(state.is_listed & before.is_listed), seen_at)
+        yield from _periods_before_first(state, np.flatnonzero(is_first), created)
+        yield from _periods_between(before, state, np.flatnonzero(state.is_listed & before.is_listed), seen_at)
         before = state.filled_from(before)
         seen_at = np.where(state.is_listed, state.fetched_at, seen_at)
     row = np.flatnonzero(before.is_listed)
-    yield _periods(row, begin=seen_at[row], end=_FAR, schedule=before.firing[row])
+    yield _periods(row, begin=seen_at[row], end=_FAR, schedule=before.active_schedule[row])
 
 
-def _before_first(state: _State, row: NDArray[np.int64], created: NDArray[np.int64]) -> Iterator[pd.DataFrame]:
+def _periods_before_first(
+    state: _State, row: NDArray[np.int64], created: NDArray[np.int64]
+) -> Iterator[pd.DataFrame]:
     """Yield the periods before the first snapshot, which shows the state since the record was last changed."""
     updated, paused = state.updated[row], state.is_paused[row]
     as_created = ~paused & (updated <= created[row])
@@ -283,16 +285,17 @@ def _before_first(state: _State, row: NDArray[np.int64], created: NDArray[np.int
     known_since = np.minimum(known_since, state.fetched_at)
     unknown_creation = as_created & (created[row] == -_FAR)
     kind = np.where(unknown_creation, _CREATED, _CERTAIN)
-    yield _periods(row, begin=known_since, end=state.fetched_at, schedule=state.firing[row], kind=kind)
+    yield _periods(row, begin=known_since, end=state.fetched_at, schedule=state.active_schedule[row], kind=kind)
     kind = np.where(paused, _PAUSED, _CHANGED)
     yield _periods(row, begin=-_FAR, end=known_since, schedule=state.schedule[row], kind=kind, reason_at=updated)
 
 
-def _between(
+def _periods_between(
     before: _State, after: _State, row: NDArray[np.int64], seen_at: NDArray[np.int64]
 ) -> Iterator[pd.DataFrame]:
     """Yield the periods between two snapshots; if these differ, the later one may date the change."""
-    old, new, begin, updated = before.firing[row], after.firing[row], seen_at[row], after.updated[row]
+    old, new = before.active_schedule[row], after.active_schedule[row]
+    begin, updated = seen_at[row], after.updated[row]
     is_dated = (updated > begin) & (updated <= after.fetched_at)
     known_since = np.where(old == new, begin, np.where(is_dated, updated, after.fetched_at))
     yield _periods(row, begin=known_since, end=after.fetched_at, schedule=new)
