@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import logging
-import numbers
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 from urllib.parse import quote
 
 from qoderdata import errors, settings
 from qoderdata._version import __version__
-from qoderdata.arguments import check_count, check_id
+from qoderdata.arguments import check_count, check_id, check_number
 from qoderdata.client import retries
 from qoderdata.client.responses import ErrorMapper, Failure, TransportFailure
 
@@ -332,10 +331,8 @@ def _read_object(body: bytes) -> dict[str, Any]:
 
 
 def _check_seconds(name: str, value: float, *, zero: bool) -> float:
-    is_number = isinstance(value, numbers.Real) and not isinstance(value, bool)
-    if not is_number or not 0 <= value <= _MOST_SECONDS or (value == 0 and not zero):
-        least = "of at least" if zero else "above"
-        raise ValueError(f"{name}={value!r} is not a number of seconds {least} 0, and at most {_MOST_SECONDS:,}")
+    must = f"be a number of seconds {'of at least' if zero else 'above'} 0, and at most {_MOST_SECONDS:,}"
+    check_number(value, lambda it: 0 <= it <= _MOST_SECONDS and (zero or it > 0), name=name, must=must)
     return float(value)
 
 
@@ -343,5 +340,5 @@ def _check_timeout(value: float | tuple[float, float]) -> tuple[float, float]:
     try:
         connect, read = value if isinstance(value, tuple | list) else (value, value)
     except ValueError:
-        raise ValueError(f"timeout={value!r} is not a number of seconds, or a pair (connect, read)") from None
+        raise ValueError(f"timeout={value!r} must be a number of seconds, or a pair (connect, read)") from None
     return _check_seconds("timeout", connect, zero=False), _check_seconds("timeout", read, zero=False)
