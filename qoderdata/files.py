@@ -8,6 +8,7 @@ breaks off leaves the old object. Listings are never cached, since other machine
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import errno
 import hashlib
@@ -88,6 +89,17 @@ def digest(facts: object) -> str:
     '127314c0eaa43cf2772ab830'
     """
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:_DIGEST_LENGTH]
+
+
+def policy_digest(text: str) -> str:
+    """Return the digest of a style or script as the Content-Security-Policy of an HTML page names it.
+
+    Examples
+    --------
+    >>> policy_digest("")
+    '47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU='
+    """
+    return base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
 
 
 def replace(

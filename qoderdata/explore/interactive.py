@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import json
 from functools import cache
 from importlib import resources
@@ -121,9 +119,9 @@ def _render(spec: dict[str, Any], notes: list[str]) -> str:
         hint=title["subtitle"][-1] if title["subtitle"] else "",
         label=spec["description"],
         css=Markup(css),  # noqa: S704 - our own file
-        style_digest=_digest(css),
+        style_digest=files.policy_digest(css),
         script=Markup(script),  # noqa: S704 - our own file and the libraries
-        script_digest=_digest(script),
+        script_digest=files.policy_digest(script),
         spec=htmlsafe_json_dumps(spec, to_json),
     )
 
@@ -134,10 +132,6 @@ def _script() -> str:
     import vl_convert  # noqa: PLC0415 - an extra
 
     return vl_convert.javascript_bundle(_resource("explore.js")).strip()
-
-
-def _digest(text: str) -> str:
-    return base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
 
 
 def _resource(name: str) -> str:

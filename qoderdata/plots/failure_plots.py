@@ -124,14 +124,20 @@ def _rate_bars(ax: Axes, shown: pd.DataFrame, failing: NDArray[np.bool_]) -> Non
     ax.barh(rows, rate, height=0.62, color=np.where(failing[rows], axes.VERMILLION, axes.pale_color()).tolist())
     lines: dict[str, Any] = {"fmt": "none", "ecolor": axes.line_color(), "elinewidth": 1.1, "capsize": 2.5}
     ax.errorbar(rate, rows, xerr=[rate - low, high - rate], **lines)
-    highest = np.fmax(rate, high).max(initial=_NARROWEST_SCALE) if len(rows) else 1.0
-    ax.set_xlim(0, 1.02 * min(1.0, highest))
+    ax.set_xlim(0, _scale_end(np.fmax(rate, high)))
     axes.percent_axis(ax.xaxis)
 
 
 def _rates_and_intervals(rates: pd.DataFrame) -> list[NDArray[np.float64]]:
     """Return rates, and the lower and upper ends of their intervals; NaN if there are none."""
     return [rates[name].to_numpy(np.float64, na_value=np.nan) for name in ("failure_rate", "ci_low", "ci_high")]
+
+
+def _scale_end(shares: NDArray[np.float64]) -> float:
+    """Return the end of a scale that holds some rates; that of 100 % if none is known."""
+    known = shares[~np.isnan(shares)]
+    highest = float(known.max(initial=_NARROWEST_SCALE)) if known.size else 1.0
+    return 1.02 * min(1.0, highest)
 
 
 def _counts(shown: pd.DataFrame, *, by_runs: bool) -> list[str]:
@@ -244,25 +250,25 @@ def plot_run_failure_rates(
     drawn = pd.concat(group.rows for group in shown)
     counts = drawn.reindex(columns=[*_COUNTS, "assumed", "unknown"], fill_value=0).groupby(level="window").sum()
     times = pd.DatetimeIndex(drawn.index)
-    highest = float(drawn["ci_high"].astype("float64").max())
+    end = _scale_end(_rates_and_intervals(drawn)[2])
     words = f"start of window, {time_axes.describe_times(times)}"
     note = axes.assumed_note(counts["assumed"].sum(), counts["completed"].sum())
     if is_single:
         lines = _rate_lines(ax, shown[0].rows, is_panel=False)
-        _rate_axis(ax, highest, is_panel=False)
+        _rate_axis(ax, end, is_panel=False)
         ax.set_ylabel("failure rate", y=(1 + _BELOW) / 2)
         time_axes.set_time_ticks(ax, times)
         axes.legend_beside(ax, lines | _count_bars(ax, counts))
         axes.label_x(ax, words, note)
     else:
-        has_few = _rate_panels(ax, shown, times, highest=highest, labels=labels)
+        has_few = _rate_panels(ax, shown, times, end=end, labels=labels)
         meaning = "titles: failed / decided runs; upright: Wilson intervals"
         axes.label_x(ax, words, f"{meaning}; faint: {_FEW}" if has_few else meaning, note)
     return ax
 
 
 def _rate_panels(
-    ax: Axes, groups: list[Group], times: pd.DatetimeIndex, *, highest: float, labels: Mapping[str, str] | None
+    ax: Axes, groups: list[Group], times: pd.DatetimeIndex, *, end: float, labels: Mapping[str, str] | None
 ) -> bool:
     """Draw a panel per group, all with the same scales; return whether there are rates of few runs."""
     figures = [f"{int(group.rows['failed'].sum()):,} / {int(_decided(group.rows).sum()):,}" for group in groups]
@@ -272,7 +278,7 @@ def _rate_panels(
     for panel, group in zip(panels, groups, strict=True):
         samples |= _rate_lines(panel, group.rows, is_panel=True)
         axes.style_values(panel)
-    _rate_axis(panels[0], highest, is_panel=True)
+    _rate_axis(panels[0], end, is_panel=True)
     time_axes.set_window_limits(panels[0], times)
     ax.set_ylabel("failure rate")
     return _FEW in samples
@@ -305,15 +311,14 @@ def _rate_lines(ax: Axes, rates: pd.DataFrame, *, is_panel: bool) -> dict[str, A
     return samples
 
 
-def _rate_axis(ax: Axes, highest: float, *, is_panel: bool) -> None:
+def _rate_axis(ax: Axes, end: float, *, is_panel: bool) -> None:
     """Mark the rates on the upper part of the axes; the lower part is left free."""
     below = _PANEL_BELOW if is_panel else _BELOW
-    top = 1.02 * min(1.0, max(_NARROWEST_SCALE, highest if np.isfinite(highest) else 1.0))
-    ax.set_ylim(-top * below / (1 - below), top)
-    ax.set_yticks(axes.ticks_up_to(top, 4 if is_panel else 6))
+    ax.set_ylim(-end * below / (1 - below), end)
+    ax.set_yticks(axes.ticks_up_to(end, 4 if is_panel else 6))
     axes.percent_axis(ax.yaxis)
     axes.style_values(ax)
-    ax.spines["left"].set_bounds(0, top)
+    ax.spines["left"].set_bounds(0, end)
 
 
 def _count_bars(ax: Axes, counts: pd.DataFrame) -> dict[str, BarContainer]:

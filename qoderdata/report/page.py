@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import io
 import re
 import warnings
@@ -190,7 +188,7 @@ def _render(data: ReportData, caught: list[warnings.WarningMessage], lang: str, 
         "lang": _TAGS[lang],
         "title": (title or "").strip() or default_title(lang),
         "css": Markup(css),  # noqa: S704 - our own file
-        "css_digest": base64.b64encode(hashlib.sha256(css.encode()).digest()).decode(),
+        "css_digest": files.policy_digest(css),
         "start": data.start,
         "tz": data.tz,
         "cautions": cautions(data),
