@@ -27,7 +27,7 @@ from qoderdata.frames import flatten_deployments, flatten_runs, flatten_sessions
 from qoderdata.report import folded_sections, sections
 from qoderdata.report.data import ReportData
 from qoderdata.report.figures import Headline, headline, points_text, tiles
-from qoderdata.report.layout import Section, round_scale
+from qoderdata.report.layout import Badge, Section, round_scale
 from qoderdata.report.page import _template, cautions, write_report
 from qoderdata.sandbox import Sandbox
 
@@ -209,10 +209,13 @@ def test_deployments_are_those_of_the_start() -> None:
 
 def test_title_says_what_the_page_is_about(tmp_path: Path) -> None:
     path = tmp_path / "report.html"
-    write_report(flatten_deployments([deployment(1, "a")]), path, start=START, title="Team <b> & co")
+    frame = flatten_deployments([deployment(1, "a")])
+    frame.attrs["fetched_at"] = "2026-06-15T01:10:00+00:00"
+    write_report(frame, path, start=START, title="Team <b> & co")
     text = path.read_text(encoding="utf-8")
     assert "<title>Team &lt;b&gt; &amp; co · 2026-06-15</title>" in text
     assert '<p class="kicker">Team &lt;b&gt; &amp; co · ' in text
+    assert "The data was fetched 20 min before." in Reader(text).text
 
 
 def test_start_is_the_current_time_by_default(tmp_path: Path) -> None:
@@ -238,7 +241,8 @@ def test_page_without_runs_shows_the_counters(tmp_path: Path) -> None:
     assert page.tile("Lifetime failure rate")[:2] == ["18.4 %", "of 98 runs, archived deployments included"]
     assert page.tile("Next 24 hours")[:2] == ["48", "triggers of 2 deployments"]
     assert page.tile("Never run")[:2] == ["1", "of 5 deployments"]
-    assert "Of 1 more deployment it is not known whether it is failing." in " ".join(page.words)
+    assert "Of 1 more deployment it is not known whether it is failing." in page.text
+    assert "When the data was fetched is not known." in page.text
     assert "Missed triggers" not in page.words
     assert "The last 30 days" not in page.words
 
@@ -290,6 +294,7 @@ def test_details_without_problems_say_so() -> None:
         "The service has paused no deployment because of an error.",
         "No run of the last 30 days has failed.",
         "No deployment takes longer than before.",
+        "No schedule has anything odd about it.",
     ):
         assert words in shown
 
@@ -429,7 +434,13 @@ class TestRuns:
             "Not enough runs to compare with last week: 33.3 % of 6 runs failed; "
             "1 deployment accounts for half of the failures."
         )
+        assert headline(data).about == (
+            "Of the last 7 days, from 2026-06-08 01:30 UTC to 2026-06-15 01:30 UTC: 2 of 6 decided runs failed "
+            "(95 % interval 9.7–70.0 %). A run is decided when it completed or failed. "
+            "The runs begin on 2026-06-14 00:05 UTC: the week before is not whole."
+        )
         assert tile_of(data, "Failure rate") == ["33.3 %", "the week before is not known", "of 6 decided runs"]
+        assert tile_of(data, "Runs")[2] == "6 decided, 1 skipped or cancelled, 1 not ended"
         trend = words_of(sections.trend(data))
         assert "2 of 6 decided runs failed: 33.3 % (95 % interval 9.7–70.0 %)." in trend
         assert "Skipped or cancelled: 1; not ended: 1." in trend
@@ -514,7 +525,9 @@ class TestEditionD:
         assert "2 of 4 decided runs failed: 50.0 %" in text
         assert "Skipped or cancelled: 1; not ended: 2. The outcome of 1 run is unknown. 1 of 2" in text
         assert cautions(data)[0].startswith("Of all runs given (8, since 2026-06-14 00:05 UTC), 1 counts as")
-        assert "2 not ended, of these 1 waiting for a person" in str(tile_of(data, "Runs")[2])
+        assert tile_of(data, "Runs")[2] == (
+            "4 decided, 1 skipped or cancelled, 2 not ended, of these 1 waiting for a person, 1 unknown"
+        )
 
     def test_missing_counters_are_counted_from_the_runs(self) -> None:
         deployments = flatten_deployments([deployment(3, "a", metadata={}), deployment(4, "b", metadata={})])
@@ -542,6 +555,7 @@ class TestEditionD:
         by_service = data_of([deployment(4, "a")])
         assert "by the service's counters" in headline(by_service).about
         assert "as the service counts them" in words_of(folded_sections.failing(by_service))
+        assert "Failed / runs" in words_of(folded_sections.rates(by_service))
         assert "by the service's counters" not in headline(data).about
         one = data_of(qd.fill_counters(deployments, runs.iloc[:1]))
         certainty = "Of the 1 run that was counted, 1 completed by assumption, and the outcome of 0 is unknown."
@@ -701,16 +715,17 @@ def session(number: int, deployment_id: str | None, total: float | None) -> dict
 
 
 def test_costs_and_forecast_of_known_sessions() -> None:
-    """The first deployment fires 720 times in 30 days, at 2 credits each; the second is archived."""
+    """The first deployment fires 720 times in 30 days, at 2 credits each, and a new one as often."""
     ids = [f"dep_{number:032x}" for number in (1, 2)]
-    deployments = [deployment(1, "dear"), deployment(2, "old", archived_at=START)]
+    deployments = [deployment(1, "dear"), deployment(2, "old", archived_at=START), deployment(3, "new")]
     records = [(ids[0], 1.0), (ids[0], 3.0), (ids[0], None), (ids[1], 0.5), (None, 0.25)]
     sessions = flatten_sessions([session(number, *record) for number, record in enumerate(records)])
     data = data_of(deployments, sessions=sessions)
     words = words_of(sections.costs(data, sessions))
     assert (
         "4 sessions used 4.75 credits. The usage of 1 more is not known. "
-        "720 triggers of the next 30 days are expected to use 1,440.00."
+        "720 triggers of the next 30 days are expected to use 1,440.00. "
+        "720 more are of deployments without a session of known cost."
     ) in words
     assert "dear 4.00 1,440.00 old 0.50 – No deployment 0.25 –" in words
     about = words_of(folded_sections.about_data(data, []))
@@ -724,6 +739,7 @@ def test_command_for_more_costs_covers_the_same_period() -> None:
     sessions = flatten_sessions(records)
     costs = words_of(sections.costs(data_of(deployments, sessions=sessions), sessions))
     assert "20 of 25 rows are shown; qoderdata costs --since 40D --top 25 shows more." in costs
+    assert "They are from 2026-05-06 13:30 UTC to 2026-05-06 13:30 UTC." in costs
 
 
 def test_costs_of_sessions_without_usage_are_unknown() -> None:
@@ -897,6 +913,33 @@ def test_load_of_the_week_counts_by_the_local_hour_of_each_trigger() -> None:
     ]
 
 
+def test_load_of_the_week_names_its_busiest_hours() -> None:
+    weekly = {"type": "cron", "expression": "30 9 * * MON", "timezone": "UTC"}
+    deployments = [deployment(1, "hourly"), deployment(2, "weekly", schedule=weekly)]
+    words = words_of(folded_sections.load(data_of(deployments)))
+    assert "The busiest hour begins at 2026-06-15 09:00 UTC: 2 triggers." in words
+    words = words_of(folded_sections.load(data_of(deployments[:1])))
+    hours = "2026-06-15 02:00 UTC, 2026-06-15 03:00 UTC, 2026-06-15 04:00 UTC and 165 more"
+    assert f"168 hours are the busiest, from {hours}: 1 trigger each." in words
+
+
+def test_schedules_that_do_not_fire_are_listed_first() -> None:
+    schedules = [
+        ("*/7 * * * *", "UTC"), ("0 9 31 * *", "UTC"), ("0 9 13 * FRI", "UTC"), ("0 9 * * *", "Etc/GMT+8"),
+        ("30 2 * * *", "Europe/Berlin"), ("0 9 30 2 *", "UTC"), ("nonsense", "UTC"), ("*/7 * * * *", "UTC"),
+    ]  # fmt: skip
+    table = folded_sections.lints(data_of([
+        deployment(number, "a", schedule={"type": "cron", "expression": expression, "timezone": zone})
+        for number, (expression, zone) in enumerate(schedules)
+    ])).table  # fmt: skip
+    assert table is not None
+    assert [(cast("Badge", row[0]).text, row[1]) for row in table.rows] == [
+        ("cannot be read", "1"), ("never fires", "1"), ("skipped by a clock change", "1"),
+        ("repeated by a clock change", "1"), ("inverted zone", "1"), ("both day fields", "1"),
+        ("skips months", "1"), ("uneven step", "2"),
+    ]  # fmt: skip
+
+
 def test_groups_may_be_categories() -> None:
     agents = [deployment(number, "a", agent={"id": f"agent_{number}"}) for number in (1, 2)]
     frame = flatten_deployments(agents)
@@ -972,7 +1015,9 @@ def test_runs_of_unlisted_deployments_form_their_own_group() -> None:
 def test_run_without_a_deployment_is_shown_as_no_deployment() -> None:
     with pytest.warns(DataQualityWarning, match="1 of 1 runs are of deployments that are not listed here"):
         data = data_of([], [run(1, 1, "failed", deployment_id=None)])
-    assert "No deployment 100.0 %" in words_of(folded_sections.rates(data))
+    words = words_of(folded_sections.rates(data))
+    assert "No deployment 100.0 %" in words
+    assert "Failed / decided" in words
 
 
 @pytest.mark.parametrize(("has_runs", "command"), [(True, "compare"), (False, "failures")])
@@ -1325,8 +1370,13 @@ def test_headline_compares_with_the_week_before(
             status = "failed" if number < failed else "completed"
             at = f"2026-06-{day:02}T{number % 24:02}:{number // 24:02}:00Z"
             runs.append(run(1 + number % 2, 0, status, id=f"drun_{day}_{number}", triggered_at=at))
-    deployments = [deployment(n, f"d{n}") for n in (1, 2)]
-    assert headline(data_of(deployments, runs)).text.startswith(lead)
+    found = headline(data_of([deployment(n, f"d{n}") for n in (1, 2)], runs))
+    assert found.text.startswith(lead)
+    rate = 100 * before[0] / sum(before)
+    assert f"In the 7 days before: {before[0]} of {sum(before)}, {rate:.1f} %." in found.about
+    is_compared = "change is" in found.about
+    assert is_compared == (sum(recent) >= 20)
+    assert is_compared != ("Fewer than 20 decided runs in a week are not compared." in found.about)
 
 
 @pytest.mark.parametrize(("status", "cut"), [("failed", ""), ("completed", ", drawn up to 10 %")])
