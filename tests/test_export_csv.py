@@ -243,6 +243,7 @@ def test_index_and_header_are_written(tmp_path: Path, frame: pd.DataFrame, expec
         ("environment_variables", "null", "***"),
         ("description", "about environment_variables", "about environment_variables"),
         ("description", "a \\u0041 b", "a \\u0041 b"),
+        ("description", '{"a": "\\u0041"}', '{"a": "\\u0041"}'),
     ],
 )
 @pytest.mark.parametrize("spreadsheet_safe", [True, False])

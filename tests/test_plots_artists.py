@@ -628,11 +628,15 @@ class TestDurations:
         assert legend_of(ax) == ["failed (1 run)"]
         assert all(tick == round(tick) for tick in ax.get_yticks())
 
-    @pytest.mark.parametrize("length", [0, 1, 37, 1000, 123_456, 86_400_000, 9_000_000_000])
-    def test_axis_of_one_run_has_two_or_more_distinct_ticks(self, length: int) -> None:
-        ax = qd.plot_durations(runs_of([("2026-06-01T00:00Z", "completed")], [length]))
+    @pytest.mark.parametrize(
+        "lengths",
+        [[0], [1], [37], [1000], [123_456], [86_400_000], [9_000_000_000], [3, 4], [9718, 12_399]],
+    )
+    def test_axis_of_one_or_two_runs_has_two_or_more_distinct_ticks(self, lengths: list[int]) -> None:
+        ax = qd.plot_durations(runs_of([("2026-06-01T00:00Z", "completed")] * len(lengths), [*lengths]))
         ax.figure.canvas.draw()
         low, high = ax.get_xlim()
         assert len([tick for tick in ax.get_xticks() if low <= tick <= high]) >= 2
+        assert all(tick == round(tick) for tick in ax.get_xticks())
         texts = [label.get_text() for label in ax.get_xticklabels()]
         assert len(set(texts)) == len(texts)

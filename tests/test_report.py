@@ -188,6 +188,11 @@ def tile_of(data: ReportData, title: str) -> list[str | None]:
     return next([tile.figure, tile.change, tile.note] for tile in tiles(data) if tile.title == title)
 
 
+def bad_tiles(data: ReportData) -> list[str]:
+    """Return the titles of the tiles whose figure is marked as bad."""
+    return [tile.title for tile in tiles(data) if tile.is_bad]
+
+
 def test_deployments_are_those_of_the_start() -> None:
     later = {"created_at": "2026-06-15T02:00:00Z"}
     records = [deployment(1, "a"), deployment(2, "b", **later)]
@@ -235,6 +240,8 @@ def test_page_without_runs_shows_the_counters(tmp_path: Path) -> None:
     ]
     page = report(tmp_path, deployments)
     assert page.headline == "2 deployments are failing and 1 is paused by error."
+    assert page.all("h1") == [{"class": "bad"}]
+    assert bad_tiles(data_of(deployments)) == ["Failing now", "Paused by error"]
     assert page.tile("Deployments") == ["5", "unchanged", "1 more is archived"]
     assert page.tile("Failing now")[:2] == ["2", "longest streak: 2 runs"]
     assert page.tile("Paused by error")[:2] == ["1", "1 more is paused"]
@@ -465,6 +472,7 @@ class TestRuns:
         deployments = [deployment(3, "a", updated_at="2026-06-14T01:30:00Z")]
         data = data_of(deployments, runs)
         assert tile_of(data, "Missed triggers") == ["0", "the week before is not known", "1 more in doubt"]
+        assert "Missed triggers" not in bad_tiles(data)
         assert "a : 1 time is in doubt, as" in words_of(folded_sections.missed(data))
 
     def test_missed_triggers_are_those_of_a_call_about_the_week(self) -> None:
@@ -778,7 +786,11 @@ def test_credits_tile_if_usage_is_unknown_and_if_it_is_large() -> None:
 def test_headline_of_a_week_without_decided_runs(status: str) -> None:
     runs = [run(1, hour, status) for hour in range(3)]
     found = headline(data_of([deployment(1, "a")], runs))
-    assert found.text == "No run of the last 7 days completed or failed."
+    assert found == (
+        "No run of the last 7 days completed or failed.",
+        "The last 7 days are from 2026-06-08 01:30 UTC to 2026-06-15 01:30 UTC.",
+        False,
+    )
 
 
 @pytest.mark.filterwarnings("error")
@@ -802,6 +814,7 @@ def test_all_triggers_are_missed_if_there_are_no_runs() -> None:
     data = data_of([deployment(1, "a")], [])
     assert "missed 24 triggers" in words_of(sections.to_do(data))
     assert tile_of(data, "Missed triggers") == ["24", "the week before is not known", "none in doubt"]
+    assert "Missed triggers" in bad_tiles(data)
 
 
 def test_findings_use_the_time_zone_of_the_page() -> None:
@@ -825,8 +838,9 @@ def test_figures_are_unknown_without_runs_and_counters() -> None:
     assert headline(data).text == (
         "Without runs it is not known how many deployments are failing; 0 are paused by error."
     )
+    assert not headline(data).is_bad
     with pytest.warns(DataQualityWarning, match="no deployment has counters"):
-        shown = {tile.title: (tile.figure, tile.note) for tile in tiles(data)}
+        shown = {tile.title: (tile.figure, tile.note) for tile in tiles(data) if not tile.is_bad}
     for title in ("Failing now", "Lifetime failure rate", "Never run"):
         assert shown[title] == ("–", "not known without runs")
     for part in (folded_sections.failing, folded_sections.rates, sections.by_group):
@@ -852,7 +866,7 @@ def test_error_that_was_seen_before_the_last_30_days_is_not_new() -> None:
         data_of([deployment(1, "a")], [old, *failed, run(1, 3, "failed", **other)])
     ).table
     assert table is not None
-    assert [(row[1], row[-1] is not None) for row in table.rows] == [("2", False), ("1", True)]
+    assert [(row[1], row[-1]) for row in table.rows] == [("2", None), ("1", Badge("new", is_bad=True))]
 
 
 @pytest.mark.parametrize(
@@ -908,6 +922,8 @@ def test_load_of_the_week_counts_by_the_local_hour_of_each_trigger() -> None:
     assert heat is not None
     local = data.week["trigger_at"].dt.tz_convert("Australia/Lord_Howe")
     expected = Counter(zip(local.dt.day_of_week, local.dt.hour, strict=True))
+    assert max(shade for _, cells in heat for shade, _ in cells) == 9
+    assert all((shade == 0) == (text == "0") for _, cells in heat for shade, text in cells)
     assert [[text for _, text in cells] for _, cells in heat] == [
         [str(expected[day, hour]) for hour in range(24)] for day in range(7)
     ]
@@ -1350,6 +1366,13 @@ class TestEachFigure:
         assert f"{len(account.deployments)} rows" in account.page.part("about")
 
 
+def group_changes(data: ReportData) -> list[object]:
+    """Return the last cell of each group."""
+    table = sections.by_group(data).table
+    assert table is not None
+    return [row[-1] for row in table.rows]
+
+
 @pytest.mark.parametrize(
     ("recent", "before", "lead"),
     [
@@ -1370,8 +1393,12 @@ def test_headline_compares_with_the_week_before(
             status = "failed" if number < failed else "completed"
             at = f"2026-06-{day:02}T{number % 24:02}:{number // 24:02}:00Z"
             runs.append(run(1 + number % 2, 0, status, id=f"drun_{day}_{number}", triggered_at=at))
-    found = headline(data_of([deployment(n, f"d{n}") for n in (1, 2)], runs))
+    data = data_of([deployment(n, f"d{n}") for n in (1, 2)], runs)
+    found = headline(data)
     assert found.text.startswith(lead)
+    is_worse = lead.startswith("Worse")
+    assert (found.is_bad, "Failure rate" in bad_tiles(data)) == (is_worse, is_worse)
+    assert any(isinstance(cell, Badge) and cell.is_bad for cell in group_changes(data)) == is_worse
     rate = 100 * before[0] / sum(before)
     assert f"In the 7 days before: {before[0]} of {sum(before)}, {rate:.1f} %." in found.about
     is_compared = "change is" in found.about
@@ -1386,6 +1413,17 @@ def test_picture_says_where_intervals_are_cut(status: str, cut: str) -> None:
     picture = sections.trend(data_of([deployment(1, "d1")], runs)).picture
     assert picture is not None
     assert [label.text for label in picture.labels[:2]] == ["Failure rate by day", f"with its 95 % interval{cut}"]
+
+
+def test_line_of_rates_has_a_gap_on_a_day_without_decided_runs() -> None:
+    statuses = {9: "failed", 10: "completed", 11: "skipped", 12: "failed"}
+    runs = [
+        run(1, 0, status, id=f"drun_{day}", triggered_at=f"2026-06-{day:02}T00:00:00Z")
+        for day, status in statuses.items()
+    ]
+    picture = sections.trend(data_of([deployment(1, "d1")], runs)).picture
+    assert picture is not None
+    assert re.sub("[^ML]", "", picture.paths["rate"]) == "MLM"
 
 
 class TestGroups:

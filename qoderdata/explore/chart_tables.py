@@ -173,13 +173,12 @@ def _full_text(text: str) -> str:
 
 def _errors(runs: pd.DataFrame) -> tuple[list[str], NDArray[np.intp]]:
     """Return the different errors, the most frequent first, and the number of each run's; -1 is none."""
-    nothing = pd.Series("", index=runs.index)
-    kind, message = (
-        runs[name].astype("object").fillna("").astype(TEXT) if name in runs else nothing
-        for name in ("error_type", "error_message")
-    )
+    nothing = pd.Series("", index=runs.index, dtype=TEXT)
     # The first characters suffice: a tooltip shows no more, and a message may be as long as a book.
-    text = (kind.str[: 4 * _MESSAGE] + ": " + message.str[: 4 * _MESSAGE]).str.strip(": ")
+    kind, message = (
+        runs.get(name, nothing).fillna("").str[: 4 * _MESSAGE] for name in ("error_type", "error_message")
+    )
+    text = (kind + ": " + message).str.strip(": ")
     counts = text[text.ne("")].value_counts()
     return counts.index.tolist(), counts.index.get_indexer(pd.Index(text))
 

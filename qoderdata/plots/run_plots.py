@@ -280,6 +280,7 @@ def _duration_axis(ax: Axes, edges: NDArray[np.float64]) -> None:
     if len(ticks) < 2:  # noqa: PLR2004 - one mark gives no scale
         ticks = [round(float(length)) for length in np.geomspace(edges[0], edges[-1], 4)]
     ax.set_xlim(low, high)
-    axes.label_ticks(ax, {length: _duration_label(length) for length in ticks}, most=len(ticks))
+    lengths = {_duration_label(length): length for length in ticks}  # one mark of each text
+    axes.label_ticks(ax, {length: text for text, length in lengths.items()}, most=len(lengths))
     ax.xaxis.set_minor_locator(NullLocator())
     ax.set_xlabel("duration (logarithmic)")

@@ -168,7 +168,7 @@ def _translations(lang: str) -> NullTranslations:
     from babel.messages import mofile, pofile  # noqa: PLC0415 - only for a page in another language
 
     compiled = io.BytesIO()
-    mofile.write_mo(compiled, pofile.read_po(io.StringIO(_resource(f"{lang}.po")), locale=lang))
+    mofile.write_mo(compiled, pofile.read_po(io.StringIO(_resource(f"{lang}.po"))))
     compiled.seek(0)
     return GNUTranslations(compiled)
 
