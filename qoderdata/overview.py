@@ -105,7 +105,7 @@ def overview(
     live = df[df["archived_at"].isna()]
     is_paused = live["status"] == "paused"
     # Not every account has teams.
-    teams = expand_metadata(df, [team]).drop_duplicates("id").set_index("id")[f"metadata_{team}"]
+    teams = expand_metadata(df, [team]).set_index("id")[f"metadata_{team}"]
 
     def named(frame: pd.DataFrame, columns: list[str]) -> pd.DataFrame:
         labelled = with_names(frame, df, agents=agents).rename(columns={"agent_name": "agent"})

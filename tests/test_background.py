@@ -111,6 +111,16 @@ def test_garbage_collector_that_was_disabled_stays_so() -> None:
         gc.enable()
 
 
+def test_garbage_collector_is_enabled_again_after_the_last_context() -> None:
+    paused = GCPaused()
+    for _ in range(2):
+        with paused:
+            with paused:
+                pass
+            assert not gc.isenabled()
+        assert gc.isenabled()
+
+
 @pytest.mark.parametrize("seconds", [0.2, 60])
 def test_exit_waits_a_short_time_for_the_item_in_progress(seconds: float) -> None:
     """Python ends daemon threads at its exit; the process aborts if one is in C++ code then."""

@@ -236,6 +236,35 @@ class TestManyRuns:
             else:
                 assert row["e"] == -1
 
+    @pytest.mark.parametrize(
+        ("limit", "bar", "cell"),
+        [
+            (50_000, "day", "day and hour"), (580, "day", "day and 3 hours"), (430, "day", "day"),
+            (400, "window", "7 days"), (200, "window", "28 days"),
+        ],
+    )  # fmt: skip
+    def test_titles_and_tooltips_say_what_a_mark_is(
+        self, limit: int, bar: str, cell: str, frames: Frames, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(chart_tables, "MOST_ROWS", limit)
+        (_, over_time), (_, timeline) = (
+            row["hconcat"] for row in qd.explore(*frames, tz=ZONE).to_dict()["vconcat"]
+        )
+        overview, calendar = over_time["vconcat"]
+        assert overview["title"] == f"Runs per {bar}: drag to zoom"
+        assert calendar["title"] == f"Failed runs by {cell} (grey: none)"
+        names = [
+            [one.get("title", one["field"]) for one in view["encoding"]["tooltip"]]
+            for view in (overview, calendar, timeline)
+        ]
+        of_runs = ["time", "duration", "error"]
+        of_windows = ["from", "runs", "median duration", "most frequent error"]
+        assert names == [
+            ["from", "outcome", "runs"],
+            ["day", "from hour", "failed", "completed", "runs"],
+            ["name", "outcome", *(of_runs if limit == 50_000 else of_windows)],
+        ]
+
     def test_rates_do_not_depend_on_the_limit(
         self, frames: Frames, account_tables: ChartTables, monkeypatch: pytest.MonkeyPatch
     ) -> None:

@@ -364,6 +364,7 @@ class TestTriggerLoad:
         assert squares(ax)[0, :5].tolist() == [None, 1.0, 0.0, 1.0, None]
         assert [text.get_text() for text in ax.texts] == ["1", "0", "1"]
         assert lanes_of(ax) == WEEKDAYS
+        assert [bar.get_ylabel() for bar in ax.child_axes] == ["triggers per hour"]
 
 
 def runs_of(rows: Sequence[tuple[str | None, str]], duration_ms: list[int | None] | None = None) -> pd.DataFrame:
@@ -484,6 +485,9 @@ class TestRunFailureRates:
         rates = run_failure_rates(some_runs(), by=None)
         with pytest.raises(ValueError, match="give freq"):
             qd.plot_run_failure_rates(rates)
+        over_time = run_failure_rates(some_runs().dropna(subset="triggered_at"), freq="1D")
+        with pytest.raises(ValueError, match="must be the index"):
+            qd.plot_run_failure_rates(over_time.reset_index())
 
     def test_bars_are_drawn_without_any_decided_run(self) -> None:
         rates = run_failure_rates(runs_of([("2026-06-01T00:00Z", "skipped")] * 3), by=None, freq="1D")

@@ -180,6 +180,8 @@ class TestRunTimeline:
         assert {"running or pending (2)", "waits for a person (1)", "newest time of these runs"} <= set(
             legend_of(ax)
         )
+        (newest,) = (line for line in ax.lines if line.get_linestyle() == ":")
+        assert time_text(np.asarray(newest.get_xdata())[0]) == "04:00:00"
         assert len(bars(ax)) == 1
 
     def test_events_without_length_are_marks_of_different_shapes(self) -> None:
@@ -242,6 +244,11 @@ class TestRunTimeline:
         assert "failed (10)" in legend_of(ax)
         assert "missed (3)" in legend_of(ax)
         assert "perhaps missed (9)" not in legend_of(ax)
+
+    def test_equal_lanes_are_in_the_order_of_their_labels(self) -> None:
+        runs = runs_of([("a", "failed", "01:00:00", None, None), ("b", "failed", "01:00:00", None, None)])
+        ax = qd.plot_run_timeline(runs.assign(deployment_name=pd.Series(["z", None], dtype="str")))
+        assert lanes_of(ax) == ["b", "z"]
 
     def test_outcomes_differ_by_height_or_filling_of_the_bar(self) -> None:
         """Readers can tell them apart without colors, in the legend too."""
@@ -382,6 +389,7 @@ class TestCosts:
         assert unknown.get_marker() == "$?$"
         assert [f"{num2date(x):%d}" for x in np.asarray(unknown.get_xdata())] == ["16", "19"]  # type: ignore[no-untyped-call]  # matplotlib's
         assert ax.get_ylabel() == "credits"
+        assert "titles" not in ax.get_xlabel()
 
     def test_windows_of_groups_are_panels_sorted_by_credits(self) -> None:
         costs = costs_of(SESSIONS, freq="1D")

@@ -944,12 +944,13 @@ def test_schedules_that_do_not_fire_are_listed_first() -> None:
         ("*/7 * * * *", "UTC"), ("0 9 31 * *", "UTC"), ("0 9 13 * FRI", "UTC"), ("0 9 * * *", "Etc/GMT+8"),
         ("30 2 * * *", "Europe/Berlin"), ("0 9 30 2 *", "UTC"), ("nonsense", "UTC"), ("*/7 * * * *", "UTC"),
     ]  # fmt: skip
-    table = folded_sections.lints(data_of([
+    section = folded_sections.lints(data_of([
         deployment(number, "a", schedule={"type": "cron", "expression": expression, "timezone": zone})
         for number, (expression, zone) in enumerate(schedules)
-    ])).table  # fmt: skip
-    assert table is not None
-    assert [(cast("Badge", row[0]).text, row[1]) for row in table.rows] == [
+    ]))  # fmt: skip
+    assert section.table is not None
+    assert section.count == 9
+    assert [(cast("Badge", row[0]).text, row[1]) for row in section.table.rows] == [
         ("cannot be read", "1"), ("never fires", "1"), ("skipped by a clock change", "1"),
         ("repeated by a clock change", "1"), ("inverted zone", "1"), ("both day fields", "1"),
         ("skips months", "1"), ("uneven step", "2"),
@@ -1331,6 +1332,7 @@ class TestEachFigure:
         first = [words.index(" ".join(detail.split())) for detail in found["detail"].head(5)]
         assert first == sorted(first)
         assert f"all {len(found)} findings" in account.page.words
+        assert sections.to_do(data_of(account.df, start=pd.Timestamp(account.now))).is_ordered
 
     def test_changes_since_the_snapshot(self, account: Account) -> None:
         """The page shows the three planted changes and no other."""
@@ -1463,6 +1465,8 @@ class TestGroups:
         assert (data.group_word, set(data.deployments["group"])) == ("environment", {"prod", ""})
         data = data_of(**self.frames({"customer_id": "c1"}), by="customer_id")
         assert set(data.deployments["group"]) == {"c1", ""}
+        named_so = frames["deployments"].assign(agent="me")
+        assert "me" not in set(data_of(**frames | {"deployments": named_so}, by="agent").deployments["group"])
         data = data_of(**frames, by="agent_id")
         assert data.deployments["group"].equals(data_of(**frames, by="agent").deployments["group"])
 

@@ -251,7 +251,7 @@ def plot_durations(runs: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
 
 def _milliseconds(runs: pd.DataFrame, counted_as: str) -> NDArray[np.float64]:
     """Return the durations of the runs that ended so; a logarithmic axis begins at 1 ms."""
-    ended = runs.loc[runs["status"].isin(STATUSES[counted_as]), "duration_ms"].dropna()
+    ended = runs.loc[runs["status"].isin(STATUSES[counted_as]), "duration_ms"]
     lengths: NDArray[np.float64] = ended[ended >= 0].clip(lower=1).to_numpy(np.float64)
     return lengths
 
