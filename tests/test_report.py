@@ -281,6 +281,7 @@ def test_long_tables_show_20_rows_and_name_the_command_for_more() -> None:
         words = words_of(folded_sections.next_triggers(replace(data, horizon=pd.Timedelta(horizon))))
         command = f"qoderdata triggers --horizon {option} --top {triggers}"
         assert f"20 of 29 rows are shown; {command} shows more." in words
+    assert replace(data, horizon=pd.Timedelta("35min")).triggers.empty, "the next ones are at the end of this time"
 
 
 @pytest.mark.parametrize("runs", [None, flatten_runs([])])
@@ -743,11 +744,13 @@ def test_costs_and_forecast_of_known_sessions() -> None:
 def test_command_for_more_costs_covers_the_same_period() -> None:
     created = (pd.Timestamp(START) - pd.Timedelta("39.5D")).isoformat()
     records = [session(number, f"dep_{number:032x}", 1.0) | {"created_at": created} for number in range(25)]
+    records[3]["created_at"] = "2026-06-14T00:00:00Z"
     deployments = [deployment(number, f"job {number}") for number in range(25)]
     sessions = flatten_sessions(records)
     costs = words_of(sections.costs(data_of(deployments, sessions=sessions), sessions))
     assert "20 of 25 rows are shown; qoderdata costs --since 40D --top 25 shows more." in costs
-    assert "They are from 2026-05-06 13:30 UTC to 2026-05-06 13:30 UTC." in costs
+    assert "They are from 2026-05-06 13:30 UTC to 2026-06-14 00:00 UTC." in costs
+    assert f"job 7 dep_{7:032x} 1.00 4.0 % 1 720.00" in costs
 
 
 def test_costs_of_sessions_without_usage_are_unknown() -> None:
@@ -942,18 +945,19 @@ def test_load_of_the_week_names_its_busiest_hours() -> None:
 def test_schedules_that_do_not_fire_are_listed_first() -> None:
     schedules = [
         ("*/7 * * * *", "UTC"), ("0 9 31 * *", "UTC"), ("0 9 13 * FRI", "UTC"), ("0 9 * * *", "Etc/GMT+8"),
-        ("30 2 * * *", "Europe/Berlin"), ("0 9 30 2 *", "UTC"), ("nonsense", "UTC"), ("*/7 * * * *", "UTC"),
+        ("30 2 * * *", "Europe/Berlin"), ("0 9 30 2 *", "UTC"), ("nonsense", "UTC"), ("*/50 * * * *", "UTC"),
+        ("*/50 * * * *", "UTC"),
     ]  # fmt: skip
     section = folded_sections.lints(data_of([
         deployment(number, "a", schedule={"type": "cron", "expression": expression, "timezone": zone})
         for number, (expression, zone) in enumerate(schedules)
     ]))  # fmt: skip
     assert section.table is not None
-    assert section.count == 9
+    assert section.count == 10
     assert [(cast("Badge", row[0]).text, row[1]) for row in section.table.rows] == [
         ("cannot be read", "1"), ("never fires", "1"), ("skipped by a clock change", "1"),
         ("repeated by a clock change", "1"), ("inverted zone", "1"), ("both day fields", "1"),
-        ("skips months", "1"), ("uneven step", "2"),
+        ("skips months", "1"), ("uneven step", "2"), ("uneven step", "1"),
     ]  # fmt: skip
 
 
@@ -1001,7 +1005,8 @@ def test_runs_and_sessions_after_start_are_ignored() -> None:
 
 
 @pytest.mark.filterwarnings("ignore::qoderdata.errors.UnknownOutcomesWarning")  # the page shows this
-def test_weeks_are_not_compared_if_one_has_more_assumed_outcomes() -> None:
+@pytest.mark.parametrize("is_last_week", [True, False])
+def test_weeks_are_not_compared_if_one_has_more_assumed_outcomes(*, is_last_week: bool) -> None:
     runs = [run(1, 0, "completed", id="drun_first", triggered_at="2026-05-20T00:00:00Z")]
     for day in (5, 13):
         for number in range(60):
@@ -1009,7 +1014,7 @@ def test_weeks_are_not_compared_if_one_has_more_assumed_outcomes() -> None:
             status = "failed" if number < (30 if day == 5 else 3) else "completed"
             runs.append(run(1, 0, status, id=f"drun_{day}_{number}", triggered_at=at))
     frame = flatten_runs(runs)
-    is_assumed = frame["triggered_at"].ge("2026-06-10T00:00Z") & frame["status"].eq("completed")
+    is_assumed = frame["triggered_at"].ge("2026-06-10T00:00Z").eq(is_last_week) & frame["status"].eq("completed")
     frame["status_from"] = frame["status_from"].mask(is_assumed, "session")
     found = headline(data_of([deployment(1, "a")], frame))
     assert found.text.startswith("Not comparable with last week: 5.0 % of 60 runs failed")
@@ -1395,7 +1400,8 @@ def test_headline_compares_with_the_week_before(
             status = "failed" if number < failed else "completed"
             at = f"2026-06-{day:02}T{number % 24:02}:{number // 24:02}:00Z"
             runs.append(run(1 + number % 2, 0, status, id=f"drun_{day}_{number}", triggered_at=at))
-    data = data_of([deployment(n, f"d{n}") for n in (1, 2)], runs)
+    deployments = [deployment(n, f"d{n}") for n in (1, 2)]
+    data = data_of(deployments, runs)
     found = headline(data)
     assert found.text.startswith(lead)
     is_worse = lead.startswith("Worse")
@@ -1406,6 +1412,7 @@ def test_headline_compares_with_the_week_before(
     is_compared = "change is" in found.about
     assert is_compared == (sum(recent) >= 20)
     assert is_compared != ("Fewer than 20 decided runs in a week are not compared." in found.about)
+    assert not any(group_changes(data_of(deployments, runs[1:]))), "the week before is not whole"
 
 
 @pytest.mark.parametrize(("status", "cut"), [("failed", ""), ("completed", ", drawn up to 10 %")])
