@@ -140,7 +140,7 @@ class ReportData:
         return self.within(self.runs, "triggered_at", length, ago=ago)
 
     def reaches_back(self, times: pd.Series[Any]) -> bool:
-        """Return whether the times begin 13 days or more before the start, which makes two weeks comparable."""
+        """Return whether the times begin more than 13 days before the start, which makes two weeks comparable."""
         return bool(times.min() < self.start - 2 * WEEK + _DAY)
 
     @cached_property
