@@ -305,6 +305,8 @@ def test_details_without_problems_say_so() -> None:
         "No schedule has anything odd about it.",
     ):
         assert words in shown
+    without_runs = data_of([deployment(0, "a")])
+    assert folded_sections.failing(without_runs).nothing == "No deployment has failed in its last run."
 
 
 @pytest.mark.parametrize(
@@ -906,6 +908,9 @@ def test_deployment_without_a_name_is_shown_by_its_id(tmp_path: Path, name: str 
     frame = flatten_deployments([deployment(1, cast("str", name), status="paused", paused_reason=reason)])
     page = report(tmp_path, frame)
     assert f"dep_{1:032x}" in page.words
+    several = data_of([deployment(number, cast("str", name)) for number in (1, 2)])
+    ids = several.deployments["id"].to_list()
+    assert list(map(several.name, ids)) == ids
     assert (
         qd.check(frame, now=pd.Timestamp(START))["detail"].iloc[0].startswith(f"dep_{1:032x} is paused by error")
     )
@@ -954,6 +959,7 @@ def test_schedules_that_do_not_fire_are_listed_first() -> None:
     ]))  # fmt: skip
     assert section.table is not None
     assert section.count == 10
+    assert section.table.more is None
     assert [(cast("Badge", row[0]).text, row[1]) for row in section.table.rows] == [
         ("cannot be read", "1"), ("never fires", "1"), ("skipped by a clock change", "1"),
         ("repeated by a clock change", "1"), ("inverted zone", "1"), ("both day fields", "1"),
