@@ -317,6 +317,7 @@ class TestEditions:
         assert {row["label"]: row["failed"] for row in found.deployments} == {"(none)": 1, "dep_1": 0}
         assert len(found.runs) == 1
         assert "1 run without a time is in the rates only." in found.notes
+        assert tables_of(qd.flatten_deployments([]), runs[:1]).zone == ZONE
 
 
 class TestArguments:

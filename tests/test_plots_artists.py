@@ -140,6 +140,8 @@ class TestFailureRates:
         rates = failure_rates(counters([(40, 12, 0), (1000, 1000, 1), (7, 0, 0), (0, 0, 0), (None, None, None)]))
         ax = qd.plot_failure_rates(rates)
         assert column_beside(ax, "failed / runs") == ["1,000 / 1,000", "12 / 40", "0 / 7", "no runs", "unknown"]
+        rates["total_failures"] = rates["total_failures"].mask(rates["total_runs"].eq(7))
+        assert column_beside(qd.plot_failure_rates(rates), "failed / runs")[2] == "unknown"
 
     def test_streaks_of_unknown_length_or_deployments_are_marked(self) -> None:
         rates = failure_rates(counters([(40, 12, 3), (20, 5, 0)]))
@@ -535,6 +537,7 @@ class TestRunCalendar:
         ax = qd.plot_run_calendar(some_runs())
         hatched = {part.get_hatch(): len(part.get_paths()) for part in ax.collections if part.get_hatch()}
         assert hatched == {"////": 1, "....": 1}
+        assert legend_of(ax)[-2:] == ["only skipped or unfinished", "no runs"]
         assert squares(ax).count() == 8
 
     def test_an_undocumented_status_is_unknown(self) -> None:
