@@ -244,6 +244,8 @@ def test_index_and_header_are_written(tmp_path: Path, frame: pd.DataFrame, expec
         ("description", "about environment_variables", "about environment_variables"),
         ("description", "a \\u0041 b", "a \\u0041 b"),
         ("description", '{"a": "\\u0041"}', '{"a": "\\u0041"}'),
+        ("description", '"about environment_variables"', '"about environment_variables"'),
+        ("description", f' {{"environment_variables":"KEY={SECRET}', "***"),
     ],
 )
 @pytest.mark.parametrize("spreadsheet_safe", [True, False])

@@ -91,6 +91,15 @@ def test_a_time_late_on_the_last_day_of_a_month_is_in_that_month() -> None:
     assert list(windows) == [to_micros(datetime(2026, 1, 1, tzinfo=UTC))]
 
 
+@pytest.mark.parametrize("length", [7 * HOUR_MICROS, DAY_MICROS])
+def test_the_last_window_is_that_of_the_last_time(length: int) -> None:
+    for last in (DAY_MICROS - 1, DAY_MICROS):
+        windows = time_math.list_windows(0, last, length, UTC, column="t")
+        expected = [*range(0, DAY_MICROS, length), *([DAY_MICROS] if last == DAY_MICROS else [])]
+        assert list(windows) == expected
+    assert list(time_math.list_windows(0, length - 1, length, UTC, column="t")) == [0]
+
+
 def test_too_many_windows_are_refused() -> None:
     time_math.require_few_windows(0, 694 * DAY_MICROS, MINUTE_MICROS, column="t")
     with pytest.raises(
