@@ -14,7 +14,7 @@ import warnings
 from datetime import UTC, datetime
 from html.parser import HTMLParser
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from unittest.mock import Mock
 
 import mistune
@@ -27,7 +27,7 @@ from rich.cells import cell_len
 import qoderdata as qd
 from qoderdata.cli import output
 from qoderdata.cli.output import Output, TableColumn
-from qoderdata.formatting import format_count
+from qoderdata.formatting import MISSING, format_count, format_milliseconds, format_percent, one_line
 from qoderdata.sandbox import Sandbox
 from tests.test_client_errors import error_body
 
@@ -169,6 +169,106 @@ def test_table_fits_the_terminal_and_prefers_names_to_ids(
             assert ID.findall(text) == []
         if columns == 1000:
             assert (ID.search(text) is not None) is has_names
+
+
+#: The columns of tables: each heading with the column of JSON if that has another name, or with a text of several;
+#: "?": computed for people.
+TABLE_COLUMNS = {
+    "failures": (
+        "name, id, runs=total_runs, failed=total_failures, rate=failure_rate, 95 % interval=?, "
+        "failing in a row=consecutive_failures"
+    ),
+    "failures --by agent": (
+        "agent=name, agent_id, runs=total_runs, failed=total_failures, rate=failure_rate, 95 % interval=?, "
+        "most in a row=consecutive_failures"
+    ),
+    f"runs {SINCE} --freq 7D": (
+        "from=window, runs, completed, failed, skipped, unfinished, rate=failure_rate, 95 % interval=?, "
+        "median duration=duration_p50_ms, 95th percentile of duration=duration_p95_ms"
+    ),
+    f"runs {SINCE} --errors": (
+        "error=error_type, failed=count, share, first seen in this window=first_seen, last seen=last_seen"
+    ),
+    f"runs {SINCE} --streaks": (
+        "deployment=name, deployment_id, failing in a row=current_streak, failing since=current_streak_since, "
+        "longest streak, mean time to repair=mttr_ms"
+    ),
+    f"runs {SINCE} --failed": (
+        "triggered=triggered_at, deployment=name, deployment_id, run=id, error=error_type, took=duration_ms, "
+        "message=error_message"
+    ),
+    f"compare --until {NOW}": (
+        "deployment=name, deployment_id, failed={recent_failed}/{recent_decided}, rate=recent_rate, "
+        "failed before={baseline_failed}/{baseline_decided}, rate before=baseline_rate, change in points=?, "
+        "95 % interval=?, verdict, median duration=recent_p50_ms, median before=baseline_p50_ms"
+    ),
+    f"errors {SINCE}": (
+        "new=is_new, failed=count, error=error_type, message, share, deployments, first seen, last seen, "
+        "example=example_run_id"
+    ),
+    f"unusual {SINCE} --now {NOW} --threshold 2": (
+        "triggered=triggered_at, deployment=name, deployment_id, run=run_id, what=kind, status, took=duration_ms, "
+        "median=median_ms, timeout=timeout_ms, z score=?"
+    ),
+    f"costs {SINCE}": (
+        "deployment=name, deployment_id, sessions, credits, share, median a session=credits_p50, "
+        "95th percentile=credits_p95, highest=credits_max, usage unknown=unknown"
+    ),
+    f"compare-costs --until {NOW}": (
+        "deployment=name, deployment_id, credits=recent_credits, credits before=baseline_credits, change=?, "
+        "sessions=recent_sessions, sessions before=baseline_sessions, median a session=recent_credits_p50, "
+        "median before=baseline_credits_p50, usage unknown=recent_unknown, unknown before=baseline_unknown"
+    ),
+    f"forecast {SINCE} --start {NOW}": (
+        "name, deployment=deployment_id, triggers, credits expected=expected, 95 % interval=?, "
+        "sessions known=sessions, of the budget=budget_use"
+    ),
+    f"triggers --start {NOW}": (
+        "fires at=trigger_at, name, deployment=deployment_id, schedule=schedule_expression, "
+        "zone=schedule_timezone, local time=?"
+    ),
+    f"triggers --start {NOW} --load 1h": "from=window, triggers, deployments, on the hour=at_minute_0",
+    f"missed --since 2026-05-15T00:00Z --until {NOW}": (
+        "should have fired=scheduled_at, name, deployment=deployment_id, certain, reason"
+    ),
+    "deployments": "name, deployment=id, state, fires=?, next=next_trigger_at",
+    "check": "severity, what=detail, since, deployment=deployment_id",
+}
+
+
+@pytest.mark.filterwarnings("ignore:no run is in the time")
+@pytest.mark.parametrize(("words", "columns"), TABLE_COLUMNS.items())
+def test_table_has_the_values_of_json(
+    words: str, columns: str, monkeypatch: pytest.MonkeyPatch, invoke: Invoke
+) -> None:
+    calls: list[tuple[Any, ...]] = []
+    monkeypatch.setattr(Output, "print_frame", lambda *given, **_: calls.append(given))
+    invoke(words, code=None)
+    ((_, frame, shown),) = calls
+    fields = dict(column.partition("=")[::2] for column in columns.split(", "))
+    assert [column.heading for column in shown] == list(fields)
+    rows = json.loads(output.json_text(frame))
+    cells = output._cells(frame, shown, "UTC")
+    for (heading, field), of_column in zip(fields.items(), cells, strict=True):
+        for cell, row in zip(of_column, rows, strict=True):
+            if "{" in field:
+                assert cell.plain == field.format(**row)
+            elif field != "?":
+                assert cell.plain in forms(row[field or heading.replace(" ", "_")]), heading
+
+
+def forms(value: str | float | None) -> set[str]:
+    """Return the texts that a table may have for a value of JSON."""
+    if isinstance(value, bool):
+        return {"yes", "new"} if value else {"no", ""}
+    if isinstance(value, str):
+        return {one_line(value), value.replace("_", " "), f"{value[:10]} {value[11:16]} UTC"}
+    if value is None:
+        return {MISSING}
+    if isinstance(value, int):
+        return {f"{value:,}", format_milliseconds(value)}
+    credits_ = {f"{number:,.2f}" for number in (value - 1e-9, value + 1e-9)}  # 0.805 may be rounded down
+    return {*credits_, format_percent(value), format_milliseconds(value)}
 
 
 @pytest.mark.parametrize("words", ["runs --since all --freq 1D", "costs --since all --by agent --freq 1D"])
