@@ -691,6 +691,20 @@ def test_changes_since_a_snapshot_without_archived_deployments_show_which_were_a
         assert [(row["deployment_id"], row["change"]) for row in rows] == [(first["id"], change)]
 
 
+def test_changes_show_what_was_created_and_archived_since_a_snapshot_without_any_archived_ones(
+    sandbox: Sandbox, invoke: Invoke
+) -> None:
+    for one in sandbox.deployments:
+        rewrite(sandbox, one, archived_at=None)
+    WallClock.moment = NOW - timedelta(days=3)
+    qd.load_deployments(refresh=True, include_archived=True)
+    (new,) = sandbox.create_deployments(1)
+    sandbox.archive(new["id"])
+    WallClock.moment = NOW
+    rows = invoke.json("changes --since 2D --refresh")
+    assert [(row["deployment_id"], row["change"]) for row in rows] == [(new["id"], "created")]
+
+
 def test_by_adds_columns_to_changes_also_of_removed_deployments(sandbox: Sandbox, invoke: Invoke) -> None:
     first, second, *_ = active_deployments(sandbox)
     for one in (first, second):

@@ -570,7 +570,9 @@ def test_forecast_equals_cost_forecast(invoke: Invoke) -> None:
 
     id_ = expected.index[expected["sessions"].astype("int64") > 1][0]
     interval = "{low:,.2f}–{high:,.2f}".format(**expected.loc[id_])
-    assert f"95 % interval {interval}" in invoke(words, "--deployment", id_).unwrapped
+    of_one = invoke(words, "--deployment", id_).unwrapped
+    assert f"95 % interval {interval}" in of_one
+    assert "the cost is not known" not in of_one
 
     named = qd.with_names(df, agents=qd.load_agents(), metadata=["team"])
     for options, by in (("--by agent", "agent_id"), ("--by team --by status", ["metadata_team", "status"])):
