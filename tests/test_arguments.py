@@ -291,8 +291,8 @@ class TestParseWindow:
     @pytest.mark.parametrize(
         ("freq", "length"),
         [
-            ("15min", timedelta(minutes=15)), ("min", timedelta(minutes=1)), ("h", timedelta(hours=1)), ("3D", timedelta(days=3)),
-            ("W", timedelta(7)), ("d", timedelta(days=1)), ("2w", timedelta(weeks=2)),
+            ("15min", timedelta(minutes=15)), ("min", timedelta(minutes=1)), ("h", timedelta(hours=1)),
+            ("3D", timedelta(days=3)), ("W", timedelta(7)), ("d", timedelta(days=1)), ("2w", timedelta(weeks=2)),
             ("2 days", timedelta(days=2)), ("3600S", timedelta(hours=1)), ("60MIN", timedelta(hours=1)),
             ("1H", timedelta(hours=1)), ("1h30min", timedelta(minutes=90)), ("PT2H", timedelta(hours=2)),
         ],

@@ -159,9 +159,9 @@ def test_counters_of_any_numeric_dtype_are_accepted(account: Account) -> None:
         qd.check(df.assign(stats_consecutive_failures="none"), runs, now=NOW)
 
 
-def test_sessions_without_created_at_are_accepted(short_account: Account) -> None:
+def test_sessions_without_created_at_and_runs_without_error_message_are_accepted(short_account: Account) -> None:
     df, runs, sessions = short_account.frames()
-    assert qd.check(df, runs, sessions.drop(columns="created_at"), now=NOW).empty
+    assert qd.check(df, runs.drop(columns="error_message"), sessions.drop(columns="created_at"), now=NOW).empty
 
 
 def test_a_run_of_unknown_outcome_ends_a_streak(account: Account) -> None:

@@ -20,6 +20,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from io import StringIO
 from typing import TYPE_CHECKING, Any
+from unittest.mock import MagicMock, Mock, call
 
 import pandas as pd
 import pytest
@@ -458,6 +459,17 @@ def test_pause_grows_with_the_number_of_requests(
     error.retry_after = 300.0
     reader.wait_as_told(error)
     assert reader.pause == timedelta(seconds=300)
+
+
+def test_live_view_waits_before_each_reading(view: top_screen.View, monkeypatch: pytest.MonkeyPatch) -> None:
+    screen = MagicMock(failure=None, has_quit=True)
+    screen.__exit__.return_value = False  # so that it ignores no exception
+    clock = Mock(sleep=Mock(side_effect=[None, None, KeyboardInterrupt]))
+    reader = Mock(pause=timedelta(seconds=7), read=Mock(side_effect=3 * [view]))
+    monkeypatch.setattr(top_screen, "Screen", lambda _: screen)
+    monkeypatch.setattr(top, "time", clock)
+    top._watch(reader)
+    assert clock.sleep.mock_calls == [call(7.0)] * 3
 
 
 def test_once_without_permission_for_sessions_goes_on_where_outcomes_come_from_runs(
