@@ -211,18 +211,17 @@ def test_finding_incomplete_data_without_runs_and_counters(account: Account) -> 
     )  # fmt: skip
 
 
-@pytest.mark.parametrize("tie_breaker", ["created_at", "id"])
-def test_the_last_error_in_the_detail_is_that_of_the_last_retry(account: Account, tie_breaker: str) -> None:
+@pytest.mark.parametrize("differing", ["triggered_at", "created_at", "id"])
+def test_the_last_error_in_the_detail_is_that_of_the_last_retry(account: Account, differing: str) -> None:
     """In edition D, retries have the time of the first attempt; runs without a time are not the last run."""
     runs = account.runs_of(1)
     fail(runs[:5], "second_retry")
     errors = ["second_retry", "first_retry", "first_try"]
     for number, (run, error) in enumerate(zip(runs[:3], errors, strict=True)):
-        run.update(triggered_at=runs[2]["triggered_at"], error={"type": error, "message": "x"})
-        if tie_breaker == "created_at":
-            run["id"] = f"drun_1_x{number}"
-        else:
-            run.update(id=f"drun_1_x{9 - number}", created_at=runs[2]["created_at"])
+        position = 9 - number if differing == "id" else number
+        run.update(id=f"drun_1_x{position}", error={"type": error, "message": "x"})
+        equal = {"triggered_at", "created_at"} - {differing}
+        run.update({name: runs[2][name] for name in equal})
     runs[4].update(triggered_at=None, error={"type": "without_time", "message": "x"})
     detail = account.check().query("kind == 'failing'")["detail"].item()
     assert detail.endswith("the last one with second_retry.")

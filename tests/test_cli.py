@@ -1367,7 +1367,9 @@ def test_cache_shows_usage_and_clears_it(invoke: Invoke) -> None:
     usage = invoke.json("cache")
     assert usage["queries"]["files"] == 1
     assert usage["runs"]["bytes"] > 0
-    invoke("cache clear")
+    files = sum(kept["files"] for kept in usage.values() if isinstance(kept, dict))
+    assert invoke("cache clear").out == f"{files} files removed: cached answers, stores and snapshots\n"
+    assert invoke.json("cache clear") == {"removed": 0}
     assert usage["location"] in invoke("cache show").out
     kept = {name: size for name, size in qd.cache_usage().items() if name != "location"}
     assert list(kept.values()) == [{"files": 0, "bytes": 0}] * len(kept)
@@ -1459,12 +1461,16 @@ def test_demo_writes_the_files_that_it_lists(
     """On edition D, counters are computed from runs, and outcomes come from events."""
     # `test_installs` runs the demo with its plots, which take longest.
     monkeypatch.setattr("matplotlib.figure.Figure.savefig", lambda _, path, **__: path.touch())
-    text = invoke("demo --out out --deployments 12 --runs 60 --edition", edition).out
+    out = tmp_path / "new" / "out"
+    if edition == "C":
+        out.mkdir(parents=True)
+    text = invoke("demo --out new/out --deployments 12 --runs 60 --edition", edition).out
     assert ("Who fails most, by lifetime counters (" in text) is (edition == "C")
+    assert len(text.split("\n\n")[3].splitlines()) == 2 + 8  # the heading, a rule, and the first 8 rows
     written = {
         Path(line.strip()).name for line in text.split("Written:\n")[1].splitlines() if line.startswith("  ")
     }
-    assert written == {path.name for path in (tmp_path / "out").iterdir() if path.is_file()}
+    assert written == {path.name for path in out.iterdir() if path.is_file()}
     assert written >= {
         "deployments.parquet",
         "deployments.csv",
@@ -1472,13 +1478,13 @@ def test_demo_writes_the_files_that_it_lists(
         "report.html",
         "failure-rates.png",
     }
-    assert len(pd.read_parquet(tmp_path / "out" / "deployments.parquet")) == 12
-    runs = pd.read_parquet(tmp_path / "out" / "runs.parquet")
+    assert len(pd.read_parquet(out / "deployments.parquet")) == 12
+    runs = pd.read_parquet(out / "runs.parquet")
     assert len(runs) == 60
     assert source in set(runs["status_from"])
     assert re.search(r"^name +id +runs +failed +rate", text, re.MULTILINE)
-    assert "Costs and forecast" in (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
-    assert text.endswith(f"\nOpen {Path('out') / 'report.html'} in a browser.\n")
+    assert "Costs and forecast" in (out / "report.html").read_text(encoding="utf-8")
+    assert text.endswith(f"\nOpen {Path('new') / 'out' / 'report.html'} in a browser.\n")
 
 
 def test_short_option_h_shows_the_help() -> None:

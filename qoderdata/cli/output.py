@@ -202,8 +202,6 @@ def _echo_wrapped(text: str) -> None:
 
 
 def _in_zone(frame: pd.DataFrame, tz: str) -> pd.DataFrame:
-    if tz == "UTC":
-        return frame
     times = frame.select_dtypes("datetimetz").columns
     return frame.assign(**{name: frame[name].dt.tz_convert(arguments.pandas_zone(tz)) for name in times})
 
