@@ -1362,7 +1362,8 @@ def test_events_of_a_run_without_session_prints_the_error_of_the_run(
 
 @pytest.mark.usefixtures("empty_cache")
 def test_cache_shows_usage_and_clears_it(invoke: Invoke) -> None:
-    invoke("pull deployments")
+    pulled = invoke("pull deployments").out
+    assert re.fullmatch(r"\d+ deployments from the service in \d+ requests?, without archived ones\n", pulled)
     invoke("pull runs")
     usage = invoke.json("cache")
     assert usage["queries"]["files"] == 1
