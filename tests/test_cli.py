@@ -1070,8 +1070,9 @@ def test_filtered_report_has_only_runs_and_sessions_that_match(
 
 
 def test_streaks_with_since_mention_since_all(invoke: Invoke) -> None:
-    for since, is_shown in (("2026-05-01T00:00Z", True), ("all", False)):
-        assert ("--since all counts them" in invoke("runs --streaks --since", since).out) is is_shown
+    since = "--since 2026-05-01T00:00Z"
+    for words, is_shown in ((f"--streaks {since}", True), ("--streaks --since all", False), (since, False)):
+        assert ("--since all counts them" in invoke(f"runs {words}").out) is is_shown
 
 
 def test_streaks_say_how_many_fail_now(invoke: Invoke) -> None:
@@ -1368,6 +1369,8 @@ def test_cache_shows_usage_and_clears_it(invoke: Invoke) -> None:
     usage = invoke.json("cache")
     assert usage["queries"]["files"] == 1
     assert usage["runs"]["bytes"] > 0
+    size = f"{usage['runs']['bytes'] / 1024:.1f} KiB"
+    assert re.search(rf"^  runs +\d+ files +{re.escape(size)}$", invoke("cache").out, re.MULTILINE)
     files = sum(kept["files"] for kept in usage.values() if isinstance(kept, dict))
     assert invoke("cache clear").out == f"{files} files removed: cached answers, stores and snapshots\n"
     assert invoke.json("cache clear") == {"removed": 0}
