@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import gzip
+import importlib
 import io
 import itertools
 import json
@@ -200,6 +201,24 @@ def test_sandbox_serves_until_a_signal_ends_it(ending: signal.Signals, sandbox: 
     assert "It does not advance" in "".join(comments)
     # An interactive zsh runs a pasted comment as a command.
     assert all(re.fullmatch(r"# [^'\"`$]+\n", comment) for comment in comments)
+
+
+@pytest.mark.parametrize("is_fixed", [True, False])
+def test_sandbox_prints_how_to_use_it(
+    sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch, invoke: Invoke, *, is_fixed: bool
+) -> None:
+    module = importlib.import_module("qoderdata.cli.sandbox")  # the package has the command by this name
+    monkeypatch.setattr(module, "threading", Mock(Event=Mock(side_effect=KeyboardInterrupt)))
+    words = f"sandbox --deployments 1 {'--fixed' if is_fixed else ''}"
+    facts = invoke.json(words, code=130)
+    assert facts.keys() == {"base_url", "pat", "now"}
+    assert facts["base_url"].startswith("http://127.0.0.1:")
+    assert facts["pat"] == sandbox.pat
+    assert (datetime.fromisoformat(facts["now"]) == sandbox.now) is is_fixed
+    text = invoke(words, code=130).out
+    assert (f"\n# So triggers, forecast and report need --start {facts['now']}\n" in text) is is_fixed
+    assert ("\n# Lists of runs and sessions need --since all; " in text) is is_fixed
+    assert ("\n# Start the sandbox again then.\n" in text) is not is_fixed
 
 
 def test_port_in_use_is_an_error_message(sandbox: Sandbox, invoke: Invoke) -> None:

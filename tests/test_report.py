@@ -1548,8 +1548,9 @@ class TestCommand:
         path = tmp_path / "report.html"
         invoke("report", str(path))
         assert "There is no history yet" in Reader(path.read_text(encoding="utf-8")).part("changed")
-        invoke("report --runs --by environment --refresh", str(path))
+        invoke("report --runs --by environment --refresh --horizon 3D", str(path))
         page = Reader(path.read_text(encoding="utf-8"))
+        assert "What fires in the next 3 days" in page.text
         assert page.part("changed").endswith("Nothing changed.")
         assert int(page.tile("Runs")[0]) > 0
         assert page.part("groups").startswith("Failure rates by environment")
