@@ -322,8 +322,11 @@ class TestParseZone:
 
     @pytest.mark.parametrize(
         ("key", "zone"),
-        [("shanghai", "Asia/Shanghai"), ("New York", "America/New_York"), ("Europe/Tokyo", "Asia/Tokyo")],
-    )
+        [
+            ("shanghai", "Asia/Shanghai"), ("New York", "America/New_York"), ("Europe/Tokyo", "Asia/Tokyo"),
+            ("Europe/UTC", "UTC"),
+        ],
+    )  # fmt: skip
     def test_zone_of_a_city_is_suggested(self, key: str, zone: str) -> None:
         with pytest.raises(ValueError, match=f"tz='{key}' is not an IANA time zone; did you mean '{zone}'"):
             arguments.parse_zone(key)

@@ -1339,7 +1339,7 @@ def test_events_table_shows_the_last_40_events(service: ScriptedService, invoke:
     text = invoke(words).out
     rows = text.splitlines()[2:42]
     assert [row.split()[0] for row in rows] == [str(number) for number in range(20, 60)]
-    assert "tool_error: gone" in rows[-1]
+    assert rows[-1].endswith("  tool_error: gone")
     assert "not shown: 20 earlier rows; --top shows more" in text
     assert [row["position"] for row in invoke.json(words, "--top", "2")] == [58, 59]
     assert len(invoke.json(words)) == 60
@@ -1552,6 +1552,18 @@ def test_note_about_assumed_runs_names_the_deployments_and_the_warning_is_of_all
     assert note in captured.unwrapped
     all_completed = runs["status"].eq("completed").sum()
     assert f"of all loaded runs, {all_assumed} of {all_completed} completed runs are assumed" in captured.err
+
+
+@pytest.mark.parametrize(("assumed", "unknown"), [(0, 0), (1, 0), (0, 1)])
+def test_runs_that_are_assumed_or_unknown_are_counted_in_a_note(assumed: int, unknown: int) -> None:
+    df = qd.flatten_deployments([])
+    df.attrs |= {"counted_runs": 1, "counted_assumed": assumed, "counted_unknown": unknown}
+    notes = importlib.import_module("qoderdata.cli.failures")._notes_on_counters(df, "UTC")
+    text = (
+        f"of all loaded runs, 1 is of these deployments: {assumed} completed by assumption, and the outcome of "
+        f"{unknown} is unknown"
+    )
+    assert notes == ([text] if assumed or unknown else [])
 
 
 @pytest.mark.usefixtures("empty_cache")
