@@ -463,7 +463,7 @@ def _more_assumed_before(
     age, assumed = until - decided["triggered_at"], is_assumed(decided).astype("float64")
     in_baseline, in_recent = age.between(length, 2 * length, "right"), age.between(timedelta(0), length, "right")
     before, after = (assumed[rows].groupby(decided["deployment_id"]).mean() for rows in (in_baseline, in_recent))
-    more = before.sub(after, fill_value=0)
+    more = before - after  # missing where there is no other period, and so nothing to compare
     return more.index[more > doubtful]
 
 

@@ -1015,6 +1015,7 @@ def test_load_and_freq_accept_the_same_units_as_horizon(invoke: Invoke) -> None:
 @pytest.mark.usefixtures("empty_cache")
 @pytest.mark.parametrize("words", ["check", "top --once", "forecast", "runs --by team", "report r.html"])
 def test_offline_error_names_the_command_that_stores_archived_ones(words: str, invoke: Invoke) -> None:
+    assert "archived" not in invoke("deployments --offline", code=2).err
     invoke("deployments")
     message = invoke(words, "--offline", code=2).err
     found = re.search(r"\(with archived deployments: `qoderdata (.*)`\)\n$", message)

@@ -15,7 +15,7 @@ import sys
 import termios
 import threading
 import time
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from io import StringIO
@@ -461,14 +461,26 @@ def test_pause_grows_with_the_number_of_requests(
     assert reader.pause == timedelta(seconds=300)
 
 
-def test_live_view_waits_before_each_reading(view: top_screen.View, monkeypatch: pytest.MonkeyPatch) -> None:
-    screen = MagicMock(failure=None, has_quit=True)
+@pytest.mark.parametrize(
+    ("failure", "has_quit", "raised"),
+    [(None, True, None), (None, False, KeyboardInterrupt), (OSError("the terminal is gone"), False, OSError)],
+)
+def test_live_view_waits_before_each_reading(
+    failure: OSError | None,
+    raised: type[BaseException] | None,
+    view: top_screen.View,
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    has_quit: bool,
+) -> None:
+    screen = MagicMock(failure=failure, has_quit=has_quit)
     screen.__exit__.return_value = False  # so that it ignores no exception
     clock = Mock(sleep=Mock(side_effect=[None, None, KeyboardInterrupt]))
     reader = Mock(pause=timedelta(seconds=7), read=Mock(side_effect=3 * [view]))
     monkeypatch.setattr(top_screen, "Screen", lambda _: screen)
     monkeypatch.setattr(top, "time", clock)
-    top._watch(reader)
+    with pytest.raises(raised) if raised else nullcontext():
+        top._watch(reader)
     assert clock.sleep.mock_calls == [call(7.0)] * 3
 
 

@@ -58,7 +58,7 @@ class TestToken:
     def test_empty_argument_does_not_fall_back_to_the_environment(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """The token of the environment may be that of another account."""
         monkeypatch.setenv("QODER_PAT", "pt-env")
-        with pytest.raises(errors.CredentialError, match="the argument pat"):
+        with pytest.raises(errors.CredentialError, match="the argument pat is empty"):
             settings.resolve_token("")
 
     @pytest.mark.parametrize("text", ["pt-a b", "pt-a\nb", "pt-ä", "pt-\x7f", "pt-\x00x", "令牌"])
