@@ -1333,14 +1333,22 @@ def serve_events(service: ScriptedService, events: list[dict[str, Any]]) -> None
 
 
 def test_events_table_shows_the_last_40_events(service: ScriptedService, invoke: Invoke) -> None:
-    events: list[dict[str, Any]] = [{"id": f"evt_{number}", "type": "agent.tool_use"} for number in range(59)]
-    events.append({"id": "evt_59", "type": "session.error", "error": {"type": "tool_error", "message": "gone"}})
+    error = {"type": "tool_error", "message": "gone"}
+    events: list[dict[str, Any]] = [{"id": f"evt_{number}", "type": "agent.tool_use"} for number in range(55)]
+    events += [
+        {"id": "evt_55", "type": "agent.tool_use", "name": "bash", "content": [{"type": "text", "text": "ls\n/"}]},
+        {"id": "evt_56", "type": "session.status_idle", "stop_reason": {"type": "end_turn"}, "content": "done"},
+        {"id": "evt_57", "type": "span.model_request_end", "model_usage": {"credits": 1.5}},
+        {"id": "evt_58", "type": "session.error", "error": {**error, "retry_status": {"type": "retrying"}}},
+        {"id": "evt_59", "type": "session.error", "error": error},
+    ]
     serve_events(service, events)
     words = f"events sess_1 --base-url {service.base_url}"
     text = invoke(words).out
     rows = text.splitlines()[2:42]
     assert [row.split()[0] for row in rows] == [str(number) for number in range(20, 60)]
-    assert rows[-1].endswith("  tool_error: gone")
+    said = ["bash · ls /", "end_turn · done", "1.5 credits", "tool_error: gone (retrying)", "tool_error: gone"]
+    assert [re.split(" {2,}", row)[-1] for row in rows[-5:]] == said
     assert "not shown: 20 earlier rows; --top shows more" in text
     assert [row["position"] for row in invoke.json(words, "--top", "2")] == [58, 59]
     assert len(invoke.json(words)) == 60
