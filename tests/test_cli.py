@@ -34,7 +34,7 @@ from qoderdata.sandbox.changes import EDITIONS
 from tests.wall_clock import set_wall_clock
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from conftest import Invoke, ScriptedService
 
@@ -475,6 +475,29 @@ def test_file_suffix_is_case_insensitive(invoke: Invoke) -> None:
     pd.testing.assert_frame_equal(pd.read_parquet("L.Parquet"), pd.read_parquet("l.parquet"))
 
 
+@pytest.mark.parametrize(
+    ("words", "table"),
+    [
+        ("deployments --include-archived", lambda df: df),
+        ("failures --include-archived", qd.failure_rates),
+        (
+            "triggers --horizon 2D --start 2026-06-15T00:00Z",
+            lambda df: qd.next_triggers(df, "2D", start="2026-06-15T00:00Z"),
+        ),
+        ("lints --start 9000-12-01T00:00Z", lambda df: qd.schedule_lints(df, start="9000-12-01T00:00Z")),
+    ],
+)
+def test_export_writes_the_tables_of_the_library(
+    words: str, table: Callable[[pd.DataFrame], pd.DataFrame], invoke: Invoke
+) -> None:
+    what, *options = words.split()
+    df = qd.load_deployments(include_archived="--include-archived" in options)
+    qd.export_csv(table(df), "expected.csv")
+    printed = invoke("export", what, "table.csv", *options).out
+    assert Path("table.csv").read_bytes() == Path("expected.csv").read_bytes()
+    assert printed == f"{counted(len(table(df)), 'row')} written to table.csv\n"
+
+
 def test_invalid_report_name_gives_the_message_of_write_report(invoke: Invoke) -> None:
     nothing = qd.flatten_deployments([])
     with pytest.raises(ValueError, match="a report is an HTML page") as error:
@@ -626,8 +649,10 @@ def test_agent_that_is_not_known_is_an_error(words: str, invoke: Invoke) -> None
     assert message.startswith(f"qoderdata: --agent {name + 's'!r}: no agent has this id or name; did you mean ")
     assert repr(name) in message
     assert repr(name) in invoke(words, "--agent", name.split()[0].lower(), code=2).err
-    message = invoke(words, "--agent", "qqqq", code=2).err
-    assert "; `qoderdata deployments --by agent` lists them; " in message
+    removed = [] if words == "pull sessions" else ["agent_qqqq"]  # of sessions, the agent may have been removed
+    for agent in ("qqqq", *removed):
+        message = invoke(words, "--agent", agent, code=2).err
+        assert "; `qoderdata deployments --by agent` lists them; " in message
 
 
 @pytest.mark.usefixtures("empty_cache")
@@ -1315,6 +1340,7 @@ def test_events_of_a_name_say_that_it_is_no_run(sandbox: Sandbox, invoke: Invoke
     name = sandbox.deployments[0]["name"]
     message = invoke("events", name, code=4).err
     assert f"no run has the id {name}, so it may be a session's; for a deployment, write --deployment\n" in message
+    assert "no run has" not in invoke("events drun_0", code=4).err
     near = invoke("events", "--deployment", f"{name}x", code=2).err
     assert f"--deployment {name + 'x'!r}: no deployment has this id or name; did you mean {name!r}" in near
 

@@ -562,6 +562,8 @@ def test_missed_ends_when_the_runs_were_fetched(
     assert "not after --since; give an earlier --since, or read it again with --refresh" in message
     message = invoke(f"missed --since {since} --offline --fail", code=2).err
     assert "not after --since; give an earlier --since, or read it again without --offline" in message
+    since = (NOW + timedelta(hours=7)).isoformat()
+    assert "--since is in the future" in invoke(f"missed --since {since} --fail", code=2).err
 
 
 # -- changes, and dated reports ----------------------------------------------------------------------------------

@@ -203,6 +203,8 @@ def test_ids_are_shown_if_names_cannot_be_loaded(
         assert "ids are shown, as names could not be loaded" in captured.err
         assert len(captured.err.splitlines()) == 1
         assert ID.search(captured.out)
+    assert "ids are shown" in invoke(f"unusual {SINCE} --now {NOW_TEXT} --offline").err
+    assert "has no answer to this call" in invoke(f"unusual {SINCE} --offline --by team", code=2).err
 
 
 @pytest.mark.parametrize(

@@ -833,8 +833,14 @@ def test_narrow_table_keeps_names_and_complete_numbers(monkeypatch: pytest.Monke
     words = "runs --since all --by agent --freq 7D --top 3 --outcomes events"
     (_, lines), *calls = printed_lines((1000, 20, 40, 60), words, monkeypatch, invoke)
     wide = lines[2]
-    for columns, (heading, _, narrow, *_) in calls:
+    assert "no room for" not in "".join(lines)
+    left_out = (
+        "no room for completed,( assumed completed,)? skipped, unfinished,( outcome unknown,)? 95 % interval, "
+        "median duration, 95th percentile of duration: --csv and --json have all columns"
+    )
+    for columns, (heading, _, narrow, *notes) in calls:
         assert heading.split() == ["agent", "from", "runs", "failed", "rate"]
+        assert re.search(left_out, " ".join(" ".join(notes).split()))
         assert cell_len(narrow) <= max(columns, 60)
         name, *figures = re.split(r"  +", narrow)
         assert wide.startswith(name.rstrip("…"))

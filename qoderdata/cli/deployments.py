@@ -41,7 +41,7 @@ def deployments(by: tuple[str, ...], *, filters: dict[str, Any], service: Servic
     listed = listed.assign(state=_states(found), next_trigger_at=_next_triggers(found))
     if by:
         names = [grouping.NAMES[key] if grouping.NAMES.get(key) in listed else key for key in groups.keys]
-        listed = listed.sort_values(names, kind="stable", ignore_index=True)
+        listed = listed.sort_values(names, kind="stable")
     is_by_creation = bool(filters["created_since"] or filters["created_until"])
     fires = TableColumn("fires", _schedule, "prose", readable=15)
     if by or is_by_creation:
