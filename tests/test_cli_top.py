@@ -372,6 +372,7 @@ def test_once_keeps_headings_and_names_at_any_width(
         without_spaces = "".join("".join(lines).split())
         assert [one for one in sentences if "".join(one.split()) not in without_spaces] == [], lines
         more = [line for line in piped.splitlines() if line.startswith("… and")]
+        assert more
         assert [line for line in lines if line.startswith("… and")] == more
 
 
@@ -403,6 +404,15 @@ def test_second_reading_requests_only_new_data(
         assert paths.count("/deployment_runs") == 1
         assert len(paths) <= 1 + len(unfinished) + len(week) // 100 + 1 + len(created)
         assert {one["deployment_id"] for one in created} <= set(view.overview.running["deployment_id"])
+
+
+def test_deployments_that_were_read_again_are_shown(tmp_path: Path) -> None:
+    with Sandbox(deployments=10, seed=7, runs=60, now=NOW) as served:
+        service = Service(served.base_url, None, cache_dir=str(tmp_path), max_age="0s")
+        reader = top._Reader(service, timedelta(0), tz="UTC", team="team")
+        before = reader.read().overview.active
+        served.create_deployments(2)
+        assert reader.read().overview.active == before + 2
 
 
 def test_each_view_counts_the_runs_of_the_newest_edition_again(
