@@ -237,6 +237,10 @@ def test_failures_json_and_csv_equal_failure_rates(invoke: Invoke) -> None:
     lines = list(csv.DictReader(io.StringIO(invoke("failures --csv").out)))
     assert [line["id"] for line in lines] == expected["id"].to_list()
     assert [int(line["total_runs"]) for line in lines] == expected["total_runs"].to_list()
+    for options, is_said in (("", True), ("--include-archived", False)):
+        assert ("archived deployments are left out" in invoke(f"failures {options}").out) is is_said
+    assert max(row["failure_rate"] or 0 for row in invoke.json("failures")) == 1
+    invoke("failures --fail-over 1")  # no rate is above it
 
 
 @pytest.mark.usefixtures("empty_cache")
@@ -252,6 +256,16 @@ def test_refresh_all_pulls_all_pages_again(sandbox: Sandbox, invoke: Invoke) -> 
     first, refreshed, again, last = costs
     assert again >= first - 1 > refreshed >= 1
     assert last == 0
+
+
+@pytest.mark.parametrize(("what", "refresh"), [("runs", "all"), ("sessions", "all"), ("agents", True)])
+def test_refresh_all_is_passed_on(
+    what: str, refresh: object, monkeypatch: pytest.MonkeyPatch, invoke: Invoke
+) -> None:
+    load = Mock(side_effect=KeyboardInterrupt)  # nothing needs to be loaded here
+    monkeypatch.setattr(qd, f"load_{what}", load)
+    invoke(f"pull {what} --refresh-all", code=130)
+    assert load.call_args.kwargs["refresh"] == refresh
 
 
 @pytest.mark.usefixtures("empty_cache")

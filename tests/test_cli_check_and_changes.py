@@ -324,6 +324,7 @@ def test_runs_fail_over_compares_the_lower_bound(invoke: Invoke) -> None:
     lows = sorted((row["ci_low"], row["completed"] + row["failed"]) for row in rows if row["ci_low"] is not None)
     highest, decided = lows[-1]
     invoke(words, "--fail-over", str(highest - 1e-9), code=1)
+    invoke(words, "--fail-over", str(highest - 1e-9), "--min-runs", str(decided), code=1)
     invoke(words, "--fail-over", str(highest + 1e-9))
     others = max(low for low, count in lows if count > decided) if any(n > decided for _, n in lows) else 0
     invoke(words, "--fail-over", str((highest + others) / 2), "--min-runs", str(decided + 1))
@@ -378,6 +379,18 @@ def test_names_in_notes_are_escaped(sandbox: Sandbox, invoke: Invoke) -> None:
 
 def kinds(invoke: Invoke, *words: str) -> list[tuple[str, str]]:
     return [(one["kind"], one["deployment_id"]) for one in invoke.json("check", *words, code=None)]
+
+
+@pytest.mark.parametrize(("words", "days"), [("", 30), ("--recent 20D", 40), ("--since 50D", 50)])
+@pytest.mark.usefixtures("sandbox")
+def test_check_reads_runs_as_far_back_as_it_looks(
+    words: str, days: int, monkeypatch: pytest.MonkeyPatch, invoke: Invoke
+) -> None:
+    load = Mock(wraps=qd.load_runs)
+    monkeypatch.setattr(qd, "load_runs", load)
+    monkeypatch.setattr(qd, "check", Mock(side_effect=KeyboardInterrupt))  # what it finds is of no interest here
+    invoke(f"check {words}", code=130)
+    assert load.call_args_list[0].kwargs["since"] == timedelta(days=days)
 
 
 def test_thresholds_of_check_are_options(sandbox: Sandbox, invoke: Invoke) -> None:
@@ -691,6 +704,8 @@ def test_changes_since_a_snapshot_without_archived_deployments_show_which_were_a
     for words, change in (("", "archived"), ("--offline", "removed")):  # offline, the other list may not be stored
         rows = invoke.json(f"changes --since 2D {words}")
         assert [(row["deployment_id"], row["change"]) for row in rows] == [(first["id"], change)]
+        is_said = "--refresh reads the present list" in invoke(f"changes --since 2D {words}").out
+        assert is_said is (words == "")
 
 
 def test_changes_show_what_was_created_and_archived_since_a_snapshot_without_any_archived_ones(

@@ -329,6 +329,7 @@ def test_invalid_option_values_return_2(invoke: Invoke) -> None:
         ("--tz Mars/Phobos", "Mars/Phobos"),
     ):
         assert message in invoke(f"top --once {words}", code=2).err
+    assert "a live view needs a terminal" in invoke("top --interval 5s", code=2).err
 
 
 def test_once_to_a_pipe_has_findings_and_no_escape_codes(sandbox: Sandbox, invoke: Invoke) -> None:
