@@ -44,7 +44,7 @@ def changes(by: tuple[str, ...], *, since: str, which: dict[str, Any], service: 
         without_unlisted,
     )
 
-    before, is_archived, is_old_enough = _before(service, since)
+    before, is_archived, is_old_enough = _frame_before(service, since)
     after = service.deployments({"include_archived": is_archived or not service.offline})
     if before is None:
         result.print_frame(qd.changes(after, after), [], empty=_without_snapshot(service, after))
@@ -92,7 +92,7 @@ def _without_snapshot(service: Service, present: pd.DataFrame) -> str:
     return f"there is no snapshot to compare with; {advice}{others}"
 
 
-def _before(service: Service, since: str) -> tuple[pd.DataFrame | None, bool, bool]:
+def _frame_before(service: Service, since: str) -> tuple[pd.DataFrame | None, bool, bool]:
     """Return the frame to compare with, whether it has archived deployments, and whether it is old enough."""
     account = service.account
     for is_archived in (True, False):

@@ -110,7 +110,7 @@ def plot_costs(
     for header, texts in _texts(shown).items():
         end = axes.write_column(ax, header, texts, offset=end + 10, points=points)
     if samples:
-        axes.legend_beside(ax, samples, right=end, below=_below(ax, _TICK_POINTS))
+        axes.legend_beside(ax, samples, right=end, below=_room_below(ax, _TICK_POINTS))
     return ax
 
 
@@ -150,12 +150,12 @@ def _plot_over_time(costs: pd.DataFrame, ax: Axes | None, top: int, labels: Mapp
     ax.set_ylabel("credits")
     if samples:
         samples = {name: samples[name] for name in _PARTS if name in samples}
-        right, below = (6.0, None) if is_single else (0.0, _below(ax, ax.xaxis.labelpad))
+        right, below = (6.0, None) if is_single else (0.0, _room_below(ax, ax.xaxis.labelpad))
         axes.legend_beside(ax, samples, right=right, below=below)
     return ax
 
 
-def _below(ax: Axes, ticks: float) -> float:
+def _room_below(ax: Axes, ticks: float) -> float:
     """Return the points from the axes to the lower edge of the x label; `ticks` is the height above the label."""
     label = ax.xaxis.label
     return ticks + 6 + 1.25 * float(label.get_fontsize()) * (1 + label.get_text().count("\n"))
