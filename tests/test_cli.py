@@ -1536,7 +1536,15 @@ def test_demo_writes_the_files_that_it_lists(
     out = tmp_path / "new" / "out"
     if edition == "C":
         out.mkdir(parents=True)
+    started: list[Sandbox] = []
+
+    def start(self: Sandbox) -> Sandbox:
+        started.append(self)
+        return self.start()
+
+    monkeypatch.setattr(Sandbox, "__enter__", start)
     text = invoke("demo --out new/out --deployments 12 --runs 60 --edition", edition).out
+    assert f" agents pulled in {len(started[0].requests):,} requests and " in text
     assert ("Who fails most, by lifetime counters (" in text) is (edition == "C")
     assert len(text.split("\n\n")[3].splitlines()) == 2 + 8  # the heading, a rule, and the first 8 rows
     written = {
