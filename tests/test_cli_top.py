@@ -407,13 +407,21 @@ def test_second_reading_requests_only_new_data(
         assert {one["deployment_id"] for one in created} <= set(view.overview.running["deployment_id"])
 
 
-def test_deployments_that_were_read_again_are_shown(tmp_path: Path) -> None:
+def test_each_reading_has_new_deployments_and_reads_no_older_rows_than_are_shown(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loads = [Mock(wraps=load) for load in (qd.load_runs, qd.load_sessions)]
+    for name, load in zip(("load_runs", "load_sessions"), loads, strict=True):
+        monkeypatch.setattr(qd, name, load)
     with Sandbox(deployments=10, seed=7, runs=60, now=NOW) as served:
         service = Service(served.base_url, None, cache_dir=str(tmp_path), max_age="0s")
         reader = top._Reader(service, timedelta(0), tz="UTC", team="team")
         before = reader.read().overview.active
         served.create_deployments(2)
         assert reader.read().overview.active == before + 2
+    for load, since in zip(loads, ("30D", "31D"), strict=True):
+        assert load.call_count > 1
+        assert {one.kwargs["since"] for one in load.call_args_list} == {since}
 
 
 def test_each_view_counts_the_runs_of_the_newest_edition_again(
