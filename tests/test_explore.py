@@ -187,6 +187,12 @@ class TestFigures:
         }
         assert spec["title"]["subtitle"][:-1] == account_tables.notes
 
+    def test_rows_are_shaded_only_after_a_click(self, frames: Frames) -> None:
+        views = qd.explore(*frames, tz=ZONE).to_dict()["vconcat"]
+        for view, selection in zip(views, ("agent", "deployment"), strict=True):
+            (shaded,) = view["hconcat"][0]["layer"][0]["encoding"]["opacity"]["condition"]
+            assert (shaded["param"], shaded["empty"]) == (selection, False)
+
 
 class TestManyRuns:
     """Above `MOST_ROWS`, a row summarizes several runs, and a note says so."""
