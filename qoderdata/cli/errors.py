@@ -64,7 +64,11 @@ def errors(
     if only_new:
         found = found[found["is_new"]]
     unknown = unknown_outcomes(runs)
-    columns = [*groups.columns(found), *([] if only_new or is_short else [_NEW]), *_columns(only_new=only_new)]
+    columns = [
+        *groups.columns(found),
+        *([] if only_new or is_short else [_NEW]),
+        *_columns(only_new=only_new, is_grouped=bool(groups.keys)),
+    ]
     if runs.empty:
         empty = options.nothing_in(period, "runs")
     elif only_new and is_short:
@@ -106,9 +110,9 @@ def _parse_new_since(new_since: str | None, window: dict[str, Any], *, only_new:
 _NEW = TableColumn("new", lambda row: "new" if row.is_new else "", "fixed", is_alert=lambda row: row.is_new)
 
 
-def _columns(*, only_new: bool) -> list[TableColumn]:
-    """Return the columns of each error; of new ones, texts are cut before the time of the first is left out."""
-    readable = 12 if only_new else None
+def _columns(*, only_new: bool, is_grouped: bool) -> list[TableColumn]:
+    """Return the columns of each error; beside groups, texts are cut so that "first seen" of new ones has room."""
+    readable = 12 if only_new and is_grouped else None
     return [
         TableColumn("failed", "count", "count"),
         TableColumn("error", "error_type", readable=readable),
