@@ -34,7 +34,8 @@ _WEEKS_OF_YEAR = 52
 _SILENT, _UNDECIDED = "////", "...."
 _HEIGHT_INCHES = 3.8
 _BINS = 40
-_MOST_TICKS = 8
+#: One mark gives no scale.
+_FEWEST_TICKS, _MOST_TICKS = 2, 8
 #: A narrower span of lengths has no room for its labels.
 _NARROWEST = 1.25
 _SECOND, _MINUTE, _HOUR, _DAY = 1000, 60_000, 3_600_000, 86_400_000
@@ -277,10 +278,22 @@ def _duration_axis(ax: Axes, edges: NDArray[np.float64]) -> None:
     low, high = edges[0] / 1.15, edges[-1] * 1.15
     ticks = [length for length in _ROUND if low <= length <= high]
     ticks = ticks[:: max(1, ceil(len(ticks) / _MOST_TICKS))]
-    if len(ticks) < 2:  # noqa: PLR2004 - one mark gives no scale
-        ticks = [round(float(length)) for length in np.geomspace(edges[0], edges[-1], 4)]
+    if len(ticks) < _FEWEST_TICKS:
+        ticks = _whole_lengths(low, high)
     ax.set_xlim(low, high)
-    lengths = {_duration_label(length): length for length in ticks}  # one mark of each text
-    axes.label_ticks(ax, {length: text for text, length in lengths.items()}, most=len(lengths))
+    axes.label_ticks(ax, {length: _duration_label(length) for length in ticks}, most=len(ticks))
     ax.xaxis.set_minor_locator(NullLocator())
     ax.set_xlabel("duration (logarithmic)")
+
+
+def _whole_lengths(low: float, high: float) -> list[int]:
+    """Return multiples of the longest unit that has two or more within a span; their labels are exact."""
+    from matplotlib.ticker import MaxNLocator  # noqa: PLC0415 - as above
+
+    locator = MaxNLocator(4, steps=[1, 2, 5, 10], integer=True)
+    by_unit = (
+        [unit * int(number) for number in locator.tick_values(low / unit, high / unit) if number.is_integer()]
+        for unit in (_DAY, _HOUR, _MINUTE, _SECOND, 1)
+    )
+    within = ([length for length in lengths if low <= length <= high] for lengths in by_unit)
+    return next(lengths for lengths in within if len(lengths) >= _FEWEST_TICKS)
