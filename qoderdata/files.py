@@ -107,10 +107,10 @@ def replace(
 ) -> None:
     """Write a local file so that it is there whole or not at all; what `write` raises leaves it untouched.
 
-    A file that is there keeps its mode; if a symbolic link is there, its target is replaced. A pipe, a terminal
-    or another character device is written to once the content is complete. `private`: replace whatever is there,
-    links too, by a file that only the user can read. `durable`: wait until the disk has the content, so that no
-    power cut leaves an empty file.
+    A file that is there keeps its mode; one that its owner may not write raises `PermissionError`. If a symbolic
+    link is there, its target is replaced. A pipe, a terminal or another character device is written to once the
+    content is complete. `private`: replace whatever is there, links too, by a file that only the user can read.
+    `durable`: wait until the disk has the content, so that no power cut leaves an empty file.
     """
     given = Path(path)
     if not private and _is_special(given):
@@ -119,6 +119,8 @@ def replace(
     target = given if private else Path(os.path.realpath(given))
     old = None if private else _status(target)
     mode = _PRIVATE_FILE if private else _NEW_FILE if old is None else stat.S_IMODE(old.st_mode)
+    if not mode & stat.S_IWUSR:
+        raise PermissionError(errno.EACCES, "the file is read-only", str(target))
     beside = target.with_name(f".{target.name[:_REPEATED]}.{os.getpid()}-{secrets.token_hex(4)}{_TEMPORARY}")
     try:
         descriptor = os.open(beside, os.O_CREAT | os.O_EXCL | os.O_WRONLY, mode)

@@ -466,6 +466,18 @@ def test_month_or_year_as_a_length_is_refused_with_advice_for_the_command(
     assert invoke(words, code=2).err.endswith(f"have no fixed length; write days, like '30D'{advice}\n")
 
 
+@pytest.mark.parametrize(
+    "words", ["report r.html", "export failures f.csv", "pull runs --out r.parquet", "check --only-new f.json"]
+)
+def test_read_only_file_is_refused_before_any_request(
+    words: str, monkeypatch: pytest.MonkeyPatch, invoke: Invoke
+) -> None:
+    monkeypatch.delenv(TOKEN_VARIABLE)
+    path = Path(words.split()[-1])
+    path.touch(0o444)
+    assert f"the file '{path}' is read-only; see `qoderdata" in invoke(words, code=2).err
+
+
 @pytest.mark.parametrize("words", ["report r.html", "export failures f.csv", "pull runs --out r.parquet"])
 def test_folder_without_permission_is_refused_before_any_request(
     words: str, monkeypatch: pytest.MonkeyPatch, invoke: Invoke

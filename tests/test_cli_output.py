@@ -627,6 +627,15 @@ def test_full_disk_prints_one_line_and_returns_2(monkeypatch: pytest.MonkeyPatch
         assert re.fullmatch(r"qoderdata: .*No space left on device: 'standard output'\n", printed.err)
 
 
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="this system has no /dev/full")  # noqa: PTH110 - a device
+@pytest.mark.parametrize("verbose", ["", " --verbose"])
+def test_full_standard_error_changes_no_exit_code(verbose: str, invoke: Invoke) -> None:
+    words = f"failures --fail-over 0.01 --json --refresh{verbose}"
+    expected = invoke(words, code=1).out
+    done = run_in_shell(f"qoderdata {words} 2>/dev/full")
+    assert (done.returncode, done.stdout) == (1, expected)
+
+
 def test_closed_standard_output_is_not_an_error(monkeypatch: pytest.MonkeyPatch, invoke: Invoke) -> None:
     words = "export failures rates.csv"  # the file may get the descriptor of standard output
     invoke(words)

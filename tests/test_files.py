@@ -91,6 +91,15 @@ class TestReplace:
         replace(target, writer_of(b"new"))
         assert (mode(target), target.read_bytes()) == (kept, b"new")
 
+    def test_read_only_file_is_left_as_it_is(self, tmp_path: Path) -> None:
+        """Also by root, who could write it."""
+        target = tmp_path / "file"
+        target.write_bytes(b"old")
+        target.chmod(0o444)
+        with pytest.raises(PermissionError, match=r"the file is read-only: '.*file'$"):
+            replace(target, writer_of(b"new"))
+        assert [(path.name, mode(path), path.read_bytes()) for path in tmp_path.iterdir()] == [("file", 0o444, b"old")]
+
     @pytest.mark.skipif(os.geteuid() != 0, reason="only root can change the owner of a file")
     def test_owner_of_the_old_file_is_kept(self, tmp_path: Path) -> None:
         target = tmp_path / "file"

@@ -220,7 +220,7 @@ class _Lines(logging.Handler):
                 text = text.replace(str(error), _error_text(error, self._command))
         # Erase the progress bar first; its next update draws it again.
         erase = "\r\x1b[K" if sys.stderr.isatty() and not output.is_dumb() else ""
-        print(erase + output.escape_controls(" ".join(text.split())), file=sys.stderr)
+        output.print_to_stderr(erase + output.escape_controls(" ".join(text.split())))
 
 
 def _named_command(words: Sequence[str]) -> click.Command:

@@ -13,6 +13,7 @@ import os
 import re
 import shlex
 import signal
+import stat
 import zoneinfo
 from datetime import UTC, datetime
 from pathlib import Path
@@ -491,6 +492,8 @@ def output_path(ctx: click.Context, param: click.Parameter, value: str | None) -
         raise click.BadParameter(f"there is no such folder: {str(path.parent)!r}", ctx, param)
     if path.is_dir():
         raise click.BadParameter(f"this is a folder: {value!r}; give the name of a file", ctx, param)
+    if path.is_file() and not path.stat().st_mode & stat.S_IWUSR:
+        raise click.BadParameter(f"the file {value!r} is read-only", ctx, param)
     # A file is replaced by a new one beside it; a device is written to.
     if (path.is_file() or not path.exists()) and not os.access(folder, os.W_OK):
         raise click.BadParameter(f"no file can be written to the folder {str(folder)!r}", ctx, param)

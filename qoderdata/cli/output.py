@@ -288,8 +288,13 @@ def echo(text: str = "", *, end: str = "\n") -> None:
 
 def note(text: str) -> None:
     """Print a note about the result on standard error, in one line without control characters."""
-    with contextlib.suppress(OSError):  # a full or closed standard error changes no exit code
-        print(f"qoderdata: {escape_controls(' '.join(text.split()))}", file=sys.stderr)
+    print_to_stderr(f"qoderdata: {escape_controls(' '.join(text.split()))}")
+
+
+def print_to_stderr(text: str) -> None:
+    """Print text on standard error; one that is full or closed changes no exit code."""
+    with contextlib.suppress(OSError):
+        print(text, file=sys.stderr)
 
 
 def print_exact(text: str) -> None:
