@@ -46,8 +46,8 @@ _RUNS = _types(
     RUNS, "status", "session_id", "trigger_scheduled_at", "triggered_at", "created_at", "started_at",
     "completed_at", "duration_ms", "error_type", "error_message", "status_from",
 )  # fmt: skip
-#: Those that are added if they are absent, each with a column of the same type.
-_ADDED = {"trigger_scheduled_at": "created_at", "status_from": "status"}
+#: Those that are added if they are absent.
+_ADDED = ("trigger_scheduled_at", "status_from")
 _REQUIRED = [name for name in _RUNS if name not in _ADDED]
 _FILLED = [name for name in _RUNS if name not in ("session_id", "trigger_scheduled_at", "created_at")]
 #: Columns of an events frame that tell how a session ended.
@@ -268,29 +268,20 @@ def apply_ends(
     return _with_filled(runs[names], columns)
 
 
-def apply_ends_lazy(runs: Any, sessions: Any = None, ends: Any = None) -> Any:  # noqa: ANN401 frames of any engine
+def apply_ends_lazy(runs: Any, sessions: Any, ends: Any) -> Any:  # noqa: ANN401 frames of any engine
     """Fill the columns of a runs frame of another engine, in no particular order; lazy frames stay lazy.
 
-    All are frames of one engine (DuckDB relations of one connection; Polars, Dask, PySpark frames). Sessions and
-    ends are unique by session.
+    All are frames of one engine (DuckDB relations of one connection; Polars, Dask, PySpark frames), with all
+    columns of their tables. Sessions and ends are unique by session.
     """
     frame: Any = open_frame(runs)
-    present = frame.collect_schema().names()
-    errors.require_columns(present, _REQUIRED, what="runs")
-    names = _result_names(present)
+    names = frame.collect_schema().names()
     for what, key, kinds, native in (("sessions", "id", _SESSIONS, sessions), ("ends", "session_id", _ENDS, ends)):
-        if native is not None:
-            other: Any = open_frame(native)
-            errors.require_columns(other.collect_schema().names(), kinds, what=what)
-            renamed = (nw.col(name).alias(f"_{what}_{name}") for name in kinds)
-            keyed = other.select(nw.col(key).alias("_key"), *renamed)
-            frame = frame.join(keyed, how="left", left_on="session_id", right_on="_key")
+        renamed = (nw.col(name).alias(f"_{what}_{name}") for name in kinds)
+        keyed = open_frame(native).select(nw.col(key).alias("_key"), *renamed)
+        frame = frame.join(keyed, how="left", left_on="session_id", right_on="_key")
     if frame.implementation.is_dask():
         return frame.to_native().map_partitions(_resolve_partition, names)
-    joined = set(frame.collect_schema().names())
-    absent = {name: kind for name, kind in _JOINED.items() if name not in joined}
-    if absent:
-        frame = frame.with_columns(*(_null(kind).alias(name) for name, kind in absent.items()))
     filled = _fill(frame)
     return filled.select(
         *(nw.col(f"_new_{name}" if name in _FILLED else name).alias(name) for name in names)
@@ -424,14 +415,6 @@ def _is_true(condition: nw.Expr) -> nw.Expr:
     return condition.fill_null(value=False)
 
 
-def _null(kind: object) -> nw.Expr:
-    """Return a column of nulls; a time takes its type from a time, since DuckDB has no zone in the type."""
-    if kind == pa.float64():
-        return nw.lit(None, dtype=nw.Float64)
-    column = nw.col("created_at" if kind == _TIME else "session_id")
-    return nw.when(column.is_null()).then(column)
-
-
 def open_frame(native: Any) -> nw.DataFrame[Any] | nw.LazyFrame[Any]:  # noqa: ANN401 a frame of any engine
     """Open a frame with narwhals, without the warning that it gives for Dask."""
     if not is_dask_dataframe(native):
@@ -459,9 +442,7 @@ def _result_names(names: Iterable[str]) -> list[str]:
 
 def _resolve_partition(part: pd.DataFrame, names: list[str]) -> pd.DataFrame:
     """Fill the columns of one partition of a Dask frame that has been joined with its sessions and ends."""
-    columns = {name: _arrow(part[name], kind, what="runs") for name, kind in _JOINED.items() if name in part}
-    for name in set(names).difference(part.columns):
-        part = part.assign(**{name: pd.Series(pd.NA, index=part.index, dtype=part[_ADDED[name]].dtype)})
+    columns = {name: _arrow(part[name], kind, what="runs") for name, kind in _JOINED.items()}
     return _with_filled(part[names], columns)
 
 

@@ -24,8 +24,6 @@ if TYPE_CHECKING:
 LARGEST_PAGE = 1000
 #: The page size that every list of every edition grants.
 SAFE_PAGE = 100
-#: The maximum number of pages of one list, unless `Client` sets another.
-MAX_PAGES = 1_000_000
 
 #: A pull that takes less than this, in seconds, shows no bar.
 BAR_DELAY = 1.0
@@ -146,9 +144,9 @@ def walk(
     fetch: Callable[[str | None, int], E],
     *,
     start: str | None = None,
-    limit: PageSize | None = None,
-    max_pages: int = MAX_PAGES,
-    mask: Callable[[str], str] = str,
+    limit: PageSize,
+    max_pages: int,
+    mask: Callable[[str], str],
 ) -> Generator[E, None, None]:
     """Walk a list from page to page, one page ahead of the caller, as `prefetch` does it.
 
@@ -157,8 +155,8 @@ def walk(
     an `APIError` say how far the walk got. `fetch` takes a cursor and a page size. `path` is that of the list, for
     messages; `mask` masks the access token in a cursor that a message quotes.
     """
-    size, handled = PageSize() if limit is None else limit, ReadCounts()
-    fetched = fetch_pages(path, fetch, start=start, limit=size, max_pages=max_pages, mask=mask)
+    handled = ReadCounts()
+    fetched = fetch_pages(path, fetch, start=start, limit=limit, max_pages=max_pages, mask=mask)
     with closing(prefetch(fetched, name="qoderdata-fetch")) as pages:
         try:
             for page in pages:

@@ -133,7 +133,7 @@ def no_windows_error(column: str, zone: str) -> ValueError:
 
 
 def _first_instant(wall: int, zone: tzinfo) -> int:
-    """Return the first instant of a wall-clock time; if a clock change skips it, the change."""
+    """Return the first instant of a wall-clock time; a skipped one has the offset before the change."""
     return to_micros(from_micros(wall).replace(tzinfo=zone))
 
 

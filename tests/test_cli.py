@@ -473,7 +473,7 @@ def test_read_only_file_is_refused_before_any_request(
     words: str, monkeypatch: pytest.MonkeyPatch, invoke: Invoke
 ) -> None:
     monkeypatch.delenv(TOKEN_VARIABLE)
-    path = Path(words.split()[-1])
+    path = Path(words.rsplit(maxsplit=1)[-1])
     path.touch(0o444)
     assert f"the file '{path}' is read-only; see `qoderdata" in invoke(words, code=2).err
 

@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from conftest import ScriptedService
 from qoderdata import errors
 from qoderdata.client import Client, retries
-from qoderdata.pages import walk
+from qoderdata.pages import PageSize, walk
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -252,9 +252,10 @@ class TestKeyboardInterrupt:
 
         service.respond_with(hang)
         program = (
-            "import sys; from qoderdata.client import Client; from qoderdata.pages import walk\n"
+            "import sys; from qoderdata.client import Client; from qoderdata.pages import PageSize, walk\n"
             "client = Client('pt-secret', sys.argv[1])\n"
-            "next(walk('/deployments', lambda cursor, limit: client.get('/deployments', {}, len)))\n"
+            "fetch = lambda cursor, limit: client.get('/deployments', {}, len)\n"
+            "next(walk('/deployments', fetch, limit=PageSize(), max_pages=10, mask=str))\n"
         )
         with subprocess.Popen(
             [sys.executable, "-c", program, service.base_url], stderr=subprocess.PIPE, text=True
@@ -293,7 +294,8 @@ def test_walk_yields_the_same_pages_with_any_retryable_faults(
         return client.get("/deployments", params, _Page)
 
     service.requests.clear()
-    assert [page.data for page in walk("/deployments", fetch)] == [[number] for number in range(len(faults))]
+    pages = walk("/deployments", fetch, limit=PageSize(), max_pages=len(faults), mask=client.mask)
+    assert [page.data for page in pages] == [[number] for number in range(len(faults))]
     cursors = [request.query.get("after_id") for request in service.requests]
     assert cursors == [
         f"id_{number - 1}" if number else None

@@ -10,7 +10,7 @@ import pickle
 import pprint
 import socket
 import traceback
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 import requests
@@ -22,7 +22,7 @@ from qoderdata import errors, settings
 from qoderdata.client import Client
 from qoderdata.client.transport import Token
 from qoderdata.load.lists import load_agents
-from qoderdata.pages import walk
+from qoderdata.pages import PageSize, walk
 from qoderdata.settings import Secret
 from tests.test_client_errors import error_body
 
@@ -136,9 +136,11 @@ class TestTokenIsNotShown:
     def test_exception_in_the_fetch_thread_does_not_show_the_token(self, service: ScriptedService) -> None:
         service.respond_with(service.response(401, error_body("api_error", TOKEN)))
         client = Client(TOKEN, service.base_url)
-        pages = walk(
-            "/deployments", lambda *_: client.get("/deployments", {}, lambda _: pytest.fail("the error was read"))
-        )
+
+        def fetch(_cursor: str | None, _limit: int) -> Any:  # noqa: ANN401 - no page is read
+            return client.get("/deployments", {}, lambda _: pytest.fail("the error was read"))
+
+        pages = walk("/deployments", fetch, limit=PageSize(), max_pages=10, mask=client.mask)
         error = error_of(lambda: next(pages))
         assert isinstance(error, errors.AuthenticationError)
         assert TOKEN not in traceback_with_locals(error)

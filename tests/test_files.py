@@ -98,7 +98,9 @@ class TestReplace:
         target.chmod(0o444)
         with pytest.raises(PermissionError, match=r"the file is read-only: '.*file'$"):
             replace(target, writer_of(b"new"))
-        assert [(path.name, mode(path), path.read_bytes()) for path in tmp_path.iterdir()] == [("file", 0o444, b"old")]
+        assert [(path.name, mode(path), path.read_bytes()) for path in tmp_path.iterdir()] == [
+            ("file", 0o444, b"old")
+        ]
 
     @pytest.mark.skipif(os.geteuid() != 0, reason="only root can change the owner of a file")
     def test_owner_of_the_old_file_is_kept(self, tmp_path: Path) -> None:

@@ -681,6 +681,11 @@ ENGINES = ["duckdb", "polars", "polars lazy", "dask", "dask of Arrow"]
 KNOWN = [("sessions", "ends"), ("sessions",), ("ends",), ()]
 
 
+def tables_with_rows(known: tuple[str, ...]) -> list[pa.Table]:
+    """Return the tables of runs, sessions and ends; the last two are empty unless they are `known`."""
+    return [table if name in {"runs", *known} else table.slice(0, 0) for name, table in random_tables().items()]
+
+
 @cache
 def outcomes_of_pandas(known: tuple[str, ...]) -> pd.DataFrame:
     frames = {name: table.to_pandas(types_mapper=DTYPES.get) for name, table in random_tables().items()}
@@ -691,25 +696,20 @@ def outcomes_of_pandas(known: tuple[str, ...]) -> pd.DataFrame:
 @pytest.mark.parametrize("known", KNOWN, ids=" and ".join)
 @pytest.mark.parametrize("name", ENGINES)
 def test_engines_give_the_same_outcomes_as_pandas(name: str, known: tuple[str, ...]) -> None:
-    engine, tables = Engine(name), random_tables()
-    lazy = apply_ends_lazy(
-        engine.open(tables["runs"]), **{table_name: engine.open(tables[table_name]) for table_name in known}
-    )
+    engine = Engine(name)
+    lazy = apply_ends_lazy(*(engine.open(table) for table in tables_with_rows(known)))
     assert isinstance(lazy, pl.LazyFrame) == (name == "polars lazy")
     assert list(lazy.collect_schema() if name == "polars lazy" else lazy.columns) == list(RUN_COLUMNS)
     pd.testing.assert_frame_equal(engine.collect(lazy), outcomes_of_pandas(known))
 
 
 @pytest.mark.parametrize("name", ENGINES)
-def test_engines_accept_empty_tables_and_absent_columns(name: str) -> None:
-    """Runs of an old store lack the new columns."""
-    engine, tables = Engine(name), {table_name: table.slice(0, 0) for table_name, table in random_tables().items()}
-    old = random_tables()["runs"].drop_columns(["trigger_scheduled_at", "status_from"])
-    for runs in (tables["runs"], old):
-        expected = apply_ends(runs.to_pandas(types_mapper=DTYPES.get))
-        opened = (engine.open(tables[table_name]) for table_name in ("sessions", "ends"))
-        got = engine.collect(apply_ends_lazy(engine.open(runs), *opened))
-        pd.testing.assert_frame_equal(got, by_id(pa.Table.from_pandas(expected)))
+def test_engines_accept_empty_tables(name: str) -> None:
+    engine, (runs, *others) = Engine(name), tables_with_rows(())
+    runs = runs.slice(0, 0)
+    expected = apply_ends(runs.to_pandas(types_mapper=DTYPES.get))
+    got = engine.collect(apply_ends_lazy(engine.open(runs), *map(engine.open, others)))
+    pd.testing.assert_frame_equal(got, by_id(pa.Table.from_pandas(expected)))
 
 
 @pytest.mark.parametrize("name", ENGINES)
@@ -728,7 +728,8 @@ def test_ends_are_used_while_their_session_is_unchanged(name: str) -> None:
         engine.open(arrow_table(rows, columns).drop_columns(["session_id"])),
     )
     runs = [{"id": row["id"], "session_id": row["id"]} for row in rows]
-    counted = engine.collect(apply_ends_lazy(engine.open(arrow_table(runs, RUN_COLUMNS)), None, ends))
+    opened, none = engine.open(arrow_table(runs, RUN_COLUMNS)), engine.open(arrow_table([], SESSION_COLUMNS))
+    counted = engine.collect(apply_ends_lazy(opened, none, ends))
     used = set(counted["id"][counted["status_from"] == "events"])
     final = {f"final {minute} {status}" for minute in (1, 2, None) for status in ("idle", "running")}
     assert used == {*final, "waiting 2 idle", "waiting 2 running", "waiting None idle"}
@@ -738,8 +739,7 @@ def test_ends_are_used_while_their_session_is_unchanged(name: str) -> None:
 @pytest.mark.filterwarnings("ignore:PySpark does not yet fully support pandas:FutureWarning")
 @pytest.mark.parametrize("known", KNOWN, ids=" and ".join)
 def test_spark_gives_the_same_outcomes_as_pandas(spark: Any, known: tuple[str, ...]) -> None:  # noqa: ANN401 a SparkSession
-    opened = {table_name: spark.createDataFrame(table) for table_name, table in random_tables().items()}
-    lazy = apply_ends_lazy(opened["runs"], **{table_name: opened[table_name] for table_name in known})
+    lazy = apply_ends_lazy(*map(spark.createDataFrame, tables_with_rows(known)))
     pd.testing.assert_frame_equal(by_id(lazy.toArrow()), outcomes_of_pandas(known))
 
 

@@ -13,11 +13,12 @@ from hypothesis import strategies as st
 
 from qoderdata import errors
 from qoderdata.load.lists import _read_list
-from qoderdata.pages import PageSize, list_query, walk
+from qoderdata.pages import PageSize, list_query
+from qoderdata.pages import walk as walk_pages
 from qoderdata.schema import AGENTS, DEPLOYMENTS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Generator, Mapping, Sequence
 
     from qoderdata.client import Client
     from qoderdata.schema import Schema
@@ -59,6 +60,18 @@ def bad_request(
     error = errors.BadRequestError(message)
     error.param = param
     return error
+
+
+def walk(
+    path: str,
+    fetch: Callable[[str | None, int], Page],
+    *,
+    start: str | None = None,
+    limit: PageSize | None = None,
+    max_pages: int = 100,
+    mask: Callable[[str], str] = str,
+) -> Generator[Page, None, None]:
+    return walk_pages(path, fetch, start=start, limit=limit or PageSize(), max_pages=max_pages, mask=mask)
 
 
 class TestCursors:

@@ -198,8 +198,8 @@ def first_instant(zone: str) -> EngineExpr:
     """Return an expression for the first instant at which the clock in `zone` shows a wall-clock time.
 
     Both times are in microseconds since 1970, the result in UTC. A time that occurs twice gives the first of the
-    two; a time that a clock change skips gives the instant of the change. Both are computed with the offset of the
-    day before, which is in effect until the change.
+    two; a time that a clock change skips is read with the offset before the change. Both are computed with the
+    offset of the day before, which is in effect until the change.
     """
 
     def pandas(series: pd.Series[Any]) -> pd.Series[Any]:
