@@ -253,7 +253,8 @@ def failing_now(runs: pd.DataFrame, active: pd.DataFrame) -> pd.DataFrame:
 
     If none of a deployment's runs completed, the streak may be longer than `runs` reaches back: the service's
     counter counts then, if `active` has it. The columns are ``deployment_id``, ``streak``, ``since`` (missing if
-    the streak began before `runs`), ``error_type`` and ``error_message`` (of the last failed run, if any).
+    the streak began before `runs`), ``after_unknown`` (whether a run of unknown outcome ends the streak),
+    ``error_type`` and ``error_message`` (of the last failed run, if any).
     """
     runs = without_repeated_columns(runs).reset_index(drop=True)  # the index may have the name of a column
     created_at = ["created_at"] if "created_at" in runs.columns else []
@@ -261,12 +262,13 @@ def failing_now(runs: pd.DataFrame, active: pd.DataFrame) -> pd.DataFrame:
     # A run of unknown outcome may have completed.
     status = runs["status"].astype(TEXT).mask(is_unknown(runs), "completed")
     streaks = failure_streaks(runs[columns].assign(status=status))
-    failed = runs[runs["status"].isin(STATUSES["failed"]) & runs["triggered_at"].notna()]
-    failed = failed.sort_values(["triggered_at", *created_at, "id"], na_position="first")
-    last = failed.drop_duplicates("deployment_id", keep="last").set_index("deployment_id")
+    ordered = runs.assign(status=status, is_unknown=is_unknown(runs))[runs["triggered_at"].notna()]
+    ordered = ordered.sort_values(["triggered_at", *created_at, "id"], na_position="first")
+    lasts = ordered.drop_duplicates(["deployment_id", "status"], keep="last").set_index("deployment_id")
     completed = runs.loc[status.eq("completed"), "deployment_id"]
     ids = pd.Index(active["id"])
-    last = last.reindex(ids, columns=["error_type", "error_message"]).astype(TEXT)
+    last = lasts[lasts["status"].eq("failed")].reindex(ids, columns=["error_type", "error_message"]).astype(TEXT)
+    after_unknown = lasts.loc[lasts["status"].eq("completed"), "is_unknown"].reindex(ids, fill_value=False)
     seen = streaks["current_streak"].reindex(ids).fillna(0).astype("int64")
     counted = pd.Series(0, index=ids)
     if "stats_consecutive_failures" in active.columns:
@@ -277,6 +279,7 @@ def failing_now(runs: pd.DataFrame, active: pd.DataFrame) -> pd.DataFrame:
             "deployment_id": ids.astype(TEXT),
             "streak": seen.combine(counted, max).array,
             "since": streaks["current_streak_since"].reindex(ids).where(counted <= seen).array,
+            "after_unknown": after_unknown.array,
             "error_type": last["error_type"].array,
             "error_message": last["error_message"].array,
         }
@@ -321,6 +324,8 @@ def _failing(
                 length,
                 **facts,
             )
+        if row.after_unknown:
+            detail = _("{detail} The outcome of the run before them is not known.", detail=detail)
         yield _Finding("failing", row.deployment_id, detail, begin, row.streak)
 
 

@@ -176,6 +176,21 @@ def test_a_run_of_unknown_outcome_ends_a_streak(account: Account) -> None:
     assert "failing" not in set(qd.check(df, frame, now=NOW)["kind"])
 
 
+def test_a_finding_says_that_a_run_of_unknown_outcome_ends_the_streak(account: Account) -> None:
+    """The streak may be longer; a completed run that ended an earlier one says nothing."""
+    runs, others = account.runs_of(1), account.runs_of(2)
+    fail(runs[:4] + runs[5:7])
+    fail(others[:4])
+    runs[4]["status"] = others[5]["status"] = None
+    found = account.check().query("kind == 'failing'")
+    details = found.set_index("deployment_id")["detail"].to_dict()
+    begin = runs[3]["triggered_at"][:16].replace("T", " ")
+    sentence = f"failed 4 times in a row since {begin} UTC, the last one with"
+    assert all(sentence in detail for detail in details.values())
+    assert details["dep_1"].endswith(". The outcome of the run before them is not known.")
+    assert details["dep_2"].endswith(" with timeout.")
+
+
 def test_an_undocumented_status_is_an_unknown_outcome(account: Account) -> None:
     runs = account.runs_of(1)
     fail(runs[:4])

@@ -486,6 +486,42 @@ def test_check_counts_failures_older_than_30_days(monkeypatch: pytest.MonkeyPatc
         assert re.search(rf"  {len(runs)}  .*  unknown_error$", invoke("top --once").out, re.MULTILINE)
 
 
+@pytest.mark.filterwarnings("default:.* completed runs are assumed")
+def test_older_events_are_read_where_they_decide_whether_a_deployment_fails(
+    monkeypatch: pytest.MonkeyPatch, invoke: Invoke
+) -> None:
+    """Of two rare deployments, one failed ten times in a row; only the events of nine older sessions show it."""
+    with current_sandbox(monkeypatch, now=NOW - timedelta(days=60), runs=150, edition="D") as served:
+        failing, recovered = (one["id"] for one in active_deployments(served)[:2])
+        served.forget_runs(NOW)
+        served.create_runs(9, status="failed", deployment_id=failing)
+        served.create_runs(2, status="failed", deployment_id=recovered)
+        (last,) = served.create_runs(1, deployment_id=recovered)
+        older = {one["session_id"] for one in served.runs if one["deployment_id"] == failing}
+        recent = dict.fromkeys(["created_at", "triggered_at"], (NOW - timedelta(days=1)).isoformat())
+        for id_ in (failing, recovered):
+            (newest,) = served.create_runs(1, deployment_id=id_)
+            error = {"type": "unknown_error", "message": "x"}
+            served.rewrite({**newest, **recent, "session_id": None, "error": error})
+
+        def failing_found(words: str) -> dict[str, str]:
+            served.requests.clear()
+            findings = invoke.json(words, code=1)  # triggers are missed too
+            return {one["deployment_id"]: one["detail"] for one in findings if one["kind"] == "failing"}
+
+        def sessions_with_events() -> set[str]:
+            return {one.path.split("/")[2] for one in served.requests if one.path.endswith("/events")}
+
+        assert failing_found("check") == failing_found("check --outcomes events --offline") == {}
+        assert failing_found("check --outcomes events --streak 1").keys() == {failing, recovered}
+        assert sessions_with_events() == set()
+        (detail,) = failing_found("check --outcomes events").values()
+        assert "failed 10 times in a row" in detail
+        assert sessions_with_events() >= {*older, last["session_id"]}
+        assert failing_found("check --outcomes events") == failing_found("check") == {failing: detail}
+        assert sessions_with_events() == set()
+
+
 @pytest.mark.filterwarnings("default:.* completed runs are assumed", "default:not all runs")
 def test_check_offline_warns_if_not_all_runs_are_stored(monkeypatch: pytest.MonkeyPatch, invoke: Invoke) -> None:
     """A streak that began before the stored runs would be too short. `top` never reads more than 30 days.

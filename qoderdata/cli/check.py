@@ -80,8 +80,8 @@ def check(
     Give each choice of deployments a FILE of its own.
 
     Failed retries count in a streak of failures. A run of unknown outcome ends a streak, and so does one that is
-    assumed to have completed. `runs --streaks` ignores runs of unknown outcome. Events are read for runs of the
-    last 30 days: `qoderdata pull runs --outcomes events` reads those of all runs, once.
+    assumed to have completed. `runs --streaks` ignores runs of unknown outcome. With --outcomes events, events are
+    read for runs of the last 30 days, and for older ones where they decide whether a deployment is failing.
     """
     earlier = set() if only_new is None else _read_findings(only_new)
     history = max(_LEAST, 2 * parse_span(recent, name="recent"), parse_span(since, name="since"))
@@ -89,7 +89,7 @@ def check(
     snapshots = service.snapshots(since)  # that of these deployments too
     groups = grouping.Groups(by, "deployments", service, deployments=deployments)
     runs = service.runs({"since": history, **which})
-    deployments = service.with_streaks(deployments)
+    deployments = service.with_streaks(deployments, streak=thresholds["streak"])
     has_budgets = deployments["budget_max_credit_cost"].notna().any()
     sessions = _sessions(service, {"since": history, **which}) if has_budgets else None
     findings = qd.check(

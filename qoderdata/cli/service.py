@@ -225,17 +225,36 @@ class Service:
             return deployments
         return qd.fill_counters(deployments, self.runs({"until": until}))
 
-    def with_streaks(self, deployments: pd.DataFrame, *, until: str | None = None) -> pd.DataFrame:
+    def with_streaks(
+        self, deployments: pd.DataFrame, *, until: str | None = None, streak: int = 3
+    ) -> pd.DataFrame:
         """Count all runs before a time if there are no counters: a streak may be older than the runs just loaded.
 
-        New runs are not requested again, and no further events are read. There is no warning about unknown
-        outcomes, since no rate is shown.
+        New runs are not requested again. With `--outcomes events`, events are read only of deployments with fewer
+        failures in a row than `streak` after a run that is assumed to have completed. There is no warning about
+        unknown outcomes, since no rate is shown.
         """
         if not lacks_counters(deployments):
             return deployments
         level = "runs" if self.outcomes == "runs" else "sessions"
+        filters = {"outcomes": level, "refresh": False, "until": until}
         with warnings.catch_warnings(action="ignore", category=UnknownOutcomesWarning):
-            return qd.fill_counters(deployments, self.runs({"outcomes": level, "refresh": False, "until": until}))
+            runs = self.runs(filters)
+            doubtful = _with_doubtful_streaks(deployments, runs, streak) if self.outcomes == "events" else []
+            for id_ in doubtful:
+                self.runs({**filters, "outcomes": "events", "deployment_id": id_})
+            return qd.fill_counters(deployments, self.runs(filters) if doubtful else runs)
+
+
+def _with_doubtful_streaks(deployments: pd.DataFrame, runs: pd.DataFrame, streak: int) -> list[str]:
+    """Return the active deployments with fewer failures in a row than `streak` after an assumed success."""
+    active = deployments[deployments["status"].ne("paused") & deployments["archived_at"].isna()]
+    runs = runs[runs["deployment_id"].isin(active["id"]) & runs["triggered_at"].notna()]
+    successes = runs[runs["status"].eq("completed")].sort_values("triggered_at")
+    last = successes.drop_duplicates("deployment_id", keep="last")
+    assumed = last.loc[last["status_from"].eq("session"), "deployment_id"]
+    is_short = qd.failure_streaks(runs)["current_streak"].reindex(assumed).between(1, streak - 1)
+    return is_short.index[is_short].tolist()
 
 
 def _similar(word: str, known: Sequence[str]) -> list[str]:
