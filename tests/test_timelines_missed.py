@@ -328,7 +328,7 @@ def test_rows_are_sorted_by_time_then_id_and_have_fixed_dtypes() -> None:
 
 def test_an_unreadable_schedule_gives_no_rows_and_a_warning() -> None:
     records = [deployment("dep_1"), deployment("dep_2", "0 9 30 2 *"), deployment("dep_3", cron=None)]
-    with pytest.warns(DataQualityWarning, match="^1 deployment has .* cannot be read.*: dep_2$") as caught:
+    with pytest.warns(DataQualityWarning, match=r"^1 deployment has .* cannot be read.* \(dep_2\)$") as caught:
         found = find(records, [], until="2026-06-15T00:30Z")
     assert caught[0].filename == __file__
     assert found["deployment_id"].tolist() == ["dep_1"]

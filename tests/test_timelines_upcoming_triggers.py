@@ -101,7 +101,9 @@ def test_listed_triggers_are_used_from_the_first_to_the_last_listed(
 def test_the_list_is_used_where_it_differs_from_cron_and_warns(listed: list[str], expected: list[str]) -> None:
     """The schedule may have changed since the service made the list."""
     df = flatten_deployments([deployment(listed=listed), deployment("dep_2", listed=at("15 09:00", "16 09:00"))])
-    with pytest.warns(DataQualityWarning, match="disagree for 1 deployment;.*dep_1$") as caught:
+    with pytest.warns(
+        DataQualityWarning, match=r"disagree for 1 deployment;.*: 'name of dep_1' \(dep_1\)$"
+    ) as caught:
         triggers = next_triggers(df, "3D", start=START)
     assert len(caught) == 1
     assert caught[0].filename == __file__
@@ -156,7 +158,9 @@ def test_an_unreadable_schedule_gives_no_rows_and_a_warning(cron: str, zone: str
             deployment("dep_4", cron=cron, zone=zone, status="paused"),
         ]
     )
-    with pytest.warns(DataQualityWarning, match=r"2 deployments .* cannot be read.*: dep_2, dep_3$") as caught:
+    with pytest.warns(
+        DataQualityWarning, match=r"2 deployments .* cannot be read.*\(dep_2\), .*\(dep_3\)$"
+    ) as caught:
         triggers = next_triggers(df, "1D", start=START)
     assert len(caught) == 1
     assert caught[0].filename == __file__
@@ -165,7 +169,7 @@ def test_an_unreadable_schedule_gives_no_rows_and_a_warning(cron: str, zone: str
 
 def test_a_schedule_without_zone_warns_and_without_cron_does_not() -> None:
     df = flatten_deployments([deployment("dep_1", zone=None), deployment("dep_2", cron=None)])
-    with pytest.warns(DataQualityWarning, match="there is no zone.*: dep_1$"):
+    with pytest.warns(DataQualityWarning, match=r"there is no zone.*: 'name of dep_1' \(dep_1\)$"):
         assert next_triggers(df, start=START).empty
 
 
@@ -178,8 +182,18 @@ def test_control_characters_of_a_record_are_not_in_the_warning() -> None:
 
 def test_a_warning_names_the_first_10_ids() -> None:
     df = flatten_deployments([deployment(f"dep_{number:03d}", cron="x") for number in range(100)])
-    with pytest.warns(DataQualityWarning, match=r"100 deployments .* dep_009 and 90 more$"):
+    with pytest.warns(DataQualityWarning, match=r"100 deployments .* \(dep_009\) and 90 more$"):
         next_triggers(df, "1D", start=START)
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"), [("夜" * 100, f"'{'夜' * 17}…' (dep_{'0' * 32})"), (None, f"dep_{'0' * 32}")]
+)
+def test_a_warning_has_the_whole_id_beside_a_long_or_missing_name(name: str | None, shown: str) -> None:
+    df = flatten_deployments([deployment("dep_" + "0" * 32, cron="x") | {"name": name}])
+    with pytest.warns(DataQualityWarning) as caught:
+        next_triggers(df, "1D", start=START)
+    assert str(caught[0].message).endswith(f": {shown}")
 
 
 def check_columns(triggers: pd.DataFrame, tz: str) -> None:

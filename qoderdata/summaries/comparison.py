@@ -232,8 +232,9 @@ def error_budget(
     runs
         A runs frame, of pandas or any engine that narwhals knows.
     missed
-        What `missed_triggers` returns for the same window (a pandas frame, or one of the engine of `runs`), with
-        the columns to group by. Only its certain rows count. ``None``: missed triggers are not known.
+        What `missed_triggers` returns for the same window, or for the last day if that is longer (a pandas frame,
+        or one of the engine of `runs`), with the columns to group by. Only its certain rows count. ``None``:
+        missed triggers are not known.
     target
         The share of runs that should succeed, such as 0.99.
     window

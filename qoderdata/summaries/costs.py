@@ -210,7 +210,7 @@ def compare_costs(
         One row per group with a session in either period, the largest increase first (by ``change``, descending,
         missing last, then by key). On pandas the keys are the index; on other engines they are the first columns,
         and lazy frames stay lazy. If `by` is an id and the frame has the column of its names, the first column is
-        ``name``. No sessions give no rows.
+        ``name``, of a renamed agent as in `session_costs`. No sessions give no rows.
 
         ============================================== ======= =================================================
         ``recent_sessions``, ``baseline_sessions``     Int64   the number of sessions

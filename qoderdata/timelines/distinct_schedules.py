@@ -15,7 +15,7 @@ import pandas as pd
 
 from qoderdata.cron import CronError, Schedule, parse
 from qoderdata.errors import DataQualityWarning, warn
-from qoderdata.formatting import first_few, one_line
+from qoderdata.formatting import first_few, one_line, truncate
 from qoderdata.frame_checks import TEXT
 from qoderdata.frames import listed_times
 from qoderdata.time_math import MICROSECOND, from_micros, to_micros
@@ -26,6 +26,9 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from numpy.typing import NDArray
+
+#: How many columns of a name a warning shows.
+_NAMED = 36
 
 
 @dataclass(frozen=True)
@@ -66,7 +69,7 @@ class DistinctSchedules:
                     "(the first: {reason}): {ids}",
                     bad.size,
                     reason=reason,
-                    ids=first_few(df["id"].iloc[bad].tolist()),
+                    ids=_names(df, bad),
                 ),
                 DataQualityWarning,
             )
@@ -119,11 +122,24 @@ def distinct_upcoming_triggers(
                 "cron and the service's own list of triggers disagree for {count} deployments; the list is taken "
                 "as far as it reaches. A schedule may have changed since the pull, so load them again: {ids}",
                 doubtful.size,
-                ids=first_few(df["id"].iloc[doubtful].tolist()),
+                ids=_names(df, doubtful),
             ),
             DataQualityWarning,
         )
     return found, of_row
+
+
+def _names(df: pd.DataFrame, rows: NDArray[np.int64]) -> str:
+    """Return the names and ids of some deployments, for a warning."""
+    shown = df.iloc[rows]
+    ids = shown["id"].tolist()
+    names = shown["name"].tolist() if "name" in shown else [None] * len(ids)
+    return first_few(
+        [
+            f"{truncate(name, _NAMED)!r} ({id_})" if isinstance(name, str) else id_
+            for id_, name in zip(ids, names, strict=True)
+        ]
+    )
 
 
 def schedule_columns(df: pd.DataFrame) -> pd.DataFrame:

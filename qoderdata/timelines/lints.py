@@ -102,7 +102,8 @@ def schedule_lints(df: pd.DataFrame, *, start: Instant | None = None) -> pd.Data
         all ``str``. Nothing found: no rows, same columns and dtypes.
 
         ==================== ===================================================================================
-        ``unreadable``       the cron text or the zone cannot be read, or its type is another than cron
+        ``unreadable``       the cron text or the zone cannot be read, or it has none, as its type is another than
+                             cron
         ``never_fires``      none of its months has such a day, or clock changes skip its only local times
         ``dst_gap``          a clock change skips a time of it, which will not fire
         ``dst_repeat``       a clock change repeats a time of it, which will fire twice
