@@ -1485,6 +1485,23 @@ def edition_d(served_edition_d: Sandbox, empty_cache: None, monkeypatch: pytest.
     return served_edition_d
 
 
+@pytest.mark.usefixtures("edition_d")
+@pytest.mark.parametrize(
+    ("words", "notes"),
+    [
+        ("runs --since all --outcomes events --by attempt --by agent", ["--by attempt: no run has a value"]),
+        ("deployments --by stats_total_runs --by status", ["--by stats_total_runs: no deployment has a value"]),
+        (
+            "unusual --since all --outcomes runs --by stats_total_runs",
+            ["--by stats_total_runs: no deployment has a value"],
+        ),
+        ("costs --by agent --by team", []),
+    ],
+)
+def test_a_note_says_that_no_row_has_a_value(words: str, notes: list[str], invoke: Invoke) -> None:
+    assert re.findall(r"^qoderdata: (--by .*)$", invoke(words).err, re.MULTILINE) == notes
+
+
 @pytest.mark.filterwarnings("default:.* completed runs are assumed")
 @pytest.mark.usefixtures("edition_d")
 def test_lists_and_tables_work_on_edition_d(invoke: Invoke) -> None:

@@ -69,7 +69,7 @@ class Groups:
         self, by: Sequence[str], table: str, service: Service, *, deployments: pd.DataFrame | None = None
     ) -> None:
         columns = _columns_of(table)
-        self._words = list(by)
+        self._words, self._table = list(by), table
         #: The columns that the words mean.
         self.keys = _keys(by, table)
         self._named = NAMES if table == "deployments" else set(WORDS.values())
@@ -94,7 +94,14 @@ class Groups:
         self.notes: list[str] = []
 
     def add_names(self, frame: pd.DataFrame) -> pd.DataFrame:
-        """Return the frame with all columns of the groups and their names."""
+        """Return the frame with all columns of the groups and their names; a note says which have no values."""
+        named = self._with_names(frame)
+        for word, key in zip(self._words, self.keys, strict=True):
+            if len(named) and named[key].isna().all():
+                self._service.note_once(f"--by {word}: no {self._table.removesuffix('s')} has a value")
+        return named
+
+    def _with_names(self, frame: pd.DataFrame) -> pd.DataFrame:
         if "environment_id" in self.keys and "environment_id" not in frame.columns:
             environments = self.lists["deployments"].drop_duplicates("id").set_index("id")["environment_id"]
             frame = frame.assign(environment_id=environments.reindex(frame["deployment_id"]).array)

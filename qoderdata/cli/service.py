@@ -179,7 +179,7 @@ class Service:
         if ids:
             return ids
         if is_id and may_be_removed:
-            self._note_once(f"--{what} {word}: no {what} that is listed has this id; it may have been removed")
+            self.note_once(f"--{what} {word}: no {what} that is listed has this id; it may have been removed")
             return [word]
         near = _similar(word, listed["name"].dropna().unique().tolist())
         hint = (
@@ -189,9 +189,10 @@ class Service:
 
     def _note_equal_names(self, what: str, name: str | None, count: int) -> None:
         if name is not None and count > 1:
-            self._note_once(f"--{what} {name}: {count:,} {what}s with this id or name are included")
+            self.note_once(f"--{what} {name}: {count:,} {what}s with this id or name are included")
 
-    def _note_once(self, text: str) -> None:
+    def note_once(self, text: str) -> None:
+        """Print a note, unless it was printed before."""
         if text not in self._notes:
             self._notes.add(text)
             output.note(text)
