@@ -199,7 +199,7 @@ def check(
         sessions = rows_before(sessions, "created_at", end) if "created_at" in sessions else sessions
     live = df[df["archived_at"].isna()]
     active = live[live["status"] != "paused"]
-    names = _distinct_names(df)
+    names = distinct_names(df)
     bad_schedules = schedule_lints(live, start=end)
     bad_schedules = bad_schedules[bad_schedules["lint"].isin({"unreadable", "never_fires"})]
     findings = [
@@ -234,8 +234,8 @@ def check(
     return pd.DataFrame(rows, columns=list(_RESULT), dtype=object).astype(_RESULT)
 
 
-def _distinct_names(df: pd.DataFrame) -> dict[str, str]:
-    """Return by id what a sentence calls a deployment."""
+def distinct_names(df: pd.DataFrame) -> dict[str, str]:
+    """Return by id what people see of a deployment: its name, and the end of the id if several share the name."""
     ids = df["id"].to_list()
     names = df["name"].fillna("").map(one_line)
     return dict(zip(ids, make_distinct(names.mask(names.eq(""), df["id"]).to_list(), ids), strict=True))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from qoderdata.check import check, failing_now
+from qoderdata.check import check, distinct_names, failing_now
 from qoderdata.errors import UnknownOutcomesWarning
 from qoderdata.frame_checks import TEXT, require_frame
 from qoderdata.frames import expand_metadata, flatten_sessions, with_names
@@ -107,10 +107,12 @@ def overview(
     # Not every account has teams.
     teams = expand_metadata(df, [team]).set_index("id")[f"metadata_{team}"]
 
+    names = distinct_names(df)
+
     def named(frame: pd.DataFrame, columns: list[str]) -> pd.DataFrame:
         labelled = with_names(frame, df, agents=agents).rename(columns={"agent_name": "agent"})
         ids = labelled["deployment_id"]
-        labelled = labelled.assign(name=labelled["deployment_name"].fillna(ids), team=teams.reindex(ids).array)
+        labelled = labelled.assign(name=ids.map(names).fillna(ids), team=teams.reindex(ids).array)
         return labelled[[*_LABELS, *columns]].reset_index(drop=True)
 
     upcoming, horizon = _upcoming(live, now)

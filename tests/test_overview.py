@@ -153,17 +153,21 @@ def test_today_begins_at_midnight_on_a_day_with_a_dst_change(now: str, zone: str
 
 
 def test_tables_have_names_agents_and_teams(sandbox: Sandbox, found: Overview) -> None:
-    names = {one["id"]: one["name"] for one in sandbox.deployments}
+    names = {one["id"]: " ".join(one["name"].split()) for one in sandbox.deployments}
     teams = {one["id"]: one["metadata"].get("team") for one in sandbox.deployments}
     agents = {one["id"]: one["name"] for one in sandbox.agents}
     agent_of = {one["id"]: one["agent"]["id"] for one in sandbox.deployments}
+    shared = set()
     for frame in (found.running, found.failing, found.upcoming):
         for id_, name, team in frame[["deployment_id", "name", "team"]].to_numpy().tolist():
-            assert name == names[id_]
+            is_shared = [*names.values()].count(names[id_]) > 1
+            assert name == (f"{names[id_]} ·{id_[-4:]}" if is_shared else names[id_])
+            shared.add(is_shared)
             assert (team if isinstance(team, str) else None) == teams[id_]
     for id_, agent in found.failing[["deployment_id", "agent"]].to_numpy().tolist():
         assert not isinstance(agent, str) or agent == agents[agent_of[id_]]
     assert found.failing["agent"].notna().any()
+    assert shared == {True, False}
 
 
 def test_account_without_teams_has_none_and_causes_no_warning(sandbox: Sandbox, frames: Frames) -> None:
