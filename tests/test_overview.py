@@ -157,17 +157,26 @@ def test_tables_have_names_agents_and_teams(sandbox: Sandbox, found: Overview) -
     teams = {one["id"]: one["metadata"].get("team") for one in sandbox.deployments}
     agents = {one["id"]: one["name"] for one in sandbox.agents}
     agent_of = {one["id"]: one["agent"]["id"] for one in sandbox.deployments}
-    shared = set()
     for frame in (found.running, found.failing, found.upcoming):
         for id_, name, team in frame[["deployment_id", "name", "team"]].to_numpy().tolist():
-            is_shared = [*names.values()].count(names[id_]) > 1
-            assert name == (f"{names[id_]} ·{id_[-4:]}" if is_shared else names[id_])
-            shared.add(is_shared)
+            assert name == names[id_]
             assert (team if isinstance(team, str) else None) == teams[id_]
     for id_, agent in found.failing[["deployment_id", "agent"]].to_numpy().tolist():
         assert not isinstance(agent, str) or agent == agents[agent_of[id_]]
     assert found.failing["agent"].notna().any()
-    assert shared == {True, False}
+
+
+def test_names_that_several_deployments_share_have_the_end_of_the_id() -> None:
+    """The other deployment of a name need not be in the same table; a removed deployment only has its id."""
+    names = {"dep_1a": "nightly", "dep_1b": "nightly", "dep_2c": "hourly", "dep_3d": None}
+    df = qd.flatten_deployments([{"id": id_, "name": name, "status": "active"} for id_, name in names.items()])
+    ids = ["dep_1a", "dep_2c", "dep_3d", "dep_4e"]
+    runs = qd.flatten_runs([
+        {"id": f"drun_{id_}", "deployment_id": id_, "status": "running", "triggered_at": f"2026-06-15T0{hour}:00Z"}
+        for hour, id_ in enumerate(ids)
+    ])  # fmt: skip
+    found = overview(df, runs, None, now=pd.Timestamp("2026-06-15T12:00Z"))
+    assert found.running["name"].tolist() == ["nightly ·p_1a", "hourly", "dep_3d", "dep_4e"]
 
 
 def test_account_without_teams_has_none_and_causes_no_warning(sandbox: Sandbox, frames: Frames) -> None:
