@@ -172,7 +172,7 @@ def test_names_that_several_deployments_share_have_the_end_of_the_id() -> None:
     df = qd.flatten_deployments([{"id": id_, "name": name, "status": "active"} for id_, name in names.items()])
     ids = ["dep_1a", "dep_2c", "dep_3d", "dep_4e"]
     runs = qd.flatten_runs([
-        {"id": f"drun_{id_}", "deployment_id": id_, "status": "running", "triggered_at": f"2026-06-15T0{hour}:00Z"}
+        {"id": id_, "deployment_id": id_, "status": "running", "triggered_at": f"2026-06-15T0{hour}:00:00Z"}
         for hour, id_ in enumerate(ids)
     ])  # fmt: skip
     found = overview(df, runs, None, now=pd.Timestamp("2026-06-15T12:00Z"))
