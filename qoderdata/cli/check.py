@@ -76,8 +76,8 @@ def check(
     needs 10 completed runs of the last 30 days. A trigger counts as missed 10 minutes after its time: for a check
     once a day, give --since 25h.
 
-    With --only-new, a finding counts again only after a check without it; one that --top leaves out stays new.
-    Give each choice of deployments a FILE of its own.
+    With --only-new, a finding counts again only after a check that did not find it; one that --top leaves out
+    stays new. Give each choice of deployments a FILE of its own.
 
     Failed retries count in a streak of failures. A run of unknown outcome ends a streak, and so does one that is
     assumed to have completed. `runs --streaks` ignores runs of unknown outcome. With --outcomes events, events are

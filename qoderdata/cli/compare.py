@@ -75,7 +75,8 @@ def compare(
 ) -> None:
     """Compare failure rates with those of the period before.
 
-    A change is worse or better if its interval does not contain 0, else unclear.
+    A change is worse or better if its interval does not contain 0, else unclear. A row is new if no run completed
+    or failed in the period before, and gone if none did in the recent one.
     """
     groups = grouping.Groups(by or ["deployment"], "runs", service)
     runs = groups.add_names(service.runs({**periods.bounds, **which}))

@@ -38,7 +38,7 @@ _STREAKS_OF_A_PERIOD = "failures before that are not counted; --since all counts
     is_flag=True,
     help="Show what went wrong, by error type, the most frequent first; by message: `qoderdata errors`.",
 )
-@click.option("--streaks", is_flag=True, help="Show who fails now and since when, also if paused or archived.")
+@click.option("--streaks", is_flag=True, help="Show streaks: first who fails now, also if paused or archived.")
 @click.option("--failed", is_flag=True, help="List the failed runs, the newest first.")
 @click.option("--waiting", is_flag=True, help="List the runs that wait for a person, the newest first.")
 @options.fail_over_option(
