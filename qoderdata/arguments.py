@@ -207,7 +207,9 @@ def parse_zone(key: str) -> ZoneInfo:
         hint = f"; did you mean {min(sorted(near), key=len)!r}?" if near else ", like 'Asia/Shanghai' or 'UTC'"
         message = f"tz={key!r} is not an IANA time zone{hint}"
     if isinstance(key, tzinfo):
-        message = f"tz={key!r} is not the name of a time zone; pass its name, as tz={getattr(key, 'key', 'UTC')!r}"
+        name = "UTC" if str(key) == "UTC" else getattr(key, "key", getattr(key, "zone", None))
+        example = "such as tz='Asia/Shanghai'" if name is None else f"as tz={name!r}"
+        message = f"tz={key!r} is not the name of a time zone; pass its name, {example}"
     raise ValueError(message)
 
 

@@ -112,7 +112,7 @@ def replace(
     content is complete. `private`: replace whatever is there, links too, by a file that only the user can read.
     `durable`: wait until the disk has the content, so that no power cut leaves an empty file.
     """
-    given = Path(path)
+    given = Path(path).expanduser()
     if not private and _is_special(given):
         _write_through(given, write)
         return

@@ -36,7 +36,7 @@ class Dtype(enum.Enum):
         "pd.to_datetime({column}, utc=True, format='ISO8601').dt.as_unit('us')",
     )
     TIMES = "object", "lists of times", ""
-    FLAG = "bool", "true or false", "{column}.astype('str').str.lower().eq('true')"
+    FLAG = "bool", "true or false", "{column}.astype('str').str.lower().isin(['true', '1', '1.0'])"
 
     def __init__(self, pandas: Any, description: str, conversion: str) -> None:  # noqa: ANN401 - a dtype or its name
         self.pandas, self.description, self.conversion = pandas, description, conversion
@@ -68,8 +68,9 @@ DTYPES: dict[str, Dtype] = {
 }
 
 _INT64_END = 2.0**63
-#: The conversion of times given as milliseconds since 1970.
-_FROM_COUNT = "pd.to_datetime({column}, unit='ms', utc=True).dt.as_unit('us')"
+#: The conversion of times given as numbers since 1970, and the units of numbers of each size from 1973 on.
+_FROM_COUNT = "pd.to_datetime({{column}}, unit={unit!r}, utc=True).dt.as_unit('us')"
+_UNITS = {"s": 1e11, "ms": 1e14, "us": 1e17}
 _ATTACH = "attach the one that its times are in"
 #: A time as text without its offset.
 _LOCAL_TIME = r"\d{4}-\d\d-\d\d(?:[T ]\d\d:\d\d(?::\d\d(?:[.]\d+)?)?)?"
@@ -257,7 +258,10 @@ def _wrong_dtype(column: pd.Series[Any], kind: Dtype, name: str, what: str) -> F
     if kind is Dtype.TIMES:
         return _error(f"{holds} {found}, not lists of times, which CSV cannot hold; use Parquet", name, what)
     is_count = kind is Dtype.TIME and _is_number(column)
-    conversion = _FROM_COUNT if is_count else kind.conversion
+    conversion = kind.conversion
+    if is_count:
+        size = column.dropna().abs().astype("float64").max()
+        conversion = _FROM_COUNT.format(unit=next((unit for unit, end in _UNITS.items() if size < end), "ns"))
     how = f"{own} = {conversion.format(column=own)}"
     return _error(f"{holds} {found}, not {kind.description}; convert it with {how}", name, what)
 

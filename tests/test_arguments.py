@@ -337,3 +337,7 @@ class TestParseZone:
     def test_zone_that_is_not_a_name_is_refused_with_its_name(self, zone: tzinfo, name: str) -> None:
         with pytest.raises(ValueError, match=rf"is not the name of a time zone; pass its name, as tz='{name}'$"):
             arguments.parse_zone(zone)  # type: ignore[arg-type] # not a name
+
+    def test_no_name_is_made_up_for_a_zone_that_has_none(self) -> None:
+        with pytest.raises(ValueError, match=r"pass its name, such as tz='Asia/Shanghai'$"):
+            arguments.parse_zone(timezone(timedelta(hours=8)))  # type: ignore[arg-type] # not a name

@@ -132,6 +132,11 @@ class TestReplace:
         assert (tmp_path / "mine").read_bytes() == b"mine"
         assert (tmp_path / "link").read_bytes() == b"new"
 
+    def test_home_folder(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("HOME", str(tmp_path))
+        replace("~/file", writer_of(b"new"))
+        assert (tmp_path / "file").read_bytes() == b"new"
+
     def test_file_name_of_maximum_length(self, tmp_path: Path) -> None:
         replace(tmp_path / ("表" * 85), writer_of(b"new"))
         assert [path.read_bytes() for path in tmp_path.glob("表*")] == [b"new"]

@@ -382,6 +382,17 @@ def test_column_of_a_wrong_kind_raises_frame_type_error(column: str, values: lis
     assert caught.value.column == column
 
 
+@pytest.mark.parametrize("values", [[1, 0], [1.0, 0.0], ["True", "false"]])
+def test_error_about_flags_names_a_working_conversion(values: list[Any]) -> None:
+    at = pd.to_datetime(["2026-06-15T01:00Z"] * 2).as_unit("us")
+    missed = pd.DataFrame({"deployment_id": ["dep_1", "dep_2"], "scheduled_at": at, "certain": values})
+    with pytest.raises(FrameTypeError, match=r"'certain'.*convert it with ") as caught:
+        qd.error_budget(RUNS, missed, target=0.9)
+    code = str(caught.value).partition("convert it with ")[2].partition(" (or")[0]
+    exec(code, {"missed": missed})  # noqa: S102 from the message
+    assert missed["certain"].tolist() == [True, False]
+
+
 @pytest.mark.parametrize(
     ("values", "message"),
     [
@@ -389,6 +400,9 @@ def test_column_of_a_wrong_kind_raises_frame_type_error(column: str, values: lis
         (pd.Series([datetime(2026, 6, 15, 8)] * 2, dtype=object), "frame has no time zone; attach"),  # noqa: DTZ001 tested
         (["2026-06-15 08:00:00", "2026-06-15T08:00"], "holds text without a time zone; attach"),
         ([1781510400000] * 2, "holds values of dtype int64, not times with a zone"),
+        ([1781510400] * 2, "holds values of dtype int64, not times with a zone"),
+        ([1781510400_000_000, None], "holds values of dtype float64, not times with a zone"),
+        ([1781510400_000_000_000] * 2, "holds values of dtype int64, not times with a zone"),
         (pd.Series([1781510400000] * 2, dtype="float64"), "holds values of dtype float64, not times"),
     ],
 )
@@ -396,10 +410,11 @@ def test_error_about_times_names_a_working_conversion(values: Any, message: str)
     runs = RUNS.iloc[:2].assign(triggered_at=values)
     with pytest.raises(FrameTypeError, match=message) as caught:
         qd.failure_streaks(runs)
-    assert ("tz_localize('UTC')" if "zone; attach" in message else "unit='ms'") in str(caught.value)
+    assert ("tz_localize('UTC')" if "zone; attach" in message else "unit='") in str(caught.value)
     assert "utc=True, format" not in str(caught.value)
     scope = {"pd": pd, "runs": runs}
     exec(str(caught.value)[str(caught.value).index("runs[") :].partition(" (or")[0], scope)  # noqa: S102 from the message
+    assert runs["triggered_at"].dropna().dt.strftime("%Y-%m-%d %H:%M").eq("2026-06-15 08:00").all()
     assert qd.failure_streaks(runs).equals(
         qd.failure_streaks(RUNS.iloc[:2].assign(triggered_at=runs["triggered_at"]))
     )

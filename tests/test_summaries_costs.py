@@ -346,3 +346,20 @@ def test_compare_costs_refuses_dask_and_invalid_arguments() -> None:
         qd.compare_costs(sessions, "change")
     with pytest.raises(ValueError, match="baseline='0D' must be longer than 0"):
         qd.compare_costs(sessions, baseline="0D")
+
+
+@pytest.mark.parametrize("summary", [qd.session_costs, qd.compare_costs])
+def test_a_session_with_several_values_of_the_key_warns(summary: Any) -> None:  # noqa: ANN401 - one of two functions
+    """After a merge with a table that has a key twice. Versions of one session at two times are no reason."""
+    at = pd.to_datetime(["2026-06-15T01:00Z", "2026-06-15T02:00Z"] * 2).as_unit("us")
+    sessions = pd.DataFrame({
+        "id": ["sess_1", "sess_2"] * 2, "created_at": at, "updated_at": at, "usage_total_credits": 1.0,
+        "usage_model_credits": 1.0, "usage_sandbox_runtime_credits": 0.0, "owner": ["amy", "amy", "bob", "amy"],
+    })  # fmt: skip
+    expected = "^1 session of the frame has several values of owner, as after a merge"
+    with pytest.warns(qd.errors.DataQualityWarning, match=expected) as caught:
+        summary(sessions, "owner")
+    assert caught[0].filename == __file__
+    summary(sessions, None)
+    later = at.where([True, True, False, True], at + pd.Timedelta("1h"))
+    summary(sessions.assign(updated_at=later), "owner")

@@ -15,6 +15,7 @@ from scipy.sparse.csgraph import maximum_bipartite_matching
 
 from qoderdata import cron
 from qoderdata.errors import DataQualityWarning
+from qoderdata.frame_checks import TEXT
 from qoderdata.frames import flatten_deployments, flatten_runs
 from qoderdata.sandbox import Sandbox
 from qoderdata.timelines import missed, missed_triggers
@@ -352,6 +353,18 @@ def test_an_unreadable_schedule_gives_no_rows_and_a_warning() -> None:
 def test_invalid_parameters_are_refused(window: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         find([deployment()], [], **window)
+
+
+def test_a_run_in_two_rows_serves_one_time() -> None:
+    """Otherwise the second row of a run would serve a missed time, and hide it; rows without an id all count."""
+    runs = flatten_runs([run("00:00:02"), run("00:10:02")])
+    df = flatten_deployments([deployment(cron="*/5 * * * *")])
+    window: dict[str, Any] = {"since": SINCE, "until": "2026-06-15T00:20:00Z", "grace": "10min"}
+    once = missed_triggers(df, runs, **window)
+    assert times(once) == ["00:05"]
+    pd.testing.assert_frame_equal(missed_triggers(df, pd.concat([runs, runs]), **window), once)
+    pd.testing.assert_frame_equal(missed_triggers(df, runs.drop(columns="id"), **window), once)
+    assert missed_triggers(df, pd.concat([runs, runs]).assign(id=None).astype({"id": TEXT}), **window).empty
 
 
 def test_a_duplicate_id_is_refused() -> None:

@@ -52,7 +52,8 @@ _WIDTH_INCHES, _ROW_INCHES, _MARGIN_INCHES = 9.0, 0.27, 1.3
 FEWEST_ROWS = 3
 #: Agg refuses a picture of 65,536 pixels; this keeps well below it at 300 dots an inch.
 _MOST_INCHES = 200.0
-_HALF = 0.5
+#: The luminance of a color on which black and white text have the same contrast: sqrt(1.05 * 0.05) - 0.05.
+_EQUAL_CONTRAST = 0.179
 _SMALLEST_POINTS, _USUAL_POINTS, _POINTS_PER_INCH = 3.5, 10.0, 72.0
 #: Narrower squares of a grid have no text.
 _NARROWEST_WITH_TEXT_POINTS = 14.0
@@ -211,6 +212,11 @@ def series_color() -> str:
     return SKY if is_dark() else BLUE
 
 
+def alert_text_color() -> str:
+    """Return the color of text about what is wrong: vermillion, darker on a light background, else lighter."""
+    return "#FF8A4C" if is_dark() else "#963F00"
+
+
 def pale_color() -> str:
     """Return the color of what is only a background, on which the lines of `line_color` lie."""
     return PALE_IN_DARK if is_dark() else PALE
@@ -227,12 +233,16 @@ def is_dark() -> bool:
     import matplotlib as mpl  # noqa: PLC0415 - heavy, and needed only when drawing
     from matplotlib.colors import to_rgb  # noqa: PLC0415 - as above
 
-    return _brightness(to_rgb(mpl.rcParams["text.color"])) >= _HALF
+    return _luminance(to_rgb(mpl.rcParams["text.color"])) >= _EQUAL_CONTRAST
 
 
-def _brightness(color: Sequence[float]) -> float:
-    """Return the brightness of a color, from 0 for black to 1 for white (ITU-R BT.601)."""
-    return 0.299 * color[0] + 0.587 * color[1] + 0.114 * color[2]
+def _luminance(color: Sequence[float]) -> float:
+    """Return the relative luminance of a color, from 0 for black to 1 for white (WCAG 2.2)."""
+    red, green, blue = (
+        part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4  # noqa: PLR2004 - as sRGB is defined
+        for part in color[:3]
+    )
+    return 0.2126 * red + 0.7152 * green + 0.0722 * blue
 
 
 def write_title(
@@ -412,7 +422,7 @@ def draw_grid(
             super().draw(renderer)
 
     for row, column in np.argwhere(np.isfinite(values)):
-        color = _ON_DARK if _brightness(colors(norm(values[row, column]))) < _HALF else _ON_LIGHT
+        color = _ON_DARK if _luminance(colors(norm(values[row, column]))) < _EQUAL_CONTRAST else _ON_LIGHT
         ax.add_artist(SquareText(column, row, texts[row, column], color=color, ha="center", va="center_baseline"))
 
 

@@ -112,7 +112,7 @@ def plot_failure_rates(
     end = axes.write_column(ax, f"failed / {what}", _counts(shown, by_runs=by_runs), offset=6, points=points)
     if failing.any():
         texts = _streaks(shown)
-        axes.write_column(ax, "failing now", texts, offset=end + 10, points=points, color=axes.VERMILLION)
+        axes.write_column(ax, "failing now", texts, offset=end + 10, points=points, color=axes.alert_text_color())
     return ax
 
 
@@ -255,6 +255,8 @@ def plot_run_failure_rates(
     note = axes.assumed_note(counts["assumed"].sum(), counts["completed"].sum())
     if is_single:
         lines = _rate_lines(ax, shown[0].rows, is_panel=False)
+        if lines.keys() == {_FEW}:
+            lines = {f"{_RATE};\n{_FEW}": lines[_FEW]}
         _rate_axis(ax, end, is_panel=False)
         ax.set_ylabel("failure rate", y=(1 + _BELOW) / 2)
         time_axes.set_time_ticks(ax, times)

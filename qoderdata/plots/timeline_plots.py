@@ -330,7 +330,7 @@ def _marks(
     by_kind = {
         "skipped": ("skipped", spans.loc[spans["outcome"].eq("skipped")], "x", axes.GREY),
         "unknown": ("outcome unknown", spans.loc[spans["outcome"].eq("unknown")], "$?$", axes.line_color()),
-        "uncertain": ("perhaps missed", missed_times.loc[~certain], "o", axes.line_color()),
+        "uncertain": ("perhaps missed", missed_times.loc[~certain], "o", axes.GREY),
         "missed": ("missed", missed_times.loc[certain], "D", axes.VERMILLION),
         "next": ("next triggers", next_times, "|", axes.series_color()),
     }
@@ -343,7 +343,8 @@ def _marks(
         if kind == "unknown":
             look |= {"markerfacecolor": color, "markeredgewidth": 0.3}
         times = frame["time"] if "time" in frame else frame["start"]
-        ax.plot(time_axes.day_numbers(times), frame["row"], zorder=3, **look)
+        # Dense marks of what is not certain may not hide runs.
+        ax.plot(time_axes.day_numbers(times), frame["row"], zorder=1.8 if kind == "uncertain" else 3, **look)
         sample = _sample(marker, color, size=6.5, is_filled=kind == "unknown")
         legend[kind] = sample, f"{words} ({len(frame):,})"
     return legend
@@ -522,7 +523,11 @@ def plot_trigger_load(triggers: pd.DataFrame, *, ax: Axes | None = None) -> Axes
     known = np.isfinite(mean)
     are_whole = bool((mean[known] == np.floor(mean[known])).all())
     texts = np.array([[_number(value, are_whole=are_whole) for value in row] for row in mean])
-    colors, norm = colormaps["Blues"], Normalize(0, max(1.0, float(mean[known].max())))
+    # From the background's end of the scale on: 0 is hardly seen, the busiest hour stands out.
+    colors, norm = (
+        colormaps["Blues_r" if axes.is_dark() else "Blues"],
+        Normalize(0, max(1.0, float(mean[known].max()))),
+    )
     axes.draw_grid(ax, mean, colors=colors, norm=norm, texts=texts)
     axes.hatch_cells(ax, ~known, "////")
     axes.label_ticks(ax, {hour: f"{hour:02d}" for hour in range(0, _HOURS, 2)}, most=_HOURS // 2)

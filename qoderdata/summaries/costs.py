@@ -10,6 +10,7 @@ import pandas as pd
 import pyarrow as pa
 
 from qoderdata import errors
+from qoderdata.formatting import counted
 from qoderdata.frames import with_names
 from qoderdata.outcomes import open_frame
 from qoderdata.summaries.dataframe_engines import (
@@ -125,7 +126,8 @@ def session_costs(
     Warns
     -----
     DataQualityWarning
-        The frame is Dask's, which has no percentiles: both are missing.
+        The frame is Dask's, which has no percentiles: both are missing. Or a session of a pandas frame has several
+        values of `by`: only its last row counts.
 
     Examples
     --------
@@ -235,6 +237,11 @@ def compare_costs(
     MissingColumnError
         A column is not there; the message lists those that are.
 
+    Warns
+    -----
+    DataQualityWarning
+        A session of a pandas frame has several values of `by`: only its last row counts.
+
     Examples
     --------
     >>> import pandas as pd
@@ -310,6 +317,8 @@ def _with_newest_names(sessions: Any) -> Any:  # noqa: ANN401 a frame of any eng
 def _each_once(source: Source[Any]) -> nw.LazyFrame[Any]:
     """Return the last row of each session."""
     native, engine = source.frame.to_native(), source.engine
+    if engine.is_pandas():
+        _warn_of_several_groups(native, source.keys)
     if engine.is_pandas() or engine.is_dask():
         return open_frame(native.drop_duplicates(subset=["id"], keep="last")).lazy()
     if engine.is_polars():
@@ -317,3 +326,17 @@ def _each_once(source: Source[Any]) -> nw.LazyFrame[Any]:
     columns = source.frame.collect_schema().names()
     order_by = [name for name in (_ROW, "updated_at", "usage_total_credits") if name in columns]
     return source.frame.unique("id", keep="last", order_by=order_by)
+
+
+def _warn_of_several_groups(sessions: pd.DataFrame, keys: list[str]) -> None:
+    """Warn if one version of a session is in several groups: only the group of its last row counts."""
+    version = [name for name in ("id", "updated_at") if name in sessions]
+    versions = sessions[[*dict.fromkeys([*version, *keys])]].drop_duplicates()
+    count = versions.loc[versions.duplicated(version), "id"].nunique()
+    if count:
+        errors.warn(
+            f"{counted(count, 'session')} of the frame {'has' if count == 1 else 'have'} several values of "
+            f"{' and '.join(keys)}, as after a merge with a table that has a key twice; only the last row of a "
+            "session counts",
+            errors.DataQualityWarning,
+        )

@@ -75,7 +75,8 @@ def missed_triggers(
         A deployments frame, with the archived ones.
     runs
         All runs of these deployments in the window: the time of a run that is left out counts as missed. A frame
-        without ``trigger_scheduled_at``, such as an old file, is matched by ``triggered_at`` alone.
+        without ``trigger_scheduled_at``, such as an old file, is matched by ``triggered_at`` alone. Of rows with
+        the same ``id``, if the frame has it, the first counts.
     since, until
         The window: zone-aware times, or ages before now, such as ``"12h"`` and ``"0h"``.
     grace
@@ -112,7 +113,7 @@ def missed_triggers(
     Raises
     ------
     ValueError
-        A parameter is not valid, `since` is not before `until`, or an id is in a frame twice.
+        A parameter is not valid, `since` is not before `until`, or an id is in `df` or a snapshot twice.
     FrameTypeError
         Not a pandas frame, `snapshots` is one frame and not a list, or a column has lost its dtype; the message
         says how to convert it.
@@ -142,7 +143,9 @@ def missed_triggers(
     df = require_frame(df, _DEPLOYMENT_COLUMNS, what="deployments", optional=_OPTIONAL)
     df = df[[name for name in (*_DEPLOYMENT_COLUMNS, *_OPTIONAL) if name in df]]
     df = df.reset_index(drop=True).sort_values("id", kind="stable", ignore_index=True)
-    runs = require_frame(runs, _RUN_COLUMNS, what="runs", optional=["trigger_scheduled_at"])
+    runs = require_frame(runs, _RUN_COLUMNS, what="runs", optional=["id", "trigger_scheduled_at"])
+    if "id" in runs:
+        runs = runs[~runs["id"].duplicated() | runs["id"].isna()]
     earlier = require_snapshots(snapshots)
     bounds = parse_period(since, until, now=datetime.now(UTC), what="scheduled time")
     for name, bound in zip(("since", "until"), bounds, strict=True):
