@@ -339,6 +339,15 @@ SCREENS: dict[str, dict[str, Any]] = {
 }
 
 
+@pytest.mark.parametrize("width", [320, 360])
+def test_controls_fit_a_narrow_phone(chromium: Browser, path: Path, width: int) -> None:
+    with open_chart(chromium, path, viewport={"width": width, "height": 740}) as chart:
+        for control in chart.page.locator("#controls input").all():
+            box = control.bounding_box()
+            assert box is not None
+            assert box["x"] + box["width"] <= width
+
+
 def test_timeline_rows_have_names_on_a_phone(chromium: Browser, path: Path) -> None:
     with open_chart(chromium, path, **SCREENS["phone"]) as chart:
 

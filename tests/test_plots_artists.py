@@ -18,6 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from matplotlib import pyplot as plt
 from matplotlib.collections import LineCollection, QuadMesh
+from matplotlib.colors import to_rgba
 from matplotlib.container import BarContainer
 from matplotlib.patches import Rectangle, StepPatch
 from matplotlib.text import Annotation
@@ -119,6 +120,16 @@ def test_a_title_names_the_order_only_of_rows_that_are_in_it() -> None:
         assert words not in plot(summary.iloc[::-1]).get_title()
 
 
+def luminance(color: Any) -> float:  # noqa: ANN401 - four numbers
+    """Return the relative luminance as WCAG 2 defines it."""
+    linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in color[:3]]
+    return float(np.dot(linear, [0.2126, 0.7152, 0.0722]))
+
+
+def contrast(one: float, other: float) -> float:
+    return (max(one, other) + 0.05) / (min(one, other) + 0.05)
+
+
 class TestFailureRates:
     def test_bars_are_rates_and_lines_are_intervals(self) -> None:
         rates = failure_rates(counters([(40, 12, 0), (10, 10, 3), (7, 0, 0), (0, 0, 0), (None, None, None)]))
@@ -130,6 +141,18 @@ class TestFailureRates:
         assert np.array(error_bars(ax, 0)) == pytest.approx(known[["ci_low", "ci_high"]].to_numpy())
         assert ax.get_ylim()[0] > ax.get_ylim()[1], "the worst row is on top"
         assert ax.get_xlim()[0] == 0
+
+    @pytest.mark.parametrize("style", ["default", "dark_background"])
+    def test_texts_about_what_fails_now_are_readable(self, style: str) -> None:
+        with plt.style.context(style):
+            ax = qd.plot_failure_rates(failure_rates(counters([(40, 12, 3)])))
+        ground = np.array(to_rgba(ax.get_facecolor()))
+        texts = [text for text in ax.texts if text.get_text() in {"failing now", "3 in a row"}]
+        assert len(texts) == 2
+        for text in texts:
+            alpha = text.get_alpha() or 1
+            color = alpha * np.array(to_rgba(text.get_color())) + (1 - alpha) * ground
+            assert contrast(luminance(color), luminance(ground)) >= 4.5
 
     def test_scale_is_that_of_the_known_intervals_and_rates(self) -> None:
         rates = failure_rates(counters([(40, 12, 0), (20, 5, 0), (20, 1, 0)]))
@@ -361,6 +384,22 @@ class TestTriggerLoad:
         ax = qd.plot_trigger_load(triggers_of([(time.isoformat(), "a", "x") for time in times]))
         assert np.unique(squares(ax)).tolist() == [2.0]
 
+    @pytest.mark.parametrize(("style", "sign"), [("default", -1), ("dark_background", 1)])
+    def test_busier_hours_contrast_more_with_the_background_and_all_numbers_are_readable(
+        self, style: str, sign: int
+    ) -> None:
+        rows = [
+            (f"2026-06-15T{hour:02}:{minute:02}:00Z", "a", "x") for hour in range(24) for minute in range(hour)
+        ]
+        with plt.style.context(style):
+            ax = qd.plot_trigger_load(triggers_of([("2026-06-15T00:00:00Z", "a", "x"), *rows]))
+        mesh = ax.collections[0]
+        grounds = [luminance(color) for color in mesh.to_rgba(np.arange(1, 24))]
+        assert (np.sign(np.diff(grounds)) == sign).all()
+        for text in ax.texts:
+            ground = luminance(mesh.to_rgba(np.array([float(text.get_text())]))[0])
+            assert contrast(luminance(to_rgba(text.get_color())), ground) >= 4.5
+
     def test_hours_outside_the_triggers_are_masked_and_not_0(self) -> None:
         frame = triggers_of([("2026-06-15T01:00Z", "a", "x"), ("2026-06-15T03:59Z", "a", "x")])
         ax = qd.plot_trigger_load(frame)
@@ -450,6 +489,11 @@ class TestRunFailureRates:
         assert faint.get_markevery() == [1, 3], "the faint line marks only windows with few decided runs"
         assert (strong.get_alpha(), faint.get_alpha()) == (1, 0.5)
         assert "fewer than 5 decided runs" in legend_of(ax)
+
+    def test_the_legend_names_the_interval_if_all_windows_have_few_decided_runs(self) -> None:
+        rows = [(f"2026-06-0{day}T00:00Z", "failed") for day in (1, 2, 3)]
+        ax = qd.plot_run_failure_rates(run_failure_rates(runs_of(rows), by=None, freq="1D"))
+        assert legend_of(ax) == ["rate, with Wilson interval;\nfewer than 5 decided runs", "failed runs"]
 
     @pytest.mark.parametrize(
         ("freq", "tick"), [("1M", "2026-06-01"), ("1D", "2026-06-15"), ("1h", "2026-06-15 09:00")]

@@ -206,6 +206,17 @@ class TestRunTimeline:
         assert legend_of(ax) == [*words, "newest time of these runs"]
         assert not bars(ax), "a run without a time is not drawn"
 
+    def test_perhaps_missed_marks_lie_below_the_runs(self) -> None:
+        """Dense ones would hide a run otherwise; certain ones lie above."""
+        runs = runs_of(
+            [("a", "completed", "01:00:00", None, "02:00:00"), ("a", "running", "01:30:00", None, None)]
+        )
+        missed = missed_of([("a", "01:30:00", False), ("a", "01:40:00", True)])
+        ax = qd.plot_run_timeline(runs, missed=missed)
+        orders = {line.get_marker(): line.get_zorder() for line in ax.lines}
+        lowest = min(part.get_zorder() for part in ax.collections)
+        assert orders["o"] < lowest < orders[">"] < orders["D"]
+
     def test_triggers_far_in_the_future_are_left_out_with_a_legend_note(self) -> None:
         runs = runs_of([("a", "completed", "01:00:00", None, "03:00:00")])
         triggers = triggers_of([("a", "03:30:00"), ("a", "05:00:00"), ("a", "05:00:01"), ("z", "20:00:00")])

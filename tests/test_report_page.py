@@ -343,6 +343,24 @@ def test_page_has_roles_and_names_for_screen_readers(fleet: Path, chromium: Brow
         assert page.locator("#failing").is_visible()
 
 
+@pytest.mark.parametrize("lang", ["en", "zh"])
+@pytest.mark.parametrize("width", [320, 360])
+def test_narrow_phone_does_not_scroll_sideways(
+    fleets: dict[str, Path], chromium: Browser, lang: str, width: int
+) -> None:
+    """The longest texts of changes and rates fit too."""
+    with page_of(chromium, viewport={"width": width, "height": 700}) as page:
+        WatchedPage(page, fleets[lang])
+        page.evaluate(
+            """() => {
+                for (const cell of document.querySelectorAll(".overview :is(.badge, td.number:not(:has(.badge)))"))
+                    cell.textContent = cell.textContent.replace(/[0-9.]+( ?%| )/, "100.0$1");
+            }"""
+        )
+        assert page.locator(".overview .badge").count() >= 5
+        assert page.evaluate(FITS_WIDTH)
+
+
 def test_phone_shows_the_newest_days_of_the_picture(fleet: Path, chromium: Browser) -> None:
     with page_of(chromium, viewport={"width": 360, "height": 844}) as page:
         WatchedPage(page, fleet)
