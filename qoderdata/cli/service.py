@@ -241,7 +241,8 @@ class Service:
         filters = {"outcomes": level, "refresh": False, "until": until}
         with warnings.catch_warnings(action="ignore", category=UnknownOutcomesWarning):
             runs = self.runs(filters)
-            doubtful = _with_doubtful_streaks(deployments, runs, streak) if self.outcomes == "events" else []
+            may_read = self.outcomes == "events" and not self.offline
+            doubtful = _with_doubtful_streaks(deployments, runs, streak) if may_read else []
             for id_ in doubtful:
                 self.runs({**filters, "outcomes": "events", "deployment_id": id_})
             return qd.fill_counters(deployments, self.runs(filters) if doubtful else runs)

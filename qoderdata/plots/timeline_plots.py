@@ -523,11 +523,8 @@ def plot_trigger_load(triggers: pd.DataFrame, *, ax: Axes | None = None) -> Axes
     known = np.isfinite(mean)
     are_whole = bool((mean[known] == np.floor(mean[known])).all())
     texts = np.array([[_number(value, are_whole=are_whole) for value in row] for row in mean])
-    # From the background's end of the scale on: 0 is hardly seen, the busiest hour stands out.
-    colors, norm = (
-        colormaps["Blues_r" if axes.is_dark() else "Blues"],
-        Normalize(0, max(1.0, float(mean[known].max()))),
-    )
+    colors = colormaps["Blues_r" if axes.is_dark() else "Blues"]  # 0 is like the background
+    norm = Normalize(0, max(1.0, float(mean[known].max())))
     axes.draw_grid(ax, mean, colors=colors, norm=norm, texts=texts)
     axes.hatch_cells(ax, ~known, "////")
     axes.label_ticks(ax, {hour: f"{hour:02d}" for hour in range(0, _HOURS, 2)}, most=_HOURS // 2)
