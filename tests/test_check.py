@@ -442,11 +442,15 @@ def test_finding_unreadable_schedule_for_another_type_than_cron(short_account: A
     detail = detail_of(short_account, "error", "unreadable_schedule", "job 1")
     assert detail.endswith("its type is 'interval', and only cron can be read.")
     df = qd.flatten_deployments(short_account.deployments)
-    with pytest.warns(DataQualityWarning, match="^1 deployment has a schedule that cannot be read .*: dep_1$"):
+    with pytest.warns(
+        DataQualityWarning, match=r"^1 deployment has a schedule that cannot be read .* 'job 1' \(dep_1\)$"
+    ):
         assert set(qd.next_triggers(df, "1D", start=NOW)["deployment_id"]) == {"dep_0", "dep_2", "dep_3", "dep_4"}
     runs = qd.flatten_runs(short_account.runs)
     df = pd.concat([df, df[["description", "description"]]], axis=1)  # names of other columns may repeat
-    with pytest.warns(DataQualityWarning, match="^1 deployment has a schedule that cannot be read .*: dep_1$"):
+    with pytest.warns(
+        DataQualityWarning, match=r"^1 deployment has a schedule that cannot be read .* 'job 1' \(dep_1\)$"
+    ):
         assert qd.missed_triggers(df, runs, since=NOW - timedelta(hours=3), until=NOW).empty
 
 
