@@ -363,6 +363,8 @@ def test_a_run_in_two_rows_serves_one_time() -> None:
     once = missed_triggers(df, runs, **window)
     assert times(once) == ["00:05"]
     pd.testing.assert_frame_equal(missed_triggers(df, pd.concat([runs, runs]), **window), once)
+    without_time = runs.assign(triggered_at=runs["triggered_at"].mask(runs["id"].notna()))
+    pd.testing.assert_frame_equal(missed_triggers(df, pd.concat([without_time, runs]), **window), once)
     pd.testing.assert_frame_equal(missed_triggers(df, runs.drop(columns="id"), **window), once)
     assert missed_triggers(df, pd.concat([runs, runs]).assign(id=None).astype({"id": TEXT}), **window).empty
 

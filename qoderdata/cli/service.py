@@ -242,14 +242,14 @@ class Service:
         with warnings.catch_warnings(action="ignore", category=UnknownOutcomesWarning):
             runs = self.runs(filters)
             may_read = self.outcomes == "events" and not self.offline
-            doubtful = _with_doubtful_streaks(deployments, runs, streak) if may_read else []
+            doubtful = _ids_with_doubtful_streaks(deployments, runs, streak) if may_read else []
             for id_ in doubtful:
                 self.runs({**filters, "outcomes": "events", "deployment_id": id_})
             return qd.fill_counters(deployments, self.runs(filters) if doubtful else runs)
 
 
-def _with_doubtful_streaks(deployments: pd.DataFrame, runs: pd.DataFrame, streak: int) -> list[str]:
-    """Return the active deployments with fewer failures in a row than `streak` after an assumed success."""
+def _ids_with_doubtful_streaks(deployments: pd.DataFrame, runs: pd.DataFrame, streak: int) -> list[str]:
+    """Return the ids of active deployments with fewer failures in a row than `streak` after an assumed success."""
     active = deployments[deployments["status"].ne("paused") & deployments["archived_at"].isna()]
     runs = runs[runs["deployment_id"].isin(active["id"]) & runs["triggered_at"].notna()]
     successes = runs[runs["status"].eq("completed")].sort_values("triggered_at")

@@ -76,7 +76,7 @@ def missed_triggers(
     runs
         All runs of these deployments in the window: the time of a run that is left out counts as missed. A frame
         without ``trigger_scheduled_at``, such as an old file, is matched by ``triggered_at`` alone. Of rows with
-        the same ``id``, if the frame has it, the first counts.
+        the same ``id``, if the frame has it, the last counts.
     since, until
         The window: zone-aware times, or ages before now, such as ``"12h"`` and ``"0h"``.
     grace
@@ -145,7 +145,7 @@ def missed_triggers(
     df = df.reset_index(drop=True).sort_values("id", kind="stable", ignore_index=True)
     runs = require_frame(runs, _RUN_COLUMNS, what="runs", optional=["id", "trigger_scheduled_at"])
     if "id" in runs:
-        runs = runs[~runs["id"].duplicated() | runs["id"].isna()]
+        runs = runs[~runs["id"].duplicated(keep="last") | runs["id"].isna()]
     earlier = require_snapshots(snapshots)
     bounds = parse_period(since, until, now=datetime.now(UTC), what="scheduled time")
     for name, bound in zip(("since", "until"), bounds, strict=True):
