@@ -127,15 +127,13 @@ def replace(
     except FileNotFoundError:
         raise FileNotFoundError(errno.ENOENT, "there is no such folder", str(target.parent)) from None
     try:
-        try:
+        with os.fdopen(descriptor, "wb"):
             if old is not None:
                 _keep_owner_and_mode(beside, old)
             with pa.OSFile(str(beside), "wb") as sink:
                 write(sink)
             if durable:
                 os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
         beside.replace(target)
     except BaseException as error:
         beside.unlink(missing_ok=True)
