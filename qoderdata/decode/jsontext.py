@@ -160,12 +160,7 @@ def is_canonical(text: bytes) -> bool:
 
 def canonical(text: bytes) -> bytes:
     """Return JSON text in its canonical form."""
-    return text if is_canonical(text) else write_bytes(parse(text))
-
-
-def write_bytes(value: object) -> bytes:
-    """Return a value as canonical JSON text in UTF-8."""
-    return write(value).encode()
+    return text if is_canonical(text) else write(parse(text)).encode()
 
 
 def stamp(value: datetime) -> str:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 import pyarrow as pa
 
-from qoderdata.decode.jsontext import DEEPEST, is_canonical, join_list, parse, too_deep_error, write_bytes
+from qoderdata.decode.jsontext import DEEPEST, is_canonical, join_list, parse, too_deep_error, write
 from qoderdata.errors import APIResponseValidationError
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ def extra_column(fields: Mapping[FieldPath, Sequence[msgspec.Raw]], count: int) 
     if not fields:
         return pa.nulls(count, pa.large_string())
     joined = [join_list(texts) for texts in fields.values()]
-    load, dump = (orjson.loads, orjson.dumps) if all(map(is_canonical, joined)) else (parse, write_bytes)
+    load, dump = (orjson.loads, orjson.dumps) if all(map(is_canonical, joined)) else (parse, write)
     leaves = [
         leaf
         for path, text in zip(fields, joined, strict=True)
