@@ -198,8 +198,7 @@ def ends_from_events(events: pd.DataFrame) -> pd.DataFrame:
     the last fatal error, else of the last error, else the stop reason or ``session_terminated``.
     """
     _require_frame(events, _EVENTS, what="events")
-    ends = ends_from_table(_event_table(events))
-    return pd.DataFrame({name: _extension(ends[name], _DTYPES[ends[name].type]) for name in ends.column_names})
+    return ends_from_table(_event_table(events)).to_pandas(types_mapper=_DTYPES.get)
 
 
 def ends_from_table(events: pa.Table) -> pa.Table:
