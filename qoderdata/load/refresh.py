@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, TypeVar, cast
@@ -312,23 +312,20 @@ class SingleReads:
                 self.refused.append(id_)
         failures = 0
         for number, id_ in enumerate(usable, start=1):
+            found = None
             try:
-                found = read(id_)
-            except errors.NotFoundError:
-                failures = 0
-                yield id_, None
+                with suppress(errors.NotFoundError):
+                    found = read(id_)
             except _ACCOUNT_ERRORS:
                 raise
             except _RECORD_ERRORS as error:
                 self._skip([id_], str(error))
-                if _is_failure(error):
-                    failures += 1
-                else:
-                    self.refused.append(id_)
-                    failures = 0
+                failures = failures + 1 if _is_failure(error) else 0
                 if failures == MAX_FAILURES:
                     self._skip(usable[number:], str(error))
                     return
+                if not failures:
+                    self.refused.append(id_)
             else:
                 failures = 0
                 yield id_, found
