@@ -107,7 +107,7 @@ class Journal:
         """Add an entry; if the folder cannot be written, raise `OSError` and do not add it."""
         content = self._encode(entry)
         # The random part: on an object store, two writers may take the same number.
-        name = f"{self.number + 1:012d}-{secrets.token_hex(4)}-{checksum(memoryview(content))}{_SUFFIX}"
+        name = f"{self.number + 1:012d}-{secrets.token_hex(4)}-{checksum(content)}{_SUFFIX}"
         self._folder.replace(f"{FOLDER}/{name}", lambda sink: sink.write(content), durable=False)
         self.number += 1
         self.entries.append(entry)
@@ -165,7 +165,7 @@ class Journal:
             content = self._folder.read(name)
             if content is None:
                 return None
-            if not is_old and not name.endswith(f"-{checksum(memoryview(content))}{_SUFFIX}"):
+            if not is_old and not name.endswith(f"-{checksum(content)}{_SUFFIX}"):
                 return None
             table = pa.ipc.open_file(content).read_all()
             table.validate(full=True)

@@ -94,9 +94,9 @@ class Manifest:
     open_rows: dict[str, OpenRow] = field(default_factory=dict)
 
 
-def checksum(content: bytes | memoryview) -> str:
+def checksum(content: bytes | pa.Buffer) -> str:
     """Return the CRC-32 of bytes, in hexadecimal."""
-    return f"{zlib.crc32(content):08x}"
+    return f"{zlib.crc32(memoryview(content)):08x}"
 
 
 def read_manifest(folder: Folder, identity: Identity | None = None) -> Manifest | None:

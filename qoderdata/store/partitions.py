@@ -259,7 +259,7 @@ class Dataset:
         """Open the content of a data file; raise `OSError` if it is not what was written."""
         if content is None:
             raise FileNotFoundError(f"{self.path(name)} is gone")
-        if checksum(memoryview(content)) != file.checksum:
+        if checksum(content) != file.checksum:
             raise OSError(f"{self.path(name)} is not what was written")
         opened = pq.ParquetFile(pa.BufferReader(content))
         if opened.metadata.num_rows != file.rows or not is_readable(opened.schema_arrow, self._table.schema.arrow):
@@ -360,7 +360,7 @@ class Dataset:
         if not rows:
             return {}
         content = sink.getvalue()
-        file = DataFile(rows, checksum(memoryview(content)), len(arrow))
+        file = DataFile(rows, checksum(content), len(arrow))
         time = datetime.now(UTC).strftime(_TIME)
         name = f"{_KEY}{day}/{time}-{secrets.token_hex(4)}-{file.checksum}{_SUFFIX}"
         self._folder.replace(f"{FOLDER}/{name}", lambda sink: sink.write(content))
@@ -386,7 +386,7 @@ class Dataset:
 
     def _recovered_files(self, name: str, content: pa.Buffer) -> dict[str, DataFile] | None:
         """Return the manifest's entries for a data file, rewritten if it lacks columns; ``None`` if unusable."""
-        found, arrow = checksum(memoryview(content)), self._table.schema.arrow
+        found, arrow = checksum(content), self._table.schema.arrow
         # The names of version 0.1 have no checksum, and its files name no account.
         is_version_0_1 = name.rpartition("/")[2].count("-") == 1
         try:
