@@ -140,7 +140,7 @@ def _write_with_checksum(table: pa.Table, sink: pa.NativeFile) -> None:
     content = footer.getbuffer()
     start, end = _checksum_position(content)
     sink.write(content[:start])
-    sink.write(_checksum(content[:start], content[end:], after=checksum))
+    sink.write(_checksum(content[:start], content[end:], before=checksum))
     sink.write(content[end:])
 
 
@@ -161,8 +161,6 @@ def _checksum_position(content: memoryview) -> tuple[int, int]:
     return start, start + _CHECKSUM_LENGTH
 
 
-def _checksum(*parts: memoryview, after: int = 0) -> bytes:
-    checksum = after
-    for part in parts:
-        checksum = zlib.crc32(part, checksum)
-    return f"{checksum:08x}".encode()
+def _checksum(start: memoryview, end: memoryview, *, before: int = 0) -> bytes:
+    """Return the checksum of two parts; `before` is that of all bytes before them."""
+    return f"{zlib.crc32(end, zlib.crc32(start, before)):08x}".encode()
