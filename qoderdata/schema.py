@@ -168,10 +168,9 @@ def resolve_record(runs: pa.Table) -> pa.Table:
     has_status = runs["status"].is_valid()
     failed = pc.or_(runs["error_type"].is_valid(), runs["error_message"].is_valid())
     failed = pc.or_(failed, pa.array(map(_has_error, runs[EXTRA].to_pylist()), pa.bool_()))
-    pending = pc.and_(pc.invert(failed), runs["session_id"].is_null())
-    known = pc.or_(failed, pending)
-    derived = pc.if_else(failed, _text("failed"), pc.if_else(pending, _text("pending"), _text(None)))
-    source = pc.if_else(known, _text("run"), _text(None))
+    has_no_session = runs["session_id"].is_null()
+    derived = pc.if_else(failed, _text("failed"), pc.if_else(has_no_session, _text("pending"), _text(None)))
+    source = pc.if_else(derived.is_valid(), _text("run"), _text(None))
     triggered_at = pc.coalesce(runs["triggered_at"], runs["trigger_scheduled_at"], runs["created_at"])
     columns = {
         "status": pc.coalesce(runs["status"], derived),
