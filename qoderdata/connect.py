@@ -62,11 +62,10 @@ def connect(**sandbox: Any) -> tuple[Client, pd.Timestamp]:  # noqa: ANN401 - th
     if has_token():
         return Client(), pd.Timestamp.now("UTC")
     key = repr(sorted(sandbox.items()))
-    if key not in _SERVING:
-        served = Sandbox(**sandbox).start()
+    served = _SERVING.get(key)
+    if served is None:
+        served = _SERVING[key] = Sandbox(**sandbox).start()
         atexit.register(served.stop)
-        _SERVING[key] = served
-    served = _SERVING[key]
     now = pd.Timestamp(served.now)
     warn(
         f"this is a sandbox: an invented account on this machine, whose clock always shows {now.isoformat()}. "
