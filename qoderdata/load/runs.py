@@ -27,7 +27,7 @@ from qoderdata.formatting import counted, format_duration
 from qoderdata.load.refresh import Freshness, RemoteList
 from qoderdata.load.run_outcomes import LEVELS, Level, RunOutcomes
 from qoderdata.load.stored import Query, StoredLoading
-from qoderdata.outcomes import STATUSES, apply_ends
+from qoderdata.outcomes import STATUSES, apply_ends, is_assumed
 from qoderdata.settings import resolve_cache_dir
 from qoderdata.store import RUNS_TABLE, all_of
 
@@ -224,8 +224,7 @@ def _with_outcome(runs: pd.DataFrame, *, status: str | None, has_error: bool | N
 
 def _warn_assumed(runs: pd.DataFrame, ends: pd.DataFrame, undecided: int, *, offline: bool) -> bool:
     """Warn how many outcomes are assumed; return whether all events are stored, so that none would show more."""
-    completed = runs[runs["status"] == "completed"]
-    assumed = completed[completed["status_from"] == "session"]
+    completed, assumed = runs[runs["status"] == "completed"], runs[is_assumed(runs)]
     if not set(assumed["session_id"]) - set(ends["session_id"]):
         return True
     length = format_duration(undecided * timedelta(milliseconds=100))  # at the rate that the service asks for
