@@ -30,7 +30,6 @@ from qoderdata.store import (
     OUTCOMES_TABLE,
     RUNS_TABLE,
     SESSIONS_TABLE,
-    Coverage,
     DamagedStoreError,
     JournalEntry,
     Listing,
@@ -39,6 +38,7 @@ from qoderdata.store import (
     partitions,
     row_ids,
 )
+from qoderdata.store.coverage import Coverage
 from tests.runs_store import NOW, commit_entries, data_files, killed_after, make_store, page, run, stored
 
 if TYPE_CHECKING:

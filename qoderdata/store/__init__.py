@@ -50,7 +50,7 @@ is valid. What the other one claimed is read again.
 **If the folder cannot be written**, a warning says so, and the responses are kept in memory during this call.
 """
 
-from qoderdata.store.coverage import LONG_AGO, Coverage, Listing
+from qoderdata.store.coverage import LONG_AGO, Listing
 from qoderdata.store.journal import JournalEntry
 from qoderdata.store.manifest import NAME as MANIFEST_NAME
 from qoderdata.store.manifest import UnusableManifestError, read_manifest
@@ -65,7 +65,6 @@ __all__ = [
     "RUNS_TABLE",
     "SESSIONS_TABLE",
     "TABLES",
-    "Coverage",
     "DamagedStoreError",
     "JournalEntry",
     "Listing",
