@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from datetime import MAXYEAR, timedelta
 from itertools import pairwise
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -49,11 +49,6 @@ _OPEN_STEP = re.compile(r"(?:\*|[0-9A-Z]+)/(?P<step>[0-9]+)")
 _CYCLES = {"minute": 60, "hour": 24, "month": 12, "day of week": 7}
 _ETC_ZONE = re.compile(r"Etc/GMT(?P<sign>[+-])(?P<hours>[1-9][0-9]?)")
 _EVERY_DAY, _LEAP_DAY = 31, 29
-
-
-class _Lint(NamedTuple):
-    lint: str
-    detail: str
 
 
 def describe_schedule(expression: str, timezone: str) -> str:
@@ -151,17 +146,17 @@ def schedule_lints(df: pd.DataFrame, *, start: Instant | None = None) -> pd.Data
     return pd.DataFrame(found, columns=["deployment_id", "name", "lint", "detail"]).astype(TEXT)
 
 
-def _findings(schedule: Schedule | CronError, begin: int) -> Iterator[_Lint]:
-    """Yield what may surprise about one schedule, the worst first; only its error if it cannot be parsed."""
+def _findings(schedule: Schedule | CronError, begin: int) -> Iterator[tuple[str, str]]:
+    """Yield each lint of a schedule with its detail, the worst first; only its error if it cannot be parsed."""
     if isinstance(schedule, NeverFiresError):
-        yield _Lint("never_fires", schedule.reason)
+        yield "never_fires", schedule.reason
         return
     if isinstance(schedule, CronError):
-        yield _Lint("unreadable", str(schedule))
+        yield "unreadable", str(schedule)
         return
     if next(schedule.following(EPOCH + timedelta(seconds=begin)), None) is None:
         detail = _("clock changes in {zone} skip every local time that it has", zone=schedule.timezone)
-        yield _Lint("never_fires", detail)
+        yield "never_fires", detail
     yield from _clock_changes(schedule, begin)
     texts = split_fields(schedule.expression)
     day, weekday = texts[2], texts[4]
@@ -171,7 +166,7 @@ def _findings(schedule: Schedule | CronError, begin: int) -> Iterator[_Lint]:
             detail = _("both day fields are restricted, and either is enough: {days}", days=days)
         else:
             detail = _("a day field that begins with * is not restricted, so both must match: {days}", days=days)
-        yield _Lint("both_day_fields", detail)
+        yield "both_day_fields", detail
     numbers = (schedule.minutes, schedule.hours, schedule.days, schedule.months, schedule.weekdays)
     for text, values, field in zip(texts, numbers, FIELDS, strict=True):
         yield from _uneven_step(text, values, field)
@@ -189,10 +184,10 @@ def _findings(schedule: Schedule | CronError, begin: int) -> Iterator[_Lint]:
                 "{zone} is {count} hour ahead of UTC: its sign is inverted",
                 "{zone} is {count} hours ahead of UTC: its sign is inverted", hours, zone=zone,
             )  # fmt: skip
-        yield _Lint("inverted_zone", detail)
+        yield "inverted_zone", detail
 
 
-def _clock_changes(schedule: Schedule, begin: int) -> Iterator[_Lint]:
+def _clock_changes(schedule: Schedule, begin: int) -> Iterator[tuple[str, str]]:
     """Yield the first skipped and the first repeated times of the year."""
     seen = set()
     for before, after in pairwise(offset_segments(schedule.timezone, begin, begin + _YEAR)):
@@ -219,7 +214,7 @@ def _clock_changes(schedule: Schedule, begin: int) -> Iterator[_Lint]:
                 "{times} occurs twice on {day} in {zone}: it will fire twice",
                 "{times} occur twice on {day} in {zone}: it will fire twice", len(clock), **facts,
             )  # fmt: skip
-        yield _Lint(lint, detail)
+        yield lint, detail
 
 
 def _keeps_its_intervals(schedule: Schedule, shift: int) -> bool:
@@ -228,7 +223,7 @@ def _keeps_its_intervals(schedule: Schedule, shift: int) -> bool:
     return day == {(second + shift) % DAY for second in day}
 
 
-def _uneven_step(text: str, values: tuple[int, ...], field: CronField) -> Iterator[_Lint]:
+def _uneven_step(text: str, values: tuple[int, ...], field: CronField) -> Iterator[tuple[str, str]]:
     match = _OPEN_STEP.fullmatch(text)
     if match is None or (step := int(match["step"])) == 1:
         return
@@ -240,7 +235,7 @@ def _uneven_step(text: str, values: tuple[int, ...], field: CronField) -> Iterat
                 text=text,
                 days=days,
             )
-            yield _Lint("uneven_step", detail)
+            yield "uneven_step", detail
         return
     for earlier, later in pairwise((*values, values[0] + _CYCLES[field.name])):
         if later - earlier != step:
@@ -254,11 +249,11 @@ def _uneven_step(text: str, values: tuple[int, ...], field: CronField) -> Iterat
                 gap=later - earlier,
                 step=step,
             )
-            yield _Lint("uneven_step", detail)
+            yield "uneven_step", detail
             return
 
 
-def _skipped_months(schedule: Schedule) -> Iterator[_Lint]:
+def _skipped_months(schedule: Schedule) -> Iterator[tuple[str, str]]:
     if len(schedule.days) == _EVERY_DAY:
         return
     parts = []
@@ -269,4 +264,4 @@ def _skipped_months(schedule: Schedule) -> Iterator[_Lint]:
         elif without:
             parts.append(_("there is no day {day} in {months}", day=day, months=describe_months(without)))
     if parts:
-        yield _Lint("skips_months", _("; ").join(parts))
+        yield "skips_months", _("; ").join(parts)
