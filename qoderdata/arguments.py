@@ -5,6 +5,7 @@ A time without a zone and a number without a unit are errors, never a guess. Eve
 
 from __future__ import annotations
 
+import contextlib
 import numbers
 import re
 from collections.abc import Iterable, Mapping
@@ -199,18 +200,16 @@ def parse_zone(key: str) -> ZoneInfo:
     >>> parse_zone("Asia/Shanghai").key
     'Asia/Shanghai'
     """
-    try:
+    with contextlib.suppress(ZoneInfoNotFoundError, ValueError, TypeError, AttributeError, OSError):
         return ZoneInfo(key)
-    except (ZoneInfoNotFoundError, ValueError, TypeError, AttributeError, OSError):
-        city = str(key).rpartition("/")[2].replace(" ", "_").casefold()
-        near = [zone for zone in available_timezones() if zone.rpartition("/")[2].casefold() == city]
-        hint = f"; did you mean {min(sorted(near), key=len)!r}?" if near else ", like 'Asia/Shanghai' or 'UTC'"
-        message = f"tz={key!r} is not an IANA time zone{hint}"
     if isinstance(key, tzinfo):
         name = "UTC" if str(key) == "UTC" else getattr(key, "key", getattr(key, "zone", None))
         example = "such as tz='Asia/Shanghai'" if name is None else f"as tz={name!r}"
-        message = f"tz={key!r} is not the name of a time zone; pass its name, {example}"
-    raise ValueError(message)
+        raise ValueError(f"tz={key!r} is not the name of a time zone; pass its name, {example}")  # noqa: TRY004 - as for other values
+    city = str(key).rpartition("/")[2].replace(" ", "_").casefold()
+    near = [zone for zone in available_timezones() if zone.rpartition("/")[2].casefold() == city]
+    hint = f"; did you mean {min(sorted(near), key=len)!r}?" if near else ", like 'Asia/Shanghai' or 'UTC'"
+    raise ValueError(f"tz={key!r} is not an IANA time zone{hint}")
 
 
 def pandas_zone(key: str) -> tzinfo:
