@@ -48,14 +48,9 @@ _COUNTS = ["sessions", *(f"_known_{name}" for name in _SUMS)]
 _PERIODS = ("recent", "baseline")
 _COMPARED = {
     **{
-        f"{period}_{name}": dtype
+        f"{period}_{name}": _COSTS[name]
         for period in _PERIODS
-        for name, dtype in (
-            ("sessions", "Int64"),
-            ("credits", "float64"),
-            ("credits_p50", "float64"),
-            ("unknown", "Int64"),
-        )
+        for name in ("sessions", "credits", "credits_p50", "unknown")
     },
     "change": "float64",
 }
