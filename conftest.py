@@ -24,7 +24,7 @@ from urllib.parse import parse_qsl, urlsplit
 import pytest
 from hypothesis import settings
 
-from qoderdata.client import retries
+from qoderdata.client import Client, retries
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator
@@ -180,6 +180,12 @@ def sandbox(request: pytest.FixtureRequest) -> Iterator[Sandbox]:
 
     with Sandbox(**request.module.SANDBOX) as served:
         yield served
+
+
+@pytest.fixture
+def client(sandbox: Sandbox) -> Client:
+    """Return a new client of the sandbox of the module."""
+    return Client(sandbox.pat, sandbox.base_url)
 
 
 @pytest.fixture(scope="module")

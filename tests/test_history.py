@@ -56,11 +56,6 @@ def sandbox() -> Iterator[Sandbox]:
         yield served
 
 
-@pytest.fixture
-def client(sandbox: Sandbox) -> qd.Client:
-    return qd.Client(sandbox.pat, sandbox.base_url)
-
-
 def series(folder: Path | str) -> history.Series:
     return history.series(Folder(folder), IDENTITY, include_archived=True)
 

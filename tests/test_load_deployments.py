@@ -70,10 +70,6 @@ def cache_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
-def client_of(sandbox: Sandbox) -> Client:
-    return Client(sandbox.pat, sandbox.base_url)
-
-
 # -- comparison of each value, written from the documentation without code of the package ------------------------
 
 
@@ -176,7 +172,7 @@ class TestFullAccount:
         self, sandbox: Sandbox, truth: list[Record], edition: str, first: list[int], again: list[int]
     ) -> None:
         sandbox.edition = edition
-        client = client_of(sandbox)
+        client = Client(sandbox.pat, sandbox.base_url)
         frame = load_deployments(include_archived=True, client=client)
         assert len(truth) == DEPLOYMENTS
         check_all(frame, truth)
@@ -192,9 +188,9 @@ class TestFullAccount:
         assert [request.status for request in sandbox.requests] == again
         pd.testing.assert_frame_equal(pulled, frame)
 
-    def test_extra_has_only_the_field_without_a_column(self, sandbox: Sandbox) -> None:
+    def test_extra_has_only_the_field_without_a_column(self, client: Client) -> None:
         """`check` also accepts a value in `extra` that belongs in a column."""
-        frame = load_deployments(include_archived=True, client=client_of(sandbox))
+        frame = load_deployments(include_archived=True, client=client)
         keys = {key for text in frame["extra"].dropna() for key in json.loads(text)}
         assert keys == {"environment_variables"}
         missing = frame.isna().all()
@@ -209,13 +205,13 @@ class TestFullAccount:
         """Short pages hold fewer records than the limit, and their last id is that of a record not shown."""
         sandbox.edition, sandbox.send_next_page, sandbox.short_pages = edition, send_next_page, short_pages
         assert len(live) < DEPLOYMENTS
-        pd.testing.assert_frame_equal(load_deployments(client=client_of(sandbox)), live)
+        frame = load_deployments(client=Client(sandbox.pat, sandbox.base_url))
+        pd.testing.assert_frame_equal(frame, live)
         pages = -(-(DEPLOYMENTS if short_pages else len(live)) // (1000 if edition == "A" else 100))
         assert len(sandbox.requests) == pages + (edition == "C")
 
-    def test_attrs_have_source_time_and_requests_and_are_json(self, sandbox: Sandbox) -> None:
+    def test_attrs_have_source_time_and_requests_and_are_json(self, sandbox: Sandbox, client: Client) -> None:
         before = datetime.now(UTC)
-        client = client_of(sandbox)
         frame = load_deployments(client=client)
         fetched_at = datetime.fromisoformat(frame.attrs["fetched_at"])
         assert before <= fetched_at <= datetime.now(UTC)
@@ -230,9 +226,8 @@ class TestFullAccount:
         cached = load_deployments(client=client)
         assert cached.attrs == frame.attrs | {"from_cache": True, "requests": 0}
 
-    def test_changes_of_a_frame_do_not_change_later_frames(self, sandbox: Sandbox, live: pd.DataFrame) -> None:
+    def test_changes_of_a_frame_do_not_change_later_frames(self, client: Client, live: pd.DataFrame) -> None:
         """Changes of a returned frame do not change the cache or the next frame."""
-        client = client_of(sandbox)
         for _ in range(3):
             frame = load_deployments(client=client)
             pd.testing.assert_frame_equal(frame, live)
@@ -245,14 +240,14 @@ class TestEmptyAccount:
     @pytest.mark.parametrize("edition", "ABC")
     def test_has_the_same_columns_and_dtypes(self, edition: str) -> None:
         with Sandbox(deployments=0, runs=0, edition=edition) as sandbox:
-            client = client_of(sandbox)
+            client = Client(sandbox.pat, sandbox.base_url)
             for expected in (False, True):
                 frame = load_deployments(client=client)
                 check_all(frame, [])
                 assert frame.attrs["from_cache"] is expected
 
-    def test_filter_without_matches_gives_an_empty_frame(self, sandbox: Sandbox) -> None:
-        check_all(load_deployments(agent_id="agent_unknown", client=client_of(sandbox)), [])
+    def test_filter_without_matches_gives_an_empty_frame(self, client: Client) -> None:
+        check_all(load_deployments(agent_id="agent_unknown", client=client), [])
 
 
 @pytest.mark.filterwarnings("ignore::qoderdata.errors.DataQualityWarning")
@@ -281,7 +276,7 @@ def test_unusual_values_are_kept_in_extra(edition: str) -> None:
             records[16 * number] |= change
             sandbox.rewrite(records[16 * number])
         assert sandbox.deployments == records
-        client = client_of(sandbox)
+        client = Client(sandbox.pat, sandbox.base_url)
         with pytest.warns(DataQualityWarning, match=r"\d+ values of \d+ deployments") as caught:
             frame = load_deployments(include_archived=True, client=client)
         assert len(caught) == 1, "a load warns once"

@@ -82,13 +82,12 @@ def normalize(frame: pd.DataFrame) -> pd.DataFrame:
 
 @pytest.mark.parametrize("mode", ["python", "json"])
 def test_sdk_deployments_flattened_equal_load_deployments(
-    sandbox: Sandbox, official: OfficialClient, tmp_path: Path, mode: Mode
+    sandbox: Sandbox, client: Client, official: OfficialClient, tmp_path: Path, mode: Mode
 ) -> None:
     """In mode "python" the SDK's times are datetimes, in mode "json" they are texts."""
     records = dicts(official.deployments.list(limit=100, include_archived=True), mode)
     assert [request.status for request in sandbox.requests] == [200] * 3
     assert all(type(record["created_at"]) is {"python": datetime, "json": str}[mode] for record in records)
-    client = Client(sandbox.pat, sandbox.base_url)
     loaded = load_deployments(include_archived=True, client=client, cache_dir=tmp_path)
     assert len(loaded) == 205
     pd.testing.assert_frame_equal(normalize(flatten_deployments(records)), normalize(loaded))
@@ -96,10 +95,9 @@ def test_sdk_deployments_flattened_equal_load_deployments(
 
 @pytest.mark.parametrize("filters", [{}, {"status": "paused"}], ids=str)
 def test_sdk_filters_give_the_same_deployments(
-    sandbox: Sandbox, official: OfficialClient, tmp_path: Path, filters: dict[str, Any]
+    client: Client, official: OfficialClient, tmp_path: Path, filters: dict[str, Any]
 ) -> None:
     records = dicts(official.deployments.list(limit=100, **filters), "python")
-    client = Client(sandbox.pat, sandbox.base_url)
     loaded = load_deployments(client=client, cache_dir=tmp_path, **filters)
     assert 0 < len(loaded) < 205
     assert [record["id"] for record in records] == list(loaded["id"])
@@ -115,16 +113,17 @@ def test_sdk_runs_flattened_equal_the_runs_of_the_account(
 
 
 def test_sdk_sessions_flattened_equal_load_sessions(
-    sandbox: Sandbox, official: OfficialClient, tmp_path: Path
+    sandbox: Sandbox, client: Client, official: OfficialClient, tmp_path: Path
 ) -> None:
     records = dicts(official.sessions.list(limit=100, include_archived=True), "json")
-    loaded = load_sessions(client=Client(sandbox.pat, sandbox.base_url), cache_dir=tmp_path)
+    loaded = load_sessions(client=client, cache_dir=tmp_path)
     assert list(loaded["id"]) == [session["id"] for session in sandbox.sessions]
     pd.testing.assert_frame_equal(normalize(flatten_sessions(records)), normalize(loaded))
 
 
-def test_sdk_events_flattened_equal_load_events(sandbox: Sandbox, official: OfficialClient) -> None:
-    client = Client(sandbox.pat, sandbox.base_url)
+def test_sdk_events_flattened_equal_load_events(
+    sandbox: Sandbox, client: Client, official: OfficialClient
+) -> None:
     for session in sandbox.sessions[::35]:
         records = dicts(official.sessions.events.list(session["id"], limit=100), "json")
         loaded = load_events(session["id"], client=client)
@@ -133,9 +132,8 @@ def test_sdk_events_flattened_equal_load_events(sandbox: Sandbox, official: Offi
 
 
 def test_sdk_agents_and_environments_equal_loaded_ones(
-    sandbox: Sandbox, official: OfficialClient, tmp_path: Path
+    client: Client, official: OfficialClient, tmp_path: Path
 ) -> None:
-    client = Client(sandbox.pat, sandbox.base_url)
     for load, listed in ((load_agents, official.agents), (load_environments, official.environments)):
         records = dicts(listed.list(limit=100, include_archived=True), "json")
         loaded = load(client=client, cache_dir=tmp_path)

@@ -54,10 +54,6 @@ def location(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     return str(tmp_path / "cache") if request.param == "local" else f"memory://scans/{tmp_path.name}"
 
 
-def client_of(sandbox: Sandbox) -> Client:
-    return Client(pat=sandbox.pat, base_url=sandbox.base_url)
-
-
 @dataclass
 class Stored:
     """An account in a cache folder that no test changes."""
@@ -70,7 +66,7 @@ class Stored:
 
 
 def load_account(sandbox: Sandbox, location: str) -> Stored:
-    client = client_of(sandbox)
+    client = Client(sandbox.pat, sandbox.base_url)
     return Stored(
         location,
         client,
@@ -123,9 +119,11 @@ def test_dask_reads_only_the_columns_that_are_used(on_disk: Stored) -> None:
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-def test_cache_folder_with_glob_characters_can_be_scanned(sandbox: Sandbox, tmp_path: Path, engine: str) -> None:
+def test_cache_folder_with_glob_characters_can_be_scanned(
+    sandbox: Sandbox, client: Client, tmp_path: Path, engine: str
+) -> None:
     folder = tmp_path / "a [b]* ? {c} 'd' day=1"
-    load_runs(client=client_of(sandbox), cache_dir=folder)
+    load_runs(client=client, cache_dir=folder)
     assert len(collected(scan_runs(folder, engine=engine), schema.RUNS)) == len(sandbox.runs)
 
 
@@ -144,11 +142,9 @@ def test_deployments_equal_those_of_pandas_row_by_row(
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-def test_bounds_are_exact_and_files_of_other_days_are_not_read(
-    sandbox: Sandbox, location: str, engine: str
-) -> None:
+def test_bounds_are_exact_and_files_of_other_days_are_not_read(client: Client, location: str, engine: str) -> None:
     """The files of all other days are deleted from the store, and the scan still works."""
-    runs = load_runs(client=client_of(sandbox), cache_dir=location)
+    runs = load_runs(client=client, cache_dir=location)
     times = runs["triggered_at"].dropna().sort_values()
     since, until = times.iloc[60], times.iloc[190]
     days = {f"day={day:%Y-%m-%d}" for day in pd.date_range(since.floor("D"), until.floor("D"))}
@@ -188,7 +184,7 @@ def test_since_is_inclusive_and_until_exclusive(
 @pytest.mark.parametrize("engine", ENGINES)
 def test_account_without_runs_gives_no_rows_and_all_columns(location: str, engine: str) -> None:
     with Sandbox(deployments=2, seed=7, runs=0) as sandbox:
-        runs = load_runs(client=client_of(sandbox), cache_dir=location)
+        runs = load_runs(client=Client(sandbox.pat, sandbox.base_url), cache_dir=location)
         rates = run_failure_rates(runs)
     scanned = scan_runs(location, engine=engine)
     pd.testing.assert_frame_equal(collected(scanned, schema.RUNS), runs)
@@ -258,10 +254,10 @@ def test_scan_of_a_damaged_answer_raises_cache_error(location: str) -> None:
 
 
 @pytest.mark.parametrize("scan", [scan_runs, scan_deployments])
-def test_scan_of_an_empty_cache_raises_cache_error(sandbox: Sandbox, location: str, scan: Any) -> None:  # noqa: ANN401
-    for client in (None, client_of(sandbox)):
+def test_scan_of_an_empty_cache_raises_cache_error(client: Client, location: str, scan: Any) -> None:  # noqa: ANN401
+    for one in (None, client):
         with pytest.raises(CacheError, match=r"has none of the .*; call the loader first"):
-            scan(location, engine="polars", client=client)
+            scan(location, engine="polars", client=one)
 
 
 def test_client_or_token_selects_one_of_several_accounts(
@@ -271,7 +267,7 @@ def test_client_or_token_selects_one_of_several_accounts(
     with Sandbox(deployments=5, seed=8, runs=40, edition="A") as other:
         counts = {}
         for one in (sandbox, other):
-            client = client_of(one)
+            client = Client(one.pat, one.base_url)
             counts[one.base_url] = (
                 len(load_runs(client=client, cache_dir=tmp_path)),
                 len(load_deployments(client=client, cache_dir=tmp_path)),
@@ -290,7 +286,7 @@ def test_client_or_token_selects_one_of_several_accounts(
         with pytest.raises(CacheError, match=r"has 2 answers of load_deployments.*; choose the account"):
             scan_deployments(tmp_path, engine="polars")
         for one in (sandbox, other):
-            assert scanned(client_of(one)) == counts[one.base_url]
+            assert scanned(Client(one.pat, one.base_url)) == counts[one.base_url]
             monkeypatch.setenv("QODER_PAT", one.pat)
             monkeypatch.setenv("QODER_MANAGED_BASE_URL", one.base_url)
             monkeypatch.setenv("QODERDATA_CACHE_DIR", str(tmp_path))
@@ -316,9 +312,10 @@ def test_name_in_the_environment_selects_an_account_without_a_token(
             scan(tmp_path, engine="polars")
 
 
-def test_scan_deployments_without_a_client_ignores_filtered_lists(sandbox: Sandbox, tmp_path: Path) -> None:
+def test_scan_deployments_without_a_client_ignores_filtered_lists(
+    sandbox: Sandbox, client: Client, tmp_path: Path
+) -> None:
     """The snapshots show which account the cached lists belong to, and so which file to scan."""
-    client = client_of(sandbox)
     load_deployments(client=client, cache_dir=tmp_path, status="paused")
     for archived in (True, False):
         missing = rf"has none of the answers of load_deployments\(include_archived={archived}\)"
@@ -338,10 +335,10 @@ def test_scan_deployments_without_a_client_ignores_filtered_lists(sandbox: Sandb
 
 
 def test_invalid_token_raises_credential_error(
-    sandbox: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    client: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Otherwise the runs of another account might be returned."""
-    load_runs(client=client_of(sandbox), cache_dir=tmp_path)
+    load_runs(client=client, cache_dir=tmp_path)
     monkeypatch.setenv("QODER_PAT", "pt-broken\x07")
     with pytest.raises(CredentialError):
         scan_runs(tmp_path, engine="polars")
@@ -399,9 +396,8 @@ def test_bound_without_a_time_zone_raises_value_error(tmp_path: Path, bound: str
     ],
 )
 def test_engine_that_is_not_installed_raises_import_error(
-    sandbox: Sandbox, tmp_path: Path, engine: str, module: str, extra: str
+    client: Client, tmp_path: Path, engine: str, module: str, extra: str
 ) -> None:
-    client = client_of(sandbox)
     load_runs(client=client, cache_dir=tmp_path)
     load_deployments(client=client, cache_dir=tmp_path)
     for scan in (scan_runs, scan_deployments):
@@ -411,8 +407,10 @@ def test_engine_that_is_not_installed_raises_import_error(
                 scan(tmp_path, engine=engine)
 
 
-def test_damaged_manifest_causes_a_warning_and_cache_error(sandbox: Sandbox, tmp_path: Path) -> None:
-    load_runs(client=client_of(sandbox), cache_dir=tmp_path)
+def test_damaged_manifest_causes_a_warning_and_cache_error(
+    sandbox: Sandbox, client: Client, tmp_path: Path
+) -> None:
+    load_runs(client=client, cache_dir=tmp_path)
     (manifest,) = tmp_path.glob("runs/*/manifest.json")
     shutil.copy(manifest, tmp_path / "kept.json")
     manifest.write_text("{")
@@ -420,6 +418,6 @@ def test_damaged_manifest_causes_a_warning_and_cache_error(sandbox: Sandbox, tmp
         pytest.warns(UserWarning, match="its manifest cannot be used"),
         pytest.raises(CacheError, match="call the loader first"),
     ):
-        scan_runs(tmp_path, engine="polars", client=client_of(sandbox))
+        scan_runs(tmp_path, engine="polars", client=client)
     shutil.copy(tmp_path / "kept.json", manifest)
     assert scan_runs(tmp_path, engine="polars").collect().height == len(sandbox.runs)

@@ -148,11 +148,6 @@ def sandbox() -> Iterator[Sandbox]:
         yield running
 
 
-@pytest.fixture
-def client(sandbox: Sandbox) -> Client:
-    return Client(pat=sandbox.pat, base_url=sandbox.base_url)
-
-
 @dataclass(frozen=True)
 class StoredAccount:
     """A cache folder that tests only read, and the frames in it."""
