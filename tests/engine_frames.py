@@ -6,6 +6,7 @@ import warnings
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+import dask
 import dask.dataframe as dd
 import duckdb
 import narwhals as nw
@@ -16,9 +17,12 @@ import pytest
 from dask.local import get_sync
 
 from qoderdata.errors import DataQualityWarning
+from qoderdata.frames import to_pandas
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from qoderdata.schema import Schema
 
 ENGINES = ["polars", "polars lazy", "pyarrow", "duckdb", "dask"]
 ZONE_OF_THE_SESSION = "America/New_York"
@@ -62,6 +66,13 @@ def collected(result: Any) -> pa.Table:  # noqa: ANN401 a frame of any engine
         return pa.Table.from_pandas(keyed, preserve_index=False)
     frame = nw.from_native(result)
     return (frame.collect("pyarrow") if isinstance(frame, nw.LazyFrame) else frame).to_arrow()
+
+
+def collected_scan(scanned: Any, of: Schema, *, optimize: bool = False) -> pd.DataFrame:  # noqa: ANN401 a frame of any engine
+    """Compute a scan, sorted by id, with the dtypes of pandas; `optimize` says whether Dask optimizes its plan."""
+    with dask.config.set(scheduler="synchronous"):
+        table = collected(scanned if optimize else computed(scanned))
+    return by_id(to_pandas(table.cast(of.arrow), of))
 
 
 def rows_of(result: Any) -> list[dict[str, Any]]:  # noqa: ANN401 a frame of any engine

@@ -11,10 +11,8 @@ from typing import TYPE_CHECKING, Any
 import dask
 import dask.dataframe as dd
 import duckdb
-import narwhals as nw
 import pandas as pd
 import polars as pl
-import pyarrow as pa
 import pytest
 
 from qoderdata import cache, schema
@@ -22,14 +20,14 @@ from qoderdata.client import Client
 from qoderdata.decode import from_records
 from qoderdata.errors import CacheError, CacheWarning, CredentialError, DataQualityWarning
 from qoderdata.files import Folder
-from qoderdata.frames import flatten_deployments, flatten_runs, to_pandas
+from qoderdata.frames import flatten_deployments, flatten_runs
 from qoderdata.load.lists import load_deployments
 from qoderdata.load.runs import load_runs
 from qoderdata.load.scans import scan_deployments, scan_runs
 from qoderdata.sandbox import Sandbox
 from qoderdata.store import RUNS_TABLE, JournalEntry, Listing, TableStore, row_ids
 from qoderdata.summaries import error_breakdown, failure_rates, run_failure_rates
-from tests.engine_frames import by_id, computed, rows_of
+from tests.engine_frames import by_id, collected_scan, computed, rows_of
 from tests.runs_store import NOW, commit_entries, run
 
 if TYPE_CHECKING:
@@ -94,21 +92,11 @@ def stored(request: pytest.FixtureRequest) -> Stored:
     return found
 
 
-def collected(scanned: Any, of: schema.Schema, *, optimize: bool = False) -> pd.DataFrame:  # noqa: ANN401 a frame of any engine
-    """Compute a scan, sorted by id, with the dtypes of pandas; `optimize` says whether Dask optimizes its plan."""
-    if isinstance(scanned, dd.DataFrame):
-        frame = scanned.compute() if optimize else computed(scanned)  # type: ignore[no-untyped-call] # Dask has no types
-        table = pa.Table.from_pandas(frame, schema=of.arrow, preserve_index=False)
-    else:
-        table = nw.from_native(scanned).collect("pyarrow").to_native().cast(of.arrow)
-    return by_id(to_pandas(table, of))
-
-
 @pytest.mark.parametrize("engine", ENGINES)
 def test_runs_equal_those_of_pandas_row_by_row(stored: Stored, engine: str) -> None:
     scanned = scan_runs(stored.location, engine=engine)
     assert isinstance(scanned, ENGINES[engine])
-    found = collected(scanned, schema.RUNS, optimize=True)
+    found = collected_scan(scanned, schema.RUNS, optimize=True)
     pd.testing.assert_frame_equal(found, by_id(stored.runs), check_flags=False)
 
 
@@ -124,7 +112,7 @@ def test_cache_folder_with_glob_characters_can_be_scanned(
 ) -> None:
     folder = tmp_path / "a [b]* ? {c} 'd' day=1"
     load_runs(client=client, cache_dir=folder)
-    assert len(collected(scan_runs(folder, engine=engine), schema.RUNS)) == len(sandbox.runs)
+    assert len(collected_scan(scan_runs(folder, engine=engine), schema.RUNS)) == len(sandbox.runs)
 
 
 @pytest.mark.parametrize("include_archived", [True, False])
@@ -138,7 +126,7 @@ def test_deployments_equal_those_of_pandas_row_by_row(
     )
     assert isinstance(scanned, ENGINES[engine])
     wanted = stored.deployments[include_archived]
-    pd.testing.assert_frame_equal(collected(scanned, schema.DEPLOYMENTS), by_id(wanted))
+    pd.testing.assert_frame_equal(collected_scan(scanned, schema.DEPLOYMENTS), by_id(wanted))
 
 
 @pytest.mark.parametrize("engine", ENGINES)
@@ -159,7 +147,7 @@ def test_bounds_are_exact_and_files_of_other_days_are_not_read(client: Client, l
         folder.filesystem.delete_file(path)
     expected = runs[(runs["triggered_at"] >= since) & (runs["triggered_at"] < until)]
     scanned = scan_runs(location, engine=engine, since=since, until=until)
-    pd.testing.assert_frame_equal(collected(scanned, schema.RUNS), by_id(expected))
+    pd.testing.assert_frame_equal(collected_scan(scanned, schema.RUNS), by_id(expected))
 
 
 @pytest.mark.parametrize(
@@ -178,7 +166,7 @@ def test_since_is_inclusive_and_until_exclusive(
     expected = load_runs(client=on_disk.client, cache_dir=on_disk.location, offline=True, **bounds)
     assert 0 < len(expected) < len(on_disk.runs)
     scanned = scan_runs(on_disk.location, engine=engine, **bounds)
-    pd.testing.assert_frame_equal(collected(scanned, schema.RUNS), by_id(expected))
+    pd.testing.assert_frame_equal(collected_scan(scanned, schema.RUNS), by_id(expected))
 
 
 @pytest.mark.parametrize("engine", ENGINES)
@@ -187,7 +175,7 @@ def test_account_without_runs_gives_no_rows_and_all_columns(location: str, engin
         runs = load_runs(client=Client(sandbox.pat, sandbox.base_url), cache_dir=location)
         rates = run_failure_rates(runs)
     scanned = scan_runs(location, engine=engine)
-    pd.testing.assert_frame_equal(collected(scanned, schema.RUNS), runs)
+    pd.testing.assert_frame_equal(collected_scan(scanned, schema.RUNS), runs)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DataQualityWarning)
         lazy = run_failure_rates(scanned)
@@ -236,10 +224,10 @@ def test_files_of_a_version_without_a_column_are_rewritten_before_a_scan(
         patch.setattr(Folder, "lock", locked)
         with pytest.raises(CacheError, match="an earlier version wrote the store"):
             scan_runs(location, engine=engine, client=client)
-    found = collected(scan_runs(location, engine=engine, client=client), schema.RUNS)
+    found = collected_scan(scan_runs(location, engine=engine, client=client), schema.RUNS)
     pd.testing.assert_frame_equal(found, by_id(flatten_runs(runs)), check_flags=False)
     scanned = scan_deployments(location, engine=engine, client=client)
-    pd.testing.assert_frame_equal(collected(scanned, schema.DEPLOYMENTS), flatten_deployments(deployments))
+    pd.testing.assert_frame_equal(collected_scan(scanned, schema.DEPLOYMENTS), flatten_deployments(deployments))
 
 
 def test_scan_of_a_damaged_answer_raises_cache_error(location: str) -> None:
@@ -377,7 +365,7 @@ def test_bounds_in_the_first_hour_of_year_1_are_accepted(
 ) -> None:
     client, folder, runs = newest
     lazy = scan_runs(folder, engine=engine, client=client, **{bound: text})
-    assert len(collected(lazy, schema.RUNS)) == (len(runs) if bound == "since" else 0)
+    assert len(collected_scan(lazy, schema.RUNS)) == (len(runs) if bound == "since" else 0)
 
 
 @pytest.mark.parametrize("bound", ["since", "until"])

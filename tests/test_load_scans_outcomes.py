@@ -11,8 +11,7 @@ from qoderdata import Client, load_runs, load_sessions, run_failure_rates, scan_
 from qoderdata.errors import DataQualityWarning
 from qoderdata.sandbox import Sandbox
 from qoderdata.schema import RUNS, SESSIONS
-from tests.engine_frames import by_id, computed, rows_of
-from tests.test_load_scans_engines import collected
+from tests.engine_frames import by_id, collected_scan, computed, rows_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -43,7 +42,7 @@ def test_scanned_runs_have_the_outcomes_of_load_runs(
     lazy = scan_runs(folder, engine=engine, since=since, client=account[1])
     expected = load_runs(client=account[1], cache_dir=folder, outcomes="sessions", since=since, offline=True)
     assert {"failed", "completed", "cancelled"} <= set(expected["status"].dropna())
-    found = collected(lazy, RUNS, optimize=since is None)
+    found = collected_scan(lazy, RUNS, optimize=since is None)
     pd.testing.assert_frame_equal(found, by_id(expected), check_flags=False)
 
 
@@ -75,7 +74,7 @@ def test_waiting_end_is_used_only_while_its_session_is_unchanged(tmp_path: Path)
         after = load_runs(client=client, cache_dir=tmp_path, outcomes="sessions", refresh=True).set_index("id")
         assert after.loc[run, "status_from"] == "session"
         for engine in ("duckdb", "polars", "dask"):
-            lazy = collected(scan_runs(tmp_path, engine=engine, client=client), RUNS).set_index("id")
+            lazy = collected_scan(scan_runs(tmp_path, engine=engine, client=client), RUNS).set_index("id")
             assert lazy.loc[run, "status"] == after.loc[run, "status"]
 
 
@@ -84,7 +83,7 @@ def test_scanned_sessions_are_those_of_the_account(
     account: tuple[Sandbox, Client], folder: Path, engine: str
 ) -> None:
     load_sessions(client=account[1], cache_dir=folder)
-    found = collected(scan_sessions(folder, engine=engine, client=account[1]), SESSIONS)
+    found = collected_scan(scan_sessions(folder, engine=engine, client=account[1]), SESSIONS)
     listed = {session["id"] for session in account[0].sessions}
     assert set(found["id"]) == listed
     credits_ = found["usage_total_credits"].sum()

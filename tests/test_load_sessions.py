@@ -18,6 +18,7 @@ from qoderdata.load.scans import scan_sessions
 from qoderdata.load.sessions import REREAD, load_sessions
 from qoderdata.sandbox import Sandbox
 from qoderdata.schema import SESSIONS
+from tests.engine_frames import by_id, collected_scan
 from tests.sandbox_loads import sandbox_with_newest
 
 if TYPE_CHECKING:
@@ -231,17 +232,8 @@ def scanned(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, pd.DataFram
 def test_scan_sessions_gives_the_same_rows(scanned: tuple[Path, pd.DataFrame], engine: str) -> None:
     folder, frame = scanned
     lazy = scan_sessions(folder, engine=engine, since=frame["created_at"].iloc[99])
-    match engine:
-        case "duckdb":
-            table = lazy.to_arrow_table()
-        case "polars":
-            table = lazy.collect().to_arrow()
-        case _:
-            import pyarrow as pa  # noqa: PLC0415
-
-            table = pa.Table.from_pandas(lazy.compute(scheduler="synchronous"), preserve_index=False)
-    found = to_pandas(table.cast(SESSIONS.arrow), SESSIONS).sort_values("id", ignore_index=True)
-    assert_equal_sessions(found, frame.head(100).sort_values("id", ignore_index=True))
+    found = collected_scan(lazy, SESSIONS, optimize=True)
+    assert_equal_sessions(found, by_id(frame.head(100)))
 
 
 def test_cache_usage_and_clear_cache_include_sessions(tmp_path: Path) -> None:

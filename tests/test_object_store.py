@@ -11,9 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import boto3  # type: ignore[import-untyped] # comes with moto, without types
 import dask
-import dask.dataframe as dd
 import moto.backends
-import narwhals as nw
 import pandas as pd
 import pyarrow as pa
 import pytest
@@ -24,13 +22,13 @@ from qoderdata import schema
 from qoderdata.client import Client
 from qoderdata.errors import CacheError, CacheWarning, DataQualityWarning, InternalServerError
 from qoderdata.files import Folder
-from qoderdata.frames import flatten_runs, to_pandas
+from qoderdata.frames import flatten_runs
 from qoderdata.load.caches import cache_usage, clear_cache
 from qoderdata.load.lists import load_deployments
 from qoderdata.load.runs import load_runs
 from qoderdata.load.scans import scan_deployments, scan_runs
 from qoderdata.summaries import run_failure_rates
-from tests.engine_frames import by_id
+from tests.engine_frames import by_id, collected, collected_scan
 from tests.sandbox_loads import sandbox_with_newest, triggered_at
 
 if TYPE_CHECKING:
@@ -165,19 +163,6 @@ def stored(proxy: Proxy, sandbox: Sandbox) -> StoredAccount:
     return StoredAccount(location, runs, load_deployments(client=client, cache_dir=location))
 
 
-def to_arrow(lazy: Any) -> pa.Table:  # noqa: ANN401 a frame of any engine
-    if isinstance(lazy, dd.DataFrame):
-        with dask.config.set(scheduler="synchronous"):
-            return pa.Table.from_pandas(lazy.compute(), preserve_index=False)  # type: ignore[no-untyped-call] # Dask has no types
-    table: pa.Table = nw.from_native(lazy).collect("pyarrow").to_native()
-    return table
-
-
-def to_frame(scanned: Any, of: schema.Schema) -> pd.DataFrame:  # noqa: ANN401 a frame of any engine
-    """Compute a scan, sorted by id, with the dtypes of the loaded frames."""
-    return by_id(to_pandas(to_arrow(scanned), of))
-
-
 def test_stored_runs_and_deployments_are_read_back(
     sandbox: Sandbox, client: Client, stored: StoredAccount, server: tuple[str, int]
 ) -> None:
@@ -310,10 +295,11 @@ def test_missing_bucket_warns(client: Client) -> None:
 
 @pytest.mark.parametrize("engine", ENGINES)
 def test_scans_give_the_loaded_rows(stored: StoredAccount, engine: str) -> None:
-    scanned = scan_runs(stored.location, engine=engine)
-    pd.testing.assert_frame_equal(to_frame(scanned, schema.RUNS), by_id(stored.runs), check_flags=False)
+    found = collected_scan(scan_runs(stored.location, engine=engine), schema.RUNS, optimize=True)
+    pd.testing.assert_frame_equal(found, by_id(stored.runs), check_flags=False)
     scanned = scan_deployments(stored.location, engine=engine)
-    pd.testing.assert_frame_equal(to_frame(scanned, schema.DEPLOYMENTS), by_id(stored.deployments))
+    found = collected_scan(scanned, schema.DEPLOYMENTS, optimize=True)
+    pd.testing.assert_frame_equal(found, by_id(stored.deployments))
 
 
 @pytest.mark.parametrize("engine", ENGINES)
@@ -322,11 +308,12 @@ def test_scan_with_bounds_reads_only_files_of_those_days(proxy: Proxy, stored: S
     until = stored.runs["triggered_at"].max().floor("D")
     since = until - pd.Timedelta(hours=36)
     proxy.requests.clear()
-    scanned = to_frame(scan_runs(stored.location, engine=engine, since=since, until=until), schema.RUNS)
+    scanned = scan_runs(stored.location, engine=engine, since=since, until=until)
+    found = collected_scan(scanned, schema.RUNS, optimize=True)
     days = {line.split("day%3D")[-1][:10] for line in proxy.requests if ".parquet" in line}
     assert days == {f"{until - pd.Timedelta(days=day):%Y-%m-%d}" for day in (1, 2)}
     times = stored.runs["triggered_at"]
-    pd.testing.assert_frame_equal(scanned, by_id(stored.runs[(times >= since) & (times < until)]))
+    pd.testing.assert_frame_equal(found, by_id(stored.runs[(times >= since) & (times < until)]))
 
 
 @pytest.mark.parametrize("engine", ENGINES)
@@ -334,7 +321,8 @@ def test_run_failure_rates_of_a_scan_equal_those_of_the_frame(stored: StoredAcco
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DataQualityWarning)
         lazy = run_failure_rates(scan_runs(stored.location, engine=engine), None, freq="1D", tz="Asia/Shanghai")
-    counted = to_arrow(lazy)
+    with dask.config.set(scheduler="synchronous"):
+        counted = collected(lazy)
     expected = run_failure_rates(stored.runs, None, freq="1D", tz="Asia/Shanghai")
     expected = expected[expected["runs"] > 0]
     for name in ("runs", "failed", "completed"):
