@@ -11,6 +11,7 @@ import http.server
 import json
 import random
 import threading
+from collections import Counter
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
@@ -451,6 +452,17 @@ class Account:
             event["stop_reason"] = {"null": None, "{}": {}}.get(how, {"type": how})
         return event
 
+    @property
+    def lists(self) -> dict[str, list[Record]]:
+        """The records by the path of their list."""
+        return {
+            "deployments": self.deployments,
+            "deployment_runs": self.runs,
+            "sessions": self.sessions,
+            "agents": self.agents,
+            "environments": self.environments,
+        }
+
     def session(self, id_: str) -> Record:
         """Return a session."""
         return next(each for each in self.sessions if each["id"] == id_)
@@ -527,27 +539,14 @@ class EditionD:
             _check_query(request.query, ("limit", *_PARAMETERS[name]))
             return self._page(name, parts, request.query)
         _check_query(request.query, ())
-        records = {
-            "deployments/*": account.deployments,
-            "deployment_runs/*": account.runs,
-            "sessions/*": account.sessions,
-            "agents/*": account.agents,
-            "environments/*": account.environments,
-        }.get(name, [])
-        return _find(records, parts[-1])
+        return _find(account.lists.get(name.removesuffix("/*"), []), parts[-1])
 
     def _page(self, name: str, parts: list[str], pairs: list[tuple[str, str]]) -> Record:
         account, query = self.account, dict(pairs)
         limit = query.get("limit", "20")
         if not limit.isdecimal() or not 1 <= int(limit) <= 100:
             raise invalid("limit", "must be between 1 and 100")
-        records: Sequence[Record] = {
-            "deployments": account.deployments,
-            "deployment_runs": account.runs,
-            "sessions": account.sessions,
-            "agents": account.agents,
-            "environments": account.environments,
-        }.get(name, [])
+        records = account.lists.get(name, [])
         if name == "sessions/*/events":
             _find(account.sessions, parts[1])
             records = account.events[parts[1]]
@@ -678,11 +677,8 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 
 def count_requests(requests: Sequence[Request]) -> dict[str, int]:
     """Count the requests per list or kind of object; refused ones are counted separately by status."""
-    counts: dict[str, int] = {}
-    for request in requests:
-        name = request.list if request.status == 200 else f"{request.list} {request.status}"
-        counts[name] = counts.get(name, 0) + 1
-    return counts
+    answered = ((request.list, request.status) for request in requests)
+    return dict(Counter(name if status == 200 else f"{name} {status}" for name, status in answered))
 
 
 def walk(records: Callable[[dict[str, str]], Record], cursor: str = "page", **query: str) -> Iterator[Record]:
