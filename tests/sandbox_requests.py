@@ -1,4 +1,4 @@
-"""Requests to a sandbox with the standard library only, for tests of the sandbox itself."""
+"""Requests to a sandbox with the standard library only, and its deployments that are live or active."""
 
 from __future__ import annotations
 
@@ -20,6 +20,10 @@ Record = dict[str, Any]
 
 def live_deployments(sandbox: Sandbox) -> list[Record]:
     return [record for record in sandbox.deployments if record["archived_at"] is None]
+
+
+def active_deployments(sandbox: Sandbox) -> list[Record]:
+    return [record for record in live_deployments(sandbox) if record["status"] == "active"]
 
 
 class Response:

@@ -24,6 +24,7 @@ from qoderdata.errors import CacheError, PermissionDeniedError
 from qoderdata.formatting import counted, format_time, one_line
 from qoderdata.frame_checks import TEXT
 from qoderdata.sandbox import Sandbox
+from tests.sandbox_requests import Record, active_deployments
 from tests.test_cli_output import run_in_shell
 from tests.wall_clock import WallClock, set_wall_clock
 
@@ -71,7 +72,7 @@ def sandbox(monkeypatch: pytest.MonkeyPatch) -> Iterator[Sandbox]:
 def small_sandbox(monkeypatch: pytest.MonkeyPatch) -> Iterator[Sandbox]:
     """Serve a sandbox with a deployment that fails, for tests that start processes: few requests, 100 ms apart."""
     with current_sandbox(monkeypatch, deployments=10, runs=60) as served:
-        served.create_runs(5, status="failed", deployment_id=active_deployments(served)[0]["id"])
+        served.create_runs(5, status="failed", deployment_id=scheduled_deployments(served)[0]["id"])
         yield served
 
 
@@ -96,11 +97,8 @@ def archive_all(sandbox: Sandbox) -> None:
             sandbox.archive(one["id"])
 
 
-def active_deployments(sandbox: Sandbox) -> list[dict[str, Any]]:
-    return [
-        one for one in sandbox.deployments
-        if one["status"] == "active" and not one["archived_at"] and one["schedule"]
-    ]  # fmt: skip
+def scheduled_deployments(sandbox: Sandbox) -> list[Record]:
+    return [one for one in active_deployments(sandbox) if one["schedule"]]
 
 
 def rewrite(sandbox: Sandbox, record: dict[str, Any], **facts: Any) -> None:  # noqa: ANN401
@@ -152,7 +150,7 @@ def test_commands_without_findings_return_0(sandbox: Sandbox, invoke: Invoke) ->
 
 @pytest.mark.usefixtures("check_computed_once")
 def test_exit_codes_of_check(sandbox: Sandbox, invoke: Invoke) -> None:
-    deployment = active_deployments(sandbox)[0]
+    deployment = scheduled_deployments(sandbox)[0]
     sandbox.create_runs(5, status="failed", deployment_id=deployment["id"])
     lines = invoke("check --refresh", code=1).out.splitlines()
     assert any(" failed " in line and deployment["id"] in line for line in lines)
@@ -464,7 +462,7 @@ def test_check_counts_failures_older_than_30_days(monkeypatch: pytest.MonkeyPatc
     The newest run has an error; that the others failed follows from their sessions. No page is requested twice.
     """
     with current_sandbox(monkeypatch, now=NOW - timedelta(days=60), runs=250, edition="D") as served:
-        deployment_id = active_deployments(served)[0]["id"]
+        deployment_id = scheduled_deployments(served)[0]["id"]
         served.create_runs(3, deployment_id=deployment_id)
         runs = [one for one in served.runs if one["deployment_id"] == deployment_id]
         newest, *others = runs
@@ -492,7 +490,7 @@ def test_older_events_are_read_where_they_decide_whether_a_deployment_fails(
 ) -> None:
     """Of two rare deployments, one failed ten times in a row; only the events of nine older sessions show it."""
     with current_sandbox(monkeypatch, now=NOW - timedelta(days=60), runs=150, edition="D") as served:
-        failing, recovered = (one["id"] for one in active_deployments(served)[:2])
+        failing, recovered = (one["id"] for one in scheduled_deployments(served)[:2])
         served.forget_runs(NOW)
         served.create_runs(9, status="failed", deployment_id=failing)
         served.create_runs(2, status="failed", deployment_id=recovered)
@@ -540,7 +538,7 @@ def test_check_offline_warns_if_not_all_runs_are_stored(monkeypatch: pytest.Monk
 
 @pytest.mark.usefixtures("check_computed_once")
 def test_check_markdown_is_one_table_with_escaped_names(sandbox: Sandbox, invoke: Invoke) -> None:
-    deployment = next(one for one in sandbox.deployments if one["status"] == "active" and not one["archived_at"])
+    deployment = active_deployments(sandbox)[0]
     sandbox.rewrite({**deployment, "name": "a|b *c* <d>\x1b[31m\nhttps://evil.example"})
     sandbox.create_runs(9, status="failed", deployment_id=deployment["id"])
     text = invoke("check --markdown --top 1000", code=1).out
@@ -575,7 +573,7 @@ def test_missed_and_check_use_stored_snapshots(sandbox: Sandbox, invoke: Invoke,
     def rows(*words: str) -> pd.DataFrame:
         return pd.DataFrame(invoke.json(*words, code=None))
 
-    active_ids = {one["id"] for one in sandbox.deployments if one["status"] == "active" and not one["archived_at"]}
+    active_ids = {one["id"] for one in active_deployments(sandbox)}
     since, due = NOW - timedelta(days=2), NOW - timedelta(minutes=10)
     truth = {(id_, at) for id_, at in sandbox.left_out if since <= at < due and id_ in active_ids}
     assert truth
@@ -686,7 +684,7 @@ def test_changes_within_one_minute_are_dated_by_the_second(sandbox: Sandbox, inv
     first, second = (NOW.replace(second=second) for second in (5, 50))
     WallClock.moment = first
     qd.load_deployments(refresh=True, include_archived=True)
-    rewrite(sandbox, active_deployments(sandbox)[0], name="another name")
+    rewrite(sandbox, scheduled_deployments(sandbox)[0], name="another name")
     WallClock.moment = second
     out = invoke("changes --refresh").unwrapped
     assert f"from the snapshot of {first:%Y-%m-%d %H:%M:%S} UTC to {second:%Y-%m-%d %H:%M:%S} UTC" in out
@@ -694,7 +692,7 @@ def test_changes_within_one_minute_are_dated_by_the_second(sandbox: Sandbox, inv
 
 def test_changes_say_that_no_deployment_passes_all_filters(sandbox: Sandbox, invoke: Invoke) -> None:
     invoke("changes")
-    deployment = active_deployments(sandbox)[0]
+    deployment = scheduled_deployments(sandbox)[0]
     teams = {one["metadata"]["team"] for one in sandbox.deployments if "team" in one["metadata"]}
     other = min(teams - {deployment["metadata"].get("team")})
     printed = invoke("changes", "--deployment", deployment["id"], "--where", f"team={other}")
@@ -708,7 +706,7 @@ def test_changes_describes_each_change_in_words(sandbox: Sandbox, invoke: Invoke
     for days in (9, 3):
         WallClock.moment = NOW - timedelta(days=days)
         qd.load_deployments(refresh=True, include_archived=archived)
-        first, second, third, *_ = active_deployments(sandbox)
+        first, second, third, *_ = scheduled_deployments(sandbox)
         if days == 9:
             rewrite(sandbox, first, schedule={**first["schedule"], "expression": "1 8 * * *"})
     error = {"type": "error", "error": {"type": "vault_not_found_error"}}
@@ -733,7 +731,7 @@ def test_changes_since_a_snapshot_without_archived_deployments_show_which_were_a
 ) -> None:
     WallClock.moment = NOW - timedelta(days=3)
     invoke("deployments")
-    first = active_deployments(sandbox)[0]
+    first = scheduled_deployments(sandbox)[0]
     rewrite(sandbox, first, archived_at=f"{NOW:%Y-%m-%dT%H:%M:%SZ}")
     WallClock.moment = NOW
     invoke("deployments --refresh")
@@ -759,7 +757,7 @@ def test_changes_show_what_was_created_and_archived_since_a_snapshot_without_any
 
 
 def test_by_adds_columns_to_changes_also_of_removed_deployments(sandbox: Sandbox, invoke: Invoke) -> None:
-    first, second, *_ = active_deployments(sandbox)
+    first, second, *_ = scheduled_deployments(sandbox)
     for one in (first, second):
         rewrite(sandbox, one, metadata={**one["metadata"], "owner": "before"})
     WallClock.moment = NOW - timedelta(days=3)
@@ -777,7 +775,7 @@ def test_by_adds_columns_to_changes_also_of_removed_deployments(sandbox: Sandbox
 def test_changes_of_one_team_are_those_of_deployments_that_are_or_were_of_it(
     sandbox: Sandbox, invoke: Invoke
 ) -> None:
-    first, second, third, *_ = active_deployments(sandbox)
+    first, second, third, *_ = scheduled_deployments(sandbox)
     for one in (first, second, third):
         rewrite(sandbox, one, metadata={**one["metadata"], "team": "before"})
     WallClock.moment = NOW - timedelta(days=9)
@@ -803,7 +801,7 @@ def test_report_compares_with_the_snapshot_one_week_before_start(
     for days in (30, 18, 12, 1):
         WallClock.moment = NOW - timedelta(days=days)
         invoke("pull deployments --refresh --include-archived")
-        rewrite(sandbox, active_deployments(sandbox)[0], name=f"named {days} days ago")
+        rewrite(sandbox, scheduled_deployments(sandbox)[0], name=f"named {days} days ago")
     WallClock.moment = NOW
     path = tmp_path / "report.html"
     invoke("report", str(path), "--start", f"{NOW - timedelta(days=10):%Y-%m-%dT%H:%M:%SZ}")
@@ -923,7 +921,7 @@ def test_changes_since_before_the_first_snapshot_say_what_is_not_known(sandbox: 
     WallClock.moment = NOW
     unknown = "there is no earlier snapshot: what changed before is not known"
     assert unknown in invoke("changes --since 7D").out
-    rewrite(sandbox, active_deployments(sandbox)[0], name="another name")
+    rewrite(sandbox, scheduled_deployments(sandbox)[0], name="another name")
     assert f"\n{unknown}\n" in invoke("changes --since 7D --refresh").out
     assert unknown not in invoke("changes --since 2D").out
 

@@ -32,6 +32,7 @@ from qoderdata.cli import top_screen
 from qoderdata.cli.service import Service
 from qoderdata.overview import overview
 from qoderdata.sandbox import Sandbox
+from tests.sandbox_requests import active_deployments
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -64,8 +65,7 @@ PROGRAM = (
 @pytest.fixture(scope="module")
 def sandbox() -> Iterator[Sandbox]:
     with Sandbox(deployments=20, seed=7, runs=100, now=NOW) as served:
-        active = (one for one in served.deployments if one["status"] == "active" and not one["archived_at"])
-        of_team = next(one["id"] for one in active if "team" in one["metadata"])
+        of_team = next(one["id"] for one in active_deployments(served) if "team" in one["metadata"])
         for status in ("failed", "running"):  # independent of the time of day: a deployment with a team
             served.create_runs(1, status=status, deployment_id=of_team)
         yield served
@@ -170,8 +170,7 @@ def test_live_view_follows_resizes_survives_errors_and_ends_with_q(sandbox: Sand
         view = terminal.wait_for("q quits", "Running", "Failing", "Next", "Wrong")
         assert len(view) == 24
         assert max(map(cell_len, view)) <= 80
-        active = [one for one in sandbox.deployments if one["status"] == "active" and not one["archived_at"]]
-        assert view[0].startswith(f"{len(active)} active deployments")
+        assert view[0].startswith(f"{len(active_deployments(sandbox))} active deployments")
         for columns, lines in ((200, 60), (20, 5), (80, 24)):
             terminal.resize(columns, lines)
             end = time.monotonic() + TIMEOUT_S
@@ -282,7 +281,7 @@ def test_ctrl_z_restores_the_terminal_and_fg_continues() -> None:
 
 
 def test_hostile_names_are_escaped_and_401_ends_the_live_view(sandbox: Sandbox) -> None:
-    deployment = next(one for one in sandbox.deployments if one["status"] == "active" and not one["archived_at"])
+    deployment = active_deployments(sandbox)[0]
     sandbox.rewrite({**deployment, "name": HOSTILE, "metadata": {**deployment["metadata"], "team": HOSTILE}})
     created = sandbox.create_runs(5, status="failed", deployment_id=deployment["id"])
     created += sandbox.create_runs(1, status="running", deployment_id=deployment["id"])

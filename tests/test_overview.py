@@ -15,6 +15,7 @@ from qoderdata.frame_checks import TEXT
 from qoderdata.overview import _today, overview
 from qoderdata.sandbox import Sandbox
 from qoderdata.summaries.time_windows import local_midnight
+from tests.sandbox_requests import active_deployments, live_deployments
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -55,12 +56,8 @@ def found(sandbox: Sandbox, frames: Frames) -> Overview:
     return result
 
 
-def live_deployments(sandbox: Sandbox) -> dict[str, dict[str, Any]]:
-    return {one["id"]: one for one in sandbox.deployments if not one["archived_at"]}
-
-
 def test_counts_of_active_and_paused_deployments(sandbox: Sandbox, found: Overview) -> None:
-    statuses = [one["status"] for one in live_deployments(sandbox).values()]
+    statuses = [one["status"] for one in live_deployments(sandbox)]
     assert (found.active, found.paused) == (statuses.count("active"), statuses.count("paused"))
     assert found.paused > 0
 
@@ -88,8 +85,8 @@ def test_upcoming_lists_triggers_within_the_horizon(sandbox: Sandbox, found: Ove
     end = sandbox.now + pd.Timedelta(found.horizon)
     listed = {
         one["id"]: [parse_time(text) for text in one["schedule"]["upcoming_runs_at"]]
-        for one in live_deployments(sandbox).values()
-        if one["status"] == "active" and one["schedule"] and one["schedule"]["upcoming_runs_at"]
+        for one in active_deployments(sandbox)
+        if one["schedule"] and one["schedule"]["upcoming_runs_at"]
     }
     due = {(id_, at) for id_, times in listed.items() for at in times if sandbox.now <= at < end}
     assert due
@@ -103,13 +100,13 @@ def test_upcoming_lists_triggers_within_the_horizon(sandbox: Sandbox, found: Ove
 
 def test_failing_lists_failure_streaks(sandbox: Sandbox, found: Overview) -> None:
     expected = {}
-    for id_, one in live_deployments(sandbox).items():
-        mine = [run for run in sandbox.outcomes if run["deployment_id"] == id_]
+    for one in active_deployments(sandbox):
+        mine = [run for run in sandbox.outcomes if run["deployment_id"] == one["id"]]
         decided = [run for run in mine if run["status"] in {"completed", "failed"}]
         decided.sort(key=lambda run: (run["triggered_at"], run["id"]), reverse=True)
         streak = next((n for n, run in enumerate(decided) if run["status"] != "failed"), len(decided))
-        if streak and one["status"] == "active":
-            expected[id_] = (streak, decided[0]["error_type"])
+        if streak:
+            expected[one["id"]] = (streak, decided[0]["error_type"])
     assert expected
     rows = zip(found.failing["deployment_id"], found.failing["streak"], found.failing["error_type"], strict=True)
     assert {id_: (streak, error) for id_, streak, error in rows} == expected

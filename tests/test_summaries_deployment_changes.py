@@ -12,6 +12,7 @@ import pytest
 import qoderdata as qd
 from qoderdata.sandbox import Sandbox
 from qoderdata.summaries.deployment_changes import describe_change
+from tests.sandbox_requests import active_deployments
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -223,10 +224,7 @@ def test_seven_changes_in_the_sandbox_give_seven_rows(edition: str) -> None:
     with Sandbox(deployments=60, seed=7, runs=600, edition=edition) as sandbox:
         client = qd.Client(sandbox.pat, sandbox.base_url)
         before = qd.load_deployments(client=client, include_archived=True, refresh=True)
-        active = [
-            one for one in sandbox.deployments
-            if one["status"] == "active" and not one["archived_at"] and one["schedule"]
-        ]  # fmt: skip
+        active = [one for one in active_deployments(sandbox) if one["schedule"]]
         later = "2026-06-15T01:31:00Z"
         error = {"type": "error", "error": {"type": "vault_not_found_error"}}
         (created,) = sandbox.create_deployments(1)
