@@ -92,6 +92,5 @@ def plain(value: Any) -> Any:  # noqa: ANN401 one cell
 
 def quietly(summarise: Callable[[Any], Any], native: Any) -> Any:  # noqa: ANN401 frames of any engine
     """Call a summary without warnings about data quality."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DataQualityWarning)
+    with warnings.catch_warnings(action="ignore", category=DataQualityWarning):
         return summarise(native)

@@ -158,8 +158,7 @@ record_strategy = st.fixed_dictionaries(
     records=st.lists(record_strategy, max_size=20, unique_by=lambda record: str(record["id"])), at=st.datetimes()
 )
 def test_any_table_is_read_as_it_was_written(records: list[dict[str, Any]], at: datetime) -> None:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # about integers that do not fit in 64 bits
+    with warnings.catch_warnings(action="ignore"):  # about integers that do not fit in 64 bits
         table = from_records(records, DEPLOYMENTS)
     given_answer = cache.CachedTable(table, at.replace(tzinfo=UTC))
     folder = Folder("memory://property")
@@ -197,8 +196,7 @@ def content(local_folder: Folder, answer: cache.CachedTable) -> bytes:
 
 def is_absent(folder: Folder) -> bool:
     """Return whether reading gives no table and one `CacheWarning`."""
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
+    with warnings.catch_warnings(record=True, action="always") as caught:
         found = read_cached(folder)
     return found is None and [warning.category for warning in caught] == [CacheWarning]
 

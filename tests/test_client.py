@@ -129,8 +129,7 @@ class TestGetOneRecord:
         )
         service.respond_with(service.response(body=body))
         client = Client("pt-secret", service.base_url)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", errors.DataQualityWarning)
+        with warnings.catch_warnings(action="ignore", category=errors.DataQualityWarning):
             rows = [
                 from_records([record], SESSIONS).to_pylist()[0]
                 for record in (client.get_session("sess_1"), jsontext.parse(b"[%b]" % body)[0])

@@ -342,8 +342,7 @@ class TestToTable:
                 fields = {key: fields}
             records = [deployment(1), deployment(2, **fields), deployment(3)]
             decoder = Decoder(DEPLOYMENTS)
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", DataQualityWarning)
+            with warnings.catch_warnings(action="ignore", category=DataQualityWarning):
                 table = decoder.finish([decoder.to_table(decoder.read_page(body(records)))])
                 assert table.equals(from_records(records, DEPLOYMENTS)), value
 

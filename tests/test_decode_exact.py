@@ -219,8 +219,7 @@ def test_datetime_outside_the_utc_range_goes_to_extra_with_a_warning() -> None:
 )
 @pytest.mark.parametrize("key", ["owner", "metadata", "name"])
 def test_value_without_a_json_form_raises_validation_error(key: str, value: object, message: str) -> None:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DataQualityWarning)
+    with warnings.catch_warnings(action="ignore", category=DataQualityWarning):
         if key == "metadata":
             value = {"team": value}
         with pytest.raises(APIResponseValidationError, match=message):
@@ -241,11 +240,10 @@ def test_subclass_of_int_fits_an_integer_column() -> None:
 
 @pytest.mark.parametrize("value", [10**5000, -(10**5000), [10**5000]], ids=["large", "small", "in a list"])
 @pytest.mark.parametrize("key", ["owner", "metadata", "name"])
+@pytest.mark.filterwarnings("ignore::qoderdata.errors.DataQualityWarning")
 def test_integer_of_more_than_4300_digits_raises_validation_error(key: str, value: object) -> None:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DataQualityWarning)
-        with pytest.raises(APIResponseValidationError, match="more than 4,300 digits"):
-            decode({key: {"team": value} if key == "metadata" else value})
+    with pytest.raises(APIResponseValidationError, match="more than 4,300 digits"):
+        decode({key: {"team": value} if key == "metadata" else value})
 
 
 @pytest.mark.parametrize("key", ["owner", "metadata", "initial_events", "name"])

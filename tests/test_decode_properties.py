@@ -172,8 +172,7 @@ def page(found: list[dict[str, Any]], style: str) -> bytes:
 
 def table_and_warnings(read: Callable[[], pa.Table]) -> tuple[pa.Table | None, list[str]]:
     """Return the table and the warnings, or no table if decoding raises an error."""
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
+    with warnings.catch_warnings(record=True, action="always") as caught:
         try:
             table = read()
         except (NotJSONError, APIResponseValidationError):
@@ -224,8 +223,7 @@ def assert_both_paths_agree(body: bytes, schema: Schema) -> None:
 @SOME
 def test_invalid_records_lose_no_value_in_either_path(schema: Schema, data: st.DataObject) -> None:
     found = data.draw(records(schema, odd=True))
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DataQualityWarning)
+    with warnings.catch_warnings(action="ignore", category=DataQualityWarning):
         table = from_records(found, schema)
     assert_no_value_is_lost(found, table, schema)
     assert_both_paths_agree(page(found, data.draw(st.sampled_from(sorted(STYLES)))), schema)

@@ -87,8 +87,7 @@ def loads(service: EditionD, tmp_path_factory: pytest.TempPathFactory) -> dict[s
     found = {}
     for mode in ("runs", "auto", "events"):
         folder = tmp_path_factory.mktemp(mode)
-        with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always")
+        with warnings.catch_warnings(record=True, action="always") as caught:
             found[mode] = load(service, folder, outcomes=mode)
         found[mode] = found[mode]._replace(warning_texts=[str(each.message) for each in caught])
         assert all(each.category is DataQualityWarning for each in caught)

@@ -109,8 +109,7 @@ def test_later_of_two_records_with_one_id_is_kept_with_a_warning() -> None:
 
 def test_one_warning_counts_all_misfits_and_names_the_first_ids() -> None:
     given = [{"id": f"d{number}", "name": number, "vault_ids": 1} for number in range(12)]
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
+    with warnings.catch_warnings(record=True, action="always") as caught:
         flatten_deployments(given)
     (warning,) = caught
     assert warning.category is DataQualityWarning

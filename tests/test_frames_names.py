@@ -301,8 +301,7 @@ class TestSummaries:
                 RUN_SUMMARIES[name](opened(RUNS, engine))
             return
         plain, named = RUNS, with_names(RUNS, DEPLOYMENTS, agents=AGENTS)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", DataQualityWarning)
+        with warnings.catch_warnings(action="ignore", category=DataQualityWarning):
             without = RUN_SUMMARIES[name](opened(plain, engine))
             found = RUN_SUMMARIES[name](opened(named, engine))
         assert type(found) is type(without)

@@ -326,8 +326,7 @@ def test_columns_that_a_snapshot_lacks_are_filled_from_extra(tmp_path: Path) -> 
     for hour, (schema, found) in enumerate(
         [(old, records), (old, records), (DEPLOYMENTS, records), (DEPLOYMENTS, later)]
     ):
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", DataQualityWarning)
+        with warnings.catch_warnings(action="ignore", category=DataQualityWarning):
             history.write(to, from_records(found, schema), START + timedelta(hours=hour))
     tables = [one.table for one in history.read(to, history.files_of(to))]
     assert all(one.schema.equals(DEPLOYMENTS.arrow) for one in tables)

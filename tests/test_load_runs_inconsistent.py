@@ -391,8 +391,7 @@ def check_random_faults(page: int, operations: list[tuple[Any, ...]]) -> None:
                     seen |= set(frame["id"])
                 case ("empty page", at):
                     service.change_page = empty_page_at(at)
-                    with warnings.catch_warnings():
-                        warnings.simplefilter("ignore", DataQualityWarning)
+                    with warnings.catch_warnings(action="ignore", category=DataQualityWarning):
                         frame = service.load(folder, refresh=True)
                     assert seen <= set(frame["id"])
                     seen |= set(frame["id"])
@@ -582,8 +581,7 @@ def test_single_run_is_decoded_like_a_run_in_a_page(service: FakeService, tmp_pa
 
     old, listed = service.runs[-1], json.dumps(service.runs[-1]).encode()
     service.get = get_changed  # type: ignore[method-assign]
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DataQualityWarning)
+    with warnings.catch_warnings(action="ignore", category=DataQualityWarning):
         single = service.load(tmp_path / "single", refresh=True)
         listed = text.encode()
         paged = service.load(tmp_path / "page")

@@ -365,8 +365,7 @@ def test_killed_refresh_stores_each_changed_run_once(
         with contextlib.suppress(Killed):
             service.load(folder, refresh=True)
         KILL_COUNTDOWN.left = None
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", DataQualityWarning)
+        with warnings.catch_warnings(action="ignore", category=DataQualityWarning):
             stored = values_by_id(service.load(folder, offline=True))
         check_first_or_last_values(service, stored)
         check(service, folder, service.load(folder, refresh=True), None, None)

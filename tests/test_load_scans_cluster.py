@@ -61,8 +61,7 @@ def test_workers_are_separate_processes(cluster: distributed.Client) -> None:
 @pytest.mark.usefixtures("cluster")
 def test_summaries_of_runs_equal_those_of_pandas(loaded: Loaded, name: str) -> None:
     folder, _, runs = loaded
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DataQualityWarning)
+    with warnings.catch_warnings(action="ignore", category=DataQualityWarning):
         summary = RUN_SUMMARIES[name](scan_runs(folder, engine="dask")).compute()
     expected = RUN_SUMMARIES[name](runs)
     if "runs" in expected:

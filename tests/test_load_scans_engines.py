@@ -176,8 +176,7 @@ def test_account_without_runs_gives_no_rows_and_all_columns(location: str, engin
         rates = run_failure_rates(runs)
     scanned = scan_runs(location, engine=engine)
     pd.testing.assert_frame_equal(collected_scan(scanned, schema.RUNS), runs)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DataQualityWarning)
+    with warnings.catch_warnings(action="ignore", category=DataQualityWarning):
         lazy = run_failure_rates(scanned)
     assert rows_of(computed(lazy)) == rows_of(rates) == []
 
@@ -186,8 +185,7 @@ def test_account_without_runs_gives_no_rows_and_all_columns(location: str, engin
 def test_summaries_of_a_scan_equal_those_of_the_frame(on_disk: Stored, engine: str) -> None:
     runs = on_disk.runs
     scanned = scan_runs(on_disk.location, engine=engine)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DataQualityWarning)
+    with warnings.catch_warnings(action="ignore", category=DataQualityWarning):
         rates = rows_of(computed(run_failure_rates(scanned, freq="1D", tz="Asia/Shanghai")))
     expected = run_failure_rates(runs, freq="1D", tz="Asia/Shanghai")
     if engine == "dask":

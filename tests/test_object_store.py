@@ -318,8 +318,7 @@ def test_scan_with_bounds_reads_only_files_of_those_days(proxy: Proxy, stored: S
 
 @pytest.mark.parametrize("engine", ENGINES)
 def test_run_failure_rates_of_a_scan_equal_those_of_the_frame(stored: StoredAccount, engine: str) -> None:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DataQualityWarning)
+    with warnings.catch_warnings(action="ignore", category=DataQualityWarning):
         lazy = run_failure_rates(scan_runs(stored.location, engine=engine), None, freq="1D", tz="Asia/Shanghai")
     with dask.config.set(scheduler="synchronous"):
         counted = collected(lazy)

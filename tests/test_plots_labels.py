@@ -124,8 +124,7 @@ def test_names_are_not_parsed_as_tex_or_mathtext(plot: Plot) -> None:
 @each_plot
 def test_long_names_are_shortened_to_leave_room_for_the_data(plot: Plot) -> None:
     names = ["W" * 300, "weekly-report-" * 20 + "eu", "夜间报表" * 30, "🚀" * 3 + "x" * 200]
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # the machine may have no font for them
+    with warnings.catch_warnings(action="ignore", category=UserWarning):  # the machine may have no font for them
         ax = plot(names)
     shown = draw(ax)
     assert all("…" in text for text in shown)
@@ -185,8 +184,7 @@ def test_a_font_that_has_the_characters_is_found(plot: Plot) -> None:
 
 def test_fonts_are_set_on_the_texts_and_not_in_rc_params() -> None:
     before = list(mpl.rcParams["font.family"]), list(mpl.rcParams["font.sans-serif"])
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)
+    with warnings.catch_warnings(action="ignore", category=UserWarning):
         draw(qd.plot_failure_rates(rates(["夜间报表 한국어 日本語"])))
     assert (list(mpl.rcParams["font.family"]), list(mpl.rcParams["font.sans-serif"])) == before
 
@@ -213,8 +211,7 @@ def test_an_unreadable_or_missing_font_has_no_glyphs(monkeypatch: pytest.MonkeyP
 def test_random_names_give_distinct_one_line_labels(names: list[str]) -> None:
     figure = Figure(layout="constrained")
     canvas = FigureCanvasAgg(figure)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)
+    with warnings.catch_warnings(action="ignore", category=UserWarning):
         ax = qd.plot_failure_rates(rates(names), ax=figure.add_subplot())
     canvas.draw()  # type: ignore[no-untyped-call]  # Matplotlib would warn here of each character that it cannot draw
     shown = [label.get_text() for label in ax.get_yticklabels()]

@@ -102,8 +102,7 @@ def decode_exactly(body: bytes, schema: Schema) -> pa.Table:
         for name in ("last_id", "next_page")
     ):
         raise APIResponseValidationError("no envelope")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DataQualityWarning)
+    with warnings.catch_warnings(action="ignore", category=DataQualityWarning):
         return from_records({"data": envelope.get("data")}, schema)
 
 
@@ -302,8 +301,7 @@ def test_runs_are_complete_after_kills_during_commits(tmp_path: Path) -> None:
 
 def load_offline(sandbox: Sandbox, folder: Path) -> pd.DataFrame:
     client = qd.Client(pat=sandbox.pat, base_url=sandbox.base_url)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DataQualityWarning)
+    with warnings.catch_warnings(action="ignore", category=DataQualityWarning):
         frame = qd.load_runs(client=client, cache_dir=folder, offline=True, progress=False)
     assert frame["id"].is_unique
     return frame
@@ -390,8 +388,7 @@ def test_inconsistent_lists_lose_no_shown_run(seed: int, tmp_path: Path) -> None
             service.runs.insert(rng.randrange(len(service.runs)), late)
         service.start_walk(faults)
         since, mode = rng.choice((None, None, None, "3650D")), rng.choice((True, True, "all"))
-        with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always")
+        with warnings.catch_warnings(record=True, action="always") as caught:
             try:
                 frame = service.load(tmp_path, refresh=mode, since=since)
             except APIError as error:
@@ -413,8 +410,7 @@ def test_inconsistent_lists_lose_no_shown_run(seed: int, tmp_path: Path) -> None
             if service.undetectable <= EARLY_ENDS and not may_be_unreported and has_gap(service, frame):
                 assert is_reported, faults
     service.faults = []
-    with warnings.catch_warnings():
-        warnings.simplefilter("error", DataQualityWarning)
+    with warnings.catch_warnings(action="error", category=DataQualityWarning):
         frame = service.load(tmp_path, refresh="all")
     assert set(frame["id"]) == {run["id"] for run in service.runs} | service.shown
     assert frame.attrs["complete"]
@@ -648,8 +644,7 @@ def flip_bit(content: bytes, bit: int) -> bytes:
 def read_or_none(folder: Path, service: FakeService) -> pa.Table | None:
     """Return the stored rows; ``None`` if the store raises or warns."""
     store = store_of(folder, service)
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
+    with warnings.catch_warnings(record=True, action="always") as caught:
         try:
             store.load()
             table = store.read()

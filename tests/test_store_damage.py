@@ -115,8 +115,7 @@ def test_manifest_with_a_changed_bit_warns_or_is_equal(filled: Path) -> None:
         changed[index] ^= 1 << (index % 8)
         manifest_of(filled).write_bytes(bytes(changed))
         store = make_store(filled)
-        with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always")
+        with warnings.catch_warnings(record=True, action="always") as caught:
             store.load()
         assert caught or (store._manifest == original._manifest), index
 

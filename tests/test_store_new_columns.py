@@ -52,8 +52,7 @@ def expected() -> list[dict[str, Any]]:
 
 
 def decoded(schema: Any = RUNS, records: list[dict[str, Any]] = RECORDS) -> pa.Table:  # noqa: ANN401 - a schema
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DataQualityWarning)
+    with warnings.catch_warnings(action="ignore", category=DataQualityWarning):
         return from_records(records, schema)
 
 
@@ -86,8 +85,7 @@ def test_first_writer_rewrites_data_files_and_nothing_is_read_again(folder: Fold
     before = make_store(folder)
     before.load()
     store = make_store(folder, WIDER_TABLE)
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
+    with warnings.catch_warnings(action="error"):
         store.recover()
     assert rows(store.read()) == expected()
     assert store.coverage == before.coverage
@@ -186,8 +184,7 @@ def test_manifest_that_is_gone_or_damaged_is_rebuilt_with_all_columns(tmp_path: 
         if content is not None:
             manifest.write_bytes(content)
         store = make_store(tmp_path, WIDER_TABLE)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", CacheWarning)
+        with warnings.catch_warnings(action="ignore", category=CacheWarning):
             store.recover()
         assert rows(store.read()) == expected()
         assert columns_of(store) == [WIDER.names] * 2

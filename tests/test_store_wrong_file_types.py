@@ -96,8 +96,7 @@ def calls_for(top: str) -> list[Call]:
 def filled_cache(sandbox: Sandbox, client: qd.Client, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a cache with all kinds of files; the service then forgets all runs but the newest."""
     folder = tmp_path_factory.mktemp("filled")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DataQualityWarning)
+    with warnings.catch_warnings(action="ignore", category=DataQualityWarning):
         for name in ("deployments", "agents", "failed runs", "runs", "sessions"):
             call(name, client, folder)
     newest = pd.Timestamp(sandbox.runs[0]["created_at"]).floor("s")
@@ -194,8 +193,7 @@ def test_wrong_file_type_raises_only_package_errors_and_loses_no_row(
         shutil.copytree(filled_cache, folder)
         replace_with_other_type(folder / path)
         before = stored_ids(folder) if folder.is_dir() else Counter()
-        with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always")
+        with warnings.catch_warnings(record=True, action="always") as caught:
             message = error_message(partial(call, name, client, folder, **MODES[mode]))
         assert message is None or any(words in message for words in ERRORS)
         ours = CacheWarning, DataQualityWarning
@@ -219,8 +217,7 @@ def test_folder_in_place_of_a_file_is_set_aside(
         call(name, client, folder, refresh=True)
     (set_aside,) = folder.glob(f"{table}/*/set-aside-*")
     assert [path.name for path in set_aside.rglob("in the way")]
-    with warnings.catch_warnings():
-        warnings.simplefilter("error", CacheWarning)
+    with warnings.catch_warnings(action="error", category=CacheWarning):
         call(name, client, folder)
         call(name, client, folder, offline=True)
 
@@ -232,13 +229,10 @@ def test_load_with_a_too_long_folder_name_warns_or_raises_offline(
 ) -> None:
     folder = tmp_path / ("x" * 300)
     if mode == "offline":
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", CacheWarning)
-            with pytest.raises(CacheError):
-                call(name, client, folder, offline=True)
+        with warnings.catch_warnings(action="ignore", category=CacheWarning), pytest.raises(CacheError):
+            call(name, client, folder, offline=True)
         return
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
+    with warnings.catch_warnings(record=True, action="always") as caught:
         call(name, client, folder, **MODES[mode])
     messages = [str(warning.message) for warning in caught if issubclass(warning.category, CacheWarning)]
     assert messages

@@ -30,8 +30,7 @@ def without(schema: Schema, *names: str) -> Schema:
 
 
 def decoded(found: list[dict[str, Any]], schema: Schema) -> pa.Table:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DataQualityWarning)
+    with warnings.catch_warnings(action="ignore", category=DataQualityWarning):
         return from_records(found, schema)
 
 

@@ -150,8 +150,7 @@ def test_failures_are_missing_where_no_outcome_is_known() -> None:
     known = unresolved.groupby("deployment_id")["status"].count()
     missing = counted.set_index("id")["stats_total_failures"].isna()
     assert set(missing.index[missing]) == set(known.index[known == 0]) & set(df["id"]) != set()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DataQualityWarning)
+    with warnings.catch_warnings(action="ignore", category=DataQualityWarning):
         assert fill_counters(df, resolved)["stats_total_failures"].sum() > counted["stats_total_failures"].sum()
 
 

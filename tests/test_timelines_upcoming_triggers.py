@@ -357,8 +357,7 @@ def random_deployments(draw: Random) -> list[dict[str, Any]]:
 def test_many_deployments_give_the_rows_of_each_alone(include_paused: bool) -> None:  # noqa: FBT001
     """Triggers are computed once for all deployments with the same schedule."""
     records = random_deployments(Random(include_paused))  # noqa: S311 nothing secret
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DataQualityWarning)
+    with warnings.catch_warnings(action="ignore", category=DataQualityWarning):
         df = flatten_deployments(records)
         together = next_triggers(df, "4D", start=START, include_paused=include_paused)
         unlisted = df.assign(schedule_upcoming_runs_at=None)

@@ -249,8 +249,7 @@ def test_token_is_in_no_output_of_any_call_or_failure(
     logging.getLogger("matplotlib").setLevel(logging.WARNING)  # at DEBUG it lists every font of the machine
     outputs = Outputs(tmp_path)
     now = pd.Timestamp(sandbox.now)
-    with caplog.at_level(logging.DEBUG), warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
+    with caplog.at_level(logging.DEBUG), warnings.catch_warnings(record=True, action="always") as caught:
         default_client = Client()
         outputs.objects += [default_client, qd, client]
         deployments, runs = call_all_loaders(outputs, default_client)
