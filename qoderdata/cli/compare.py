@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, NamedTuple
 
 import click
 
@@ -18,9 +17,8 @@ from qoderdata.cli.service import Service, run_service_options
 from qoderdata.formatting import MISSING, format_time
 
 
-@dataclass(frozen=True)
-class Periods:
-    """A recent period, and the one before it."""
+class Periods(NamedTuple):
+    """A recent period, and the one before it, as the arguments of `compare_periods` and `compare_costs`."""
 
     recent: timedelta
     baseline: timedelta
@@ -41,11 +39,6 @@ class Periods:
     def bounds(self) -> dict[str, datetime]:
         """Both periods together, as arguments of a loader."""
         return {"since": self.until - self.recent - self.baseline, "until": self.until}
-
-    @property
-    def parameters(self) -> dict[str, Any]:
-        """The periods as arguments of `compare_periods` and `compare_costs`."""
-        return {"recent": self.recent, "baseline": self.baseline, "until": self.until}
 
     def note(self, tz: str) -> str:
         """Return a note that says when each period begins and ends."""
@@ -80,7 +73,7 @@ def compare(
     """
     groups = grouping.Groups(by or ["deployment"], "runs", service)
     runs = groups.add_names(service.runs({**periods.bounds, **which}))
-    found = qd.compare_periods(runs, by=groups.keys, **periods.parameters)
+    found = qd.compare_periods(runs, by=groups.keys, **periods._asdict())
     columns = [*groups.columns(found), *_COLUMNS]
     notes = [periods.note(result.tz), *options.filter_notes(which), RATES_OF]
     result.print_frame(found, columns, empty="; ".join(["there are no runs", *notes[:-1]]), notes=notes)

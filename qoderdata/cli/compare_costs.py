@@ -34,7 +34,7 @@ def compare_costs(
     refuse_outcomes(by)
     groups = grouping.Groups(by or ["deployment"], "sessions", service)
     sessions = groups.add_names(service.load_of(qd.load_sessions, {**periods.bounds, **which}))
-    found = qd.compare_costs(sessions, by=groups.keys, **periods.parameters)
+    found = qd.compare_costs(sessions, by=groups.keys, **periods._asdict())
     unknown = [
         *columns_where_any(found, "recent_unknown", "usage unknown"),
         *columns_where_any(found, "baseline_unknown", "unknown before"),
@@ -54,7 +54,7 @@ def compare_costs(
 def _notes(sessions: pd.DataFrame, periods: Periods) -> list[str]:
     if sessions.empty:
         return []
-    total = qd.compare_costs(sessions, by=None, **periods.parameters)
+    total = qd.compare_costs(sessions, by=None, **periods._asdict())
     spent, change = total["recent_credits"].item(), total["change"].item()
     against = "" if math.isnan(change) else f", {_signed(change)} against before"
     notes = [] if math.isnan(spent) else [f"{format_credits(spent)} credits in all{against}"]
