@@ -35,7 +35,7 @@ _OF_DEPLOYMENT = (
     "Which runs", click.option("--deployment", metavar="ID|NAME", help="The newest run of this deployment.")
 )
 @options.in_group("Which runs", click.option("--failed", is_flag=True, help="The newest run that failed."))
-@options.window(since="30D", what="Triggered", group="Which runs")
+@options.run_window(of=None)
 @online_service_options
 @options.output_form()
 def events(
