@@ -236,7 +236,7 @@ def plot_durations(runs: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
         for share, words, style in ((0.5, "median", "solid"), (0.95, "95th percentile", "dashed")):
             length = float(np.quantile(completed, share))
             line = ax.axvline(length, color=axes.line_color(), linewidth=1.2, linestyle=style)
-            samples[f"{words}, completed: {_duration_label(length)}"] = line
+            samples[f"{words}, completed: {format_milliseconds(length)}"] = line
     if failed.size:
         counts = np.histogram(failed, edges)[0]
         outline = ax.stairs(counts, edges, color=axes.VERMILLION, linewidth=1.8)
@@ -266,11 +266,6 @@ def _edges(lengths: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.geomspace(shortest, longest, _BINS + 1)
 
 
-def _duration_label(length: float) -> str:
-    """Format a duration; two different round ones never have the same text."""
-    return f"{length:.0f} ms" if round(length) < _SECOND else format_milliseconds(length)
-
-
 def _duration_axis(ax: Axes, edges: NDArray[np.float64]) -> None:
     """Mark round lengths of time, thinned out to as many as there is room for."""
     from matplotlib.ticker import NullLocator  # noqa: PLC0415 - heavy, and needed only when drawing
@@ -281,7 +276,7 @@ def _duration_axis(ax: Axes, edges: NDArray[np.float64]) -> None:
     if len(ticks) < _FEWEST_TICKS:
         ticks = _whole_lengths(low, high)
     ax.set_xlim(low, high)
-    axes.label_ticks(ax, {length: _duration_label(length) for length in ticks}, most=len(ticks))
+    axes.label_ticks(ax, {length: format_milliseconds(length) for length in ticks}, most=len(ticks))
     ax.xaxis.set_minor_locator(NullLocator())
     ax.set_xlabel("duration (logarithmic)")
 
