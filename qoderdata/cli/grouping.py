@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import click
 
 import qoderdata as qd
-from qoderdata.cli.options import use_option_names
+from qoderdata.cli.options import checked_option, use_option_names
 from qoderdata.cli.output import MINOR, WINDOW, TableColumn, note
 from qoderdata.cli.service import NAME_ERRORS, metadata_keys
 from qoderdata.formatting import counted
@@ -45,17 +45,16 @@ def by_option(table: str, meaning: str) -> Decorator:
     def complete(_ctx: click.Context, _param: click.Parameter, start: str) -> list[str]:
         return [word for word in (*WORDS, *_columns_of(table)) if word.startswith(start)]
 
-    def refuse_repeated(_ctx: click.Context, _param: click.Parameter, by: tuple[str, ...]) -> tuple[str, ...]:
+    def refuse_repeated(by: tuple[str, ...]) -> None:
         if len(set(_keys(by, table))) < len(by):
             raise click.UsageError(f"--by {' --by '.join(by)}: two of them are the same")
-        return by
 
     added = "".join(f"{column}, " for column in _ADDED.get(table, []))
     words = f"deployment, agent, environment, {added}a column, or a key of metadata such as team"
     clash = "metadata_team if a column has that name"
-    return click.option(
-        "--by", multiple=True, metavar="WHAT", help=f"{meaning}: {words} ({clash}); may be given several times.",
-        callback=refuse_repeated, shell_complete=complete,
+    return checked_option(
+        "--by", refuse_repeated, multiple=True, metavar="WHAT", shell_complete=complete,
+        help=f"{meaning}: {words} ({clash}); may be given several times.",
     )  # fmt: skip
 
 

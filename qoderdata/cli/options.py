@@ -469,12 +469,12 @@ def output_form(*, times: str | None = "of the times shown") -> Decorator:
 
 def tz_option(times: str) -> Decorator:
     """Return the decorator that adds `--tz`; `times` says of which times it is the zone."""
-    option = click.option(
+    option = checked_option(
         "--tz",
+        arguments.parse_zone,
         metavar="ZONE",
         default="UTC",
         help=f"The IANA zone {times} (default UTC).",
-        callback=lambda _ctx, _param, value: arguments.parse_zone(value).key,
         shell_complete=lambda _ctx, _param, start: sorted(
             zone for zone in zoneinfo.available_timezones() if zone.startswith(start)
         ),
@@ -482,30 +482,28 @@ def tz_option(times: str) -> Decorator:
     return in_group("Options", option)
 
 
-def output_path(ctx: click.Context, param: click.Parameter, value: str | None) -> Path | None:
+def output_path(_ctx: click.Context, _param: click.Parameter, value: str | None) -> Path | None:
     """Read the name of a file, and check that it can be written, before anything is loaded."""
     if value is None:
         return None
     path = Path(value)
     folder = Path(os.path.realpath(path)).parent
     if not path.parent.is_dir():
-        raise click.BadParameter(f"there is no such folder: {str(path.parent)!r}", ctx, param)
+        raise click.BadParameter(f"there is no such folder: {str(path.parent)!r}")
     if path.is_dir():
-        raise click.BadParameter(f"this is a folder: {value!r}; give the name of a file", ctx, param)
+        raise click.BadParameter(f"this is a folder: {value!r}; give the name of a file")
     if path.is_file() and not path.stat().st_mode & stat.S_IWUSR:
-        raise click.BadParameter(f"the file {value!r} is read-only", ctx, param)
+        raise click.BadParameter(f"the file {value!r} is read-only")
     # A file is replaced by a new one beside it; a device is written to.
     if (path.is_file() or not path.exists()) and not os.access(folder, os.W_OK):
-        raise click.BadParameter(f"no file can be written to the folder {str(folder)!r}", ctx, param)
+        raise click.BadParameter(f"no file can be written to the folder {str(folder)!r}")
     return path
 
 
 def table_path(ctx: click.Context, param: click.Parameter, value: str | None) -> Path | None:
     """Read the name of a file to write as `output_path` does; its ending chooses the format."""
     if value is not None and not value.lower().endswith(_ENDINGS):
-        raise click.BadParameter(
-            f"{value!r} must end with {', '.join(_ENDINGS[:-1])} or {_ENDINGS[-1]}", ctx, param
-        )
+        raise click.BadParameter(f"{value!r} must end with {', '.join(_ENDINGS[:-1])} or {_ENDINGS[-1]}")
     return output_path(ctx, param, value)
 
 
@@ -514,7 +512,7 @@ def write(frame: pd.DataFrame, path: Path) -> None:
     (qd.export_parquet if path.suffix.lower() == _ENDINGS[-1] else qd.export_csv)(frame, path)
 
 
-def _checked_option(name: str, check: Callable[[Any], object], **settings: Any) -> Decorator:  # noqa: ANN401 - click's
+def checked_option(name: str, check: Callable[[Any], object], **settings: Any) -> Decorator:  # noqa: ANN401 - click's
     """Return the decorator that adds an option whose value is checked before anything is loaded."""
 
     def callback(_ctx: click.Context, _param: click.Parameter, value: Any) -> Any:  # noqa: ANN401 - as above
@@ -527,7 +525,7 @@ def _checked_option(name: str, check: Callable[[Any], object], **settings: Any) 
 
 def window_option(name: str, meaning: str) -> Decorator:
     """Return the decorator that adds an option with the length of windows of time."""
-    return _checked_option(name, arguments.parse_window, metavar="SPAN", help=meaning)
+    return checked_option(name, arguments.parse_window, metavar="SPAN", help=meaning)
 
 
 #: Adds `--freq`.
@@ -540,7 +538,7 @@ freq_option = window_option(
 
 def time_option(name: str, meaning: str) -> Decorator:
     """Return the decorator that adds an option with a time."""
-    return _checked_option(
+    return checked_option(
         name, lambda text: arguments.parse_instant(text, name=parameter_of(name)), metavar="TIME", help=meaning
     )
 
@@ -586,7 +584,7 @@ def span_option(name: str, meaning: str, *, default: str | None = None, may_be_z
         if not arguments.parse_span(text, name=parameter_of(name)) and not may_be_zero:
             raise click.UsageError(f"{name} {text} must be longer than 0")
 
-    return _checked_option(name, check, default=default, metavar="SPAN", help=meaning)
+    return checked_option(name, check, default=default, metavar="SPAN", help=meaning)
 
 
 def parameter_of(option: str) -> str:
