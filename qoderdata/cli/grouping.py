@@ -198,10 +198,9 @@ def _columns_of(table: str) -> list[str]:
     """Return the columns of a table, such as `"runs"`, that `--by` takes: all but those of lists."""
     from qoderdata import schema  # noqa: PLC0415 - `--help` needs none
 
-    described = getattr(schema, table.upper())
-    lists = {one.name for one in described.columns if one.kind in {schema.Kind.TEXTS, schema.Kind.TIMES}}
-    names = [name for name in described.names if name not in lists]
-    return [*names, *_ADDED.get(table, [])]
+    lists = {schema.Kind.TEXTS, schema.Kind.TIMES}
+    names = [one.name for one in getattr(schema, table.upper()).columns if one.kind not in lists]
+    return [*names, schema.EXTRA, *_ADDED.get(table, [])]
 
 
 def _keys(by: Sequence[str], table: str) -> list[str]:
