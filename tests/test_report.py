@@ -28,7 +28,7 @@ from qoderdata.report import folded_sections, sections
 from qoderdata.report.data import ReportData
 from qoderdata.report.figures import Headline, headline, points_text, tiles
 from qoderdata.report.layout import Badge, Section, round_scale
-from qoderdata.report.page import _template, cautions, write_report
+from qoderdata.report.page import cautions, environment, write_report
 from qoderdata.sandbox import Sandbox
 
 if TYPE_CHECKING:
@@ -176,7 +176,7 @@ def snapshot(records: list[Record], at: str) -> pd.DataFrame:
 
 def words_of(section: Section) -> str:
     """Return the text of one section or folded part, as the page shows it."""
-    html = _template().render(
+    html = environment().get_template("report.html.j2").render(
         lang="en", title="", css="", css_digest="", start=pd.Timestamp(START), tz="UTC", cautions=[], about="",
         tiles=[], headline=Headline("", "", is_bad=False), sections=[section], details=[],
     )  # fmt: skip

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
-    from jinja2 import Environment, Template
+    from jinja2 import Environment
 
 #: The languages, each with the tag that a page of it has.
 _TAGS = {"en": "en", "zh": "zh-CN"}
@@ -199,7 +199,7 @@ def _render(data: ReportData, caught: list[warnings.WarningMessage], lang: str, 
     }
     found = [str(warning.message) for warning in caught if issubclass(warning.category, DataQualityWarning)]
     details.append(about_data(data, list(dict.fromkeys(found))))
-    return _template().render(values, details=details).lstrip() + "\n"
+    return environment().get_template("report.html.j2").render(values, details=details).lstrip() + "\n"
 
 
 def _age(data: ReportData) -> str:
@@ -259,21 +259,17 @@ def _resource(name: str) -> str:
 
 
 @cache
-def _template() -> Template:
-    return environment().from_string(_resource("report.html.j2"))
-
-
-@cache
 def environment() -> Environment:
     """Return the template environment: each value is cleaned, then escaped; a name without a value is an error."""
-    from jinja2 import Environment, StrictUndefined  # noqa: PLC0415 - only for a report
+    from jinja2 import Environment, PackageLoader, StrictUndefined  # noqa: PLC0415 - only for a report
 
     def clean(value: Any) -> str:  # noqa: ANN401 - a text or a number; what is undefined raises here
         return value if isinstance(value, Markup) else one_line(value)
 
     made = Environment(
-        autoescape=True, undefined=StrictUndefined, finalize=clean, trim_blocks=True, lstrip_blocks=True
-    )
+        loader=PackageLoader("qoderdata", "report"), autoescape=True, undefined=StrictUndefined, finalize=clean,
+        trim_blocks=True, lstrip_blocks=True,
+    )  # fmt: skip
     # Markup, so that separators among the messages keep their blanks; the messages are our own, and have no
     # fields.
     made.globals["_"] = lambda message: Markup(_(message))  # noqa: S704
