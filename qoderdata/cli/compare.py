@@ -29,11 +29,11 @@ class Periods(NamedTuple):
     def parse(cls, recent: str, baseline: str | None, until: str | None) -> Periods:
         """Parse the options `--recent`, `--baseline` and `--until`."""
         now = datetime.now(UTC)
-        lengths = (
+        return cls(
             arguments.parse_span(recent, name="recent"),
             arguments.parse_span(baseline or recent, name="baseline"),
+            arguments.parse_bound(until or now, now=now, name="until"),
         )
-        return cls(*lengths, arguments.parse_bound(until or now, now=now, name="until"))
 
     @property
     def bounds(self) -> dict[str, datetime]:
