@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from qoderdata.errors import FrameTypeError
 from qoderdata.formatting import format_time
 from qoderdata.frame_checks import require_frame
 from qoderdata.plots.axes import label_room, label_ticks, row_points, width_points
@@ -31,13 +30,8 @@ _FEWEST_WINDOWS, _THINNEST_POINTS = 7, 1.5
 
 
 def check_times(times: pd.Series[pd.Timestamp] | pd.Index[Any], *, years: int = 100) -> pd.DatetimeIndex:
-    """Check times, and return those that are not missing.
-
-    Raise `FrameTypeError` if they have no zone, and `ValueError` if they span more years than these.
-    """
+    """Return the times that are not missing; raise `ValueError` if they span more years than these."""
     known = pd.DatetimeIndex(times.dropna())
-    if known.tz is None:
-        raise FrameTypeError(f"{times.name} has no time zone; attach the one that its times are in")
     if len(known) and known.max() - known.min() > pd.Timedelta(days=366 * years):
         first, last = format_time(known.min()), format_time(known.max())
         raise ValueError(
