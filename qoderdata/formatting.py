@@ -6,10 +6,10 @@ a terminal, or marks that turn the direction of what follows.
 
 from __future__ import annotations
 
+import itertools
 import math
 import unicodedata
 from collections import defaultdict
-from itertools import pairwise
 from typing import TYPE_CHECKING, TypeGuard, TypeVar
 from zoneinfo import ZoneInfo
 
@@ -17,7 +17,7 @@ from qoderdata.translation import gettext as _
 from qoderdata.translation import mark
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Sequence
     from datetime import datetime, timedelta
 
 T = TypeVar("T", bound="str | float | timedelta | datetime")
@@ -96,13 +96,9 @@ def display_width(text: str) -> int:
     >>> display_width("报告 ok")
     7
     """
-    return len(text) if text.isascii() and text.isprintable() else sum(map(_columns, text))
+    from rich.cells import cell_len  # noqa: PLC0415 - as pandas in _is_known
 
-
-def _columns(character: str) -> int:
-    from rich.cells import get_character_cell_size  # noqa: PLC0415 - as pandas in _is_known
-
-    return get_character_cell_size(character)
+    return cell_len(text)
 
 
 def truncate(text: str, columns: int) -> str:
@@ -115,7 +111,7 @@ def truncate(text: str, columns: int) -> str:
     """
     if display_width(text) <= columns:
         return text
-    return _fitting(text, columns - 1) + _ELLIPSIS
+    return "".join(_fitting(_characters(text), columns - 1)) + _ELLIPSIS
 
 
 def truncate_middle(text: str, columns: int) -> str:
@@ -129,21 +125,23 @@ def truncate_middle(text: str, columns: int) -> str:
     if display_width(text) <= columns:
         return text
     tail_columns = (columns - 1) * 2 // 5
-    tail = _fitting(reversed(text), tail_columns)[::-1]
-    while tail and _columns(tail[0]) == 0:  # a combining mark must not follow the ellipsis
-        tail = tail[1:]
-    return _fitting(text, columns - 1 - tail_columns) + _ELLIPSIS + tail
+    characters = _characters(text)
+    head = _fitting(characters, columns - 1 - tail_columns)
+    tail = _fitting(characters[::-1], tail_columns)[::-1]
+    return "".join([*head, _ELLIPSIS, *tail])
 
 
-def _fitting(characters: Iterable[str], columns: int) -> str:
+def _characters(text: str) -> list[str]:
+    """Split a text into characters as they are seen: with their combining marks, or joined as some emoji are."""
+    from rich.cells import split_graphemes  # noqa: PLC0415 - as pandas in _is_known
+
+    return [text[start:end] for start, end, _ in split_graphemes(text)[0]]
+
+
+def _fitting(characters: Sequence[str], columns: int) -> Sequence[str]:
     """Return the first characters that fit into a number of columns."""
-    kept, used = [], 0
-    for character in characters:
-        used += _columns(character)
-        if used > columns:
-            break
-        kept.append(character)
-    return "".join(kept)
+    ends = itertools.accumulate(map(display_width, characters))
+    return characters[: sum(end <= columns for end in ends)]
 
 
 def format_percent(share: float | None) -> str:
@@ -256,7 +254,7 @@ def _format_seconds(seconds: float) -> str:
         return _("{count} ms", count=thousandths)
     if tenths < 100:  # noqa: PLR2004 - a digit below ten seconds
         return f"{tenths / 10:g} {_(_SECOND)}"
-    for (unit, size), (smaller, part) in pairwise(_UNITS):
+    for (unit, size), (smaller, part) in itertools.pairwise(_UNITS):
         if whole >= size:
             rest = whole % size // part
             large = f"{whole // size} {_(unit)}"

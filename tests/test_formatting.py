@@ -72,7 +72,7 @@ def test_one_line_has_only_printable_characters(text: str) -> None:
     ("text", "columns"),
     [
         ("", 0), ("ok", 2), ("报告", 4), ("\uff46\uff55\uff4c\uff4c", 8), ("ﾊﾝｶｸ", 4), ("e\u0301te\u0301", 3),
-        ("\U0001f680", 2), ("❤\ufe0f", 1), ("می\u200cروم", 5),
+        ("\U0001f680", 2), ("❤\ufe0f", 2), ("\U0001f469\u200d\U0001f680", 2), ("می\u200cروم", 5),
     ],
 )  # fmt: skip
 def test_display_width(text: str, columns: int) -> None:
@@ -84,7 +84,7 @@ def test_display_width(text: str, columns: int) -> None:
     [
         ("nightly report", 14, "nightly report"), ("nightly report", 13, "nightly repo…"),
         ("nightly", 1, "…"), ("报告报告", 8, "报告报告"), ("报告报告", 7, "报告报…"), ("报告报告", 6, "报告…"),
-        ("e\u0301e\u0301e\u0301", 2, "e\u0301…"), ("", 1, ""),
+        ("e\u0301e\u0301e\u0301", 2, "e\u0301…"), ("", 1, ""), ("❤\ufe0f" * 10, 8, "❤\ufe0f" * 3 + "…"),
     ],
 )  # fmt: skip
 def test_truncate(text: str, columns: int, expected: str) -> None:
@@ -159,6 +159,7 @@ def test_truncate_middle_keeps_both_ends(text: str, columns: int) -> None:
     [
         ("nightly", 7, "nightly"), ("nightly-report", 8, "night…rt"), ("夜间报表生成", 8, "夜间…成"),
         ("夜间报表生成", 12, "夜间报表生成"), ("abcdefgh\u0303\u0303ij", 8, "abcde…ij"),
+        ("ab" + "❤\ufe0f" * 9, 8, "ab❤\ufe0f…❤\ufe0f"),
     ],
 )  # fmt: skip
 def test_truncate_middle(text: str, columns: int, short: str) -> None:
