@@ -6,10 +6,10 @@ a terminal, or marks that turn the direction of what follows.
 
 from __future__ import annotations
 
-import itertools
 import math
 import unicodedata
 from collections import defaultdict
+from itertools import pairwise
 from typing import TYPE_CHECKING, TypeGuard, TypeVar
 from zoneinfo import ZoneInfo
 
@@ -28,6 +28,8 @@ MISSING = "–"
 #: Units of time, with their lengths in seconds.
 _SECOND = mark("s")
 _UNITS = ((mark("d"), 86400), (mark("h"), 3600), (mark("min"), 60), (_SECOND, 1))
+#: How many code points of a text are read for each column when it is cut: a message may have 100,000.
+_MOST_CODE_POINTS = 4
 _ELLIPSIS = "…"
 #: The most texts that a warning names, and the most columns of each.
 _NAMED = 10
@@ -96,6 +98,8 @@ def display_width(text: str) -> int:
     >>> display_width("报告 ok")
     7
     """
+    if text.isascii() and text.isprintable():
+        return len(text)
     from rich.cells import cell_len  # noqa: PLC0415 - as pandas in _is_known
 
     return cell_len(text)
@@ -111,7 +115,7 @@ def truncate(text: str, columns: int) -> str:
     """
     if display_width(text) <= columns:
         return text
-    return "".join(_fitting(_characters(text), columns - 1)) + _ELLIPSIS
+    return "".join(_fitting(_characters(text[: _MOST_CODE_POINTS * columns]), columns - 1)) + _ELLIPSIS
 
 
 def truncate_middle(text: str, columns: int) -> str:
@@ -124,24 +128,30 @@ def truncate_middle(text: str, columns: int) -> str:
     """
     if display_width(text) <= columns:
         return text
-    tail_columns = (columns - 1) * 2 // 5
-    characters = _characters(text)
-    head = _fitting(characters, columns - 1 - tail_columns)
-    tail = _fitting(characters[::-1], tail_columns)[::-1]
+    tail_columns, most = (columns - 1) * 2 // 5, _MOST_CODE_POINTS * columns
+    head = _fitting(_characters(text[:most]), columns - 1 - tail_columns)
+    tail = _fitting(_characters(text[-most:])[::-1], tail_columns)[::-1]
     return "".join([*head, _ELLIPSIS, *tail])
 
 
 def _characters(text: str) -> list[str]:
     """Split a text into characters as they are seen: with their combining marks, or joined as some emoji are."""
+    if text.isascii():
+        return list(text)
     from rich.cells import split_graphemes  # noqa: PLC0415 - as pandas in _is_known
 
     return [text[start:end] for start, end, _ in split_graphemes(text)[0]]
 
 
-def _fitting(characters: Sequence[str], columns: int) -> Sequence[str]:
+def _fitting(characters: Sequence[str], columns: int) -> list[str]:
     """Return the first characters that fit into a number of columns."""
-    ends = itertools.accumulate(map(display_width, characters))
-    return characters[: sum(end <= columns for end in ends)]
+    kept, used = [], 0
+    for character in characters:
+        used += display_width(character)
+        if used > columns:
+            break
+        kept.append(character)
+    return kept
 
 
 def format_percent(share: float | None) -> str:
@@ -254,7 +264,7 @@ def _format_seconds(seconds: float) -> str:
         return _("{count} ms", count=thousandths)
     if tenths < 100:  # noqa: PLR2004 - a digit below ten seconds
         return f"{tenths / 10:g} {_(_SECOND)}"
-    for (unit, size), (smaller, part) in itertools.pairwise(_UNITS):
+    for (unit, size), (smaller, part) in pairwise(_UNITS):
         if whole >= size:
             rest = whole % size // part
             large = f"{whole // size} {_(unit)}"
