@@ -505,6 +505,39 @@ def test_findings_are_sorted_worst_first(account: Account) -> None:
     ]  # fmt: skip
 
 
+def test_kinds_are_in_their_order_whatever_is_found_first(short_account: Account) -> None:
+    fail(short_account.runs_of(0)[:3])
+    short_account.deployments[1].update(status="paused", paused_reason={"type": "error"})
+    short_account.deployments[2]["schedule"]["timezone"] = "Mars/Base"
+    short_account.deployments[3]["schedule"]["expression"] = "0 0 30 2 *"
+    df, runs, sessions = short_account.frames()
+    runs.attrs["complete"] = False
+    found = qd.check(df, runs, sessions, now=NOW)
+    assert found[["severity", "kind"]].to_numpy().tolist() == [
+        ["error", "failing"], ["error", "paused_by_error"], ["error", "unreadable_schedule"],
+        ["warning", "never_fires"], ["warning", "incomplete_data"],
+    ]  # fmt: skip
+
+
+def test_a_paused_deployment_can_be_stuck_and_over_its_budget(short_account: Account) -> None:
+    short_account.deployments[2].update(status="paused", paused_reason={"type": "manual"})
+    short_account.runs_of(2)[5].update(status="running", duration_ms=None)
+    for session in short_account.sessions:
+        if session["deployment_id"] == "dep_2":
+            session["usage"]["total_credits"] = 9.5
+    assert short_account.check()["kind"].tolist() == ["stuck", "over_budget"]
+
+
+def test_a_budget_of_0_is_no_budget(short_account: Account) -> None:
+    short_account.deployments[1]["budget"]["max_credit_cost"] = "0"
+    assert short_account.check().empty
+
+
+def test_a_frame_without_budgets_has_nothing_over_budget(short_account: Account) -> None:
+    df, *others = short_account.frames()
+    assert qd.check(df.drop(columns="budget_max_credit_cost"), *others, now=NOW).empty
+
+
 def test_details_have_no_control_characters(account: Account) -> None:
     fail(account.runs_of(1)[:3], error="bad\x1b[31m\nerror")
     account.deployments[1]["name"] = "evil\x1b]0;x\x07\nname"

@@ -279,6 +279,11 @@ def test_times_and_duration_come_from_events_else_from_the_session() -> None:
     assert (row["started_at"], row["completed_at"], row["duration_ms"]) == (at(1), None, 12_500)
 
 
+def test_a_run_that_ended_as_it_started_took_0_ms() -> None:
+    row = resolve_one(run(), [session(stats_duration_seconds=9.0)], make_events(RUNNING, ("idle", 2, "end_turn")))
+    assert (row["started_at"], row["completed_at"], row["duration_ms"]) == (at(2), at(2), 0)
+
+
 def test_times_out_of_order_are_not_used_for_the_duration() -> None:
     events = make_events(RUNNING, ("idle", 1, "end_turn"))
     row = resolve_one(run(), [session(stats_duration_seconds=12.5)], events)

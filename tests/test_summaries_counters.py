@@ -94,6 +94,12 @@ def test_counters_of_the_service_are_kept(own: dict[str, int]) -> None:
     assert counter_rows(counted)[1] == ["dep_2", 1, 1, 1, minute(2)]
 
 
+def test_a_known_last_trigger_is_kept() -> None:
+    df = deployments("dep_1", last_triggered_at="2026-06-20T00:00:00Z")
+    counted = fill_counters(df, runs(("dep_1", "failed", 1)))
+    assert counter_rows(counted) == [["dep_1", 1, 1, 1, pd.Timestamp("2026-06-20", tz="UTC")]]
+
+
 def test_a_frame_with_all_counters_is_returned_unchanged() -> None:
     df = deployments("dep_1", total_runs=1)
     counted = fill_counters(df, runs(("dep_1", "failed", 1)))

@@ -320,6 +320,15 @@ def test_changed_prompt_is_shown_as_text_from_its_first_difference(after: object
     assert len(words) < 140
 
 
+def test_a_text_that_became_longer_is_described() -> None:
+    frames = [
+        qd.flatten_deployments([{"id": "dep_1", "name": "job", "description": text}])
+        for text in ("daily", "daily and weekly")
+    ]
+    (row,) = qd.changes(*frames).itertuples()
+    assert describe_change(row) == "description daily → daily and weekly"
+
+
 def test_paused_and_resumed_are_described_by_the_state() -> None:
     paused = {**RECORD, "status": "paused", "paused_reason": {"type": "manual"}}
     frames = [qd.flatten_deployments([record]) for record in (RECORD, paused)]

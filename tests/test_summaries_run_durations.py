@@ -53,6 +53,15 @@ def test_a_change_of_0_ms_is_no_regression() -> None:
     assert from_nothing["ratio"].isna().all()
 
 
+def test_the_begin_of_the_recent_period_is_in_it_and_not_in_the_one_before() -> None:
+    times_and_durations = [(0, 1000), (48, 5000), (120, 5000)]
+    runs = runs_frame(
+        {"status": "completed", "triggered_at": at(h), "duration_ms": ms} for h, ms in times_and_durations
+    )
+    (row,) = records(duration_regressions(runs, recent="3D", min_runs=1))
+    assert (row["recent_runs"], row["baseline_runs"]) == (2, 1)
+
+
 @pytest.mark.parametrize("min_runs", [1, 2, 3])
 @pytest.mark.parametrize(("by", "deployments"), [("deployment_id", 60), (None, 1), (None, 3)])
 def test_duration_regressions_equal_brute_force(by: str | None, deployments: int, min_runs: int) -> None:

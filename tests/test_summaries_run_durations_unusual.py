@@ -205,6 +205,13 @@ def test_one_run_may_have_two_kinds() -> None:
     assert unusual["run_id"].tolist() == ["r012", "r012"]
 
 
+def test_a_cancelled_run_may_be_past_its_timeout() -> None:
+    unusual = qd.unusual_runs(
+        runs_of([("dep_1", "cancelled", 5001, 1, None)]), deployments_of({"dep_1": 5000}), now=NOW
+    )
+    assert unusual["kind"].tolist() == ["past_timeout"]
+
+
 def test_dtypes_of_durations() -> None:
     unusual = qd.unusual_runs(runs_of([*completed([900, 1000, 1100] * 4), *completed([10**6])]), now=NOW)
     assert str(unusual["duration_ms"].dtype) == str(unusual["timeout_ms"].dtype) == "Int64"

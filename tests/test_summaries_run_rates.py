@@ -95,6 +95,12 @@ def test_rows_are_sorted_worst_first_missing_last_then_by_key() -> None:
     assert [row["deployment_id"] for row in records(rates)] == ["d2", "d3", None, "d1", "d0"]
 
 
+def test_of_equal_rates_the_one_with_more_failures_is_first() -> None:
+    rows = [("a", "failed"), ("a", "completed"), *[("b", "failed"), ("b", "completed")] * 2]
+    rates = run_failure_rates(runs_frame({"deployment_id": key, "status": status} for key, status in rows))
+    assert [row["deployment_id"] for row in records(rates)] == ["b", "a"]
+
+
 def test_rows_with_windows_are_sorted_by_key_and_time() -> None:
     rows = [
         run("failed", 24, deployment_id="d2"),

@@ -104,6 +104,19 @@ def test_schedules_without_surprises_have_no_lints(cron: str | None, zone: str) 
     assert findings.empty, findings["detail"].tolist()
 
 
+def test_a_step_of_all_days_skips_no_months() -> None:
+    findings = schedule_lints(flatten_deployments([deployment("0 0 */2 * *")]), start=START)
+    assert findings["lint"].tolist() == ["uneven_step"]
+
+
+def test_only_the_first_gap_and_the_first_repeat_of_a_year_are_lints() -> None:
+    """The year from 29 March 2026 has a gap on that day, and one on 28 March 2027."""
+    df = flatten_deployments([deployment("30 2 * * *", "Europe/Berlin")])
+    findings = schedule_lints(df, start="2026-03-29T00:00Z")
+    assert findings["lint"].tolist() == ["dst_gap", "dst_repeat"]
+    assert "2026-03-29" in findings["detail"][0]
+
+
 def test_lints_keep_the_order_of_the_frame_without_archived_rows() -> None:
     df = flatten_deployments(
         [

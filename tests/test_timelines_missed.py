@@ -355,6 +355,14 @@ def test_invalid_parameters_are_refused(window: dict[str, Any], message: str) ->
         find([deployment()], [], **window)
 
 
+def test_a_run_serves_the_minute_that_it_names_even_after_until() -> None:
+    late = run("00:00:45")
+    late["trigger_context"]["scheduled_at"] = "2026-06-15T00:00:40Z"
+    window = {"until": "2026-06-15T00:00:30Z", "grace": "10s"}
+    assert find([deployment()], [late], **window).empty
+    assert times(find([deployment()], [], **window)) == ["00:00"]
+
+
 def test_a_run_in_two_rows_serves_one_time() -> None:
     """Otherwise the second row of a run would serve a missed time, and hide it; rows without an id all count."""
     runs = flatten_runs([run("00:00:02"), run("00:10:02")])

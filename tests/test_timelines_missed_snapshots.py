@@ -182,6 +182,12 @@ def test_uncertain_rows_have_a_reason() -> None:
     ]  # fmt: skip
 
 
+def test_without_a_time_of_creation_only_times_before_the_first_snapshot_are_uncertain() -> None:
+    one = record("dep_1", ("0 * * * *", False), None, created_at=None)
+    found = find(frame([one], END), [], [frame([one], hour(3.5))])
+    assert found["reason"].tolist() == ["created without time"] * 4 + [""] * 8
+
+
 def test_an_empty_list_of_snapshots_gives_the_rows_without_snapshots() -> None:
     df = frame([record("dep_1", (CRONS[0], False), None)], hour(6))
     assert find(df, [], []).equals(missed_triggers(df, flatten_runs([]), since=BEGIN, until=END, grace=GRACE))

@@ -138,12 +138,19 @@ def main(argv: Sequence[str] | None = None) -> int:
         return code or 0
 
 
+def _commands_with(option: str, group: click.Group) -> Iterator[str]:
+    """Yield the names of the commands of a group, and of the groups in it, that have an option."""
+    for name, command in group.commands.items():
+        if isinstance(command, click.Group):
+            yield from (f"{name} {inner}" for inner in _commands_with(option, command))
+        elif any(option in part.opts for part in command.params):
+            yield name
+
+
 def _no_such_option(error: click.NoSuchOption) -> str:
     """Return the message of an option that a command does not have; it names the commands that have it."""
     name = error.option_name
-    others = [
-        other.name or "" for other in commands.commands.values() if any(name in p.opts for p in other.params)
-    ]
+    others = list(_commands_with(name, commands))
     if not others:
         word = name.strip("-")  # click also compares the hyphens
         alike = [option for option in error.possibilities or () if get_close_matches(word, [option.strip("-")])]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -12,7 +12,10 @@ from qoderdata.arguments import parse_bound, parse_period, parse_span
 from qoderdata.cli import grouping, options
 from qoderdata.cli.output import DEPLOYMENT, Output, TableColumn
 from qoderdata.cli.service import Service, service_options
-from qoderdata.formatting import format_time
+from qoderdata.formatting import counted, format_time
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 _TIME = TableColumn("should have fired", "scheduled_at", "time")
 _COLUMNS = [
@@ -77,8 +80,19 @@ def missed(
     found = qd.missed_triggers(deployments, runs, since=begin, until=until, grace=grace, snapshots=snapshots)
     found, group_columns = groups.add_to(found, deployments)
     certain = result.name_rows(found[found["certain"]], [_TIME, *DEPLOYMENT], "certainly missed") if fail else []
-    empty = options.empty_table_text(f"nothing was missed {period}", deployments, filters)
+    paused = _paused_note(deployments)
+    nothing = "; ".join([f"nothing was missed {period}", *paused])
+    empty = options.empty_table_text(nothing, deployments, filters)
     columns = [_TIME, *group_columns, *_COLUMNS]
-    notes = [f"triggers {period}", *options.filter_notes(filters), *certain]
+    notes = [f"triggers {period}", *options.filter_notes(filters), *paused, *certain]
     result.print_frame(found, columns, empty=empty, notes=notes)
     return options.FOUND if certain else 0
+
+
+def _paused_note(deployments: pd.DataFrame) -> list[str]:
+    """Return a note that says how many deployments with a schedule are paused; none if there are none."""
+    count = int((deployments["status"].eq("paused") & deployments["schedule_expression"].notna()).sum())
+    if not count:
+        return []
+    paused = f"{counted(count, 'deployment')} {'is' if count == 1 else 'are'} paused now"
+    return [f"{paused}, and nothing is missed while paused (see `qoderdata deployments --status paused`)"]

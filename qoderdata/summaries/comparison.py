@@ -60,7 +60,8 @@ def compare_periods(
     interval of the difference is Newcombe's method 10, from the Wilson intervals of both rates: Newcombe, R. G.
     (1998), "Interval estimation for the difference between independent proportions: comparison of eleven
     methods", Statistics in Medicine 17, 873-890. With many groups, some differ by chance: at 95 %, about one in
-    twenty of those that did not change.
+    twenty of those that did not change. The rate and the durations of an agent or a team also change if some of
+    its deployments run more often than before: group by deployment to see which one changed.
 
     Parameters
     ----------

@@ -55,7 +55,8 @@ def duration_regressions(
     The end is the latest ``triggered_at`` of the whole frame, so that an old frame gives the same result at any
     time. Recent is ``end - recent <= triggered_at <= end``; the baseline is the period of length `baseline`
     before that, without ``end - recent``. Only completed runs with a duration count, even if ``completed`` is
-    assumed.
+    assumed. The median of an agent or a team also increases if its slow deployments run more often than before:
+    group by deployment to see whether anything is slower.
 
     Parameters
     ----------

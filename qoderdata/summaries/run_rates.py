@@ -257,7 +257,7 @@ def failure_streaks(runs: IntoFrameT, by: str | Sequence[str] | None = "deployme
     at, created = nw.col("_at"), nw.col("_created")
     rows = rows.with_columns(
         flag(nw.col("status").is_in(STATUSES["failed"]) & ~at.is_null()).alias("_failure"),
-        flag((nw.col("status") == "completed") & ~at.is_null()).alias("_success"),
+        flag(nw.col("status") == "completed").alias("_success"),
     )
     # An interval has the failures after a success, and the next success.
     rows = rows.with_columns(_successes=nw.col("_success").cum_sum().over(*source.grouping, order_by=order_by))
