@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import threading
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -18,7 +19,7 @@ from hypothesis import strategies as st
 
 from qoderdata import files
 from qoderdata.decode import from_records
-from qoderdata.errors import CacheError, CacheWarning
+from qoderdata.errors import CacheError, CacheWarning, NotStoredWarning
 from qoderdata.files import Folder
 from qoderdata.frames import to_pandas
 from qoderdata.load import caches
@@ -330,6 +331,25 @@ def test_journal_of_a_killed_pull_is_recovered(store: TableStore, tmp_path: Path
     other.recover()
     assert stored(other) == {"drun_002": "completed"}
     assert other.coverage.cursor == "drun_002"
+    assert file_names(tmp_path, "journal/*") == []
+
+
+def test_journal_of_a_killed_pull_stays_if_it_cannot_be_committed(
+    store: TableStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with store.writer_lock():
+        store.add(page(run(2), more=True))
+    full = OSError(errno.ENOSPC, "No space left on device")
+    other = make_store(Folder(tmp_path))
+    with monkeypatch.context() as patch:
+        patch.setattr(partitions.Dataset, "add", Mock(side_effect=full))
+        with pytest.warns(NotStoredWarning, match="the runs are not kept"):
+            other.recover()
+    assert stored(other) == {"drun_002": "completed"}
+    later = make_store(Folder(tmp_path))
+    later.recover()
+    assert stored(later) == {"drun_002": "completed"}
+    assert later.coverage.cursor == "drun_002"
     assert file_names(tmp_path, "journal/*") == []
 
 

@@ -337,10 +337,11 @@ class TableStore:
                 len(self._journal.entries),
             )
         self.commit(compact=True)
+        if not self._writable:
+            return
         with contextlib.suppress(OSError):
             self._dataset.remove_unlisted(self._manifest.files)
             self.folder.remove_temporary_files()
-            self._journal.remove(upto=self._journal.number)
 
     def _rebuild(self) -> None:
         """Write a new manifest from the data files that can be used, and set the others aside."""
