@@ -155,6 +155,21 @@ class TestRateLimiter:
         assert clock.sleeps == [pytest.approx(10), pytest.approx(0.1)]
         assert service.requests == []
 
+    def test_a_short_pause_does_not_shorten_a_longer_one(self, clock: FastClock) -> None:
+        limiter = retries.RateLimiter(0.1, clock)
+        limiter.pause(60)
+        limiter.pause(0.5)
+        limiter.wait()
+        assert clock.monotonic() == 60
+
+    def test_requests_after_a_break_keep_the_interval(self, clock: FastClock) -> None:
+        limiter = retries.RateLimiter(0.1, clock)
+        clock.sleep(5)
+        limiter.wait()
+        assert clock.monotonic() == 5
+        limiter.wait()
+        assert clock.monotonic() == pytest.approx(5.1)
+
     def test_min_interval_0_never_waits(self, service: ScriptedService, clock: FastClock) -> None:
         client = Client("pt-secret", service.base_url, min_interval=0)
         for _ in range(3):

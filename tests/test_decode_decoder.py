@@ -442,3 +442,10 @@ class TestGarbageCollection:
         with pytest.raises(APIResponseValidationError):
             decoder.to_table(decoder.read_page(body([{}])))
         assert gc.isenabled()
+
+
+def test_another_type_in_a_shared_object_goes_to_extra() -> None:
+    decoder = Decoder(SESSIONS)
+    body = b'{"data":[{"id":"sess_1","agent":{"type":"robot","id":"agent_1"}}],"has_more":false}'
+    (row,) = decoder.to_table(decoder.read_page(body)).to_pylist()
+    assert json.loads(row["extra"]) == {"agent.type": "robot"}

@@ -364,3 +364,15 @@ def test_read_csv_of_times_with_and_without_fraction_gives_the_same_times(tmp_pa
     export_csv(frame, tmp_path / "runs.csv")
     read = pd.read_csv(tmp_path / "runs.csv", parse_dates=["triggered_at"], date_format="ISO8601")
     pd.testing.assert_frame_equal(read, frame, check_dtype=False)
+
+
+def test_whole_seconds_west_of_greenwich_have_no_fraction(tmp_path: Path) -> None:
+    times = pd.Series(pd.to_datetime(["2026-06-14T12:00:00Z"])).dt.tz_convert("America/New_York")
+    export_csv(times.to_frame("at"), tmp_path / "a.csv")
+    assert (tmp_path / "a.csv").read_text().splitlines() == ['"at"', '"2026-06-14T08:00:00-04:00"']
+
+
+@pytest.mark.parametrize("make", [pl.DataFrame, pl.LazyFrame, pa.table])
+def test_nan_of_other_libraries_is_an_empty_cell(make: Callable[[dict[str, Any]], Any], tmp_path: Path) -> None:
+    export_csv(make({"id": ["a", "b"], "rate": [float("nan"), 0.5]}), tmp_path / "a.csv")
+    assert (tmp_path / "a.csv").read_text() == '"id","rate"\n"a",\n"b",0.5\n'

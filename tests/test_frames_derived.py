@@ -17,6 +17,7 @@ from qoderdata.frames import (
     flatten_runs,
     flatten_sessions,
     is_in,
+    rows_before,
     upcoming_runs,
     with_names,
     with_outcomes,
@@ -38,6 +39,12 @@ def test_is_in_gives_the_result_of_isin(dtype: Any, kind: Callable[..., Any]) ->
     for others in (["a", "c", "a"], ["d", None], [None], []):
         known = kind(others, dtype=dtype)
         np.testing.assert_array_equal(is_in(ids, known), ids.isin(known))
+
+
+def test_rows_before_keeps_rows_without_a_time() -> None:
+    times = [pd.Timestamp("2026-06-14T12:00Z"), pd.NaT, pd.Timestamp("2026-06-15T12:00Z")]
+    kept = rows_before(pd.DataFrame({"at": times}), "at", pd.Timestamp("2026-06-15T12:00Z"))
+    assert kept.index.tolist() == [0, 1]
 
 
 class TestUpcomingRuns:

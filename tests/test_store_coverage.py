@@ -374,3 +374,20 @@ def test_drop_last_cursor_never_returns_to_the_same_cursor() -> None:
     coverage = Coverage((top,)).drop_last_cursor()
     assert coverage.cursor == "c"
     assert not coverage.drop_last_cursor().segments
+
+
+def test_rows_of_a_dropped_segment_are_unclaimed() -> None:
+    assert Coverage((Segment(NOW, ("d",), "d"),)).drop_last_cursor() == Coverage(has_unclaimed=True)
+
+
+def test_a_list_that_continues_after_an_empty_page_is_not_covered() -> None:
+    coverage = Coverage((Segment(NOW, ("b",), "b", ended_at=NOW),))
+    assert coverage.covers(None)
+    assert not coverage.add(Listing("b", ("a",), "a"), read_at=NOW).covers(None)
+
+
+def test_an_empty_last_page_that_belongs_to_no_segment_contradicts() -> None:
+    coverage = Coverage((Segment(NOW, ("d", "c"), None),), reread_since=NOW - timedelta(days=7))
+    end = Listing("d", (), None)
+    assert coverage.contradicts(end)
+    assert coverage.add(end, read_at=NOW) == coverage

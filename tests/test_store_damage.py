@@ -11,7 +11,7 @@ import threading
 import time
 import warnings
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -39,7 +39,17 @@ from qoderdata.store import (
     row_ids,
 )
 from qoderdata.store.coverage import Coverage
-from tests.runs_store import NOW, commit_entries, data_files, killed_after, make_store, page, run, stored
+from tests.runs_store import (
+    NOW,
+    commit_entries,
+    data_files,
+    killed_after,
+    make_store,
+    page,
+    run,
+    runs_table,
+    stored,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -129,6 +139,14 @@ def byte_positions(folder: Path) -> list[tuple[Path, int]]:
         indexes = [*range(0, len(content) - footer, 997), *range(len(content) - footer, len(content), 97)]
         found += [(file, index) for index in indexes]
     return found
+
+
+def test_an_empty_list_after_a_damaged_file_contradicts(filled: Path) -> None:
+    data_files(filled)[0].write_bytes(b"damaged")
+    store = make_store(filled)
+    with pytest.warns(CacheWarning, match=r"1 of \d data files"), store.writer_lock():
+        store.forget_damaged()
+    assert store.coverage.contradicts(Listing(None, (), None))
 
 
 def test_data_file_with_a_changed_bit_raises_damaged_store_error(filled: Path) -> None:
@@ -486,6 +504,17 @@ def test_unchanged_sessions_are_not_written_again(tmp_path: Path) -> None:
         truth = from_records([sessions[0]], SESSIONS).to_pylist()[0]
         assert found["sess_3"] == truth
         assert len(found) == 3
+
+
+def test_a_refused_run_in_the_journal_of_a_killed_pull_is_not_read_again(tmp_path: Path) -> None:
+    store = make_store(tmp_path)
+    commit_entries(store, page(run(2, status="running"), run(1)))
+    hour_later = NOW + timedelta(hours=1)
+    with store.writer_lock():
+        store.add(JournalEntry(runs_table(), hour_later, unreadable=("drun_002",)))
+    later = make_store(tmp_path)
+    later.recover()
+    assert later.open_before(hour_later) == set()
 
 
 def test_sessions_in_the_journal_of_a_killed_pull_are_recovered(tmp_path: Path) -> None:
