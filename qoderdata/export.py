@@ -418,8 +418,7 @@ def _text(value: object, *, hide: bool, safe: bool) -> str | None:
         return None
     text = masked if isinstance(masked, str) else jsontext.write(masked)
     text = text.encode(errors="backslashreplace").decode()
-    is_number = isinstance(value, Number) and not hide
-    return escape(text) if safe and not is_number else text
+    return escape(text) if safe and not isinstance(value, Number) else text
 
 
 def _json(value: object) -> object:

@@ -907,16 +907,24 @@ def test_missed_says_which_time_it_is_about(
     with current_sandbox(monkeypatch, deployments=1):
         deployment = qd.load_deployments(refresh=True)
         monkeypatch.setattr(qd, "load_deployments", lambda **_: deployment.assign(status="paused"))
-        text = invoke("missed --since", (NOW - timedelta(minutes=30)).isoformat()).out
+        text = " ".join(invoke("missed --since", (NOW - timedelta(minutes=30)).isoformat()).out.split())
         latest = datetime.now(UTC) - timedelta(minutes=10)  # what is due later may still start
     begin = f"{NOW - timedelta(minutes=30):%Y-%m-%d %H:%M} UTC"
     period = f"nothing was missed from {re.escape(begin)} to (.*) UTC"
-    paused = (
-        r"; 1 deployment is paused now, and nothing is missed while paused \(see `qoderdata deployments --status"
-    )
-    said = re.match(period + paused, text)
+    paused = "1 deployment is paused now, and nothing is missed while paused"
+    said = re.fullmatch(rf"{period}; {paused} \(see `qoderdata deployments --status paused`\)", text)
     assert said is not None
     assert said[1] in {f"{latest - timedelta(minutes=minutes):%Y-%m-%d %H:%M}" for minutes in (0, 1, 2)}
+
+
+def test_missed_counts_paused_deployments_with_a_schedule(sandbox: Sandbox, invoke: Invoke) -> None:
+    rewrite(sandbox, scheduled_deployments(sandbox)[0], status="paused", schedule=None)
+    listed = [one for one in sandbox.deployments if one["archived_at"] is None]
+    count = sum(one["status"] == "paused" and one["schedule"] is not None for one in listed)
+    assert count > 1
+    text = " ".join(invoke("missed --since 7D").out.split())
+    assert f" {count} deployments are paused now, and nothing is missed while paused (see " in text
+    assert "paused now" not in invoke("missed --since 7D --status active").out
 
 
 def test_changes_since_before_the_first_snapshot_say_what_is_not_known(sandbox: Sandbox, invoke: Invoke) -> None:

@@ -418,6 +418,13 @@ class TestFinish:
         assert table["name"].to_pylist() == [None, None, "new"]
 
 
+def test_another_type_in_a_shared_object_goes_to_extra() -> None:
+    decoder = Decoder(SESSIONS)
+    body = b'{"data":[{"id":"sess_1","agent":{"type":"robot","id":"agent_1"}}],"has_more":false}'
+    (row,) = decoder.to_table(decoder.read_page(body)).to_pylist()
+    assert json.loads(row["extra"]) == {"agent.type": "robot"}
+
+
 class TestGarbageCollection:
     def test_nested_gc_paused_restores_collection_at_the_end(self) -> None:
         context = GCPaused()
@@ -442,10 +449,3 @@ class TestGarbageCollection:
         with pytest.raises(APIResponseValidationError):
             decoder.to_table(decoder.read_page(body([{}])))
         assert gc.isenabled()
-
-
-def test_another_type_in_a_shared_object_goes_to_extra() -> None:
-    decoder = Decoder(SESSIONS)
-    body = b'{"data":[{"id":"sess_1","agent":{"type":"robot","id":"agent_1"}}],"has_more":false}'
-    (row,) = decoder.to_table(decoder.read_page(body)).to_pylist()
-    assert json.loads(row["extra"]) == {"agent.type": "robot"}

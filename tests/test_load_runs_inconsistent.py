@@ -460,6 +460,27 @@ def test_open_run_is_read_again_after_the_clock_was_ahead(service: FakeService, 
     assert service.requests == []
 
 
+@pytest.mark.usefixtures("_wall_clock")
+def test_open_run_that_was_refused_is_not_requested_again_before_max_age(
+    service: FakeService, tmp_path: Path
+) -> None:
+    service.create(1, status="running")
+    service.create(200)
+    service.load(tmp_path)
+
+    def get_run(_: str) -> Run:
+        raise status_error(403)
+
+    service.get_run = get_run
+    WallClock.moment += timedelta(hours=1)
+    with pytest.warns(DataQualityWarning, match="1 open run could not be read again"):
+        service.load(tmp_path)
+    assert service.load(tmp_path).attrs["requests"] == 0
+    WallClock.moment += timedelta(hours=1)
+    with pytest.warns(DataQualityWarning, match="1 open run could not be read again"):
+        service.load(tmp_path)
+
+
 def status_error(status: int) -> errors.APIStatusError:
     error = errors.status_error_class(status)(f"GET refused with {status}")
     error.status_code = status
