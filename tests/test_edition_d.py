@@ -516,9 +516,15 @@ def test_old_deleted_session_of_a_running_run_is_requested_once(changing: Changi
         assert loaded.frame.set_index("id").loc[run["id"], ["status", "completed_at", "duration_ms"]].isna().all()
 
 
-def test_run_of_a_deleted_waiting_session_stays_waiting(changing: Changing, tmp_path: Path) -> None:
+@pytest.mark.parametrize("continued", [False, True])
+def test_run_of_a_deleted_waiting_session_stays_waiting(
+    changing: Changing, tmp_path: Path, *, continued: bool
+) -> None:
     service, client, _ = changing
     session = sessions_of(service.account, "waits")[0]
+    if continued:
+        service.account.continue_session(session, "run", "running")
+        load(service, tmp_path, client, outcomes="sessions", refresh=True)
     delete_session(service.account, session)
     (run,) = (run for run in service.account.runs if run["session_id"] == session)
     for times in (1, 0):
@@ -552,7 +558,7 @@ def test_load_sessions_reads_old_waiting_sessions_again(changing: Changing, tmp_
     truth = truth_of(service.account, session)
     assert truth.status == "waiting"
     runs = load(service, tmp_path, client, outcomes="events").frame.set_index("session_id")
-    assert runs.loc[session, "status"] == "completed"
+    assert list(runs.loc[session, ["status", "status_from"]]) == ["completed", "events"]
 
 
 def test_session_created_a_day_after_its_run_has_one_stored_end(changing: Changing, tmp_path: Path) -> None:

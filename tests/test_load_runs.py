@@ -177,6 +177,13 @@ def test_since_is_sent_with_all_pages_but_the_first(service: Sandbox, tmp_path: 
     assert len(bounds) == 2
 
 
+@pytest.mark.parametrize("sandbox", ["A"], indirect=True)
+def test_page_size_of_sessions_is_not_used_for_runs(sandbox: Sandbox, tmp_path: Path) -> None:
+    client = Client(pat=sandbox.pat, base_url=sandbox.base_url)
+    load_sessions(client=client, cache_dir=tmp_path)
+    assert load(sandbox, tmp_path, client=client).attrs["requests"] == 2
+
+
 def test_since_before_the_year_1000_is_sent_with_a_4_digit_year(service: Sandbox, tmp_path: Path) -> None:
     pd.testing.assert_frame_equal(load(service, tmp_path, since="0900-01-01T00:00Z"), expected_runs(service))
     narrowed = {request.query.get("created_at[gte]") for request in service.requests if request.status == 200}
@@ -245,7 +252,30 @@ def test_cached_filtered_load_newer_than_the_store_is_used(service: Sandbox, tmp
     load(service, tmp_path, refresh=True)
     service.create_runs(1, deployment_id=deployment)
     load(service, tmp_path, refresh=True)
-    assert len(load(service, tmp_path, deployment_id=deployment)) == before + 2
+    for offline in (False, True):
+        assert len(load(service, tmp_path, deployment_id=deployment, offline=offline)) == before + 2
+
+
+def test_cached_filtered_load_is_used_offline_if_the_store_is_incomplete(service: Sandbox, tmp_path: Path) -> None:
+    first = load(service, tmp_path, status="failed")
+    load(service, tmp_path, since=triggered_at(service.runs[50]))
+    pd.testing.assert_frame_equal(load(service, tmp_path, status="failed", offline=True), first)
+
+
+def test_cached_filtered_load_is_that_of_the_same_since(service: Sandbox, tmp_path: Path) -> None:
+    load(service, tmp_path, status="failed", since=triggered_at(service.runs[50]))
+    expected = expected_runs(service, lambda run: run["status"] == "failed")
+    pd.testing.assert_frame_equal(load(service, tmp_path, status="failed"), expected)
+
+
+def test_refresh_all_with_a_filter_reads_the_whole_list(service: Sandbox, tmp_path: Path) -> None:
+    load(service, tmp_path, status="failed", refresh="all")
+    assert load(service, tmp_path).attrs["requests"] == 0
+
+
+def test_filter_that_no_run_passes_causes_no_warning_about_the_time(service: Sandbox, tmp_path: Path) -> None:
+    load(service, tmp_path)
+    assert load(service, tmp_path, deployment_id="dep_unknown", since="2026-06-01T00:00Z").empty
 
 
 def test_has_error_finds_old_and_new_runs_in_edition_d(tmp_path: Path) -> None:
@@ -286,6 +316,8 @@ def test_outcomes_are_loaded_without_a_writable_cache_folder(tmp_path: Path, out
 
 def test_offline_attrs_name_the_outcomes_that_are_stored(tmp_path: Path) -> None:
     with sandbox_with_newest(20, edition="D") as sandbox:
+        load(sandbox, tmp_path, outcomes="runs")
+        assert load(sandbox, tmp_path, outcomes="events", offline=True).attrs["outcomes"] == "sessions"
         load(sandbox, tmp_path, outcomes="sessions")
         message = r"17 of 17 completed runs are assumed.* load_runs\(outcomes='events'\) without offline reads"
         with pytest.warns(DataQualityWarning, match=message):
@@ -299,7 +331,7 @@ def test_offline_attrs_name_the_outcomes_that_are_stored(tmp_path: Path) -> None
 def test_warning_of_one_assumed_run_is_in_the_singular(tmp_path: Path) -> None:
     message = "of all loaded runs, 1 of 1 completed run is assumed, .* about 1 request, 100 ms"
     with Sandbox(deployments=1, runs=1, edition="D") as sandbox, pytest.warns(DataQualityWarning, match=message):
-        load(sandbox, tmp_path)
+        assert load(sandbox, tmp_path).attrs["complete"]
 
 
 def test_name_instead_of_an_id_is_reported(tmp_path: Path) -> None:
@@ -324,7 +356,7 @@ def test_account_without_runs(tmp_path: Path) -> None:
     with Sandbox(deployments=3, seed=1, runs=0) as sandbox:
         frame = load(sandbox, tmp_path)
         pd.testing.assert_frame_equal(frame, expected_runs(sandbox))
-        assert load(sandbox, tmp_path).attrs["requests"] == 0
+        assert load(sandbox, tmp_path, since="1D").attrs["requests"] == 0
         sandbox.create_runs(3)
         pd.testing.assert_frame_equal(load(sandbox, tmp_path, refresh=True), expected_runs(sandbox))
 
@@ -356,6 +388,8 @@ def test_each_workspace_has_its_own_store(service: Sandbox, tmp_path: Path) -> N
     load(service, tmp_path)
     other = Client(pat=service.pat, base_url=service.base_url, workspace_id="ws_other")
     assert load(service, tmp_path, client=other).attrs["requests"]
+    for client in (Client(pat=service.pat, base_url=service.base_url), other):
+        assert load(service, tmp_path / "filtered", client=client, status="failed").attrs["requests"]
     assert len(list(tmp_path.glob("runs/*/manifest.json"))) == 2
 
 

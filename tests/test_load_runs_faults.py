@@ -89,7 +89,8 @@ def test_error_suggests_offline_if_there_is_stored_data(service: Sandbox, tmp_pa
         service.misbehave(fault)
         with pytest.raises(APIError) as caught:
             load(service, tmp_path, client=client, refresh=True, **options)
-        assert "pass offline=True to use it" in "".join(caught.value.__notes__)
+        (note,) = caught.value.__notes__
+        assert "pass offline=True to use it" in note
 
 
 @pytest.mark.parametrize("refusal", ["400", "404"])
@@ -108,6 +109,15 @@ def test_pull_continues_after_an_unknown_cursor(
     frame = load(service, tmp_path, client=client)
     pd.testing.assert_frame_equal(frame, expected_runs(service))
     assert frame.attrs["requests"] <= 2 + 4
+
+
+def test_first_page_is_not_filtered_by_time_after_an_unknown_cursor(service: Sandbox, tmp_path: Path) -> None:
+    """A filtered first page would look like the whole list."""
+    client = Client(pat=service.pat, base_url=service.base_url)
+    client.page_limit = 100
+    service.misbehave("404", at=1)
+    load(service, tmp_path, client=client, since=triggered_at(service.runs[50]))
+    pd.testing.assert_frame_equal(load(service, tmp_path, client=client), expected_runs(service))
 
 
 def test_not_found_error_is_raised_if_all_cursors_are_unknown(service: Sandbox, tmp_path: Path) -> None:
@@ -181,6 +191,14 @@ def test_runs_of_a_damaged_data_file_are_loaded_again(
         frame = load(service, tmp_path, refresh=refresh)
     pd.testing.assert_frame_equal(frame, expected_runs(service))
     assert load(service, tmp_path).attrs["requests"] == 0
+
+
+def test_filtered_load_with_a_damaged_data_file_reads_the_list_again(service: Sandbox, tmp_path: Path) -> None:
+    load(service, tmp_path)
+    data_files(tmp_path)[-1].unlink()
+    with pytest.warns(CacheWarning, match=r"1 of \d+ data files .* are gone or damaged"):
+        frame = load(service, tmp_path, status="failed", refresh=True)
+    pd.testing.assert_frame_equal(frame, expected_runs(service, lambda run: run["status"] == "failed"))
 
 
 def read_files(folder: Path) -> dict[Path, bytes]:

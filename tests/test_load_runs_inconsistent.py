@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import tempfile
 import warnings
@@ -27,7 +28,7 @@ from tests.runs_store import run as run_record
 from tests.wall_clock import WallClock, set_wall_clock
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from qoderdata.client import Client
 
@@ -161,6 +162,13 @@ def test_list_is_past_a_time_only_after_20_records_whose_times_are_known() -> No
     times.add(ten)
     assert times.reached(ten) == datetime(2026, 6, 14, 12, 0, 0, 1, tzinfo=UTC)
     assert times.reached(runs_table(*map(run_record, range(9)), run_record(9, day=None))) is None
+
+
+def test_list_is_past_a_time_only_if_the_whole_page_is() -> None:
+    times = refresh._RecentTimes()
+    times.add(runs_table(*(run_record(number, day=16) for number in range(20))))
+    page = runs_table(run_record(20, day=15), *map(run_record, range(21, 45)))
+    assert times.reached(page) == datetime(2026, 6, 15, 12, 0, 0, 1, tzinfo=UTC)
 
 
 @pytest.mark.parametrize("index", [50, 101, 250, 900])
@@ -315,6 +323,84 @@ def test_old_run_on_first_page_does_not_end_a_load_with_since(service: FakeServi
     assert len(service.load(tmp_path / "filtered", since="1D", trigger_type=None, status="completed")) == 1000
 
 
+def test_load_with_since_reads_small_pages_until_20_runs_are_older(service: FakeService, tmp_path: Path) -> None:
+    service.page_limit = 5
+    service.create(100)
+    frame = service.load(tmp_path, since=START + timedelta(minutes=76))
+    assert (len(frame), len(service.requests)) == (25, 9)
+
+
+def test_filtered_load_with_since_reads_no_older_pages(service: FakeService, tmp_path: Path) -> None:
+    service.create(1000)
+    frame = service.load(tmp_path, since=START + timedelta(minutes=951), status="completed")
+    assert (len(frame), len(service.requests)) == (50, 2)
+
+
+def test_filter_that_means_something_else_is_sent_once(service: FakeService, tmp_path: Path) -> None:
+    """The first filtered page shows it; then the whole list is read."""
+    service.create_with_sessions(500)
+    frame = service.load(tmp_path, has_error=False, outcomes="runs")
+    assert (len(frame), len(service.requests)) == (500, 1 + 5)
+
+
+def test_400_that_names_no_filter_is_raised(
+    service: FakeService, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def get(path: str, params: Mapping[str, str], read: Callable[[bytes], Any]) -> Any:  # noqa: ANN401
+        del path, read
+        assert "status" in params, "the whole list is requested"
+        raise status_error(400)
+
+    monkeypatch.setattr(service, "get", get)
+    with pytest.raises(errors.BadRequestError):
+        service.load(tmp_path, status="completed")
+
+
+def test_end_of_a_list_that_ignores_the_filter_by_time_is_stored(service: FakeService, tmp_path: Path) -> None:
+    service.create(150)
+    service.load(tmp_path, since=START + timedelta(minutes=100))
+    service.load_all(tmp_path)
+    assert service.requests == []
+
+
+@pytest.mark.parametrize(
+    ("cursors", "param", "requests"),
+    [
+        (itertools.repeat("same"), None, 4),
+        (map(str, itertools.count()), None, 8),
+        (map(str, itertools.count()), "limit", 2),
+    ],
+    ids=["same cursor", "new cursors", "limit"],
+)
+def test_list_whose_cursors_are_all_refused_raises(
+    service: FakeService,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    cursors: Iterator[str],
+    param: str | None,
+    requests: int,
+) -> None:
+    service.create(200)
+    service.change_page = lambda _, page: {**page, "last_id": next(cursors)}
+    answer = service.get
+
+    def get(path: str, params: Mapping[str, str], read: Callable[[bytes], Any]) -> Any:  # noqa: ANN401
+        if "after_id" not in params:
+            return answer(path, params, read)
+        service.requests.append(path)
+        assert len(service.requests) < 10, "refused cursors are requested again and again"
+        error = status_error(400)
+        error.param = param
+        raise error
+
+    monkeypatch.setattr(service, "get", get)
+    monkeypatch.setattr(refresh, "_REFUSALS", 3)
+    with pytest.raises(errors.BadRequestError):
+        service.load(tmp_path)
+    assert len(service.requests) == requests
+
+
 def test_refresh_all_keeps_runs_that_the_service_forgot(service: FakeService, tmp_path: Path) -> None:
     service.create(500)
     first = service.load(tmp_path)
@@ -461,6 +547,59 @@ def test_open_run_is_read_again_after_the_clock_was_ahead(service: FakeService, 
 
 
 @pytest.mark.usefixtures("_wall_clock")
+@pytest.mark.parametrize("refresh", [False, True])
+def test_new_runs_are_requested_after_the_clock_was_ahead(
+    service: FakeService, tmp_path: Path, *, refresh: bool
+) -> None:
+    service.create(3)
+    WallClock.moment += timedelta(days=3)
+    service.load(tmp_path)
+    WallClock.moment -= timedelta(days=3)
+    service.create(1)
+    service.load_all(tmp_path, refresh=refresh)
+
+
+@pytest.mark.usefixtures("_wall_clock")
+def test_cached_answer_of_a_clock_that_was_ahead_is_not_used(service: FakeService, tmp_path: Path) -> None:
+    service.create(3)
+    WallClock.moment += timedelta(days=3)
+    assert len(service.load(tmp_path, status="completed")) == 3
+    WallClock.moment -= timedelta(days=3)
+    service.create(1)
+    service.load_all(tmp_path)
+    assert len(service.load(tmp_path, status="completed")) == 4
+
+
+@pytest.mark.usefixtures("_wall_clock")
+def test_end_of_the_list_is_requested_again_after_a_failed_refresh(service: FakeService, tmp_path: Path) -> None:
+    service.create(1000)
+    service.change_page = empty_page_at(3)
+    service.load(tmp_path)
+    WallClock.moment += timedelta(hours=1)
+    service.change_page = fail_at(1)
+    with pytest.raises(errors.AuthenticationError):
+        service.load(tmp_path)
+    service.load_all(tmp_path)
+
+
+@pytest.mark.usefixtures("_wall_clock")
+def test_open_runs_outside_the_time_asked_for_are_not_requested(service: FakeService, tmp_path: Path) -> None:
+    opened = []
+    for _ in range(3):
+        opened += service.create(1, status="running")
+        service.create(200)
+        service.created += 2 * 24 * 60
+    service.load(tmp_path)
+    WallClock.moment += timedelta(hours=1)
+    newest: dict[str, Any] = {"since": START + timedelta(days=4)}
+    assert len(service.load(tmp_path, **newest)) == 201
+    assert service.requests == ["/deployment_runs", f"/deployment_runs/{opened[2]['id']}"]
+    assert service.load(tmp_path, status="running", **newest).attrs["requests"] == 0
+    assert len(service.load(tmp_path, until=START + timedelta(days=1))) == 201
+    assert service.requests == [f"/deployment_runs/{opened[0]['id']}"]
+
+
+@pytest.mark.usefixtures("_wall_clock")
 def test_open_run_that_was_refused_is_not_requested_again_before_max_age(
     service: FakeService, tmp_path: Path
 ) -> None:
@@ -565,13 +704,31 @@ def test_open_runs_that_could_not_be_read_are_requested_at_each_call(service: Fa
     assert service.load(tmp_path).attrs["requests"] == 0
 
 
+def test_open_run_on_the_first_page_costs_no_further_request(service: FakeService, tmp_path: Path) -> None:
+    service.create(200)
+    service.create(1, status="running")
+    service.load(tmp_path)
+    service.load_all(tmp_path, refresh=True)
+    assert service.requests == ["/deployment_runs"]
+
+
+@pytest.mark.usefixtures("_wall_clock")
 @pytest.mark.parametrize("id_", ["", ".", ".."])
 def test_open_run_with_an_id_unfit_for_a_path_is_kept_with_a_warning(tmp_path: Path, id_: str) -> None:
     service = stored_service(tmp_path, 200, status="running", id=id_)
+    WallClock.moment += timedelta(hours=1)
     with pytest.warns(DataQualityWarning, match="no request can name this id"):
         frame = service.load(tmp_path, refresh=True)
     assert len(frame) == 201
     assert service.requests == ["/deployment_runs"]
+    assert service.load(tmp_path).attrs["requests"] == 0
+
+
+def test_id_of_an_open_run_is_quoted_in_the_path(tmp_path: Path) -> None:
+    service = stored_service(tmp_path, 200, status="running", id="drun/1?")
+    service.get_run = lambda _: {**service.runs[-1], "status": "completed"}
+    assert set(service.load(tmp_path, refresh=True)["status"]) == {"completed"}
+    assert service.requests == ["/deployment_runs", "/deployment_runs/drun%2F1%3F"]
 
 
 @pytest.mark.parametrize("status", [401, 429])
@@ -687,6 +844,74 @@ def test_session_that_cannot_be_read_is_skipped_with_a_warning(
     assert service.statuses(tmp_path, max_age="0s" if response == "403" else "15min")["4"] == "cancelled"
 
 
+@pytest.mark.parametrize(
+    ("end", "old", "new"),
+    [("sess_drun_00004", b"}", b', "title": 5}'), ("events", b'"id": "e"', b'"id": "e", "processed_at": 5')],
+    ids=["session", "events"],
+)
+def test_values_of_the_wrong_type_in_a_session_or_its_events_cause_a_warning(
+    tmp_path: Path, end: str, old: bytes, new: bytes
+) -> None:
+    service = FakeSessionService({}, in_list=False)
+    get = service.get
+
+    def get_changed(path: str, params: Mapping[str, str], read: Callable[[bytes], Any]) -> Any:  # noqa: ANN401
+        return get(path, params, lambda body: read(body.replace(old, new) if path.endswith(end) else body))
+
+    service.get = get_changed  # type: ignore[method-assign]
+    with pytest.warns(DataQualityWarning, match="did not fit a column"):
+        assert set(service.statuses(tmp_path).values()) == {"cancelled"}
+
+
+def test_old_session_without_a_known_end_is_read_by_id_if_it_is_not_listed(tmp_path: Path) -> None:
+    service = FakeSessionService({})
+    service.created += 8 * 24 * 60
+    service.sessions[:0] = map(service.session, service.create_with_sessions(1))
+    get = service.get
+
+    def get_without_events(path: str, params: Mapping[str, str], read: Callable[[bytes], Any]) -> Any:  # noqa: ANN401
+        return get(
+            path, params, lambda body: read(json.dumps(EMPTY_PAGE).encode() if path.endswith("events") else body)
+        )
+
+    service.get = get_without_events  # type: ignore[method-assign]
+    service.statuses(tmp_path)
+    del service.sessions[-1]
+    service.requests.clear()
+    load_sessions(client=cast("Client", service), cache_dir=tmp_path, progress=False, refresh=True)
+    assert service.requests == ["/sessions", "/sessions/sess_drun_00001"]
+
+
+def test_old_running_session_of_an_ended_run_is_read_by_id_if_it_is_not_listed(tmp_path: Path) -> None:
+    service = FakeSessionService({})
+    service.created += 8 * 24 * 60
+    service.sessions[:0] = map(service.session, service.create_with_sessions(1))
+    service.statuses(tmp_path)
+    service.sessions[-1] |= {"status": "running", "updated_at": service.runs[0]["created_at"]}
+    options: dict[str, Any] = {"cache_dir": tmp_path, "progress": False, "refresh": True}
+    load_sessions(client=cast("Client", service), **options)
+    del service.sessions[-1]
+    service.requests.clear()
+    load_sessions(client=cast("Client", service), **options)
+    assert service.requests == ["/sessions", "/sessions/sess_drun_00001"]
+
+
+def test_session_that_is_much_older_than_its_run_is_found_in_the_store(tmp_path: Path) -> None:
+    service = FakeSessionService({})
+    service.sessions[2]["created_at"] = "2026-05-20T00:00:00Z"
+    assert set(service.statuses(tmp_path).values()) == {"cancelled"}
+    assert not [path for path in service.requests if path == "/sessions/sess_drun_00004"]
+
+
+def test_auto_of_a_list_that_is_not_all_stored_is_incomplete(tmp_path: Path) -> None:
+    service = FakeSessionService({})
+    service.page_limit, service.change_page = 3, fail_at(1)
+    with pytest.raises(errors.AuthenticationError):
+        service.load(tmp_path)
+    with pytest.warns(DataQualityWarning, match="not all runs that are asked for are kept"):
+        assert service.load(tmp_path, offline=True).attrs["complete"] is False
+
+
 def test_missing_records_end_a_series_of_errors() -> None:
     def read(id_: str) -> None:
         raise status_error(404 if int(id_) % 2 else 500)
@@ -694,6 +919,19 @@ def test_missing_records_end_a_series_of_errors() -> None:
     singles = refresh.SingleReads()
     assert [id_ for id_, _ in singles.each(map(str, range(10)), read)] == ["1", "3", "5", "7", "9"]
     assert singles.unread == ["0", "2", "4", "6", "8"]
+
+
+def test_refusals_end_a_series_of_errors() -> None:
+    def read(id_: str) -> None:
+        raise status_error(403 if int(id_) % 2 else 500)
+
+    singles = refresh.SingleReads()
+    assert list(singles.each(map(str, range(10)), read)) == []
+    assert singles.unread == list("0123456789")
+    assert singles.refused == list("13579")
+    message = r"^10 runs were not read \(the first: '0', GET refused with 500\)$"
+    with pytest.warns(DataQualityWarning, match=message):
+        singles.warn("run", "were not read")
 
 
 class ServiceWithoutSessions(FakeSessionService):

@@ -375,7 +375,7 @@ def test_killed_refresh_stores_each_changed_run_once(
 @pytest.mark.parametrize("page", [2, 3])
 def test_load_after_a_load_with_since_has_all_runs_in_each_edition(page: int, edition: str) -> None:
     """A load with `since` and then a load of the whole list give all runs."""
-    for minutes in range(0, 400, 160):
+    for minutes in range(0, 400, 100):
         service = Service(page, edition)
         service.create(14, status="completed", minutes=40)
         with tempfile.TemporaryDirectory() as folder:
