@@ -1080,6 +1080,18 @@ def test_events_have_the_values_of_their_records(service: EditionD, kind: str) -
     pd.testing.assert_frame_equal(one, idle)
 
 
+def test_load_events_asks_for_the_types_and_the_oldest_first(service: EditionD) -> None:
+    session, client = sessions_of(service.account, "many messages")[0], client_of(service)
+    before = len(service.requests)
+    qd.load_events(session, client=client)
+    qd.load_events(session, types=["session.error", "session.status_idle"], client=client)
+    whole = [sorted(request.query) for request in service.requests[before:]]
+    assert [query for query in whole if not dict(query).get("page")] == [
+        [("limit", "100"), ("order", "asc")],
+        [("limit", "100"), ("order", "asc"), ("types[]", "session.error"), ("types[]", "session.status_idle")],
+    ]
+
+
 def test_load_events_filters_types_if_the_service_does_not(
     service: EditionD, monkeypatch: pytest.MonkeyPatch
 ) -> None:

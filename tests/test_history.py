@@ -60,6 +60,10 @@ def series(folder: Path | str) -> history.Series:
     return history.series(Folder(folder), IDENTITY, include_archived=True)
 
 
+def bases_of(to: history.Series) -> list[datetime]:
+    return [file.fetched_at for file in history._list(to.folder) if file.is_base]
+
+
 def table(rows: int, **facts: Any) -> pa.Table:  # noqa: ANN401
     return from_records(
         [{"id": f"dep_{number}", "name": "x" * 40, **facts} for number in range(rows)], DEPLOYMENTS
@@ -138,11 +142,13 @@ def test_as_of_without_a_snapshot_or_with_invalid_arguments_raises(client: qd.Cl
     with pytest.raises(CacheError, match="no snapshot without archived deployments"):
         qd.load_deployments(as_of=START, client=client, cache_dir=tmp_path)
     pull(client, tmp_path)
-    with pytest.raises(CacheError, match=r"the first one is of 2026-06-15 06:00 UTC"):
+    pull(client, tmp_path, START + timedelta(hours=1))
+    WallClock.moment = START
+    with pytest.raises(CacheError, match=r"the first one is of 2026-06-15 06:00 UTC$"):
         qd.load_deployments(as_of=START - timedelta(seconds=1), client=client, cache_dir=tmp_path)
     with pytest.raises(CacheError, match="no snapshot with archived deployments"):
         qd.load_deployments(as_of=START, include_archived=True, client=client, cache_dir=tmp_path)
-    with pytest.raises(CacheError, match=r"it asks the service; with include_archived=False: 1 snapshot$"):
+    with pytest.raises(CacheError, match=r"it asks the service; with include_archived=False: 2 snapshots$"):
         qd.load_deployments(as_of=START, include_archived=True, client=client, cache_dir=tmp_path)
     with pytest.raises(ValueError, match="as_of"):
         qd.load_deployments(as_of=START, refresh=True, client=client, cache_dir=tmp_path)
@@ -166,6 +172,13 @@ def test_snapshots_of_another_account_are_not_used(sandbox: Sandbox, client: qd.
     mine.rename(theirs)
     with pytest.warns(CacheWarning, match="another account"):
         assert qd.snapshots(other, tmp_path).empty
+
+
+def test_snapshots_of_another_service_are_not_offered(sandbox: Sandbox, client: qd.Client, tmp_path: Path) -> None:
+    pull(client, tmp_path)
+    other = qd.Client(sandbox.pat, "http://127.0.0.1/other")
+    with pytest.raises(CacheError, match=r"it asks the service$"):
+        qd.load_deployments(as_of=START, client=other, cache_dir=tmp_path)
 
 
 def check_kept_snapshots(quarters: list[int], seed: int) -> None:
@@ -210,12 +223,46 @@ def test_bases_that_no_snapshot_needs_are_removed(tmp_path: Path) -> None:
     assert bases <= 420 / 20 + 1
 
 
+def test_all_snapshots_of_the_last_24_hours_are_kept(tmp_path: Path) -> None:
+    to = series(tmp_path)
+    hours = [0, 1, 24]
+    for hour in hours:
+        history.write(to, table(5), START + timedelta(hours=hour))
+    assert [file.fetched_at for file in history.files_of(to)] == [START + timedelta(hours=hour) for hour in hours]
+
+
+def test_a_base_is_kept_for_a_day_after_its_last_use_in_case_another_process_still_uses_it(tmp_path: Path) -> None:
+    to = series(tmp_path)
+    for days in (0, 14.5, 414.5):
+        history.write(to, table(5), START + timedelta(days=days))
+    assert bases_of(to) == [START, START + timedelta(days=14.5), START + timedelta(days=414.5)]
+
+
+@pytest.mark.parametrize(("known", "bases"), [(5, 1), (4, 2)])
+def test_a_base_without_half_of_the_deployments_is_replaced_once(known: int, bases: int, tmp_path: Path) -> None:
+    to = series(tmp_path)
+    first, second = table(20).slice(0, 10), table(20).slice(10 - known, 10)
+    for number, deployments in enumerate((first, second, second)):
+        history.write(to, deployments, START + timedelta(hours=number))
+    assert bases_of(to) == [START + timedelta(hours=number) for number in range(bases)]
+
+
+def test_snapshots_that_another_process_removes_meanwhile_are_left_out_silently(tmp_path: Path) -> None:
+    to = series(tmp_path)
+    for hour in range(3):
+        history.write(to, table(5), START + timedelta(hours=hour))
+    files = history.files_of(to)
+    to.folder.remove(files[1].name)
+    assert [one.file for one in history.read(to, files)] == [files[0], files[2]]
+
+
 @pytest.mark.parametrize("row_group", [1, 3, 2_500])
 def test_snapshots_keep_all_values_after_any_change(
     row_group: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Values become missing, lists become empty or change their order, and deployments change their position."""
     monkeypatch.setattr(history, "_ROW_GROUP", row_group)
+    monkeypatch.setattr(history, "_PIECE", 1_000)
     to = series(tmp_path)
     changes: list[dict[str, Any]] = [
         {"vault_ids": ["a", "b"], "schedule": {"upcoming_runs_at": ["2026-06-15T00:00:00Z"]}, "budget": {}},
@@ -267,13 +314,29 @@ def test_damaged_snapshot_is_left_out_with_a_warning(damage: str, client: qd.Cli
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
     path.write_bytes({"changed bit": bytes(content), "truncated": bytes(content[:-9]), "empty": b""}[damage])
-    with pytest.warns(CacheWarning, match="2026-06-15 07:00 UTC .* was left out"):
+    with pytest.warns(CacheWarning, match=r"2026-06-15 07:00 UTC in \S+ was left out: "):
         assert qd.snapshots(client, tmp_path)["fetched_at"].tolist() == [START]
     with pytest.warns(CacheWarning, match="was left out"):
         assert len(qd.load_snapshots(client=client, cache_dir=tmp_path)) == 1
     with pytest.warns(CacheWarning, match="was left out"):
         past = qd.load_deployments(as_of="0h", client=client, cache_dir=tmp_path)
     pd.testing.assert_frame_equal(past, first)
+
+
+@pytest.mark.parametrize(("damaged", "named"), [(1, ""), (2, " and 1 more"), (3, " and 2 more")])
+def test_one_warning_counts_the_damaged_snapshots(damaged: int, named: str, tmp_path: Path) -> None:
+    to = series(tmp_path)
+    for hour in range(4):
+        history.write(to, table(5), START + timedelta(hours=hour))
+    files = history.files_of(to)
+    for file in files[:damaged]:
+        Path(to.folder.path_of(file.name)).write_bytes(b"")
+    message = (
+        f"the snapshot of 2026-06-15 06:00 UTC{named} in {to.folder.location} was left out: {files[0].name} is"
+    )
+    with pytest.warns(CacheWarning, match=re.escape(message)) as caught:
+        assert [one.file for one in history.read(to, files)] == files[damaged:]
+    assert len(caught) == 1
 
 
 def test_snapshot_of_another_format_is_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -217,6 +217,16 @@ def test_pages_older_than_created_since_are_not_requested(caplog: pytest.LogCapt
         assert "deployments: 3 pages, 151 rows" in caplog.text
 
 
+def test_records_of_exactly_created_since_are_loaded_from_all_pages() -> None:
+    with Sandbox(deployments=3, seed=5, runs=0, edition="B") as small:
+        for record in small.deployments:
+            small.rewrite(record | {"created_at": "2026-06-01T09:00:00Z"})
+        client = Client(small.pat, small.base_url)
+        client.page_limit = 1
+        frame = load_deployments(client=client, include_archived=True, created_since=AT)
+        assert list(frame["id"]) == [record["id"] for record in small.deployments]
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -270,7 +270,8 @@ def test_times_and_duration_come_from_events_else_from_the_session() -> None:
     by_events = resolve_one(run(), known, make_events(RUNNING, ("idle", 9, "end_turn")))
     assert (by_events["started_at"], by_events["completed_at"]) == (at(2), at(9))
     assert by_events["duration_ms"] == 7 * 60_000
-    for events in ([("idle", 9, "end_turn")], [("running", None), ("idle", 9, "end_turn")]):
+    ended = ("idle", 9, "end_turn")
+    for events in ([ended], [("running", None), ended], [ended, ("running", 10)]):
         row = resolve_one(run(), known, make_events(*events))
         assert (row["started_at"], row["completed_at"], row["duration_ms"]) == (at(1), at(9), 12_500)
     row = resolve_one(run(), known, make_events(RUNNING, ("idle", None, "end_turn")))

@@ -262,6 +262,8 @@ class TestPageSize:
             (None, 100, "limit is too large", [1000, 100], 100),
             (None, 100, "limit must be between 1 and 5000", [1000, 100], 100),
             (None, 50, "limit must be between 1 and 50", [1000, 50], 50),
+            (None, 50, "limit must be between 10 and 50", [1000, 50], 50),
+            (None, 100, "limit must be between 1 and 0", [1000, 100], 100),
             (100, 100, "", [100], 100),
             (100, 20, "limit must be between 1 and 20", [100, 20], 20),
         ],
@@ -300,12 +302,16 @@ class TestPageSize:
         ids=["0 allowed", "no number allowed", "no smaller size allowed"],
     )
     def test_refusal_without_a_smaller_valid_size_is_raised(self, refused: errors.BadRequestError) -> None:
-        def fetch(_cursor: str | None, _limit: int) -> Page:
+        sizes: list[int] = []
+
+        def fetch(_cursor: str | None, limit: int) -> Page:
+            sizes.append(limit)
             raise refused
 
         with pytest.raises(errors.BadRequestError) as caught:
             list(walk("/deployments", fetch, limit=PageSize(100)))
         assert caught.value is refused
+        assert sizes == [100]
 
     def test_refusal_of_every_size_is_raised_after_three_retries(self) -> None:
         sizes: list[int] = []

@@ -78,6 +78,30 @@ def test_bar_of_a_list_in_order_of_time_shows_how_far_back_it_is_and_what_is_lef
     assert "back to 2026-06-07 00:00" in said
 
 
+def test_bar_does_not_estimate_what_is_left_while_all_records_have_one_time() -> None:
+    since, day = datetime(2026, 6, 1, tzinfo=UTC), timedelta(days=1)
+    bar = ProgressBar("runs", since, progress=True)
+    bar.advance(1, newest=since + day, oldest=since + day)
+    assert (bar._bar.n, bar._bar.total) == (1, None)
+    bar.close()
+
+
+def test_bar_of_a_list_that_goes_back_too_far_shows_that_nothing_is_left() -> None:
+    since, day = datetime(2026, 6, 1, tzinfo=UTC), timedelta(days=1)
+    bar = ProgressBar("runs", since, progress=True)
+    bar.advance(100, newest=since + day, oldest=since - day)
+    assert (bar._bar.n, bar._bar.total) == (100, 100)
+    bar.close()
+
+
+def test_process_without_standard_error_shows_no_bar(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, "ipykernel", raising=False)
+    monkeypatch.setattr(sys, "stderr", None)
+    with progress_bar("runs", progress=None) as bar:
+        bar.update(1200)
+    assert bar.disable
+
+
 def test_pull_of_runs_advances_its_bar(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -426,6 +426,12 @@ def test_store_of_version_0_1_is_upgraded_once(old_store: Path) -> None:
     assert {file: file.read_bytes() for file in data_files(old_store)} == files_before
 
 
+def test_files_of_a_store_of_version_0_1_are_counted(old_store: Path) -> None:
+    sizes = [file.stat().st_size for file in (old_store / "runs").rglob("*") if file.is_file()]
+    assert cache_usage(old_store)["runs"] == {"files": len(sizes), "bytes": sum(sizes)}
+    assert clear_cache(old_store) == len(sizes)
+
+
 @pytest.mark.parametrize("changes_before_kill", range(24))
 def test_killed_upgrade_is_repeated(old_store: Path, changes_before_kill: int) -> None:
     with killed_after(changes_before_kill, "replace", "remove"):
