@@ -603,6 +603,8 @@ def test_refused_session_is_requested_again_after_max_age(tmp_path: Path, name: 
                 asked, known_from = ask(**options)
             assert asked == times
             assert known_from == "session" if name == "done" else pd.isna(known_from)
+        if name == "not listed":
+            assert ask(offline=True)[0] == 0  # and no warning that its session is not stored
         service.before = None
         assert ask(max_age="0s") == (1 if name == "done" else 2, "events")
 

@@ -317,7 +317,11 @@ def test_outcomes_are_loaded_without_a_writable_cache_folder(tmp_path: Path, out
 def test_offline_attrs_name_the_outcomes_that_are_stored(tmp_path: Path) -> None:
     with sandbox_with_newest(20, edition="D") as sandbox:
         load(sandbox, tmp_path, outcomes="runs")
-        assert load(sandbox, tmp_path, outcomes="events", offline=True).attrs["outcomes"] == "sessions"
+        assert load(sandbox, tmp_path, outcomes="runs", offline=True).attrs["complete"]
+        for outcomes in ("auto", "sessions", "events"):
+            with pytest.warns(DataQualityWarning, match="sessions of these runs are not stored"):
+                unknown = load(sandbox, tmp_path, outcomes=outcomes, offline=True)
+            assert (unknown.attrs["outcomes"], unknown.attrs["complete"]) == ("sessions", False)
         load(sandbox, tmp_path, outcomes="sessions")
         message = r"17 of 17 completed runs are assumed.* load_runs\(outcomes='events'\) without offline reads"
         with pytest.warns(DataQualityWarning, match=message):

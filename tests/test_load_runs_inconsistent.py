@@ -908,7 +908,11 @@ def test_auto_of_a_list_that_is_not_all_stored_is_incomplete(tmp_path: Path) -> 
     service.page_limit, service.change_page = 3, fail_at(1)
     with pytest.raises(errors.AuthenticationError):
         service.load(tmp_path)
-    with pytest.warns(DataQualityWarning, match="not all runs that are asked for are kept"):
+    of_runs = pytest.warns(DataQualityWarning, match="not all runs that are asked for are kept")
+    of_sessions = pytest.warns(
+        DataQualityWarning, match="3 sessions of these runs are not stored, .* Call without"
+    )
+    with of_runs, of_sessions:
         assert service.load(tmp_path, offline=True).attrs["complete"] is False
 
 

@@ -314,7 +314,7 @@ def test_details_without_problems_say_so() -> None:
     [
         (
             {"complete": False},
-            "The deployments are not complete: a pull was cut short. Numbers here are too small.",
+            "The deployments are not complete. Numbers here can be too small.",
         ),
         ({"fetched_at": "2026-06-10T01:30:00+00:00", "complete": True}, "The deployments are 5 d old."),
     ],

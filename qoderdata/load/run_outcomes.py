@@ -64,6 +64,8 @@ class RunOutcomes:
         self.level: Level = "runs"
         #: How many sessions have events that were not read and would determine an outcome.
         self.undecided = 0
+        #: How many sessions are not stored, and were never refused.
+        self.missing = 0
         self._decoder = Decoder(EVENTS)
         #: The runs that need their sessions; for the others, the record is enough.
         self._runs = runs.filter(pc.and_(runs["status_from"].is_null(), runs["session_id"].is_valid()))
@@ -94,8 +96,10 @@ class RunOutcomes:
             store.recover()
         read = self._known if offline else self._read
         sessions, ends = self.loading.unless_damaged(read) or read()
+        unknown = self._unknown(sessions, ends).to_pylist()
         self.undecided = self._undecided(sessions, ends).num_rows
-        if not self.undecided and not len(self._unknown(sessions, ends)):
+        self.missing = len(set(unknown) - self.loading.stored_ends(unknown).keys())
+        if not self.undecided and not unknown:
             self.level = "events"
         return to_pandas(sessions, SESSIONS), to_pandas(ends, OUTCOMES).rename(columns={"id": "session_id"})
 

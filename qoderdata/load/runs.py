@@ -141,8 +141,8 @@ def load_runs(
     DataQualityWarning
         With ``outcomes="auto"``, runs count as completed by assumption; values that do not fit their column were
         kept in ``extra``; there are no runs in the period although there are others; ``offline=True`` and not all
-        runs are stored; the list ended although older runs are stored; or open runs or sessions could not be read
-        again.
+        runs, or not all of the sessions that `outcomes` needs, are stored; the list ended although older runs are
+        stored; or open runs or sessions could not be read again.
     CacheWarning
         The store could not be read or written (`NotStoredWarning`), was repaired, or is locked by another
         process.
@@ -203,6 +203,13 @@ def load_runs(
         if outcomes == "auto" or (outcomes == "events" and offline):
             is_known = _warn_assumed(runs, known[1], reader.undecided, offline=offline)
             runs.attrs["complete"] &= is_known or outcomes == "auto"
+        if offline and reader.missing:
+            warn(
+                f"{counted(reader.missing, 'session')} of these runs {'is' if reader.missing == 1 else 'are'} not "
+                "stored, so that the outcomes of their runs are not known. Call without offline to read them",
+                DataQualityWarning,
+            )
+            runs.attrs["complete"] = False
     runs = _with_outcome(runs, status=status, has_error=has_error)
     if runs.empty:
         time = loading.unless_damaged(loading.store.newest)

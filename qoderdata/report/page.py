@@ -213,9 +213,7 @@ def cautions(data: ReportData) -> list[str]:
     names = {"deployments": _("deployments"), "runs": _("runs"), "sessions": _("sessions")}
     for name, frame in data.frames.items():
         if frame.attrs.get("complete") is False:
-            found.append(_(
-                "The {rows} are not complete: a pull was cut short. Numbers here are too small.", rows=names[name]
-            ))  # fmt: skip
+            found.append(_("The {rows} are not complete. Numbers here can be too small.", rows=names[name]))
         at = fetched_at(frame)
         if at is not None and data.start - at > STALE:
             found.append(_("The {rows} are {age} old.", rows=names[name], age=format_duration(data.start - at)))
