@@ -505,7 +505,7 @@ def _incomplete(
         if frame is None:
             continue
         if frame.attrs.get("complete") is False:
-            detail = _("The list of {what} is not complete; load it again.", what=what)
+            detail = _("The {what} are not complete; load them again.", what=what)
             yield _Finding("incomplete_data", None, detail, None, 2)
         at = fetched_at(frame)
         if at is not None and now - at > STALE:

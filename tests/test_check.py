@@ -474,7 +474,7 @@ def test_finding_incomplete_data_for_old_partial_or_doubtful_data(account: Accou
     assert row.detail == "The deployments are of 2026-06-14 11:00 UTC, 1 d 1 h ago; load them again."
     del df.attrs["fetched_at"]
     runs.attrs["complete"] = False
-    assert single_row(qd.check(df, runs, now=NOW)).detail == "The list of runs is not complete; load it again."
+    assert single_row(qd.check(df, runs, now=NOW)).detail == "The runs are not complete; load them again."
     runs.attrs["complete"] = True
     doubtful = runs.assign(status_from="service")
     doubtful.loc[: len(runs) // 10, "status_from"] = "session"
