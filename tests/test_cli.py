@@ -310,6 +310,14 @@ def test_pull_deployments_stores_archived_ones_for_other_commands(
     assert not sandbox.requests
 
 
+@pytest.mark.usefixtures("empty_cache")
+def test_pull_deployments_offline_needs_no_archived_ones(invoke: Invoke) -> None:
+    count = len(invoke.json("deployments"))
+    text = f"{count} deployments from the cache, without archived ones\n"
+    assert invoke("pull deployments --offline").out == text
+    invoke("triggers --offline")
+
+
 @pytest.mark.filterwarnings("default")
 @pytest.mark.parametrize("what", ["deployments", "runs", "sessions", "agents", "environments"])
 def test_pull_that_can_store_nothing_is_an_error_unless_it_writes_a_file(
@@ -410,10 +418,12 @@ def test_local_error_prints_one_line_and_returns_its_exit_code(
         ("export deployments d.csv --horizon 1h", "--horizon has no effect on deployments"),
         ("export lints l.csv --outcomes runs", "--outcomes has no effect on lints"),
         ("report r.html --since 7D", "--since has no effect without --runs"),
+        ("report r.html --until 7D", "--until has no effect without --runs"),
         ("missed --since all", "--since needs a time or an age"),
         ("missed --outcomes runs", "Commands that have it: pull runs, check, top, failures, runs,"),
         ("failures --since 7D", "; did you mean '--created-since'? Commands that have it: pull runs,"),
         ("--where team=data runs", " before the command; write it after the command; see"),
+        ("triggers --load 1h --by team", "--by has no effect with --load"),
         ("triggers --include-archived", "Commands that have it: pull deployments, deployments, failures,"),
         ("pull --json", "Commands that have it: pull deployments, pull runs,"),
         ("export triggers t.csv --include-archived", "--include-archived has no effect on triggers"),
@@ -525,6 +535,16 @@ def test_export_writes_the_tables_of_the_library(
     assert printed == f"{counted(len(table(df)), 'row')} written to table.csv\n"
 
 
+@pytest.mark.filterwarnings("ignore:.* completed runs are assumed")
+@pytest.mark.usefixtures("edition_d")
+def test_export_of_failures_counts_runs_if_there_are_no_counters(invoke: Invoke) -> None:
+    invoke("export failures f.csv")
+    found = list(csv.DictReader(Path("f.csv").read_text(encoding="utf-8-sig").splitlines()))
+    expected = qd.failure_rates(qd.fill_counters(qd.load_deployments(), qd.load_runs()))
+    assert [(row["id"], int(row["total_runs"])) for row in found] == list(expected["total_runs"].items())
+    assert expected["total_runs"].sum() > 0
+
+
 def test_invalid_report_name_gives_the_message_of_write_report(invoke: Invoke) -> None:
     nothing = qd.flatten_deployments([])
     with pytest.raises(ValueError, match="a report is an HTML page") as error:
@@ -564,6 +584,8 @@ def test_times_are_in_the_zone_of_tz_in_every_output_format(invoke: Invoke) -> N
 def test_first_seen_heading_mentions_the_window(invoke: Invoke) -> None:
     since_may = invoke("runs --errors --since 2026-05-01T00:00Z").out.splitlines()[0]
     assert "first seen in this window" in since_may
+    until_june = invoke("runs --errors --since all --until 2026-06-01T00:00Z").out.splitlines()[0]
+    assert "first seen in this window" in until_june
     assert "first seen  " in invoke("runs --errors --since all").out.splitlines()[0]
 
 
@@ -1000,6 +1022,7 @@ def test_message_for_no_match_says_that_archived_deployments_are_left_out(invoke
 def test_grace_as_long_as_the_window_is_refused(grace: str, invoke: Invoke) -> None:
     words = "missed --since 2026-06-14T00:00Z --until 2026-06-14T01:00Z --tz Asia/Tokyo --grace"
     invoke(words, "59min")
+    invoke(words, "0min")
     message = invoke(words, grace, code=2).err
     assert (
         "no trigger can be missed, as --grace covers all the time from --since to 2026-06-14 10:00 +09:00"
@@ -1026,6 +1049,9 @@ def test_pull_sessions_accepts_an_agent_name(invoke: Invoke) -> None:
     captured = invoke("pull sessions --json --agent", name)
     assert (json.loads(captured.out)["rows"], captured.err) == (expected, "")
     assert expected > 0
+    until = sessions["created_at"].iloc[len(sessions) // 2].isoformat()
+    rows = invoke.json("pull sessions --until", until)["rows"]
+    assert rows == len(qd.load_sessions(until=until)) < len(sessions)
 
 
 @pytest.mark.parametrize(
@@ -1153,6 +1179,26 @@ def test_streaks_say_how_many_fail_now(invoke: Invoke) -> None:
     failing = sum(streak > 0 for streak in streaks)
     assert 0 < failing < len(streaks)
     assert f"failing now: {failing} of {len(streaks)} rows\n" in invoke(words, "--top", "1").out
+    since = [row["current_streak_since"] for row in invoke.json(words, "--tz", "Asia/Tokyo")]
+    assert [time is None for time in since] == [streak == 0 for streak in streaks]
+
+
+def test_streaks_by_agent_are_those_of_the_agents(invoke: Invoke) -> None:
+    found = invoke.json("runs --streaks --since all --by agent")
+    expected = qd.failure_streaks(qd.load_runs(), by="agent_id")
+    assert [row["agent_id"] for row in found] == expected.index.to_list()
+    assert [row["longest_streak"] for row in found] == expected["longest_streak"].to_list()
+
+
+@pytest.mark.parametrize(("min_runs", "code"), [(5, 1), (6, 0)])
+def test_min_runs_counts_runs_that_completed_or_failed(
+    min_runs: int, code: int, monkeypatch: pytest.MonkeyPatch, invoke: Invoke
+) -> None:
+    runs = (
+        qd.load_runs().head(10).assign(status=["completed", *["failed"] * 4, *["skipped"] * 3, *["running"] * 2])
+    )
+    monkeypatch.setattr(qd, "load_runs", lambda **_: runs)
+    invoke(f"runs --fail-over 0.1 --min-runs {min_runs}", code=code)
 
 
 FAILED_SINCE_MAY = "runs --failed --since 2026-05-01T00:00Z"
@@ -1326,6 +1372,22 @@ def test_events_of_a_shared_name_say_of_which_deployment_the_run_is(
 
 
 @pytest.mark.usefixtures("empty_cache")
+def test_events_of_a_failed_run_are_described_by_all_runs_of_the_name(invoke: Invoke) -> None:
+    """Only one of two deployments of the same name failed, in a session that a run of the other one used too."""
+    with Sandbox(deployments=5, runs=0, edition="C", now=datetime.now(UTC)) as account:
+        first, second = account.deployments[:2]
+        for one in (first, second):
+            account.rewrite({**one, "name": "the same"})
+        (failed,) = account.create_runs(1, status="failed", deployment_id=first["id"])
+        (other,) = account.create_runs(1, deployment_id=second["id"])
+        account.rewrite({**other, "session_id": failed["session_id"]})
+        words = ["events", "--failed", "--deployment", "the same", "--base-url", account.base_url]
+        *_, run, note = invoke(*words).err.splitlines()
+    assert run.startswith(f"qoderdata: run {failed['id']} of {first['id']}, triggered ")
+    assert note == "qoderdata: its session served other runs too, whose events are shown as well"
+
+
+@pytest.mark.usefixtures("empty_cache")
 def test_events_of_a_run_whose_session_was_deleted_say_so(invoke: Invoke) -> None:
     with Sandbox(deployments=3, runs=30, edition="C", now=datetime.now(UTC)) as account:
         newest = {run["deployment_id"]: run for run in reversed(account.runs)}.values()
@@ -1352,6 +1414,7 @@ def test_events_of_a_run_whose_session_was_deleted_say_so(invoke: Invoke) -> Non
         ("sess_1 --cache-dir x", "--cache-dir has no effect without --deployment"),
         ("sess_1 --max-age 1D", "--max-age has no effect without --deployment"),
         ("sess_1 --refresh", "--refresh has no effect without --deployment"),
+        ("sess_1 --refresh-all", "--refresh-all has no effect without --deployment"),
         ("--deployment dep_1 --outcomes events", "--outcomes has no effect without --failed"),
     ],
 )
@@ -1407,6 +1470,23 @@ def test_events_table_shows_the_last_40_events(service: ScriptedService, invoke:
     assert len(invoke.json(words)) == 60
 
 
+@pytest.mark.parametrize(
+    ("event", "said"),
+    [
+        ({"tool_name": "bash", "content": None}, "bash"),
+        ({"name": {"first": "x"}, "tool_name": 7, "content": [{"text": ["x"]}, 7, "ls"]}, "ls"),
+        ({"model_usage": {"credits": 0}}, "0 credits"),
+        ({}, "–"),
+    ],
+)
+def test_an_event_is_described_by_the_texts_and_numbers_that_it_has(
+    event: dict[str, Any], said: str, service: ScriptedService, invoke: Invoke
+) -> None:
+    serve_events(service, [{"id": "evt_1", "type": "x", "processed_at": "2026-06-15T01:30:20Z", **event}])
+    row = invoke("events sess_1 --tz Asia/Tokyo --base-url", service.base_url).out.splitlines()[2]
+    assert re.split(" {2,}", row) == ["0", "2026-06-15 10:30:20 +09:00", "x", said]
+
+
 def test_long_event_types_are_truncated(
     service: ScriptedService, monkeypatch: pytest.MonkeyPatch, invoke: Invoke
 ) -> None:
@@ -1442,6 +1522,17 @@ def test_events_of_a_run_without_session_prints_the_error_of_the_run(
         assert captured.out.replace("\r\n", "\n").lstrip("\ufeff") == nothing
 
 
+@pytest.mark.parametrize(
+    ("facts", "reason"), [({}, " yet"), ({"status": "pending"}, " yet"), ({"status": "skipped"}, ": skipped")]
+)
+def test_events_of_a_run_that_has_not_started_say_so(
+    facts: dict[str, str], reason: str, service: ScriptedService, invoke: Invoke
+) -> None:
+    service.respond_with(service.response(body=json.dumps({"id": "drun_1", **facts}).encode()))
+    err = invoke("events drun_1 --base-url", service.base_url).err
+    assert err == f"qoderdata: run drun_1 has no session{reason}\n"
+
+
 @pytest.mark.usefixtures("empty_cache")
 def test_cache_shows_usage_and_clears_it(invoke: Invoke) -> None:
     pulled = invoke("pull deployments").out
@@ -1458,12 +1549,33 @@ def test_cache_shows_usage_and_clears_it(invoke: Invoke) -> None:
     assert usage["location"] in invoke("cache show").out
     kept = {name: size for name, size in qd.cache_usage().items() if name != "location"}
     assert list(kept.values()) == [{"files": 0, "bytes": 0}] * len(kept)
+    assert re.search(r"^  runs +0 files +0 B$", invoke("cache").out, re.MULTILINE)
+
+
+@pytest.mark.usefixtures("empty_cache")
+def test_cache_of_another_folder_is_shown_and_cleared_alone(tmp_path: Path, invoke: Invoke) -> None:
+    other = str(tmp_path / "other")
+    invoke("pull agents")
+    before = invoke.json("cache")
+    invoke("pull agents --cache-dir", other)
+    shown = invoke.json("cache --cache-dir", other)
+    assert (shown["location"], shown["queries"]) == (other, before["queries"])
+    removed = sum(kept["files"] for kept in shown.values() if isinstance(kept, dict))
+    assert invoke.json("cache clear --cache-dir", other) == {"removed": removed}
+    assert invoke.json("cache") == before
+
+
+@pytest.mark.usefixtures("clean_memory")
+def test_cache_of_an_object_store_is_shown(invoke: Invoke) -> None:
+    assert invoke("cache --cache-dir memory://cache").out.startswith("memory://cache\n  queries ")
 
 
 @pytest.mark.parametrize("action", ["show", "clear"])
 def test_cache_says_that_there_is_no_such_folder(action: str, tmp_path: Path, invoke: Invoke) -> None:
     text = invoke("cache", action, "--cache-dir", str(tmp_path / "none")).out
     assert text == f"nothing is stored: there is no folder {str(tmp_path / 'none')!r}\n"
+    facts = invoke.json("cache", action, "--cache-dir", str(tmp_path / "none"))
+    assert facts == ({"removed": 0} if action == "clear" else qd.cache_usage(tmp_path / "none"))
     (tmp_path / "file").touch()
     message = invoke("cache", action, "--cache-dir", str(tmp_path / "file"), code=2).err
     assert "is a file, not the folder of a cache" in message
@@ -1545,6 +1657,17 @@ def test_lists_on_edition_d_say_how_many_outcomes_are_not_known(words: str, invo
     note = f"the outcome of {unknown} of {len(runs)} runs is not known; --outcomes events reads how they ended"
     assert note in text
     assert "reads how they ended" not in invoke(f"{words} --since all").unwrapped
+
+
+@pytest.mark.filterwarnings("default:of all loaded runs")
+@pytest.mark.usefixtures("empty_cache")
+def test_advice_to_read_events_is_omitted_after_sessions_were_read(invoke: Invoke) -> None:
+    with Sandbox(deployments=3, runs=0, edition="D", now=datetime.now(UTC)) as account:
+        first, _ = account.create_runs(2)
+        account.delete_session(first["session_id"])
+        text = invoke("runs --failed --base-url", account.base_url).unwrapped
+    assert text.startswith("no run is known to have failed; ")
+    assert text.endswith("; the outcome of 1 of 2 runs is not known")
 
 
 @pytest.mark.usefixtures("edition_d")

@@ -152,7 +152,9 @@ def test_commands_without_findings_return_0(sandbox: Sandbox, invoke: Invoke) ->
 def test_exit_codes_of_check(sandbox: Sandbox, invoke: Invoke) -> None:
     deployment = scheduled_deployments(sandbox)[0]
     sandbox.create_runs(5, status="failed", deployment_id=deployment["id"])
-    lines = invoke("check --refresh", code=1).out.splitlines()
+    text = invoke("check --refresh", code=1).out
+    assert "not new" not in text
+    lines = text.splitlines()
     assert any(" failed " in line and deployment["id"] in line for line in lines)
     found = invoke.json("check", code=1)
     assert {"severity", "kind", "deployment_id", "name", "detail", "since"} == set(found[0])
@@ -202,6 +204,8 @@ def test_by_adds_columns_about_the_deployment_of_each_row(words: str, sandbox: S
         assert row["agent_name"] == agents[row["agent_id"]]
     assert re.match(r"[a-z ]+  owner  +(name|deployment)  ", invoke(words, "--by", "owner").out)
     assert invoke.json(words, "--by", "deployment") == plain
+    added = invoke.json(words, "--by", "deployment", "--by", "owner")[0].keys() - plain[0].keys()
+    assert added == {"metadata_owner"}
     assert "'owner'" in invoke(words, "--by", "ownr", code=2).err
 
 
@@ -271,6 +275,7 @@ def test_check_only_new_counts_a_finding_again_after_a_check_without_it(
     assert new(longer, stuck, doubtful, code=0) == [doubtful[3]]
     assert new(stuck, code=0) == []
     assert new(failing, stuck, doubtful, words="--fail-on warning", code=1) == [failing[3], doubtful[3]]
+    assert new(failing, stuck, doubtful, words="--fail-on warning", code=0) == []
     assert new(code=0) == []
     assert new(failing, stuck, words="--top 1", code=1) == [failing[3]]
     assert new(failing, stuck, words="--top 1", code=1) == [stuck[3]]
@@ -361,6 +366,9 @@ def test_groups_above_fail_over_are_named_even_if_not_in_the_table(
 def test_fail_over_note_without_groups_has_no_name(invoke: Invoke) -> None:
     note = note_of(invoke("runs --since all --fail-over 0", code=1).out)
     assert re.fullmatch(r"above --fail-over 0: \S+ % \(\S+ %\)", note)
+    words = "runs --since all --freq 1D --fail-over 0 --tz Asia/Tokyo"
+    first = note_of(invoke(words, code=1).out).partition(": ")[2]
+    assert re.match(r"\d{4}-\d\d-\d\d 00:00 \+09:00, \S+ % ", first)
 
 
 def test_names_in_notes_are_escaped(sandbox: Sandbox, invoke: Invoke) -> None:
@@ -384,11 +392,12 @@ def kinds(invoke: Invoke, *words: str) -> list[tuple[str, str]]:
 def test_check_reads_runs_as_far_back_as_it_looks(
     words: str, days: int, monkeypatch: pytest.MonkeyPatch, invoke: Invoke
 ) -> None:
-    load = Mock(wraps=qd.load_runs)
-    monkeypatch.setattr(qd, "load_runs", load)
+    loads = Mock(wraps=qd.load_runs), Mock(wraps=qd.load_sessions)
+    for load, name in zip(loads, ("load_runs", "load_sessions"), strict=True):
+        monkeypatch.setattr(qd, name, load)
     monkeypatch.setattr(qd, "check", Mock(side_effect=KeyboardInterrupt))  # what it finds is of no interest here
     invoke(f"check {words}", code=130)
-    assert load.call_args_list[0].kwargs["since"] == timedelta(days=days)
+    assert [load.call_args_list[0].kwargs["since"] for load in loads] == [timedelta(days=days)] * 2
 
 
 def test_thresholds_of_check_are_options(sandbox: Sandbox, invoke: Invoke) -> None:
@@ -680,6 +689,18 @@ def test_missed_counts_from_the_time_that_it_prints(monkeypatch: pytest.MonkeyPa
     assert f" from {compute.call_args.kwargs['since']:%Y-%m-%d %H:%M} UTC to " in printed
 
 
+@pytest.mark.usefixtures("sandbox")
+def test_missed_ends_when_the_deployments_were_fetched(monkeypatch: pytest.MonkeyPatch, invoke: Invoke) -> None:
+    """A deployment that was changed later may have had another schedule then."""
+    df, compute = qd.load_deployments(), Mock(wraps=qd.missed_triggers)
+    df.attrs["fetched_at"] = (NOW - timedelta(hours=2)).isoformat()
+    monkeypatch.setattr(qd, "load_deployments", lambda **_: df)
+    monkeypatch.setattr(qd, "missed_triggers", compute)
+    invoke("missed --since 1D --grace 3h")
+    until, grace = (compute.call_args.kwargs[name] for name in ("until", "grace"))
+    assert (until, grace) == (NOW - timedelta(hours=2), "3h")
+
+
 def test_changes_within_one_minute_are_dated_by_the_second(sandbox: Sandbox, invoke: Invoke) -> None:
     first, second = (NOW.replace(second=second) for second in (5, 50))
     WallClock.moment = first
@@ -756,6 +777,18 @@ def test_changes_show_what_was_created_and_archived_since_a_snapshot_without_any
     assert [(row["deployment_id"], row["change"]) for row in rows] == [(new["id"], "created")]
 
 
+def test_changes_prefer_a_snapshot_with_archived_deployments(sandbox: Sandbox, invoke: Invoke) -> None:
+    first = scheduled_deployments(sandbox)[0]
+    rewrite(sandbox, first, archived_at=f"{NOW:%Y-%m-%dT%H:%M:%SZ}")
+    for days, archived in ((4, True), (3, False)):
+        WallClock.moment = NOW - timedelta(days=days)
+        qd.load_deployments(refresh=True, include_archived=archived)
+    rewrite(sandbox, first, name="another name", archived_at=f"{NOW:%Y-%m-%dT%H:%M:%SZ}")
+    WallClock.moment = NOW
+    rows = invoke.json("changes --since 2D --refresh")
+    assert [(row["deployment_id"], row["after"]) for row in rows] == [(first["id"], "another name")]
+
+
 def test_by_adds_columns_to_changes_also_of_removed_deployments(sandbox: Sandbox, invoke: Invoke) -> None:
     first, second, *_ = scheduled_deployments(sandbox)
     for one in (first, second):
@@ -807,6 +840,35 @@ def test_report_compares_with_the_snapshot_one_week_before_start(
     invoke("report", str(path), "--start", f"{NOW - timedelta(days=10):%Y-%m-%dT%H:%M:%SZ}")
     text = re.sub("<[^>]*>", "", path.read_text(encoding="utf-8"))
     assert f"Since the snapshot of {NOW - timedelta(days=18):%Y-%m-%d %H:%M} UTC" in text
+
+
+def test_report_is_given_the_snapshots_of_two_weeks_and_that_of_a_week_ago(
+    sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch, invoke: Invoke
+) -> None:
+    """Where none is a week old, the changes are those since the first one."""
+    given: dict[str, Any] = {}
+    monkeypatch.setattr(qd, "write_report", lambda *_, **options: given.update(options))
+
+    def days_of_snapshots() -> list[int]:
+        invoke("report r.html --tz Asia/Tokyo")
+        times = [datetime.fromisoformat(frame.attrs["fetched_at"]) for frame in given["snapshots"]]
+        return [round((NOW - time) / timedelta(days=1)) for time in times]
+
+    def pull(days: int) -> None:
+        WallClock.moment = NOW - timedelta(days=days)
+        qd.load_deployments(refresh=True, include_archived=True)
+        rewrite(sandbox, scheduled_deployments(sandbox)[0], name=f"named {days} days ago")
+
+    pull(5)
+    pull(3)
+    WallClock.moment = NOW
+    assert days_of_snapshots() == [5, 3, 5]
+    assert given["tz"] == "Asia/Tokyo"
+    shutil.rmtree(qd.cache_usage()["location"])
+    for days in (20, 12, 2):
+        pull(days)
+    WallClock.moment = NOW
+    assert days_of_snapshots() == [20, 12, 2, 12]
 
 
 def test_since_of_a_report_is_relative_to_start(

@@ -71,6 +71,8 @@ def test_times_of_creation_are_shown_where_they_are_asked_for(sandbox: Sandbox, 
     heading, _, first, *_ = invoke(f"deployments --created-since {newest.isoformat()}").out.splitlines()
     assert "  created  " in heading
     assert newest.strftime("  %Y-%m-%d %H:%M UTC") in first
+    until = f"deployments --created-until {newest.isoformat()}"
+    assert "  created  " in invoke(until).out.splitlines()[0]
     assert "  created  " not in invoke("deployments --top 1").out
 
 
@@ -134,6 +136,11 @@ def test_rows_are_sorted_by_the_name_of_the_agent(sandbox: Sandbox, invoke: Invo
     assert [row["agent_name"] for row in found] == sorted(names[row["agent_id"]] for row in found)
 
 
+def test_rows_are_sorted_by_all_groups(invoke: Invoke) -> None:
+    found = [(row["status"], row["agent_name"]) for row in listed("--by status --by agent", invoke)]
+    assert found == sorted(found)
+
+
 @pytest.mark.parametrize("word", ["deployment", "name", "id"])
 def test_the_name_is_shown_once(word: str, monkeypatch: pytest.MonkeyPatch, invoke: Invoke) -> None:
     monkeypatch.setenv("COLUMNS", "200")
@@ -173,4 +180,6 @@ def test_an_empty_table_says_why(invoke: Invoke) -> None:
 def test_a_line_counts_the_states_of_all_rows(sandbox: Sandbox, invoke: Invoke) -> None:
     states = Counter(map(state_of, sandbox.deployments))
     text = invoke("deployments --include-archived --top 3").out.splitlines()
-    assert sorted(f"{count} {state}" for state, count in states.items()) == sorted(text[-2].split(", "))
+    counts = text[-2].split(", ")
+    assert sorted(f"{count} {state}" for state, count in states.items()) == sorted(counts)
+    assert [int(count.split()[0]) for count in counts] == sorted(states.values(), reverse=True)

@@ -11,6 +11,7 @@ import re
 from datetime import UTC, datetime
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any
+from unittest.mock import Mock
 
 import click
 import pandas as pd
@@ -19,6 +20,7 @@ import pytest
 import qoderdata as qd
 from qoderdata.cli import commands
 from qoderdata.cli.unusual import RUNS_FOR_MEDIAN
+from qoderdata.errors import PermissionDeniedError
 from qoderdata.sandbox import NOW, Sandbox
 from tests.test_cli_output import ID, SINCE
 
@@ -118,6 +120,19 @@ def test_runs_are_grouped_by_the_model_of_their_agent_in_its_version(sandbox: Sa
     assert len(found) > 2
     assert invoke("runs --by agent_model --since 2036-01-01T00:00Z").out.startswith("there are no runs")
     assert "did you mean 'agent_model'?" in invoke("runs --by model", code=2).err
+
+
+def test_runs_of_a_version_without_a_known_model_have_none(
+    monkeypatch: pytest.MonkeyPatch, invoke: Invoke
+) -> None:
+    runs, sessions = qd.load_runs().head(3), qd.load_sessions().head(3)
+    runs = runs.assign(agent_id="agent_1", agent_version=[1, 2, 3])
+    sessions = sessions.assign(agent_id="agent_1", agent_version=[1, 2, 2])
+    sessions["agent_model"] = pd.Series(["one", None, "two"])
+    monkeypatch.setattr(qd, "load_runs", lambda **_: runs)
+    monkeypatch.setattr(qd, "load_sessions", lambda **_: sessions)
+    found = invoke.json("runs --since all --by agent_model")
+    assert {row["agent_model"]: row["runs"] for row in found} == {"one": 1, "two": 1, None: 1}
 
 
 def test_runs_are_grouped_by_environment_of_their_deployment(sandbox: Sandbox, invoke: Invoke) -> None:
@@ -413,7 +428,10 @@ def test_unusual_counts_stuck_runs_that_wait_for_a_person(
 def test_unusual_counts_runs_that_cannot_be_compared(monkeypatch: pytest.MonkeyPatch, invoke: Invoke) -> None:
     df, runs = qd.load_deployments(include_archived=True), qd.load_runs(since="2026-05-01T00:00Z")
     runs.loc[runs.index[::9], "status"] = "running"
+    runs.loc[runs.index[::5], "duration_ms"] = pd.NA
     df.loc[df.index[::2], "config_timeout_ms"] = pd.NA
+    df.loc[df.index[::4], "config_timeout_ms"] = 0
+    df.loc[df.index[::8], "archived_at"] = pd.Timestamp(NOW)
     monkeypatch.setattr(qd, "load_runs", lambda **_: runs)
     monkeypatch.setattr(qd, "load_deployments", lambda **_: df)
     with_timeout, counts = set(df[df["config_timeout_ms"] > 0]["id"]), []
@@ -434,6 +452,7 @@ def test_unusual_counts_runs_that_cannot_be_compared(monkeypatch: pytest.MonkeyP
     completed = runs[(runs["status"] == "completed") & runs["duration_ms"].notna()]["deployment_id"].value_counts()
     judged = {*live["id"][live["config_timeout_ms"] > 0], *completed.index[completed >= 10]}
     count = int((open_.isin(live["id"]) & ~open_.isin(judged)).sum())
+    assert count < int((~open_.isin(judged)).sum())
     text = invoke("check", code=1).unwrapped
     assert f"{count} runs triggered more than a day ago have not ended and cannot be compared: their" in text
     assert "; --outcomes events reads durations" in text
@@ -534,6 +553,8 @@ def test_costs_without_known_usage_print_no_sum(invoke: Invoke) -> None:
             r"\n[\d,]+ triggers of deployments without a session of known cost in that time: the cost is", out
         )
         assert reason in out
+        none = f"forecast --start {NOW_TEXT} --since 2036-01-01T00:00Z --base-url {served.base_url}"
+        assert reason not in invoke(none).out
         assert "\nfrom the costs of sessions created since 20" in out
         assert "in all" not in out
 
@@ -575,11 +596,26 @@ def test_forecast_equals_cost_forecast(invoke: Invoke) -> None:
     of_one = invoke(words, "--deployment", id_).unwrapped
     assert f"95 % interval {interval}" in of_one
     assert "the cost is not known" not in of_one
+    assert "cost unknown" not in invoke(words, "--deployment", id_, "--by", "status").out
+    assert ("cost unknown" in invoke(words, "--by", "status").out) is (without > 0)
+
+    until = "2026-06-01T00:00Z"
+    early = qd.load_sessions(since="2026-05-01T00:00Z", until=until)
+    assert invoke.json(words, "--until", until) == rows_of(qd.cost_forecast(df, early, "20D", start=NOW))
 
     named = qd.with_names(df, agents=qd.load_agents(), metadata=["team"])
     for options, by in (("--by agent", "agent_id"), ("--by team --by status", ["metadata_team", "status"])):
         grouped = qd.cost_forecast(named, sessions, "20D", by=by, start=NOW)
         assert invoke.json(f"{words} {options}") == rows_of(grouped)
+
+
+def test_triggers_include_those_of_paused_deployments_if_asked_for(invoke: Invoke) -> None:
+    df, start = qd.load_deployments(), "2026-06-15T00:00Z"
+    for words, include_paused in (("", False), ("--include-paused", True)):
+        expected = qd.next_triggers(df, "2D", start=start, include_paused=include_paused)
+        found = invoke.json(f"triggers --horizon 2D --start {start} {words}")
+        assert [row["deployment_id"] for row in found] == expected["deployment_id"].to_list()
+    assert set(df["id"][df["status"] == "paused"]) & {row["deployment_id"] for row in found}
 
 
 @pytest.mark.parametrize(
@@ -631,11 +667,30 @@ def test_report_by_environment_has_their_names(sandbox: Sandbox, tmp_path: Path,
         assert (environment["id"] not in used) or html.escape(environment["name"]) in page
 
 
+def test_report_names_agents_and_environments_where_they_can_be_loaded(
+    monkeypatch: pytest.MonkeyPatch, invoke: Invoke
+) -> None:
+    given: list[pd.DataFrame] = []
+    monkeypatch.setattr(qd, "write_report", lambda df, *_, **__: given.append(df))
+    df = qd.load_deployments(include_archived=True)
+    named = qd.with_names(df, agents=qd.load_agents())
+    invoke("report r.html --by agent")
+    pd.testing.assert_frame_equal(given.pop(), named)
+    monkeypatch.setattr(qd, "load_agents", Mock(side_effect=PermissionDeniedError("refused")))
+    assert "ids are shown" in invoke("report r.html --by environment").err
+    expected = qd.with_names(df, environments=qd.load_environments())
+    pd.testing.assert_frame_equal(given[0], expected)
+
+
 def test_costs_with_freq_and_without_by_group_all_sessions_together(invoke: Invoke) -> None:
     found = invoke.json("costs --since all --freq 14D")
     expected = qd.session_costs(qd.load_sessions(), by=None, freq="14D")
     assert found == rows_of(expected)
     assert len(found) > 3
+    found = invoke.json("costs --since all --freq 14D --tz Asia/Tokyo")
+    expected = qd.session_costs(qd.load_sessions(), by=None, freq="14D", tz="Asia/Tokyo")
+    assert [pd.Timestamp(row["window"]) for row in found] == expected.index.to_list()
+    assert [row["credits"] for row in found] == pytest.approx(expected["credits"].to_list())
 
 
 @pytest.mark.parametrize(

@@ -744,6 +744,7 @@ def test_control_characters_in_errors_are_escaped(invoke: Invoke) -> None:
         ),
         ("errors --until 2020-01-01T00:00Z", "the default --since '30D' is not before --until '2020"),
         ("errors --until 2020-01-01T00:00Z --since 30D", "--since '30D' is not before --until '2020"),
+        ("errors --until 2020-01-01T00:00Z --since=30D", "--since '30D' is not before --until '2020"),
     ],
 )
 def test_error_messages_name_options_not_parameters(words: str, pattern: str, invoke: Invoke) -> None:
