@@ -162,13 +162,13 @@ class ListReader:
         next page is read if that page `has_more`. `below` has ids of stored records that the list should reach. If
         it ends before them, the last page is read again without the filter by time.
         """
-        times = _RecentTimes()
+        recent = _RecentTimes()
 
         def fetch(cursor: str | None, limit: int) -> ListedPage:
             nonlocal below
-            found = self._fetch(params, cursor, limit, times, below)
+            found = self._fetch(params, cursor, limit, recent, below)
             below = below if below.isdisjoint(found.ids) else frozenset()
-            times.add(found.table)
+            recent.add(found.table)
             return follow(found)
 
         client, path = self.client, self.remote.path
@@ -178,7 +178,9 @@ class ListReader:
                 if self._remembers_size:
                     self.client.page_limit = self._size.value
                 self.counts.add(page)
-                self._show(page.table)
+                if self._bar.is_shown:
+                    times = page.table["created_at"]
+                    self._bar.advance(page.count, newest=pc.max(times).as_py(), oldest=pc.min(times).as_py())
                 yield page
 
     def read_one(self, id_: str) -> tuple[datetime, pa.Table]:
@@ -196,12 +198,6 @@ class ListReader:
     def close(self) -> None:
         """Remove the progress bar."""
         self._bar.close()
-
-    def _show(self, table: pa.Table) -> None:
-        """Advance the progress bar by one page."""
-        if self._bar.is_shown:
-            times = table["created_at"]
-            self._bar.advance(len(times), newest=pc.max(times).as_py(), oldest=pc.min(times).as_py())
 
     def _fetch(
         self,
