@@ -104,9 +104,11 @@ def check(
     df
         A deployments frame.
     runs
-        Their runs: all of the last two `recent` at least. What happened after they were read
-        (``attrs["fetched_at"]``, if it is there and before `now`) is not known: a run is ``stuck`` by how long
-        it had been running then. Triggers after `df` or the runs were read are not ``missed``.
+        Their runs: all of the last two `recent` at least. On the newest edition, which has no counters, give all
+        runs, or ``fill_counters(df, all_runs)`` as `df`: otherwise a streak that began before `runs` is shorter
+        here, or not found. What happened after they were read (``attrs["fetched_at"]``, if it is there and before
+        `now`) is not known: a run is ``stuck`` by how long it had been running then. Triggers after `df` or the
+        runs were read are not ``missed``.
     sessions
         Their sessions.
     snapshots

@@ -512,7 +512,14 @@ def _event_table(events: pd.DataFrame) -> pa.Table:
     events = events[events["session_id"].notna()]
     table = pa.table({name: _arrow(events[name], _EVENTS[name], what="events") for name in _EVENTS})
     sessions: Any = table["session_id"].combine_chunks()
-    positions = [events["position"].to_numpy("int64")] if "position" in events.columns else []
+    positions = []
+    if "position" in events.columns:
+        if events["position"].isna().any():
+            raise errors.FrameTypeError(
+                "the events frame has events without a position, so that their order is not known; leave out the "
+                "column 'position' if the rows are in order"
+            )
+        positions = [events["position"].to_numpy("int64")]
     order = np.lexsort([*positions, sessions.dictionary_encode().indices])
     return table.take(order) if (np.diff(order) < 0).any() else table
 

@@ -381,6 +381,15 @@ def test_events_are_ordered_by_position() -> None:
     ]
 
 
+@pytest.mark.parametrize("dtype", ["float64", "Int64"])
+def test_events_without_a_position_are_refused(dtype: str) -> None:
+    events = events_frame(RUNNING, ("idle", 3, "end_turn"), ("idle", 9, "cancelled"))
+    assert ends_from_events(events.astype({"position": dtype}))["status"].tolist() == ["completed"]
+    events["position"] = pd.Series([0, 1, None], dtype=dtype)
+    with pytest.raises(FrameTypeError, match=r"events without a position.* leave out the column 'position'"):
+        resolve_outcomes(runs_frame(run()), events=events)
+
+
 def test_rows_index_attrs_columns_and_dtypes_are_kept() -> None:
     runs = runs_frame(run(), run(id="drun_2", session_id="sess_2"), run(id="drun_3", session_id=None))
     runs = runs.set_axis(pd.Index([7, 7, 3], name="row"))

@@ -497,6 +497,20 @@ def test_two_writers_without_a_lock_keep_correct_coverage() -> None:
     clear_stores(folder)
 
 
+def test_refused_cursor_after_a_damaged_data_file_leaves_nothing_complete(
+    store: TableStore, tmp_path: Path
+) -> None:
+    commit_entries(store, page(run(9), run(8), more=True))
+    data_files(tmp_path)[0].write_bytes(b"damaged")
+    other = make_store(tmp_path)
+    with other.writer_lock():
+        other.add(page(run(7), run(6), after="drun_008", more=True))
+        with pytest.warns(CacheWarning, match="damaged"):
+            other.drop_last_cursor()
+    assert other.coverage.segments == ()
+    assert stored(other) == {"drun_007": "completed", "drun_006": "completed"}
+
+
 def test_store_in_an_unwritable_folder_keeps_rows_in_memory(store: TableStore, tmp_path: Path) -> None:
     """Stored runs are still read, each once, and ended runs stay ended."""
     commit_entries(store, page(run(2, status="running"), run(1)))

@@ -183,7 +183,9 @@ class TableStore:
     def drop_last_cursor(self) -> None:
         """Shorten the newest segment, after the service refused its cursor."""
         self.commit()
-        self._write_coverage(self.coverage.drop_last_cursor())
+        # If the commit found a damaged file, nothing counts as complete, and there is no cursor.
+        if self.coverage.segments:
+            self._write_coverage(self.coverage.drop_last_cursor())
 
     def forget_coverage(self) -> None:
         """Let no part of the list count as complete, so that all of it is read again; the rows stay."""

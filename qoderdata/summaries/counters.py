@@ -312,7 +312,11 @@ def fill_counters(df: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
     ids = deployments.loc[uncounted, "id"]
     counts = counts[is_in(counts.index, ids)]
     sums = {name: int(counts[name].sum()) for name in ("runs", "unknown", "assumed")}
-    warn_of_unknown(sums, runs, consequence="rates are too low")
+    warn_of_unknown(
+        sums,
+        runs,
+        consequence="rates of deployments are too low, and groups leave out deployments without a known outcome",
+    )
     counts.loc[counts["unknown"] == counts["runs"], ["failed", "current_streak"]] = pd.NA
     for column, figure in _COUNTERS.items():
         filled = counts[figure].reindex(ids, fill_value=0).array
