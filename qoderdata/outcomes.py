@@ -154,7 +154,8 @@ def resolve_outcomes(
     Raises
     ------
     FrameTypeError
-        Not a pandas frame, or a column that has lost its dtype, such as times without a zone, also as text.
+        Not a pandas frame, or a column that has lost its dtype, such as times without a zone, also as text; or
+        some events have no ``position``.
     MissingColumnError
         A frame lacks a column; the message lists those that it has.
 

@@ -44,8 +44,8 @@ _REFUSALS = 100
 _ATTEMPTS = 5
 #: After this many consecutive errors of the service, no more single records are read.
 MAX_FAILURES = 3
-#: At least how many consecutive records, and all records of a page, must be older than a time before the list
-#: counts as past it: a single old record may be listed before new ones.
+#: The list counts as past a time after at least this many consecutive records, and a whole page, that are older: a
+#: single old record may be listed before new ones.
 _MIN_OLDER_RECORDS = 20
 #: The maximum difference of the clocks that set the times of a trigger, its run and its session. The filter by
 #: time that is sent begins this much earlier.
