@@ -1616,6 +1616,23 @@ def test_a_note_says_that_no_row_has_a_value(words: str, notes: list[str], invok
 
 
 @pytest.mark.filterwarnings("default:.* completed runs are assumed")
+@pytest.mark.filterwarnings("default:the outcome of")
+@pytest.mark.usefixtures("edition_d")
+def test_run_of_unknown_outcome_ends_a_streak_in_a_report(monkeypatch: pytest.MonkeyPatch, invoke: Invoke) -> None:
+    runs = qd.load_runs(outcomes="events").sort_values(["triggered_at", "created_at", "id"])
+    back = runs.groupby("deployment_id").cumcount(ascending=False)
+    runs["status"] = runs["status"].mask(back.isin([0, 2]), "failed").mask(back == 1)
+    found: list[pd.DataFrame] = []
+    monkeypatch.setattr(qd, "write_report", lambda frame, _path, **_: found.append(frame))
+    monkeypatch.setattr(qd, "load_runs", lambda **_: runs)
+    invoke("report report.html")
+    shown = found[0]["stats_consecutive_failures"]
+    assert shown.tolist() == found[0]["id"].isin(runs["deployment_id"]).astype(int).tolist()
+    assert set(shown) == {0, 1}
+    assert runs["deployment_id"].value_counts().max() > 2
+
+
+@pytest.mark.filterwarnings("default:.* completed runs are assumed")
 @pytest.mark.usefixtures("edition_d")
 def test_lists_and_tables_work_on_edition_d(invoke: Invoke) -> None:
     for words in ("sessions", "agents", "environments"):

@@ -243,6 +243,18 @@ def test_unknown_group_lists_all_valid_groups(words: str, message: str, sandbox:
     assert "Columns: id, " in captured.err
 
 
+@pytest.mark.parametrize(
+    "command", ["forecast", "failures", "deployments", "triggers --start 2026-06-15T01:30:20Z --include-paused"]
+)
+def test_group_may_be_a_key_that_a_filter_leaves_out(command: str, sandbox: Sandbox, invoke: Invoke) -> None:
+    teams = team_of(sandbox)
+    alone = next(row["id"] for row in invoke.json("deployments --top 999") if teams[row["id"]] is None)
+    words = f"{command} --deployment {alone} --by team"
+    assert {row["metadata_team"] for row in invoke.json(words)} == {None}
+    assert invoke(words).err == "qoderdata: --by team: no deployment has a value\n"
+    assert "did you mean 'team'?" in invoke(f"{command} --deployment {alone} --by tema", code=2).err
+
+
 @pytest.mark.parametrize("command", ["deployments --top 999", "failures --min-runs 0", "runs --since all"])
 def test_metadata_key_with_the_name_of_a_column(
     command: str, monkeypatch: pytest.MonkeyPatch, invoke: Invoke

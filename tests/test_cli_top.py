@@ -525,6 +525,8 @@ def test_once_without_permission_for_sessions_goes_on_where_outcomes_come_from_r
                     r"Today: [\d,]+ runs?, .* · costs not known, as sessions could not be read", today
                 )
                 assert "Next: " in printed.out
+        advice = "To see runs without sessions and costs: qoderdata top --offline --outcomes runs"
+        assert invoke("top --once --offline", code=2).err.endswith(f"can be reached. {advice}\n")
 
 
 @pytest.mark.filterwarnings("ignore:the .* not:qoderdata.errors.NotStoredWarning")

@@ -169,7 +169,10 @@ def _error_text(error: Exception, command: click.Command, words: Sequence[str] |
     can_be_offline = any(param.name == "offline" for param in command.params)
     no_advice_here = ("frame[",) if can_be_offline else ("frame[", "offline=True")
     notes = [note for note in getattr(error, "__notes__", []) if not any(word in note for word in no_advice_here)]
-    text = " ".join([str(error), *notes])
+    text = str(error)
+    for note in notes:
+        full_stop = "" if text.endswith((".", "]", ")")) or note.startswith("(") else "."
+        text += f"{full_stop} {note}"
     before = re.match(r"(?s).*\. (?!\[)", str(error)) if isinstance(error, exceptions.APIError) else None
     advice = before.end() if before else 0
     return text[:advice] + use_option_names(text[advice:], command, words)

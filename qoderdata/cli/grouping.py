@@ -7,7 +7,9 @@ sessions the `outcome` of their run.
 
 from __future__ import annotations
 
+import contextlib
 import difflib
+import warnings
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -81,7 +83,7 @@ class Groups:
             elif "deployment_id" in self.keys:
                 deployments = load_or_none(service.deployments)
         if deployments is not None and self.metadata:
-            _require(self.metadata, deployments, columns)
+            _require(self.metadata, deployments, columns, service)
         lists = {"deployments": deployments}
         if "agent_id" in self.keys:
             lists["agents"] = load_or_none(lambda: service.load(qd.load_agents))
@@ -114,7 +116,9 @@ class Groups:
             self.notes = _assumed_note(frame, runs)
         if not self.lists:
             return frame
-        named: pd.DataFrame = qd.with_names(frame, **self.lists, metadata=self.metadata)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "no deployment has the key")  # `add_names` says so
+            named: pd.DataFrame = qd.with_names(frame, **self.lists, metadata=self.metadata)
         return named
 
     def _models(self, runs: pd.DataFrame) -> Any:  # noqa: ANN401 - an array of pandas
@@ -221,16 +225,17 @@ def load_or_none(load: Callable[[], pd.DataFrame]) -> pd.DataFrame | None:
         return None
 
 
-def _require(words: Sequence[str], deployments: pd.DataFrame, columns: Sequence[str]) -> None:
+def _require(words: Sequence[str], deployments: pd.DataFrame, columns: Sequence[str], service: Service) -> None:
     """Raise if a word is no key of any deployment's metadata; without deployments, no key is known."""
-    if deployments.empty:
+    there = set(metadata_keys(deployments))
+    if deployments.empty or there.issuperset(words):
         return
-    there = metadata_keys(deployments)
-    for word in words:
-        if word not in there:
-            near = difflib.get_close_matches(word, [*WORDS, *there, *columns], n=1)
-            hint = f"; did you mean {near[0]!r}?" if near else "."
-            raise click.UsageError(
-                f"--by {word}: no such column or key of metadata{hint} Names: {', '.join(WORDS)}. "
-                f"Metadata: {', '.join(there) or 'none'}. Columns: {', '.join(columns)}"
-            )
+    with contextlib.suppress(*NAME_ERRORS):  # a filter may have left out the deployments that have the key
+        there.update(metadata_keys(service.deployments()))
+    for word in sorted({*words} - there):
+        near = difflib.get_close_matches(word, [*WORDS, *sorted(there), *columns], n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else "."
+        raise click.UsageError(
+            f"--by {word}: no such column or key of metadata{hint} Names: {', '.join(WORDS)}. "
+            f"Metadata: {', '.join(sorted(there)) or 'none'}. Columns: {', '.join(columns)}"
+        )

@@ -219,12 +219,10 @@ class Service:
             output.note(f"warning: pauses and earlier schedules are not known: {use_option_names(str(error))}")
             return []
 
-    def counted_deployments(self, filters: dict[str, Any], *, until: str | None = None) -> pd.DataFrame:
-        """Load deployments; where the service gives no counters at all, count their runs before a time."""
+    def counted_deployments(self, filters: dict[str, Any]) -> pd.DataFrame:
+        """Load deployments; where the service gives no counters at all, count their runs."""
         deployments = self.deployments(filters)
-        if not lacks_counters(deployments):
-            return deployments
-        return qd.fill_counters(deployments, self.runs({"until": until}))
+        return qd.fill_counters(deployments, self.runs({})) if lacks_counters(deployments) else deployments
 
     def with_streaks(
         self, deployments: pd.DataFrame, *, until: str | None = None, streak: int = 3

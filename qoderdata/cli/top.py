@@ -149,7 +149,8 @@ class _Reader:
         except (errors.PermissionDeniedError, errors.CacheError) as error:
             if self._service.outcomes == "runs":
                 return None
-            error.add_note("To see runs without sessions and costs: qoderdata top --outcomes runs")
+            words = "top --offline" if self._service.offline else "top"
+            error.add_note(f"To see runs without sessions and costs: qoderdata {words} --outcomes runs")
             raise
 
     def _counted(self) -> pd.DataFrame:

@@ -69,7 +69,7 @@ def failing(data: ReportData) -> Section:
         columns.append(PageColumn(_("Last run"), "time", lambda row: row.stats_last_triggered_at))
         about = _("Failures since the last success, as the service counts them, longest first.")
         if "counted_since" in data.deployments.attrs:
-            about = join_sentences(_("Failures since the last success, longest first."), counted_note(data))
+            about = join_sentences(_("Failed runs in a row, longest first."), counted_note(data))
     else:
         states = data.live.set_index("id")[["status", "paused_reason_type"]]
         found = data.streaks.join(states, on="deployment_id")
