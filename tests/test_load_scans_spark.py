@@ -100,3 +100,10 @@ def test_account_without_runs_gives_no_rows_and_all_columns(tmp_path: Path) -> N
     with Sandbox(deployments=2, seed=7, runs=0) as sandbox:
         runs = load_runs(client=Client(pat=sandbox.pat, base_url=sandbox.base_url), cache_dir=tmp_path)
     pd.testing.assert_frame_equal(collected(scan_runs(tmp_path, engine="pyspark"), schema.RUNS), runs)
+
+
+@pytest.mark.parametrize("name", ["a [b]* ? {c} 'd' day=1", "50 % of a#b, c:d"])
+def test_cache_folder_with_special_characters_can_be_scanned(tmp_path: Path, name: str) -> None:
+    folder = tmp_path / name
+    _, runs = load_account_of_edition_a(folder, runs=20)
+    pd.testing.assert_frame_equal(collected(scan_runs(folder, engine="pyspark"), schema.RUNS), by_id(runs))

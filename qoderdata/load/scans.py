@@ -120,7 +120,8 @@ def _spark(folder: Folder, paths: list[str], schema: Schema) -> Any:  # noqa: AN
         types = _import_extra("pyspark.sql.pandas.types", "spark")
         return spark.createDataFrame([], types.from_arrow_schema(schema.arrow))
     prefix = "file://" if folder.local else f"{folder.location.split('://', 1)[0]}://"
-    return spark.read.parquet(*(prefix + path for path in paths)).select(*schema.names)
+    exact = (re.sub(r"[][{}*?\\]", r"\\\g<0>", path) for path in paths)  # a path is a pattern in Spark
+    return spark.read.parquet(*(prefix + path for path in exact)).select(*schema.names)
 
 
 _OPENERS: dict[str, _Opener] = {"polars": _polars, "dask": _dask, "pyspark": _spark}
