@@ -121,22 +121,22 @@ def replace(
     mode = _PRIVATE_FILE if private else _NEW_FILE if old is None else stat.S_IMODE(old.st_mode)
     if not mode & stat.S_IWUSR:
         raise PermissionError(errno.EACCES, "the file is read-only", str(target))
-    beside = target.with_name(f".{target.name[:_REPEATED]}.{os.getpid()}-{secrets.token_hex(4)}{_TEMPORARY}")
+    temporary = target.with_name(f".{target.name[:_REPEATED]}.{os.getpid()}-{secrets.token_hex(4)}{_TEMPORARY}")
     try:
-        descriptor = os.open(beside, os.O_CREAT | os.O_EXCL | os.O_WRONLY, mode)
+        descriptor = os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, mode)
     except FileNotFoundError:
         raise FileNotFoundError(errno.ENOENT, "there is no such folder", str(target.parent)) from None
     try:
         with os.fdopen(descriptor, "wb"):
             if old is not None:
-                _keep_owner_and_mode(beside, old)
-            with pa.OSFile(str(beside), "wb") as sink:
+                _keep_owner_and_mode(temporary, old)
+            with pa.OSFile(str(temporary), "wb") as sink:
                 write(sink)
             if durable:
                 os.fsync(descriptor)
-        beside.replace(target)
+        temporary.replace(target)
     except BaseException as error:
-        beside.unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
         if isinstance(error, OSError) and error.filename is None:
             error.add_note(f"({target} was not written)")
         raise
@@ -330,10 +330,10 @@ class Folder:
         if not self.local:
             return
         written_before = time.time() - LEFTOVER_AGE.total_seconds() if others_write else math.inf
-        for beside in Path(self.path).rglob(f".*{_TEMPORARY}"):
+        for temporary in Path(self.path).rglob(f".*{_TEMPORARY}"):
             with contextlib.suppress(OSError):
-                if beside.lstat().st_mtime < written_before:
-                    beside.unlink()
+                if temporary.lstat().st_mtime < written_before:
+                    temporary.unlink()
 
     @contextlib.contextmanager
     def lock(self, name: str, *, timeout: float | None = None) -> Iterator[None]:

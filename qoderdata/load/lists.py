@@ -511,11 +511,11 @@ def _load(
     folder = root.folder(cache.FOLDER)
     began, now = time.monotonic(), datetime.now(UTC)
     queries = filters.covering_filters() if offline else [filters]
-    kept = None if refresh else _newest_answer(folder, schema, client, queries)
-    if kept is not None and (offline or timedelta(0) <= now - kept.fetched_at <= max_age):
-        facts = (schema.name, len(kept.table), time.monotonic() - began, kept.fetched_at)
+    cached = None if refresh else _newest_answer(folder, schema, client, queries)
+    if cached is not None and (offline or timedelta(0) <= now - cached.fetched_at <= max_age):
+        facts = (schema.name, len(cached.table), time.monotonic() - began, cached.fetched_at)
         _logger.info("%s: %d rows in %.1f s from the cache, fetched at %s", *facts)
-        return _to_frame(filters.apply(kept.table), schema, client, fetched_at=kept.fetched_at)
+        return _to_frame(filters.apply(cached.table), schema, client, fetched_at=cached.fetched_at)
     if offline:
         raise CacheError(
             f"offline=True, and {folder.location} has no answer to this call with this token or account. Call "
@@ -525,9 +525,9 @@ def _load(
         answer, requests = _pull(schema, client, filters, progress=progress)
     except APIError as error:
         with warnings.catch_warnings(action="ignore", category=CacheWarning):  # the answer is not used
-            kept = _newest_answer(folder, schema, client, filters.covering_filters())
-        if kept is not None:
-            age = format_duration(now - kept.fetched_at)
+            cached = _newest_answer(folder, schema, client, filters.covering_filters())
+        if cached is not None:
+            age = format_duration(now - cached.fetched_at)
             error.add_note(f"An answer that is {age} old is cached: pass offline=True to use it.")
         raise
     return _store_answer(root, schema, client, filters, answer, requests=requests)

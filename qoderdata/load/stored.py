@@ -88,9 +88,9 @@ class StoredLoading:
         query, freshness = self.query, self.freshness
         self.store.recover()
         if is_current(self.store, freshness, since=query.since, until=query.until):
-            kept = self._cached_answer()
-            if kept is not None:
-                return self._requested_rows(kept)
+            cached = self._cached_answer()
+            if cached is not None:
+                return self._requested_rows(cached)
             table = self.unless_damaged(self._read)
             if table is not None:
                 return LoadedTable(table, self.store.coverage.read_at)
@@ -105,9 +105,9 @@ class StoredLoading:
         name = self.remote.table.name
         self.store.recover(must_be_readable=True)
         complete = self.store.coverage.covers(self.query.since)
-        kept = self._cached_answer(only_if_newer=complete)
-        if kept is not None:
-            return self._requested_rows(kept)
+        cached = self._cached_answer(only_if_newer=complete)
+        if cached is not None:
+            return self._requested_rows(cached)
         if not self.store.exists:
             raise CacheError(
                 f"offline=True, and {self.store.folder.location} has no {name} of this token or account. "
@@ -189,26 +189,26 @@ class StoredLoading:
 
     def _cached_answer(self, *, only_if_newer: bool = True) -> cache.CachedTable | None:
         """Return the cached answer to this query; `only_if_newer`: only if it is newer than the store."""
-        kept = None
+        cached = None
         if self.query.params:
-            kept = cache.read(self._answers, self._answer_name, self.remote.table.schema)
-        if kept is None or not only_if_newer:
-            return kept
+            cached = cache.read(self._answers, self._answer_name, self.remote.table.schema)
+        if cached is None or not only_if_newer:
+            return cached
         read_at = self.store.coverage.read_at
-        is_newer = (read_at is None or read_at < kept.fetched_at) and kept.fetched_at <= datetime.now(UTC)
-        return kept if is_newer else None
+        is_newer = (read_at is None or read_at < cached.fetched_at) and cached.fetched_at <= datetime.now(UTC)
+        return cached if is_newer else None
 
-    def _requested_rows(self, kept: cache.CachedTable) -> LoadedTable:
+    def _requested_rows(self, cached: cache.CachedTable) -> LoadedTable:
         """Return the rows of a cached answer that this call asks for."""
-        return LoadedTable(self._wanted(kept.table, until=self.query.until), kept.fetched_at)
+        return LoadedTable(self._wanted(cached.table, until=self.query.until), cached.fetched_at)
 
     def _filtered(self) -> LoadedTable | None:
         """Read only the rows that pass the filters; they are cached, and not added to the store.
 
         Return ``None`` if the service does not know the filters, or they mean something else there.
         """
-        kept = self._cached_answer(only_if_newer=False)
-        if kept is None or not self.freshness.is_recent(kept.fetched_at):
+        cached = self._cached_answer(only_if_newer=False)
+        if cached is None or not self.freshness.is_recent(cached.fetched_at):
             fetched_at = datetime.now(UTC)
             try:
                 with self.reader(self.query.since) as reader:
@@ -219,15 +219,15 @@ class StoredLoading:
                     return None
                 raise
             except APIError as error:
-                if kept is not None:
-                    error.add_note(_offline_note(kept.fetched_at))
+                if cached is not None:
+                    error.add_note(_offline_note(cached.fetched_at))
                 raise
             table = reader.decoder.finish(tables)
             if self.query.needs_status and not self._has_status(table):
                 return None
-            kept = cache.CachedTable(self._wanted(table, until=None), fetched_at)
-            cache.write(self._answers, self._answer_name, kept)
-        return self._requested_rows(kept)
+            cached = cache.CachedTable(self._wanted(table, until=None), fetched_at)
+            cache.write(self._answers, self._answer_name, cached)
+        return self._requested_rows(cached)
 
     def _until_past(self, page: ListedPage) -> ListedPage:
         """Return a page, marked as the last one if no later page has rows that are needed."""

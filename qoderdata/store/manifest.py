@@ -127,11 +127,11 @@ def read_manifest(folder: Folder, identity: Identity | None = None) -> Manifest 
 def write_manifest(folder: Folder, manifest: Manifest) -> None:
     """Replace a store's manifest in one step; if the folder cannot be written, the old one stays valid."""
     content = msgspec.json.format(msgspec.json.encode(manifest), indent=1)
-    sealed = b'{"format": %d, "checksum": "%b", "content": %b}\n' % (FORMAT, checksum(content).encode(), content)
-    folder.replace(NAME, lambda sink: sink.write(sealed))
+    document = b'{"format": %d, "checksum": "%b", "content": %b}\n' % (FORMAT, checksum(content).encode(), content)
+    folder.replace(NAME, lambda sink: sink.write(document))
 
 
-class _Sealed(msgspec.Struct, forbid_unknown_fields=True):
+class _Document(msgspec.Struct, forbid_unknown_fields=True):
     format: int
     checksum: str
     content: msgspec.Raw
@@ -142,10 +142,10 @@ class _AnyFormat(msgspec.Struct):
 
 
 def _decode(content: pa.Buffer) -> Manifest:
-    sealed = msgspec.json.decode(content, type=_Sealed)
-    if sealed.checksum != checksum(bytes(sealed.content)):
+    document = msgspec.json.decode(content, type=_Document)
+    if document.checksum != checksum(bytes(document.content)):
         raise ValueError("it is damaged")
-    return msgspec.json.decode(sealed.content, type=Manifest)
+    return msgspec.json.decode(document.content, type=Manifest)
 
 
 def _decode_old(content: pa.Buffer) -> Manifest:
