@@ -1394,6 +1394,8 @@ def group_changes(data: ReportData) -> list[object]:
         ((0, 60), (30, 30), "Better than last week: none of 60 runs failed, down 50.0 points."),
         ((6, 54), (6, 54), "About the same as last week: 10.0 % of 60 runs failed, unchanged; "),
         ((3, 10), (30, 30), "Not enough runs to compare with last week: 23.1 % of 13 runs failed; "),
+        ((2, 17), (30, 30), "Not enough runs to compare with last week: 10.5 % of 19 runs failed; "),
+        ((1, 19), (30, 30), "Better than last week: 5.0 % of 20 runs failed, down 45.0 points."),
     ],
 )
 def test_headline_compares_with_the_week_before(
@@ -1419,6 +1421,42 @@ def test_headline_compares_with_the_week_before(
     assert is_compared == (sum(recent) >= 20)
     assert is_compared != ("Fewer than 20 decided runs in a week are not compared." in found.about)
     assert not any(group_changes(data_of(deployments, runs[1:]))), "the week before is not whole"
+
+
+def test_week_includes_its_begin_and_not_its_end() -> None:
+    start, week = pd.Timestamp(START), timedelta(days=7)
+    second = timedelta(seconds=1)
+    times = [start - 2 * week, start - week - second, start - week, start - second]
+    runs = [run(1, 0, "failed", id=f"drun_{n}", triggered_at=at.isoformat()) for n, at in enumerate(times)]
+    at_begin = (start - week).isoformat()
+    deployments = [
+        deployment(1, "created then", created_at=at_begin),
+        deployment(2, "created later", created_at=(start - week + second).isoformat()),
+        deployment(3, "archived then", archived_at=at_begin),
+        deployment(4, "archived later", archived_at=(start - week + second).isoformat()),
+    ]
+    data = data_of(deployments, runs)
+    assert data.runs_within(week)["id"].tolist() == ["drun_2", "drun_3"]
+    assert data.runs_within(week, ago=week)["id"].tolist() == ["drun_0", "drun_1"]
+    assert data.live_before["name"].tolist() == ["created then", "archived later"]
+
+
+@pytest.mark.parametrize(("later", "reach_back"), [(0, False), (-1, True)])
+def test_weeks_are_comparable_if_runs_reach_back_more_than_13_days(later: int, *, reach_back: bool) -> None:
+    first = pd.Timestamp(START) - timedelta(days=13) + timedelta(seconds=later)
+    data = data_of([deployment(1, "d1")], [run(1, 0, "failed", triggered_at=first.isoformat())])
+    assert data.do_runs_reach_back is reach_back
+
+
+def test_run_of_exactly_a_week_ago_does_not_say_who_failed_before() -> None:
+    start = pd.Timestamp(START)
+    times = [start - timedelta(days=20), start - timedelta(days=7), start - timedelta(days=1)]
+    statuses = ["completed", "failed", "failed"]
+    runs = [
+        run(1, 0, status, id=f"drun_{n}", triggered_at=at.isoformat())
+        for n, (at, status) in enumerate(zip(times, statuses, strict=True))
+    ]
+    assert data_of([deployment(1, "d1")], runs).failing_before == 0
 
 
 @pytest.mark.parametrize(("status", "cut"), [("failed", ""), ("completed", ", drawn up to 10 %")])
