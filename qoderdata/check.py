@@ -411,7 +411,7 @@ def _stuck(runs: pd.DataFrame, live: pd.DataFrame, names: dict[str, str], *, now
         if row.waiting:
             detail = _("{detail} Waiting for a person: {count}.", detail=detail, count=f"{row.waiting:,}")
         if row.by_session:
-            detail = _("{detail} If a person continued a session, its run may have ended before.", detail=detail)
+            detail = _("{detail} A run may have ended earlier, if a person continued its session.", detail=detail)
         yield _Finding("stuck", row.Index, detail, row.first, row.runs)
 
 

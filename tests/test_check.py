@@ -314,7 +314,7 @@ def test_stuck_by_its_session_may_have_ended_before_the_session_was_continued(sh
     short_account.runs_of(4)[1].update(status="running", duration_ms=None)
     df, runs, sessions = short_account.frames()
     detail = "job 4: a run has not ended after 1 h."
-    hint = " If a person continued a session, its run may have ended before."
+    hint = " A run may have ended earlier, if a person continued its session."
     for source, expected in (("session", detail + hint), ("events", detail), ("run", detail)):
         runs["status_from"] = runs["status_from"].mask(runs["status"].eq("running"), source)
         assert single_row(qd.check(df, runs, sessions, now=NOW)).detail == expected

@@ -52,7 +52,7 @@ _TEAM = "team"
 @options.tz_option("of the times shown, and of the midnight at which today begins")
 @live_service_options
 def top(*, once: bool, interval: str, team: str, tz: str, service: Service) -> None:
-    """Show live what runs, fires next, fails and is wrong.
+    """Show live what is running, what is next, and what is wrong.
 
     It also shows the costs of today. Press q to end it.
 
