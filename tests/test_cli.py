@@ -1618,7 +1618,7 @@ def test_a_note_says_that_no_row_has_a_value(words: str, notes: list[str], invok
 @pytest.mark.filterwarnings("default:.* completed runs are assumed")
 @pytest.mark.filterwarnings("default:the outcome of")
 @pytest.mark.usefixtures("edition_d")
-def test_run_of_unknown_outcome_ends_a_streak_in_a_report(monkeypatch: pytest.MonkeyPatch, invoke: Invoke) -> None:
+def test_run_of_unknown_outcome_ends_a_streak(monkeypatch: pytest.MonkeyPatch, invoke: Invoke) -> None:
     runs = qd.load_runs(outcomes="events").sort_values(["triggered_at", "created_at", "id"])
     back = runs.groupby("deployment_id").cumcount(ascending=False)
     runs["status"] = runs["status"].mask(back.isin([0, 2]), "failed").mask(back == 1)
@@ -1629,6 +1629,10 @@ def test_run_of_unknown_outcome_ends_a_streak_in_a_report(monkeypatch: pytest.Mo
     shown = found[0]["stats_consecutive_failures"]
     assert shown.tolist() == found[0]["id"].isin(runs["deployment_id"]).astype(int).tolist()
     assert set(shown) == {0, 1}
+    failures = invoke.json("failures --min-runs 0 --include-archived")
+    assert {row["id"]: row["consecutive_failures"] for row in failures} == dict(
+        zip(found[0]["id"], shown, strict=True)
+    )
     assert runs["deployment_id"].value_counts().max() > 2
 
 

@@ -12,7 +12,7 @@ import qoderdata as qd
 from qoderdata import arguments, time_math
 from qoderdata.cli import grouping, options
 from qoderdata.cli.output import echo
-from qoderdata.cli.service import Service, lacks_counters, run_service_options
+from qoderdata.cli.service import Service, run_service_options
 from qoderdata.errors import CacheError
 
 if TYPE_CHECKING:
@@ -90,7 +90,7 @@ def report(
         deployments, runs = service.deployments(filters), service.runs(window)
         deployments = service.with_streaks(deployments, until=until)
     else:
-        deployments = _counted_deployments(service, filters, until)
+        deployments = service.counted_deployments(filters, until=until)
     sessions = service.load(qd.load_sessions, since=time_math.earlier(at, _COSTS)) if with_costs else None
     if options.filters_given(filters):
         ids = deployments["id"]
@@ -126,20 +126,6 @@ def _title_words(filters: dict[str, Any]) -> str:
         text if option in {"where", "deployment", "agent"} else f"{option.replace('-', ' ')} {text}"
         for option, text in options.filter_texts(filters)
     )
-
-
-def _counted_deployments(service: Service, filters: dict[str, Any], until: str | None) -> pd.DataFrame:
-    """Load deployments; without counters, count the runs before a time, and end streaks as `check` does."""
-    from qoderdata.check import failing_now  # noqa: PLC0415 - imports pandas
-
-    deployments = service.deployments(filters)
-    if not lacks_counters(deployments):
-        return deployments
-    runs = service.runs({"until": until})
-    counted = qd.fill_counters(deployments, runs)
-    streaks = failing_now(runs, counted).set_index("deployment_id")["streak"].reindex(counted["id"], fill_value=0)
-    column = counted["stats_consecutive_failures"]
-    return counted.assign(stats_consecutive_failures=column.mask(column.notna(), streaks.array))
 
 
 def _snapshots(service: Service, start: datetime) -> list[pd.DataFrame]:

@@ -219,10 +219,12 @@ class Service:
             output.note(f"warning: pauses and earlier schedules are not known: {use_option_names(str(error))}")
             return []
 
-    def counted_deployments(self, filters: dict[str, Any]) -> pd.DataFrame:
-        """Load deployments; where the service gives no counters at all, count their runs."""
+    def counted_deployments(self, filters: dict[str, Any], *, until: str | None = None) -> pd.DataFrame:
+        """Load deployments; where the service gives no counters at all, count their runs before a time."""
         deployments = self.deployments(filters)
-        return qd.fill_counters(deployments, self.runs({})) if lacks_counters(deployments) else deployments
+        if not lacks_counters(deployments):
+            return deployments
+        return fill_counters(deployments, self.runs({"until": until}))
 
     def with_streaks(
         self, deployments: pd.DataFrame, *, until: str | None = None, streak: int = 3
@@ -243,7 +245,7 @@ class Service:
             doubtful = _ids_with_doubtful_streaks(deployments, runs, streak) if may_read else []
             for id_ in doubtful:
                 self.runs({**filters, "outcomes": "events", "deployment_id": id_})
-            return qd.fill_counters(deployments, self.runs(filters) if doubtful else runs)
+            return fill_counters(deployments, self.runs(filters) if doubtful else runs)
 
 
 def _ids_with_doubtful_streaks(deployments: pd.DataFrame, runs: pd.DataFrame, streak: int) -> list[str]:
@@ -313,6 +315,16 @@ def metadata_keys(deployments: pd.DataFrame) -> list[str]:
 def lacks_counters(deployments: pd.DataFrame) -> bool:
     """Return whether the service gives no counters at all."""
     return not deployments.empty and not deployments["stats_total_runs"].notna().any()
+
+
+def fill_counters(deployments: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
+    """Count runs as the library does, but let a run of unknown outcome end a streak, as in its `check`."""
+    from qoderdata.check import failing_now  # noqa: PLC0415 - imports pandas
+
+    counted = qd.fill_counters(deployments, runs)
+    streaks = failing_now(runs, counted).set_index("deployment_id")["streak"].reindex(counted["id"], fill_value=0)
+    column = counted["stats_consecutive_failures"]
+    return counted.assign(stats_consecutive_failures=column.mask(column.notna(), streaks.array))
 
 
 @contextlib.contextmanager

@@ -20,7 +20,13 @@ import qoderdata as qd
 from qoderdata import errors
 from qoderdata.arguments import parse_span
 from qoderdata.cli import options, output, top_screen
-from qoderdata.cli.service import Service, advice_on_archived, live_service_options, metadata_keys
+from qoderdata.cli.service import (
+    Service,
+    advice_on_archived,
+    fill_counters,
+    live_service_options,
+    metadata_keys,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -163,7 +169,7 @@ class _Reader:
             try:
                 return stored.with_streaks(self._frames["deployments"])
             except errors.CacheError:  # nothing could be stored
-                return qd.fill_counters(self._frames["deployments"], self._frames["runs"])
+                return fill_counters(self._frames["deployments"], self._frames["runs"])
 
     def _view(self) -> top_screen.View:
         import pandas as pd  # noqa: PLC0415 - slow to import
