@@ -72,7 +72,7 @@ def runs(
 
     With --failed or --waiting, list runs; --by then adds columns, such as the owner.
 
-    A run of unknown outcome does not end a streak here; in the other commands it does.
+    A run of unknown outcome does not end a streak here; in check, failures, export, top and report it does.
     """
     views = {"--errors": errors, "--streaks": streaks, "--failed": failed, "--waiting": waiting}
     given = [name for name, is_given in views.items() if is_given]
