@@ -85,6 +85,7 @@ def check(
     runs: pd.DataFrame | None = None,
     sessions: pd.DataFrame | None = None,
     *,
+    all_runs: pd.DataFrame | None = None,
     snapshots: Sequence[pd.DataFrame] | None = None,
     now: Instant | None = None,
     since: Span = "1D",
@@ -104,13 +105,14 @@ def check(
     df
         A deployments frame.
     runs
-        Their runs: all of the last two `recent` at least. On the newest edition, which has no counters, give all
-        runs, or ``fill_counters(df, all_runs)`` as `df`: otherwise a streak that began before `runs` is shorter
-        here, or not found. What happened after they were read (``attrs["fetched_at"]``, if it is there and before
-        `now`) is not known: a run is ``stuck`` by how long it had been running then. Triggers after `df` or the
-        runs were read are not ``missed``.
+        Their runs: all of the last two `recent` at least. What happened after they were read
+        (``attrs["fetched_at"]``, if it is there and before `now`) is not known: a run is ``stuck`` by how long it
+        had been running then. Triggers after `df` or the runs were read are not ``missed``.
     sessions
         Their sessions.
+    all_runs
+        All their runs, for ``failing``; ``None``: `runs`. A streak that began before `runs` is found by the
+        service's counter or with this. The newest edition has no counters.
     snapshots
         Earlier deployments frames, for `missed_triggers`.
     now
@@ -141,13 +143,13 @@ def check(
         ``name``          str                 the deployment's name
         ``detail``        str                 a sentence or two; begins with the name, and the end of the id
                                               if several deployments share the name
-        ``since``         datetime64[us, UTC] since when, if that is known
+        ``since``         datetime64[us, UTC] since when at least, if that is known
         ================= =================== ===============================================================
 
         ======================= ======= =====================================================================
         ``failing``             error   its last runs failed, `streak` at least, and it is active; if none of
-                                        `runs` completed, the service's counter counts too. A run of unknown
-                                        outcome ends a streak
+                                        its runs completed, the service's counter counts too. A run of unknown
+                                        outcome or assumed success ends a streak, and ``detail`` says so
         ``paused_by_error``     error   the service paused it
         ``missed``              error   scheduled times of the last `since` that certainly had no run
         ``stuck``               error   a run is unfinished for too long; see `unusual_runs`
@@ -164,7 +166,8 @@ def check(
     Raises
     ------
     ValueError
-        A parameter is not valid; the message says what is allowed. Or an id is in `df` twice.
+        A parameter is not valid; the message says what is allowed. An id is in `df` twice, or `all_runs` are given
+        without `runs`.
     FrameTypeError
         Not a pandas frame, or a column that has lost its dtype; the message says how to convert it.
     MissingColumnError
@@ -173,7 +176,7 @@ def check(
     Warns
     -----
     DataQualityWarning
-        A run's ``id`` is in `runs` more than once: each row counts.
+        A run's ``id`` is in one of the frames more than once: each row counts.
 
     Examples
     --------
@@ -196,6 +199,11 @@ def check(
     if runs is not None:
         runs = require_frame(runs, _RUN_COLUMNS, what="runs", optional=["status_from"])
         runs = rows_before(runs, "triggered_at", end).reset_index(drop=True)
+    if all_runs is not None:
+        if runs is None:
+            raise ValueError("all_runs needs runs: give both")
+        all_runs = require_frame(all_runs, _RUN_COLUMNS, what="all_runs", optional=["status_from"])
+        all_runs = rows_before(all_runs, "triggered_at", end)
     if sessions is not None:
         sessions = require_frame(sessions, ["id"], what="sessions", optional=["created_at"])
         sessions = rows_before(sessions, "created_at", end) if "created_at" in sessions else sessions
@@ -209,7 +217,8 @@ def check(
         *_schedules(bad_schedules, active, names),
         *_incomplete(df, runs, sessions, end, tz),
     ]
-    findings += _failing(flatten_runs([]) if runs is None else runs, active, names, tz, streak=streak)
+    known_runs = flatten_runs([]) if runs is None else runs
+    findings += _failing(known_runs if all_runs is None else all_runs, active, names, tz, streak=streak)
     if runs is None:
         findings += _without_counters(active, doubtful=doubtful)
     else:
@@ -255,8 +264,9 @@ def failing_now(runs: pd.DataFrame, active: pd.DataFrame) -> pd.DataFrame:
 
     If none of a deployment's runs completed, the streak may be longer than `runs` reaches back: the service's
     counter counts then, if `active` has it. The columns are ``deployment_id``, ``streak``, ``since`` (missing if
-    the streak began before `runs`), ``after_unknown`` (whether a run of unknown outcome ends the streak),
-    ``error_type`` and ``error_message`` (of the last failed run, if any).
+    the streak began before `runs`), ``doubt`` (``"unknown"`` or ``"assumed"`` if that is the outcome of the run
+    before the streak, which may be longer then), ``error_type`` and ``error_message`` (of the last failed run, if
+    any).
     """
     runs = without_repeated_columns(runs).reset_index(drop=True)  # the index may have the name of a column
     created_at = ["created_at"] if "created_at" in runs.columns else []
@@ -264,13 +274,17 @@ def failing_now(runs: pd.DataFrame, active: pd.DataFrame) -> pd.DataFrame:
     # A run of unknown outcome may have completed.
     status = runs["status"].astype(TEXT).mask(is_unknown(runs), "completed")
     streaks = failure_streaks(runs[columns].assign(status=status))
-    ordered = runs.assign(status=status, is_unknown=is_unknown(runs))[runs["triggered_at"].notna()]
+    doubt = (
+        pd.Series(pd.NA, runs.index, dtype=TEXT)
+        .mask(is_unknown(runs), "unknown")
+        .mask(is_assumed(runs), "assumed")
+    )
+    ordered = runs.assign(status=status, doubt=doubt)[runs["triggered_at"].notna()]
     ordered = ordered.sort_values(["triggered_at", *created_at, "id"], na_position="first")
     lasts = ordered.drop_duplicates(["deployment_id", "status"], keep="last").set_index("deployment_id")
     completed = runs.loc[status.eq("completed"), "deployment_id"]
     ids = pd.Index(active["id"])
     last = lasts[lasts["status"].eq("failed")].reindex(ids, columns=["error_type", "error_message"]).astype(TEXT)
-    after_unknown = lasts.loc[lasts["status"].eq("completed"), "is_unknown"].reindex(ids, fill_value=False)
     seen = streaks["current_streak"].reindex(ids).fillna(0).astype("int64")
     counted = pd.Series(0, index=ids)
     if "stats_consecutive_failures" in active.columns:
@@ -281,7 +295,7 @@ def failing_now(runs: pd.DataFrame, active: pd.DataFrame) -> pd.DataFrame:
             "deployment_id": ids.astype(TEXT),
             "streak": seen.combine(counted, max).array,
             "since": streaks["current_streak_since"].reindex(ids).where(counted <= seen).array,
-            "after_unknown": after_unknown.array,
+            "doubt": lasts.loc[lasts["status"].eq("completed"), "doubt"].reindex(ids).array,
             "error_type": last["error_type"].array,
             "error_message": last["error_message"].array,
         }
@@ -295,39 +309,23 @@ def _failing(
     failing = failing_now(runs, active)
     for row in _rows(failing[failing["streak"] >= streak]):
         begin = None if pd.isna(row.since) else row.since
-        facts = {
-            "name": names[row.deployment_id],
-            "time": format_time(begin, tz),
-            "error": one_line(row.error_type),
-        }
-        has_error, length = isinstance(row.error_type, str), int(row.streak)
-        if begin is None and not has_error:
-            detail = ngettext(
-                "{name} failed {count} time in a row.", "{name} failed {count} times in a row.", length, **facts
+        has_error = isinstance(row.error_type, str)
+        detail = ngettext(
+            "{name} failed {count} time in a row{since}{error}.",
+            "{name} failed {count} times in a row{since}{error}.",
+            int(row.streak),
+            name=names[row.deployment_id],
+            since=_(" since {time}", time=format_time(begin, tz)) if begin is not None else "",
+            error=_(", the last one with {error}", error=one_line(row.error_type)) if has_error else "",
+        )
+        if row.doubt == "unknown":
+            detail = _(
+                "{detail} There may be more: the outcome of the run before them is not known.", detail=detail
             )
-        elif begin is None:
-            detail = ngettext(
-                "{name} failed {count} time in a row, the last one with {error}.",
-                "{name} failed {count} times in a row, the last one with {error}.",
-                length,
-                **facts,
+        elif row.doubt == "assumed":
+            detail = _(
+                "{detail} There may be more: the run before them is assumed to have completed.", detail=detail
             )
-        elif not has_error:
-            detail = ngettext(
-                "{name} failed {count} time in a row since {time}.",
-                "{name} failed {count} times in a row since {time}.",
-                length,
-                **facts,
-            )
-        else:
-            detail = ngettext(
-                "{name} failed {count} time in a row since {time}, the last one with {error}.",
-                "{name} failed {count} times in a row since {time}, the last one with {error}.",
-                length,
-                **facts,
-            )
-        if row.after_unknown:
-            detail = _("{detail} The outcome of the run before them is not known.", detail=detail)
         yield _Finding("failing", row.deployment_id, detail, begin, row.streak)
 
 

@@ -28,6 +28,7 @@ _COLUMNS = ("id", "agent_id", "status", "archived_at")
 _RUN_COLUMNS = ("id", "deployment_id", "agent_id", "status", "triggered_at", "started_at", "error_type")
 _SESSION_COLUMNS = ("agent_id", "agent_name", "created_at")
 _LABELS = ["deployment_id", "name", "agent", "team"]
+_FAILING = ["streak", "since", "doubt", "error_type"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +62,8 @@ class Overview:
     #: Triggers within `horizon`, the next first: ``trigger_at``.
     upcoming: pd.DataFrame
     horizon: str
-    #: Active deployments whose last run failed, the longest streak first: ``streak``, ``since``, ``error_type``.
+    #: Active deployments whose last run failed, the longest streak first: ``streak``, ``since``, ``doubt`` (as
+    #: `failing_now` returns them), ``error_type``.
     failing: pd.DataFrame
     #: What `check` returns.
     findings: pd.DataFrame
@@ -74,6 +76,7 @@ def overview(
     runs: pd.DataFrame,
     sessions: pd.DataFrame | None,
     *,
+    all_runs: pd.DataFrame | None = None,
     snapshots: Sequence[pd.DataFrame] = (),
     now: pd.Timestamp,
     tz: str = "UTC",
@@ -81,9 +84,9 @@ def overview(
 ) -> Overview:
     """Return what is going on at a time, `now`; nothing is read or changed.
 
-    Runs and sessions are those since midnight in the zone `tz` at least, as `check` takes them; sessions, ``None``
-    if they could not be read, also hold the names of agents. `team` is the key of the deployments' metadata
-    that names the team.
+    Runs and sessions are those since midnight in the zone `tz` at least, as `check` takes them and `all_runs`;
+    sessions, ``None`` if they could not be read, also hold the names of agents. `team` is the key of the
+    deployments' metadata that names the team.
 
     Examples
     --------
@@ -122,8 +125,8 @@ def overview(
         running=named(_running(runs), ["status", "since"]),
         upcoming=named(upcoming, ["trigger_at"]),
         horizon=horizon,
-        failing=named(_failing(runs, live[~is_paused]), ["streak", "since", "error_type"]),
-        findings=check(df, runs, sessions, snapshots=snapshots, now=now, tz=tz),
+        failing=named(_failing(runs if all_runs is None else all_runs, live[~is_paused]), _FAILING),
+        findings=check(df, runs, sessions, all_runs=all_runs, snapshots=snapshots, now=now, tz=tz),
         today=_today(runs, sessions, local_midnight(now, tz)),
     )
 

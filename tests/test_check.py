@@ -176,19 +176,50 @@ def test_a_run_of_unknown_outcome_ends_a_streak(account: Account) -> None:
     assert "failing" not in set(qd.check(df, frame, now=NOW)["kind"])
 
 
-def test_a_finding_says_that_a_run_of_unknown_outcome_ends_the_streak(account: Account) -> None:
-    """The streak may be longer; a completed run that ended an earlier one says nothing."""
-    runs, others = account.runs_of(1), account.runs_of(2)
-    fail(runs[:4] + runs[5:7])
-    fail(others[:4])
-    runs[4]["status"] = others[5]["status"] = None
-    found = account.check().query("kind == 'failing'")
+def test_a_finding_says_why_there_may_be_more_failures(account: Account) -> None:
+    """A completed run whose end was seen ends a streak; one before an earlier streak says nothing."""
+    for number in (1, 2, 3):
+        fail(account.runs_of(number)[:4])
+    fail(account.runs_of(1)[5:7])
+    account.runs_of(1)[4]["status"] = account.runs_of(2)[5]["status"] = None
+    df, runs, _ = account.frames()
+    assumed = {account.runs_of(3)[4]["id"], account.runs_of(2)[5]["id"]}
+    runs["status_from"] = runs["status_from"].mask(runs["id"].isin(assumed), "session")
+    found = qd.check(df, runs, now=NOW).query("kind == 'failing'")
     details = found.set_index("deployment_id")["detail"].to_dict()
-    begin = runs[3]["triggered_at"][:16].replace("T", " ")
-    sentence = f"failed 4 times in a row since {begin} UTC, the last one with"
-    assert all(sentence in detail for detail in details.values())
-    assert details["dep_1"].endswith(". The outcome of the run before them is not known.")
-    assert details["dep_2"].endswith(" with timeout.")
+    begin = account.runs_of(1)[3]["triggered_at"][:16].replace("T", " ")
+    ends = {
+        "dep_1": " There may be more: the outcome of the run before them is not known.",
+        "dep_2": "",
+        "dep_3": " There may be more: the run before them is assumed to have completed.",
+    }
+    assert details == {
+        id_: f"job {id_[-1]} failed 4 times in a row since {begin} UTC, the last one with timeout.{end}"
+        for id_, end in ends.items()
+    }
+
+
+def test_all_runs_show_streaks_that_began_before_the_runs(account: Account) -> None:
+    """Everything else is found in the runs given first."""
+    runs = account.runs_of(1)
+    fail(runs[:200])
+    df, all_runs, sessions = account.frames()
+    all_runs["status"] = all_runs["status"].mask(
+        all_runs["id"].isin([one["id"] for one in account.runs_of(2)[200:]])
+    )
+    recent = all_runs[all_runs["triggered_at"] > pd.Timestamp(runs[100]["triggered_at"])]
+    row = single_row(qd.check(df, recent, sessions, all_runs=all_runs, now=NOW).query("kind == 'failing'"))
+    assert row.detail.startswith("job 1 failed 200 times in a row since 2026-06-07 05:00 UTC")
+    assert row.since == pd.Timestamp(runs[199]["triggered_at"])
+    pd.testing.assert_frame_equal(
+        qd.check(df, recent, all_runs=all_runs, now=NOW).query("kind != 'failing'").reset_index(drop=True),
+        qd.check(df, recent, now=NOW).query("kind != 'failing'").reset_index(drop=True),
+    )
+    earlier = NOW - timedelta(hours=150)
+    found = qd.check(df, recent, all_runs=all_runs, now=earlier).query("kind == 'failing'")
+    assert "failed 50 times in a row" in single_row(found).detail
+    with pytest.raises(ValueError, match="all_runs needs runs: give both"):
+        qd.check(df, all_runs=all_runs, now=NOW)
 
 
 def test_an_undocumented_status_is_an_unknown_outcome(account: Account) -> None:

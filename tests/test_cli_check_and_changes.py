@@ -475,6 +475,7 @@ def test_check_counts_failures_older_than_30_days(monkeypatch: pytest.MonkeyPatc
         served.create_runs(3, deployment_id=deployment_id)
         runs = [one for one in served.runs if one["deployment_id"] == deployment_id]
         newest, *others = runs
+        first = min(datetime.fromisoformat(one["created_at"]) for one in others)
         recent = dict.fromkeys(["created_at", "triggered_at"], (NOW - timedelta(days=1)).isoformat())
         error = {"type": "unknown_error", "message": "x"}
         served.rewrite({**newest, **recent, "session_id": None, "error": error})
@@ -488,8 +489,8 @@ def test_check_counts_failures_older_than_30_days(monkeypatch: pytest.MonkeyPatc
             page_requests = sum(one.path == "/deployment_runs" for one in served.requests)
             assert pages in {None, page_requests}
             failing = {one["deployment_id"]: one for one in findings if one["kind"] == "failing"}[deployment_id]
-            assert f"failed {len(runs)} times in a row, the last one with unknown_error" in failing["detail"]
-            assert failing["since"] is None
+            assert f"failed {len(runs)} times in a row since {first:%Y-%m-%d %H:%M} UTC" in failing["detail"]
+            assert datetime.fromisoformat(failing["since"]) == first
         assert re.search(rf"  {len(runs)}  .*  unknown_error$", invoke("top --once").out, re.MULTILINE)
 
 
@@ -902,9 +903,13 @@ def test_report_of_a_time_counts_runs_before_it_and_names_its_filters(
         assert 10 < len(runs) < 140
         for more in ("", "--runs"):
             invoke(f"report r.html --start {start.isoformat()} --status active {more}")
-            counts = given["deployments"].set_index("id")["stats_total_runs"]
+            deployments, all_runs = given["deployments"], given["all_runs"]
+            assert (all_runs is None) == (not more)
+            counted_runs = deployments if all_runs is None else qd.fill_counters(deployments, all_runs)
+            counts = counted_runs.set_index("id")["stats_total_runs"]
             expected = Counter(one["deployment_id"] for one in runs if one["deployment_id"] in counts.index)
             assert counts[counts > 0].to_dict() == expected
+            assert all_runs is None or set(all_runs["deployment_id"]) == expected.keys()
             assert given["title"] == "Scheduled agents on Qoder Cloud: status active"
         invoke("report r.html --lang zh --agent", given["deployments"]["agent_id"].iloc[0])
         assert given["title"].startswith("Qoder Cloud 定时智能体\N{FULLWIDTH COLON}agent_")

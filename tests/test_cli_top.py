@@ -28,9 +28,9 @@ from rich.cells import cell_len
 from rich.console import Console
 
 import qoderdata as qd
+from qoderdata import overview
 from qoderdata.cli import top_screen
 from qoderdata.cli.service import Service
-from qoderdata.overview import overview
 from qoderdata.sandbox import Sandbox
 from tests.sandbox_requests import active_deployments
 
@@ -423,23 +423,23 @@ def test_each_reading_has_new_deployments_and_reads_no_older_rows_than_are_shown
         assert {one.kwargs["since"] for one in load.call_args_list} == {since}
 
 
-def test_each_view_counts_the_runs_of_the_newest_edition_again(
+def test_each_view_finds_streaks_in_all_stored_runs_of_the_newest_edition(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    counted, fill = [], qd.fill_counters
+    given, compute = [], overview.overview
 
-    def count(df: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
-        counted.append(len(runs))
-        return fill(df, runs)
+    def view(*frames: pd.DataFrame, all_runs: pd.DataFrame, **options: Any) -> overview.Overview:  # noqa: ANN401
+        given.append(len(all_runs))
+        return compute(*frames, all_runs=all_runs, **options)
 
-    monkeypatch.setattr(qd, "fill_counters", count)
+    monkeypatch.setattr(overview, "overview", view)
     with Sandbox(deployments=10, seed=7, runs=60, now=NOW, edition="D") as served:
         service = Service(served.base_url, None, cache_dir=str(tmp_path), outcomes="events")
         reader = top._Reader(service, timedelta(0), tz="UTC", team="team")
         reader.read()
         served.create_runs(3, status="completed")
         reader.read()
-    assert counted == [60, 63]
+    assert given == [60, 63]
 
 
 def test_keys_before_q_are_ignored(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -553,7 +553,9 @@ def view(sandbox: Sandbox, tmp_path_factory: pytest.TempPathFactory) -> top_scre
         "cache_dir": tmp_path_factory.mktemp("cache"),
     }
     df, runs, sessions = qd.load_deployments(**loading), qd.load_runs(**loading), qd.load_sessions(**loading)
-    return top_screen.View(overview(df, runs, sessions, now=pd.Timestamp(NOW)), READ_AT, "UTC", "example.com")
+    return top_screen.View(
+        overview.overview(df, runs, sessions, now=pd.Timestamp(NOW)), READ_AT, "UTC", "example.com"
+    )
 
 
 def draw_lines(view: top_screen.View, size: tuple[int, int], *, seconds: float = 7, tz: str = "UTC") -> list[str]:
@@ -641,7 +643,7 @@ def test_credits_are_those_of_the_sessions_with_known_usage(view: top_screen.Vie
 
 def test_empty_account_is_shown_in_words() -> None:
     frames = qd.flatten_deployments([]), qd.flatten_runs([]), qd.flatten_sessions([])
-    empty = top_screen.View(overview(*frames, now=pd.Timestamp(NOW)), READ_AT, "UTC", "example.com")
+    empty = top_screen.View(overview.overview(*frames, now=pd.Timestamp(NOW)), READ_AT, "UTC", "example.com")
     text = "\n".join(draw_lines(empty, (80, 24)))
     for words in ("0 errors, 0 warnings", "nothing runs", "nothing fails", "nothing fires", "0 failed (–)"):
         assert words in text
@@ -652,7 +654,22 @@ def test_runs_of_unknown_outcome_are_not_said_to_succeed() -> None:
     df = qd.flatten_deployments([{"id": "dep_1", "name": "nightly", "status": "active"}])
     time = {"created_at": "2026-06-15T01:00:00Z"}
     runs = qd.flatten_runs([{"id": "drun_1", "deployment_id": "dep_1", "session_id": "sess_1", **time}])
-    found = overview(df, runs, qd.flatten_sessions([]), now=pd.Timestamp(NOW))
+    found = overview.overview(df, runs, qd.flatten_sessions([]), now=pd.Timestamp(NOW))
     text = "\n".join(draw_lines(top_screen.View(found, READ_AT, "UTC", "example.com"), (80, 24)))
     for words in ("0 errors, 1 warning", "nothing is known to run", "nothing is known to fail"):
         assert words in text
+
+
+@pytest.mark.parametrize(("end", "length"), [("completed", "2"), ("unheard", "2+")])
+def test_a_plus_says_that_a_streak_may_be_longer(end: str, length: str) -> None:
+    df = qd.flatten_deployments([{"id": "dep_1", "name": "nightly", "status": "active"}])
+    runs = qd.flatten_runs([
+        {
+            "id": f"drun_{hour}", "deployment_id": "dep_1", "status": status, "error": {"type": "timeout"},
+            "triggered_at": f"2026-06-15T0{hour}:00:00Z",
+        }
+        for hour, status in enumerate([end, "failed", "failed"])
+    ])  # fmt: skip
+    found = overview.overview(df, runs, qd.flatten_sessions([]), now=pd.Timestamp(NOW))
+    text = "\n".join(draw_lines(top_screen.View(found, READ_AT, "UTC", "example.com"), (80, 24)))
+    assert re.search(rf"nightly .* {re.escape(length)} +.* timeout", text)

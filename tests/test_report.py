@@ -413,15 +413,33 @@ class TestRuns:
         words = words_of(folded_sections.failing(data))
         assert (
             "Failed runs since the last one that completed or whose outcome is unknown, in the runs given; where "
-            "a deployment has no such run, its counter of failures in a row, if that is more. Paused deployments "
-            "are counted, archived ones are not."
+            "a deployment has no such run, its counter of failures in a row, if that is more."
         ) in words
-        assert re.search(rf"doubtful dep_{2:032x} 1 active .* resting dep_{4:032x} 1 paused", words)
+        assert "Paused deployments are counted, archived ones are not." in words
+        assert (
+            '"Or earlier": the run before them is assumed to have completed, or its outcome is unknown.' in words
+        )
+        assert re.search(rf"doubtful dep_{2:032x} 1 active .* or earlier .* resting dep_{4:032x} 1 paused", words)
+        assert words.count(" or earlier ") == 1
         assert tile_of(data, "Failing now")[0] == "2"
         data = data_of(deployments[1:2], runs[4:6])
         assert tile_of(data, "Failing now")[::2] == ["0", "no deployment's last run failed"]
         without_runs = folded_sections.failing(data_of(deployments))
         assert without_runs.about.endswith("Paused deployments are counted, archived ones are not.")
+
+    def test_all_runs_show_when_a_streak_began(self) -> None:
+        """Other figures are those of the runs of the period."""
+        runs = [run(1, hour, "failed") for hour in range(12)]
+        df, all_runs, _ = frames_of([deployment(1, "ended")], runs, None)
+        data = data_of([deployment(1, "ended", metadata={})], runs[10:], all_runs=all_runs)
+        assert data.streaks["streak"].tolist() == [12]
+        assert data.streaks["since"].tolist() == [pd.Timestamp(runs[0]["triggered_at"])]
+        assert data.deployments["stats_total_runs"].tolist() == [12]
+        assert len(data.runs_within(WEEK)) == 2
+        assert tile_of(data, "Failing now")[2] == "longest streak: 12 runs"
+        assert "failed 12 times in a row since 2026-06-14 00:05" in data.findings["detail"].iloc[0]
+        with pytest.raises(ValueError, match="all_runs needs runs: give both"):
+            write_report(df, "report.html", all_runs=all_runs)
 
     def test_type_and_message_of_the_last_error_are_of_the_same_run(self) -> None:
         """Two runs have the same time; the one that was created last is used."""

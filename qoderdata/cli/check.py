@@ -80,8 +80,9 @@ def check(
     stays new. Give each choice of deployments a FILE of its own.
 
     Failed retries count in a streak of failures. A run of unknown outcome ends a streak, and so does one that is
-    assumed to have completed. `runs --streaks` ignores runs of unknown outcome. With --outcomes events, events are
-    read for runs of the last 30 days, and for older ones where they decide whether a deployment is failing.
+    assumed to have completed; then the finding says that there may be more failures. `runs --streaks` ignores runs
+    of unknown outcome. With --outcomes events, events are read for runs of the last 30 days, and for older ones
+    where they decide whether a deployment is failing.
     """
     earlier = set() if only_new is None else _read_findings(only_new)
     history = max(_LEAST, 2 * parse_span(recent, name="recent"), parse_span(since, name="since"))
@@ -89,11 +90,19 @@ def check(
     snapshots = service.snapshots(since)  # that of these deployments too
     groups = grouping.Groups(by, "deployments", service, deployments=deployments)
     runs = service.runs({"since": history, **which})
-    deployments = service.with_streaks(deployments, streak=thresholds["streak"])
+    all_runs = service.runs_for_streaks(deployments, streak=thresholds["streak"])
     has_budgets = deployments["budget_max_credit_cost"].notna().any()
     sessions = _sessions(service, {"since": history, **which}) if has_budgets else None
     findings = qd.check(
-        deployments, runs, sessions, snapshots=snapshots, since=since, recent=recent, tz=result.tz, **thresholds
+        deployments,
+        runs,
+        sessions,
+        all_runs=all_runs,
+        snapshots=snapshots,
+        since=since,
+        recent=recent,
+        tz=result.tz,
+        **thresholds,
     )
     findings, group_columns = groups.add_to(options.use_option_names_in_findings(findings), deployments)
     new = findings[~_keys(findings).isin(earlier)]

@@ -85,18 +85,19 @@ def report(
             window[name] = arguments.parse_bound(window[name], now=at, name=name).isoformat()
     until = None if start is None else at.isoformat()
     snapshots = _snapshots(service, at)
-    runs = None
+    runs = all_runs = None
     if with_runs:
         deployments, runs = service.deployments(filters), service.runs(window)
-        deployments = service.with_streaks(deployments, until=until)
+        all_runs = service.runs_for_streaks(deployments, until=until)
     else:
         deployments = service.counted_deployments(filters, until=until)
     sessions = service.load(qd.load_sessions, since=time_math.earlier(at, _COSTS)) if with_costs else None
     if options.filters_given(filters):
         ids = deployments["id"]
         snapshots = [frame[frame["id"].isin(ids)] for frame in snapshots]
-        runs, sessions = (
-            None if frame is None else frame[frame["deployment_id"].isin(ids)] for frame in (runs, sessions)
+        runs, all_runs, sessions = (
+            None if frame is None else frame[frame["deployment_id"].isin(ids)]
+            for frame in (runs, all_runs, sessions)
         )
     group = by[0] if by else None
     by_environment = group in {"environment", "environment_id"}
@@ -109,6 +110,7 @@ def report(
         path,
         runs=runs,
         sessions=sessions,
+        all_runs=all_runs,
         snapshots=snapshots,
         by=group,
         start=start,

@@ -226,17 +226,17 @@ class Service:
             return deployments
         return fill_counters(deployments, self.runs({"until": until}))
 
-    def with_streaks(
+    def runs_for_streaks(
         self, deployments: pd.DataFrame, *, until: str | None = None, streak: int = 3
-    ) -> pd.DataFrame:
-        """Count all runs before a time if there are no counters: a streak may be older than the runs just loaded.
+    ) -> pd.DataFrame | None:
+        """Return all runs before a time, as a streak may be older than the runs just loaded.
 
-        New runs are not requested again. With `--outcomes events`, events are read only of deployments with fewer
-        failures in a row than `streak` after a run that is assumed to have completed. There is no warning about
-        unknown outcomes, since no rate is shown.
+        Return ``None`` if the service counts failures. New runs are not requested again. With `--outcomes events`,
+        events are read only of deployments with fewer failures in a row than `streak` after a run that is assumed
+        to have completed. There is no warning about unknown outcomes, since no rate is shown.
         """
         if not lacks_counters(deployments):
-            return deployments
+            return None
         level = "runs" if self.outcomes == "runs" else "sessions"
         filters = {"outcomes": level, "refresh": False, "until": until}
         with warnings.catch_warnings(action="ignore", category=UnknownOutcomesWarning):
@@ -245,7 +245,7 @@ class Service:
             doubtful = _ids_with_doubtful_streaks(deployments, runs, streak) if may_read else []
             for id_ in doubtful:
                 self.runs({**filters, "outcomes": "events", "deployment_id": id_})
-            return fill_counters(deployments, self.runs(filters) if doubtful else runs)
+            return self.runs(filters) if doubtful else runs
 
 
 def _ids_with_doubtful_streaks(deployments: pd.DataFrame, runs: pd.DataFrame, streak: int) -> list[str]:

@@ -23,7 +23,6 @@ from qoderdata.cli import options, output, top_screen
 from qoderdata.cli.service import (
     Service,
     advice_on_archived,
-    fill_counters,
     live_service_options,
     metadata_keys,
 )
@@ -159,17 +158,17 @@ class _Reader:
             error.add_note(f"To see runs without sessions and costs: qoderdata {words} --outcomes runs")
             raise
 
-    def _counted(self) -> pd.DataFrame:
-        """Return the deployments; count all stored runs if there are no counters.
+    def _runs_for_streaks(self) -> pd.DataFrame | None:
+        """Return all stored runs if there are no counters, and if runs could be stored.
 
         The view only reads 30 days, so older runs are usually not stored: there is no warning about them.
         """
         stored = replace(self._service, max_age=None, offline=True)
         with warnings.catch_warnings(action="ignore", category=errors.DataQualityWarning):
             try:
-                return stored.with_streaks(self._frames["deployments"])
-            except errors.CacheError:  # nothing could be stored
-                return fill_counters(self._frames["deployments"], self._frames["runs"])
+                return stored.runs_for_streaks(self._frames["deployments"])
+            except errors.CacheError:
+                return None
 
     def _view(self) -> top_screen.View:
         import pandas as pd  # noqa: PLC0415 - slow to import
@@ -179,9 +178,10 @@ class _Reader:
 
         frames = self._frames
         found = overview(
-            self._counted(),
+            frames["deployments"],
             frames["runs"],
             frames["sessions"],
+            all_runs=self._runs_for_streaks(),
             snapshots=self._snapshots,
             now=pd.Timestamp.now("UTC"),
             **self._settings,

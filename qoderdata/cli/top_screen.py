@@ -218,7 +218,11 @@ def _sections(view: View, now: datetime, width: int | None, most: int) -> list[_
         labelled(
             [f"Failing: {counted(len(found.failing), 'active deployment')}", "in a row", "for", "last error"],
             found.failing,
-            lambda record: [f"{record.streak:,}", _age(now, record.since), one_line(record.error_type)],
+            lambda record: [
+                _at_least(record.streak, record.doubt),
+                _age(now, record.since),
+                one_line(record.error_type),
+            ],
             "nothing is known to fail" if is_doubtful else "nothing fails",
         ),
         labelled(
@@ -302,6 +306,11 @@ def _both_ends(left: Text, right: Text) -> Table:
     line.add_column(justify="right", no_wrap=True)
     line.add_row(left, right)
     return line
+
+
+def _at_least(streak: int, doubt: object) -> str:
+    """Return the length of a streak, with a plus if it may be longer."""
+    return f"{streak:,}{'+' if isinstance(doubt, str) else ''}"
 
 
 def _age(later: datetime, earlier: datetime | None) -> str:

@@ -65,12 +65,14 @@ class Deployment(NamedTuple):
 class ReportData:
     """The frames, the time and the periods of a report, and figures that several of its parts need."""
 
-    #: Archived ones too; `read` fills the counters from the runs if there are none, and shortens names. It adds
+    #: Archived ones too; `read` fills the counters from all runs if there are none, and shortens names. It adds
     #: the column ``group`` to the deployments and the runs: the group of the failure rates, else an empty text.
     deployments: pd.DataFrame
     #: The deployments as they were given.
     given: pd.DataFrame
     runs: pd.DataFrame | None
+    #: All runs, for streaks; `runs` if no others were given.
+    all_runs: pd.DataFrame | None
     sessions: pd.DataFrame | None
     #: Earlier deployments frames, the oldest first.
     snapshots: Sequence[pd.DataFrame]
@@ -91,6 +93,7 @@ class ReportData:
         sessions: pd.DataFrame | None,
         snapshots: Sequence[pd.DataFrame] | None = None,
         *,
+        all_runs: pd.DataFrame | None = None,
         by: str | None = None,
         start: pd.Timestamp,
         horizon: timedelta,
@@ -110,14 +113,21 @@ class ReportData:
         if runs is not None:
             runs = require_frame(runs, _RUN_COLUMNS, what="runs", optional=_NEWER_RUN_COLUMNS)
             runs = _with_groups(rows_before(runs.reset_index(drop=True), "triggered_at", start), named)
-            if not runs.empty:
-                named = summaries.fill_counters(named, runs)
+            if all_runs is None:
+                all_runs = runs
+            else:
+                all_runs = require_frame(all_runs, _RUN_COLUMNS, what="all_runs", optional=_NEWER_RUN_COLUMNS)
+                all_runs = rows_before(all_runs, "triggered_at", start)
+            if not all_runs.empty:
+                named = summaries.fill_counters(named, all_runs)
+        elif all_runs is not None:
+            raise ValueError("all_runs needs runs: give both")
         if sessions is not None:
             sessions = require_frame(sessions, _SESSION_COLUMNS, what="sessions")
             sessions = rows_before(sessions.reset_index(drop=True), "created_at", start)
         earlier = [frame for frame in require_snapshots(snapshots) if (fetched_at(frame) or start) < start]
         earlier.sort(key=lambda frame: fetched_at(frame) or start)
-        return cls(named, given, runs, sessions, earlier, word, start, horizon, tz)
+        return cls(named, given, runs, all_runs, sessions, earlier, word, start, horizon, tz)
 
     @property
     def frames(self) -> dict[str, pd.DataFrame]:
@@ -212,15 +222,15 @@ class ReportData:
     @cached_property
     def streaks(self) -> pd.DataFrame:
         """The live deployments whose last run failed, paused ones too, as `failing_now` says, longest first."""
-        assert self.runs is not None  # noqa: S101 - for mypy
-        return failing_now(self.runs, self.live)
+        assert self.all_runs is not None  # noqa: S101 - for mypy
+        return failing_now(self.all_runs, self.live)
 
     @cached_property
     def failing_before(self) -> int | None:
         """How many deployments were failing a week ago; ``None`` if the runs do not reach back."""
-        if self.runs is None or not self.do_runs_reach_back:
+        if self.all_runs is None or not self.do_runs_reach_back:
             return None
-        earlier = self.runs[self.runs["triggered_at"] < self.start - WEEK]
+        earlier = self.all_runs[self.all_runs["triggered_at"] < self.start - WEEK]
         then = failing_now(earlier, self.live_before.drop(columns="stats_consecutive_failures"))["deployment_id"]
         # A streak that began before the first run already existed a week ago.
         longer = self.streaks.loc[self.streaks["since"].isna(), "deployment_id"]
@@ -302,6 +312,7 @@ class ReportData:
             self.deployments,
             self.runs,
             self.sessions,
+            all_runs=self.all_runs,
             snapshots=self.snapshots,
             now=self.start,
             since=min(since, self.longest_span),

@@ -75,13 +75,18 @@ def failing(data: ReportData) -> Section:
         found = data.streaks.join(states, on="deployment_id")
         last_error = _("Last error")
         columns += [
-            PageColumn(_("Since"), "since", lambda row: _since(data, runs, row)),
+            PageColumn(_("Since"), "since", lambda row: _since(data, row)),
             PageColumn(last_error, "error", lambda row: error_cell(row.error_type, row.error_message), "wide"),
         ]
         about = _(
             "Failed runs since the last one that completed or whose outcome is unknown, in the runs given; where "
             "a deployment has no such run, its counter of failures in a row, if that is more."
         )
+        if found["doubt"].notna().any():
+            about = join_sentences(
+                about,
+                _('"Or earlier": the run before them is assumed to have completed, or its outcome is unknown.'),
+            )
     if found.empty:
         nothing = join_sentences(_("No deployment has failed in its last run."), unknown_note(runs))
         return Section("failing", title, nothing=nothing)
@@ -94,13 +99,15 @@ def failing(data: ReportData) -> Section:
     return Section("failing", title, about, table=table, count=len(found))
 
 
-def _since(data: ReportData, runs: pd.DataFrame, row: Any) -> Since | None:  # noqa: ANN401 - a named tuple
+def _since(data: ReportData, row: Any) -> Since | None:  # noqa: ANN401 - a named tuple
     """Return when a streak began; one that is longer than the runs reach back began before them."""
+    assert data.all_runs is not None  # noqa: S101 - for mypy
     is_older = pd.isna(row.since)
-    since = runs["triggered_at"].min() if is_older else row.since
+    since = data.all_runs["triggered_at"].min() if is_older else row.since
     if pd.isna(since):
         return None
-    return Since(since, is_older, _("{length} ago", length=format_duration(data.start - since)))
+    ago = _("{length} ago", length=format_duration(data.start - since))
+    return Since(since, ago, is_older=is_older, may_be_earlier=not pd.isna(row.doubt))
 
 
 def _state(row: Any) -> Badge | None:  # noqa: ANN401 - a row as a named tuple

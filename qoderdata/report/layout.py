@@ -53,11 +53,12 @@ class Error(NamedTuple):
 
 
 class Since(NamedTuple):
-    """When a streak began: then, or earlier if the runs do not reach back."""
+    """When a streak began: then, before that if the runs do not reach back, or perhaps earlier."""
 
     time: pd.Timestamp
-    is_before: bool
     ago: str
+    is_older: bool
+    may_be_earlier: bool
 
 
 class ScheduleText(NamedTuple):

@@ -49,6 +49,7 @@ def write_report(
     *,
     runs: pd.DataFrame | None = None,
     sessions: pd.DataFrame | None = None,
+    all_runs: pd.DataFrame | None = None,
     snapshots: Sequence[pd.DataFrame] | None = None,
     by: str | None = None,
     start: arguments.Instant | None = None,
@@ -72,8 +73,8 @@ def write_report(
     ----------
     deployments
         A deployments frame; give the archived ones too, so that they can be counted. If it has no counters, as
-        in the newest edition, they are counted in `runs`, as `qoderdata.fill_counters` does. Agents are shown by
-        name if `qoderdata.with_names` has added ``agent_name``.
+        in the newest edition, they are counted in `all_runs`, as `qoderdata.fill_counters` does. Agents are shown
+        by name if `qoderdata.with_names` has added ``agent_name``.
     path
         The HTML file, ``.html`` or ``.htm``. An old one is replaced when the new one is complete.
     runs
@@ -83,6 +84,8 @@ def write_report(
     sessions
         Their sessions, for what they cost and what the next 30 days will cost, as `qoderdata.cost_forecast` says.
         ``None`` leaves this out.
+    all_runs
+        All runs of these deployments, for failures in a row and for counters; ``None``: `runs`.
     snapshots
         Earlier deployments frames with ``attrs["fetched_at"]``, as `load_snapshots` returns them. They show
         what changed in the last week, and make missed triggers certain. ``None``: the page says that there is no
@@ -117,7 +120,8 @@ def write_report(
     TypeError
         `by` is not text.
     ValueError
-        `by`, `start`, `horizon`, `tz` or `lang` is not one, or the file's name ends in another format.
+        `by`, `start`, `horizon`, `tz` or `lang` is not one, the file's name ends in another format, or `all_runs`
+        are given without `runs`.
     OSError
         The folder is not there or cannot be written.
 
@@ -146,6 +150,7 @@ def write_report(
             runs,
             sessions,
             snapshots,
+            all_runs=all_runs,
             by=by,
             start=at,
             horizon=arguments.parse_span(horizon, name="horizon"),
