@@ -721,3 +721,12 @@ def test_costs_with_freq_and_without_by_group_all_sessions_together(invoke: Invo
 )
 def test_each_row_of_a_list_names_its_deployment_once(words: str, headings: str, invoke: Invoke) -> None:
     assert invoke(f"{words} --markdown").out.splitlines()[0] == headings
+
+
+@pytest.mark.parametrize("form", ["", "--markdown", "--csv", "--json"])
+def test_a_group_by_a_secret_is_masked(form: str, sandbox: Sandbox, invoke: Invoke) -> None:
+    first = sandbox.deployments[0]
+    sandbox.rewrite({**first, "metadata": {**first["metadata"], "environment_variables": "s3cret"}})
+    printed = invoke(f"failures --by environment_variables {form}").out
+    assert "***" in printed.replace("\\", "")  # escaped in Markdown
+    assert "s3cret" not in printed

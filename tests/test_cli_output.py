@@ -928,3 +928,22 @@ def test_triggers_show_no_local_time_without_its_zone(monkeypatch: pytest.Monkey
         table = invoke("triggers --tz Asia/Shanghai --start 2026-06-15T00:00Z").out.partition("\n\n")[0]
         shown.add(("zone" in table, "local" in table))
     assert shown == {(False, False), (True, False), (True, True)}
+
+
+def test_workspace_is_sent_and_max_age_decides_whether_the_service_is_asked(
+    sandbox: Sandbox, invoke: Invoke
+) -> None:
+    def requests_of(words: str) -> int:
+        sandbox.requests.clear()
+        invoke(words)
+        return len(sandbox.requests)
+
+    assert requests_of("deployments --workspace ws_1") > 0
+    assert {one.headers["qoder-workspace-id"] for one in sandbox.requests} == {"ws_1"}
+    assert (
+        requests_of("deployments --workspace ws_1")
+        == requests_of("deployments --workspace ws_1 --max-age 1D")
+        == 0
+    )
+    assert requests_of("deployments --workspace ws_1 --max-age 0s") > 0
+    assert requests_of("deployments --workspace ws_2 --max-age 1D") > 0
