@@ -947,3 +947,35 @@ def test_workspace_is_sent_and_max_age_decides_whether_the_service_is_asked(
     )
     assert requests_of("deployments --workspace ws_1 --max-age 0s") > 0
     assert requests_of("deployments --workspace ws_2 --max-age 1D") > 0
+
+
+@pytest.mark.parametrize(
+    ("tz", "expected"), [("UTC", "01:30:20.000007Z"), ("Asia/Tokyo", "10:30:20.000007+09:00")]
+)
+def test_json_has_microseconds_and_null_in_each_zone(
+    tz: str, expected: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    frame = pd.DataFrame({"at": pd.Series(["2026-06-15T01:30:20.000007Z", None], dtype="datetime64[us, UTC]")})
+    Output("json", tz=tz).print_frame(frame, [], empty="")
+    assert json.loads(capsys.readouterr().out) == [{"at": f"2026-06-15T{expected}"}, {"at": None}]
+
+
+def test_a_note_says_that_rows_are_left_out_only_if_some_are(capsys: pytest.CaptureFixture[str]) -> None:
+    frame = pd.DataFrame({"id": ["a", "b", "c"]})
+    for top, note in ((2, "2 of 3 rows; --top shows more, --csv and --json without --top give all"), (3, None)):
+        Output("text", top=top).print_frame(frame, [TableColumn("id", "id")], empty="")
+        lines = capsys.readouterr().out.splitlines()
+        assert lines[2:] == [*frame["id"][:top], *(["", note] if note else [])]
+
+
+def test_only_groups_above_the_limit_are_named() -> None:
+    rates = pd.DataFrame({"team": ["at", "above"], "failure_rate": [0.5, 0.75], "ci_low": 0.25, "ci_high": 0.875})
+    columns = [TableColumn("team", "team")]
+    notes = Output("text").name_above(rates, 0.5, figure="failure_rate", groups=columns)
+    assert notes == ["above --fail-over 0.5: above, 75.0 % (25.0–87.5 %)"]
+    assert Output("text").name_above(rates, None, figure="failure_rate", groups=columns) == []
+
+
+def test_a_lone_surrogate_is_printed_as_bytes(capfdbinary: pytest.CaptureFixture[bytes]) -> None:
+    output.print_exact("a\ud800b")
+    assert capfdbinary.readouterr().out == b"a\xed\xa0\x80b"
