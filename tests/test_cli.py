@@ -415,6 +415,8 @@ def test_local_error_prints_one_line_and_returns_its_exit_code(
         ("unusual --threshold 0", "not in the range x>0"),
         ("failures --offline --refresh", "give one of them"),
         ("failures --offline --max-age 1h", "--max-age has no effect with --offline"),
+        ("export runs r.csv", "'TABLE': `qoderdata pull runs --out FILE` writes runs to a file"),
+        ("export events e.csv", "'events' is not one of 'deployments', 'failures', 'triggers', 'lints'"),
         ("export deployments d.csv --horizon 1h", "--horizon has no effect on deployments"),
         ("export lints l.csv --outcomes runs", "--outcomes has no effect on lints"),
         ("report r.html --since 7D", "--since has no effect without --runs"),

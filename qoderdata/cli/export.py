@@ -25,8 +25,15 @@ _TABLES = {
 }
 
 
+class _TableName(click.Choice[str]):
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        if value in {"runs", "sessions"}:
+            self.fail(f"`qoderdata pull {value} --out FILE` writes {value} to a file", param, ctx)
+        return super().convert(value, param, ctx)
+
+
 @options.command("export", example="qoderdata export failures failures.csv")
-@click.argument("what", metavar="TABLE", type=click.Choice(list(_TABLES)))
+@click.argument("what", metavar="TABLE", type=_TableName(list(_TABLES)))
 @click.argument("path", metavar="FILE", type=options.PATH, callback=options.table_path)
 @options.span_option("--horizon", "Length of time to look ahead, for triggers (default 7D).", default="7D")
 @options.time_option("--start", "Start of that time, for triggers and lints, with its zone (default: now).")
