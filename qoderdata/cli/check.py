@@ -45,7 +45,7 @@ _COLUMNS = [
     metavar="FILE",
     type=options.PATH,
     callback=options.output_path,
-    help="Only findings that the last check with this FILE did not have; it keeps them.",
+    help="Show only what the last check with this FILE did not find. The FILE keeps the findings.",
 )
 @options.span_option("--since", "How far back missed triggers count (default 1D).", default="1D")
 @options.number_option("--streak", "Failures in a row to report (default 3).", least=1, default=3)

@@ -329,8 +329,8 @@ def deployment_options(rows: str) -> list[Decorator]:
     `rows`: what the command shows of deployments, such as ``"runs of "``.
     """
     values = (
-        "deployments with this value in their metadata, such as team=data, or without it: team!=data, or without "
-        "any: team=; may be given several times"
+        "deployments whose metadata has this value: team=data; has another or none: team!=data; has none: team= "
+        "(may be given several times)"
     )
     return [
         click.option("--deployment", metavar="ID|NAME", help=f"Only {rows}this deployment."),
