@@ -674,6 +674,17 @@ def test_agent_option_accepts_a_name(invoke: Invoke) -> None:
     assert len(found) > 1
 
 
+def test_all_agents_of_a_name_are_included(monkeypatch: pytest.MonkeyPatch, invoke: Invoke) -> None:
+    agents, deployments = qd.load_agents(), qd.load_deployments()
+    same = deployments["agent_id"].dropna().unique()[:2]
+    agents.loc[agents["id"].isin(same), "name"] = "a name of two"
+    monkeypatch.setattr(qd, "load_agents", lambda **_: agents)
+    expected = set(deployments["id"][deployments["agent_id"].isin(same)])
+    assert {row["id"] for row in invoke.json("deployments --agent", "a name of two")} == expected
+    message = invoke("deployments --agent", "a name of two").err
+    assert message == "qoderdata: --agent a name of two: 2 agents with this id or name are included\n"
+
+
 FILTERED = (
     "failures", "failures --by team", "triggers", "triggers --load 1h", "missed --since 2026-06-01T00:00Z",
     "forecast", "report r.html", "deployments", "export lints l.csv", "pull deployments",

@@ -732,3 +732,12 @@ def test_a_group_by_a_secret_is_masked(form: str, invoke: Invoke) -> None:
         printed = invoke(f"failures --by environment_variables --base-url {served.base_url} {form}").out
     assert "***" in printed.replace("\\", "")  # escaped in Markdown
     assert "s3cret" not in printed
+
+
+@pytest.mark.usefixtures("empty_cache")
+def test_metadata_is_text_also_if_its_key_ends_like_the_name_of_a_time(invoke: Invoke) -> None:
+    with Sandbox(deployments=5, seed=7) as served:
+        first = served.deployments[0]
+        served.rewrite({**first, "metadata": {**first["metadata"], "released_at": "in May"}})
+        out = invoke(f"failures --by released_at --min-runs 0 --base-url {served.base_url}").out
+    assert re.search(r"^in May +\d", out, re.MULTILINE)

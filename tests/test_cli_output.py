@@ -496,7 +496,9 @@ def test_colors_only_on_a_capable_terminal_without_no_color(
     words = "runs --since all --streaks"
     terminal()
     coloured = invoke(words).out
-    assert "\x1b[31m" in coloured
+    streaks = [row["current_streak"] for row in invoke.json(words)]
+    red = [int(cell) for cell in re.findall(r"\x1b\[31m *(\d+)\x1b\[0m", coloured)]
+    assert red == [streak for streak in streaks[: output.DEFAULT_TOP] if streak > 0] != streaks
     for name, value in (("NO_COLOR", "1"), ("TERM", "dumb")):
         with monkeypatch.context() as patch:
             patch.setenv(name, value)
