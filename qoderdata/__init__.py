@@ -7,9 +7,9 @@ What do I have, what is failing and how badly, what will fire next, and what sho
     df = qd.load_deployments(include_archived=True)   # every page, typed, cached
     runs = qd.load_runs(since="30D")                  # only what is new, the next time
     rates = qd.run_failure_rates(qd.with_names(runs, df))
-    qd.plot_failure_rates(rates)                      # who fails most, and can I trust that number
+    qd.plot_failure_rates(rates)                      # failure rates with their intervals
     qd.plot_next_triggers(qd.next_triggers(df))       # what fires next
-    qd.missed_triggers(df, runs, since="7D")          # what never started
+    qd.missed_triggers(df, runs, since="7D", until="0h")  # what never started
     qd.write_report(df, "report.html", runs=runs)     # one page for a colleague
 
 The access token comes from ``QODER_ACCESS_TOKEN`` or ``QODER_PAT``; without one, `connect` starts a sandbox.

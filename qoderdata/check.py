@@ -127,7 +127,7 @@ def check(
         The share of its budget that the 95th percentile of a deployment's credits may take.
     doubtful
         The share of runs whose outcome may be assumed or unknown. Rates are not compared for ``worse`` if the
-        share of assumed runs was larger in the period before by more than this.
+        share of the completed runs that are assumed was larger in the period before by more than this.
     tz
         The IANA zone of the times in ``detail``.
 
@@ -147,9 +147,10 @@ def check(
         ================= =================== ===============================================================
 
         ======================= ======= =====================================================================
-        ``failing``             error   its last runs failed, `streak` at least, and it is active; if none of
-                                        its runs completed, the service's counter counts too. A run of unknown
-                                        outcome or assumed success ends a streak, and ``detail`` says so
+        ``failing``             error   its last runs failed, `streak` at least, and it is active. A run of
+                                        unknown outcome or assumed success ends a streak, and ``detail`` says
+                                        so. If it has no such run and none that completed, the service's
+                                        counter counts too
         ``paused_by_error``     error   the service paused it
         ``missed``              error   scheduled times of the last `since` that certainly had no run
         ``stuck``               error   a run is unfinished for too long; see `unusual_runs`
@@ -262,11 +263,11 @@ def _rows(frame: pd.DataFrame) -> Iterator[Any]:
 def failing_now(runs: pd.DataFrame, active: pd.DataFrame) -> pd.DataFrame:
     """Return the deployments of `active` whose last run failed, the longest streak first.
 
-    If none of a deployment's runs completed, the streak may be longer than `runs` reaches back: the service's
-    counter counts then, if `active` has it. The columns are ``deployment_id``, ``streak``, ``since`` (missing if
-    the streak began before `runs`), ``doubt`` (``"unknown"`` or ``"assumed"`` if that is the outcome of the run
-    before the streak, which may be longer then), ``error_type`` and ``error_message`` (of the last failed run, if
-    any).
+    If none of a deployment's runs completed or has an unknown outcome, the streak may be longer than `runs` reach
+    back: the service's counter counts then, if `active` has it. The columns are ``deployment_id``, ``streak``,
+    ``since`` (missing if the streak began before `runs`), ``doubt`` (``"unknown"`` or ``"assumed"`` if that is the
+    outcome of the run before the streak, which may be longer then), ``error_type`` and ``error_message`` (of the
+    last failed run, if any).
     """
     runs = without_repeated_columns(runs).reset_index(drop=True)  # the index may have the name of a column
     created_at = ["created_at"] if "created_at" in runs.columns else []
@@ -460,15 +461,16 @@ def _worse(
 def _more_assumed_before(
     runs: pd.DataFrame, until: pd.Timestamp, length: timedelta, *, doubtful: float
 ) -> pd.Index[str]:
-    """Return the deployments whose share of assumed runs was larger in the baseline, by more than `doubtful`.
+    """Return the deployments of which more completed runs were assumed in the baseline, by more than `doubtful`.
 
-    Failures of such runs are not seen, so the recent failure rate seems to be worse.
+    Failures of such runs are not seen, so the recent failure rate seems to be worse. The share is that of the
+    completed runs: new failures do not change it.
     """
-    decided = runs[runs["status"].isin([*STATUSES["completed"], *STATUSES["failed"]])]
-    age, assumed = until - decided["triggered_at"], is_assumed(decided).astype("float64")
+    completed = runs[runs["status"].isin(STATUSES["completed"])]
+    age, assumed = until - completed["triggered_at"], is_assumed(completed).astype("float64")
     in_baseline, in_recent = age.between(length, 2 * length, "right"), age.between(timedelta(0), length, "right")
-    before, after = (assumed[rows].groupby(decided["deployment_id"]).mean() for rows in (in_baseline, in_recent))
-    more = before - after  # missing where there is no other period, and so nothing to compare
+    before, after = (assumed[rows].groupby(completed["deployment_id"]).mean() for rows in (in_baseline, in_recent))
+    more = before - after  # missing where a period has no completed run
     return more.index[more > doubtful]
 
 

@@ -130,12 +130,17 @@ def without_repeated_columns(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def require_snapshots(snapshots: Sequence[pd.DataFrame] | None) -> list[pd.DataFrame]:
-    """Return snapshots as a list, empty for ``None``; raise `FrameTypeError` if they are no list of frames."""
+    """Return snapshots as a list, empty for ``None``.
+
+    Raise `FrameTypeError` if they are no list of frames, and `ValueError` if one does not say when it was read.
+    """
     if isinstance(snapshots, pd.DataFrame):
         raise FrameTypeError("snapshots must be a list of frames, as load_snapshots returns it, not one frame")
     given = [] if snapshots is None else list(snapshots) if isinstance(snapshots, Iterable) else [snapshots]
     if not all(isinstance(frame, pd.DataFrame) for frame in given):
         raise FrameTypeError("snapshots must be a list of frames, as load_snapshots returns it")
+    if any(frame.attrs.get("fetched_at") is None for frame in given):
+        raise ValueError("a snapshot has no attrs['fetched_at']; pass the frames that load_snapshots returns")
     return given
 
 

@@ -432,6 +432,14 @@ def test_runs_that_were_assumed_to_have_completed_are_no_better_period(account: 
         assert qd.check(df, changed, now=NOW)["kind"].tolist() == kinds
 
 
+def test_new_failures_are_worse_if_all_successes_are_assumed(account: Account) -> None:
+    """As on the newest edition without events: the share is that of the completed runs."""
+    fail(account.runs_of(0)[5:100:4])
+    df, runs, _ = account.frames()
+    runs["status_from"] = runs["status_from"].mask(runs["status"].eq("completed"), "session")
+    assert qd.check(df, runs, now=NOW)["kind"].tolist() == ["worse", "incomplete_data"]
+
+
 def test_finding_over_budget_for_sessions_near_the_budget(short_account: Account) -> None:
     """5 of 48 sessions are near the budget, so the 95th percentile is, and the median is not."""
     for session in [session for session in short_account.sessions if session["deployment_id"] == "dep_1"][:5]:

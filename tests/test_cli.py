@@ -390,6 +390,7 @@ def test_local_error_prints_one_line_and_returns_its_exit_code(
         ("export failures no/such/f.csv", "there is no such folder: 'no/such'"),
         ("pull runs --out no/such/f.csv", "there is no such folder: 'no/such'"),
         ("report no/such/report.html", "there is no such folder: 'no/such'"),
+        ("report ~nobody-of-this-name/r.html", "is below the home folder of a user who is not known"),
         ("report .", "this is a folder: '.'; give the name of a file"),
         ("report r.html --lang fr", "--lang': 'fr' is not one of 'en', 'zh'"),
         ("check --recent 0D", "--recent 0D must be longer than 0"),
@@ -498,6 +499,15 @@ def test_folder_without_permission_is_refused_before_any_request(
     monkeypatch.delenv(TOKEN_VARIABLE)
     monkeypatch.setattr(os, "access", lambda *_: False)
     assert "no file can be written to the folder" in invoke(words, code=2).err
+
+
+def test_tilde_in_the_name_of_a_file_is_the_home_folder(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, invoke: Invoke
+) -> None:
+    """A shell does not replace it in ``--out=~/runs.csv``."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    invoke("pull deployments --out=~/home.csv")
+    assert len(pd.read_csv(tmp_path / "home.csv")) == len(qd.load_deployments())
 
 
 def test_report_to_a_device_ignores_folder_permissions(monkeypatch: pytest.MonkeyPatch, invoke: Invoke) -> None:

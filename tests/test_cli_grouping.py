@@ -359,6 +359,21 @@ def test_errors_new_needs_14_days_of_runs(monkeypatch: pytest.MonkeyPatch, invok
     for since, advice in (("7D", " (--since 30D reads more)"), ("30D", ""), ("all", "")):
         expected = text.replace("\n", f"{advice}\n")
         assert invoke(f"errors --new --since {since}").unwrapped == expected.strip()
+    times = pd.to_datetime(["2026-06-15T00:00:00Z", "2026-06-01T00:00:59Z"])  # to the end of the minute: 14 days
+    runs = runs.head(2).assign(
+        triggered_at=times.as_unit("us"), status=["failed", "completed"], error_type="timeout"
+    )
+    assert qd.error_groups(runs)["is_new"].any()
+    assert "less than 14 days" not in invoke("errors --since all").out
+
+
+@pytest.mark.filterwarnings("ignore:.*without created_at")
+def test_costs_of_sessions_without_a_time_have_no_outcome(monkeypatch: pytest.MonkeyPatch, invoke: Invoke) -> None:
+    sessions = qd.load_sessions()
+    sessions["created_at"] = pd.Series(pd.NaT, sessions.index, dtype=sessions["created_at"].dtype)
+    monkeypatch.setattr(qd, "load_sessions", lambda **_: sessions)
+    (row,) = invoke.json("costs --since all --by outcome")
+    assert (row["outcome"], row["sessions"]) == (None, len(sessions))
 
 
 def test_errors_new_since_shows_those_first_seen_later(invoke: Invoke) -> None:

@@ -187,7 +187,7 @@ def test_runs_of_a_damaged_data_file_are_loaded_again(
     """The damage is found when the file is read, or when new runs of its day are added."""
     load(service, tmp_path)
     damage(data_files(tmp_path)[file_index])
-    with pytest.warns(CacheWarning, match=r"1 of \d+ data files .* are gone or damaged"):
+    with pytest.warns(CacheWarning, match=r"1 of \d+ data files .* is gone or damaged"):
         frame = load(service, tmp_path, refresh=refresh)
     pd.testing.assert_frame_equal(frame, expected_runs(service))
     assert load(service, tmp_path).attrs["requests"] == 0
@@ -196,7 +196,7 @@ def test_runs_of_a_damaged_data_file_are_loaded_again(
 def test_filtered_load_with_a_damaged_data_file_reads_the_list_again(service: Sandbox, tmp_path: Path) -> None:
     load(service, tmp_path)
     data_files(tmp_path)[-1].unlink()
-    with pytest.warns(CacheWarning, match=r"1 of \d+ data files .* are gone or damaged"):
+    with pytest.warns(CacheWarning, match=r"1 of \d+ data files .* is gone or damaged"):
         frame = load(service, tmp_path, status="failed", refresh=True)
     pd.testing.assert_frame_equal(frame, expected_runs(service, lambda run: run["status"] == "failed"))
 
@@ -275,8 +275,9 @@ def test_reading_a_data_file_is_retried_after_an_error(
 def test_damaged_data_file_raises_offline(service: Sandbox, tmp_path: Path) -> None:
     load(service, tmp_path)
     data_files(tmp_path)[0].unlink()
-    with pytest.raises(CacheError, match="gone or damaged"):
+    with pytest.raises(CacheError, match="gone or damaged") as caught:
         load(service, tmp_path, offline=True)
+    assert caught.value.__notes__ == ["Call without offline to read what is lost again."]
 
 
 def test_values_of_the_wrong_type_are_in_extra_with_one_warning(service: Sandbox, tmp_path: Path) -> None:

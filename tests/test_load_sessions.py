@@ -220,7 +220,7 @@ def test_sessions_of_a_damaged_data_file_are_loaded_again(tmp_path: Path) -> Non
         frame = load(sandbox, tmp_path)
         for refresh in (False, True):
             next(iter(sorted(tmp_path.glob("sessions/*/data/*/*.parquet")))).unlink()
-            with pytest.warns(CacheWarning, match=r"1 of \d+ data files .* are gone or damaged"):
+            with pytest.warns(CacheWarning, match=r"1 of \d+ data files .* is gone or damaged"):
                 assert_equal_sessions(load(sandbox, tmp_path, refresh=refresh), frame)
 
 

@@ -615,6 +615,7 @@ class TestOddData:
     def test_failing_deployment_without_a_status(self) -> None:
         data = data_of([deployment(5, "a", status=None)])
         assert tile_of(data, "Failing now") == ["1", None, "longest streak: 2 runs"]
+        assert "Failing now" in bad_tiles(data)
         assert " 2 – 2026-06-15 01:05 UTC" in words_of(folded_sections.failing(data))
 
     @pytest.mark.parametrize(
@@ -1085,6 +1086,24 @@ def test_commands_for_more_rows_have_the_matching_options(*, has_runs: bool, com
         assert more in words_of(folded_sections.failing(data))
 
 
+@pytest.mark.parametrize(
+    ("by", "has_runs", "call"),
+    [
+        ("name", True, "compare_periods(runs, by='name')"),  # the command groups by columns of runs
+        ("name", False, "qoderdata failures --by name --top 30"),
+        ("metadata_agent", True, "qoderdata compare --by metadata_agent --top 30"),
+        ("metadata_agent", False, "qoderdata failures --by metadata_agent --top 30"),
+    ],
+)
+def test_call_for_more_groups_groups_by_the_same(by: str, call: str, *, has_runs: bool) -> None:
+    deployments = [deployment(number, f"job {number}") for number in range(1, 31)]
+    for number, one in enumerate(deployments):
+        one["metadata"]["agent"] = f"robot {number}"
+    runs = flatten_runs([run(number, 1, "failed") for number in range(1, 31)]) if has_runs else None
+    more = f"20 of 30 rows are shown; {call} shows more."
+    assert more in words_of(sections.by_group(data_of(deployments, runs, by=by)))
+
+
 def test_command_for_more_agents_prints_the_rows_of_the_page() -> None:
     ids = [f"agent_{number:032x}" for number in range(30)]
     agents = pd.DataFrame({"id": ids, "name": [f"agent {number // 2}" for number in range(30)]}).astype("str")
@@ -1531,7 +1550,7 @@ class TestGroups:
             assert set(data.deployments["group"]) == {group}
             assert by.removeprefix("metadata_") in words_of(sections.by_group(data))
         data = data_of(**self.frames({"environment": "prod"}), by="metadata_environment")
-        assert (data.group_word, set(data.deployments["group"])) == ("environment", {"prod", ""})
+        assert (data.group_word, set(data.deployments["group"])) == ("metadata_environment", {"prod", ""})
         data = data_of(**self.frames({"customer_id": "c1"}), by="customer_id")
         assert set(data.deployments["group"]) == {"c1", ""}
         named_so = frames["deployments"].assign(agent="me")

@@ -178,7 +178,8 @@ def test_data_file_with_other_rows_or_columns_is_set_aside(
     file = data_files(filled)[1]
     pq.write_table(change(file), file)
     store, head = make_store(filled), Listing(None, ("drun_004", "drun_003"), "drun_003")
-    with pytest.warns(CacheWarning, match=r"1 of 2 data files .*; 1 files that cannot be used are in .*set-aside"):
+    expected = r"1 of 2 data files .* is gone.*; 1 file that cannot be used is in .*set-aside"
+    with pytest.warns(CacheWarning, match=expected):
         commit_entries(store, replace(page(run(4), run(3, status="running")), listing=head))
     assert files_set_aside(filled) == [file.name]
     assert stored(store) == {"drun_004": "completed", "drun_003": "running", "drun_001": "completed"}
@@ -199,7 +200,7 @@ def test_damaged_data_file_is_set_aside_if_the_manifest_is_damaged(filled: Path)
     manifest_of(filled).write_bytes(b"{")
     file = data_files(filled)[0]
     file.write_bytes(file.read_bytes()[:-1] + b"X")
-    with pytest.warns(CacheWarning, match="2 rows were recovered; 1 files that cannot be used are in"):
+    with pytest.warns(CacheWarning, match="2 rows were recovered; 1 file that cannot be used is in"):
         store = recover_store(filled)
     assert set(stored(store)) == {"drun_003", "drun_002"}
     assert files_set_aside(filled) == [file.name]
@@ -326,7 +327,7 @@ def test_data_file_that_does_not_match_its_name_is_not_recovered(filled: Path) -
     file = data_files(filled)[0]
     file.rename(file.with_name("20260614T000000-ab-00000000.parquet"))
     manifest_of(filled).write_bytes(b"{")
-    with pytest.warns(CacheWarning, match="2 rows were recovered; 1 files that cannot be used"):
+    with pytest.warns(CacheWarning, match="2 rows were recovered; 1 file that cannot be used"):
         recover_store(filled)
 
 
@@ -444,7 +445,7 @@ def test_damaged_data_file_of_version_0_1_is_set_aside(old_store: Path) -> None:
     content = bytearray(file.read_bytes())
     content[20] ^= 255
     file.write_bytes(bytes(content))
-    with pytest.warns(CacheWarning, match="data files that cannot be used; 7 rows were recovered; 1 files"):
+    with pytest.warns(CacheWarning, match="data files that cannot be used; 7 rows were recovered; 1 file"):
         store = recover_store(old_store)
     assert files_set_aside(old_store) == [file.name]
     assert {"drun_009", "drun_003"} <= set(stored(store))

@@ -202,7 +202,7 @@ def test_damaged_file_that_lacks_columns_is_set_aside(tmp_path: Path) -> None:
         store._load()
         with pytest.raises(DamagedStoreError, match="is not what was written"):
             store.read()
-    with pytest.warns(CacheWarning, match="data files that cannot be used; 2 rows were recovered; 1 files that"):
+    with pytest.warns(CacheWarning, match="data files that cannot be used; 2 rows were recovered; 1 file that"):
         store.recover()
     assert rows(store.read()) == expected()[:2]
     assert not store.coverage.covers(None)

@@ -213,7 +213,7 @@ def test_folder_in_place_of_a_file_is_set_aside(
     shutil.copytree(filled_cache, folder)
     replace_with_other_type(folder / paths_by_kind(filled_cache)[f"{table}/K/{kind}"])
     name = "sessions" if table == "sessions" else "runs"
-    with pytest.warns(CacheWarning, match="files that cannot be used are in .*set-aside"):
+    with pytest.warns(CacheWarning, match="file that cannot be used is in .*set-aside"):
         call(name, client, folder, refresh=True)
     (set_aside,) = folder.glob(f"{table}/*/set-aside-*")
     assert [path.name for path in set_aside.rglob("in the way")]

@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 from cronsim import CronSim
 
-from qoderdata import Client, cron, load_deployments, load_snapshots, missed_triggers
+from qoderdata import Client, cron, load_deployments, load_snapshots, missed_triggers, write_report
 from qoderdata.errors import FrameTypeError
 from qoderdata.frames import flatten_deployments, flatten_runs
 from qoderdata.sandbox import Sandbox
@@ -205,6 +205,8 @@ def test_invalid_snapshots_are_refused() -> None:
     df, old = (frame([record("dep_1", (CRONS[0], False), None)], at) for at in (hour(6), hour(1)))
     with pytest.raises(ValueError, match="no attrs"):
         find(df, [], [flatten_deployments([])])
+    with pytest.raises(ValueError, match="no attrs"):
+        write_report(df, "report.html", snapshots=[flatten_deployments([])])
     with pytest.raises(ValueError, match="twice"):
         find(df, [], [pd.concat([old, old])])
     wrong: list[Any] = [old, "7D", 7, [old, "7D"]]

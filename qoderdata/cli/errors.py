@@ -49,7 +49,8 @@ def errors(
     times = runs["triggered_at"]
     if new_from is None:
         new = "in the last 7 days"
-        is_short = len(runs) > 0 and times.max() - times.min() < _REACH
+        end = times.max().floor("min") + timedelta(minutes=1)  # as in `error_groups`
+        is_short = len(runs) > 0 and end - times.min() < _REACH
         short = "the runs cover less than 14 days"
         since, _ = options.bounds_of(window, runs)
         is_cut = since is not None and since > datetime.now(UTC) - _REACH - timedelta(days=1)

@@ -132,9 +132,10 @@ class Groups:
 
     def _runs(self, sessions: pd.DataFrame) -> pd.DataFrame:
         """Load the runs of sessions, from before the first one on."""
-        if sessions.empty:
+        created_at = sessions["created_at"].dropna()
+        if created_at.empty:
             return qd.flatten_runs([])
-        first = sessions["created_at"].min() - timedelta(days=1)
+        first = created_at.min() - timedelta(days=1)
         return self._service.runs({"since": first.isoformat()})
 
     def add_to(self, frame: pd.DataFrame, deployments: pd.DataFrame) -> tuple[pd.DataFrame, list[TableColumn]]:

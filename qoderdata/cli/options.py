@@ -486,7 +486,10 @@ def output_path(_ctx: click.Context, _param: click.Parameter, value: str | None)
     """Read the name of a file, and check that it can be written, before anything is loaded."""
     if value is None:
         return None
-    path = Path(value)
+    try:
+        path = Path(value).expanduser()
+    except RuntimeError:
+        raise click.BadParameter(f"{value!r} is below the home folder of a user who is not known") from None
     folder = Path(os.path.realpath(path)).parent
     if not path.parent.is_dir():
         raise click.BadParameter(f"there is no such folder: {str(path.parent)!r}")

@@ -119,7 +119,12 @@ class StoredLoading:
                 "as far. Call without offline to get the others",
                 DataQualityWarning,
             )
-        return LoadedTable(self._read(), self.store.coverage.read_at, complete=complete)
+        try:
+            table = self._read()
+        except DamagedStoreError as error:
+            error.add_note("Call without offline to read what is lost again.")
+            raise
+        return LoadedTable(table, self.store.coverage.read_at, complete=complete)
 
     def frame(self, answer: LoadedTable) -> pd.DataFrame:
         """Return an answer as a frame, and log one line."""

@@ -209,7 +209,7 @@ class ReportData:
 
     @cached_property
     def has_similar_outcomes(self) -> bool:
-        """Whether similar shares of the runs are assumed in both weeks; else rates are not compared."""
+        """Whether similar shares of the completed runs are assumed in both weeks; else rates are not compared."""
         shares = [_assumed_share(self.runs_within(WEEK, ago=ago)) for ago in (_NOTHING, WEEK)]
         return abs(shares[0] - shares[1]) <= DOUBTFUL
 
@@ -305,7 +305,10 @@ class ReportData:
 
     @cached_property
     def findings(self) -> pd.DataFrame:
-        """What `check` finds, the worst first; triggers that are missed only where `missed` has them."""
+        """What `check` finds, the worst first; triggers are missed from the begin of `missed_window` on.
+
+        If the runs do not say when they were read, those after the newest run count here, and not in `missed`.
+        """
         window = None if self.runs is None else self.missed_window
         since = _DAY if window is None else min(_DAY, self.start - window[0])
         return check(
@@ -423,7 +426,8 @@ def _groups(deployments: pd.DataFrame, by: str | None, labels: Mapping[str, str]
     of_ids: pd.Series[str] | None = None
     if by is not None and word not in ids and (by in deployments or by in keys):
         values = (deployments if by in deployments else keys)[by]
-        word = word.removeprefix("metadata_")
+        key = word.removeprefix("metadata_")
+        word = word if key in ids or key in deployments else key
     elif word in ids and ids[word] in deployments:
         of_ids = deployments[ids[word]].astype(TEXT)
         named = deployments.get(f"{word}_name", of_ids).astype(TEXT).fillna(of_ids)

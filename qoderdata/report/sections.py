@@ -385,6 +385,8 @@ def by_group(data: ReportData) -> Section:
     if len(found) > _MOST_GROUPS:
         name_of_command = "failures" if data.runs is None else "compare"
         shows_more = command(f"{name_of_command} --by {shlex.quote(data.group_word)}", count)
+        if data.runs is not None and data.group_word in data.deployments:  # the command groups by columns of runs
+            shows_more = f"compare_periods(runs, by={data.group_word!r})"
         table = make_table(found, [name, rate, interval, runs, *changes], caption, shows_more=shows_more)
         folded = Section("all-groups", _("all {count}", count=f"{len(found):,}"), table=table)
     table = make_table(found.head(_MOST_GROUPS), [name, rate, runs, *changes], caption)

@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 
 from qoderdata.errors import CacheError, CacheWarning, NotStoredWarning, warn
 from qoderdata.files import digest
+from qoderdata.formatting import counted
 from qoderdata.store import manifest as manifests
 from qoderdata.store import partitions
 from qoderdata.store.coverage import Coverage
@@ -203,7 +204,8 @@ class TableStore:
         files = {name: file for name, file in self._manifest.files.items() if name not in lost}
         note = self._set_aside(f"{partitions.FOLDER}/{name}" for name in lost)
         warn(
-            f"{len(lost)} of {len(self._manifest.files)} data files in {self.folder.location} are gone or damaged"
+            f"{len(lost)} of {counted(len(self._manifest.files), 'data file')} in {self.folder.location} "
+            f"{'is' if len(lost) == 1 else 'are'} gone or damaged"
             f"{note}. The list of {self.table.name} is read again",
             CacheWarning,
         )
@@ -398,7 +400,10 @@ class TableStore:
         """Move files to a separate folder, where they are ignored; return a note about it for a warning."""
         folder = f"{_SET_ASIDE}{datetime.now(UTC):%Y%m%dT%H%M%SZ}"
         moved = sum(self.folder.move(name, f"{folder}/{name}") for name in names)
-        return f"; {moved} files that cannot be used are in {self.folder.location}/{folder}" if moved else ""
+        if not moved:
+            return ""
+        verb = "is" if moved == 1 else "are"
+        return f"; {counted(moved, 'file')} that cannot be used {verb} in {self.folder.location}/{folder}"
 
     def _write_coverage(self, coverage: Coverage) -> None:
         self.coverage = coverage

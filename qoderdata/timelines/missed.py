@@ -225,10 +225,7 @@ def _schedule_history(
     ]
     for frame in frames:
         require_unique_deployments(frame)
-    fetched = [fetched_at(one) for one in (df, *snapshots)]
-    if None in fetched[1:]:
-        raise ValueError("a snapshot has no attrs['fetched_at']; pass the frames that load_snapshots returns")
-    times = [_FAR if at is None else to_micros(at) for at in fetched]
+    times = [_FAR if at is None else to_micros(at) for at in map(fetched_at, (df, *snapshots))]
     all_rows = DistinctSchedules.parse(pd.concat([schedule_columns(one) for one in frames]))
     of_rows = np.split(all_rows.of_row, np.cumsum([len(one) for one in frames])[:-1])
     ids = pd.Index(df["id"])
