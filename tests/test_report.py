@@ -25,7 +25,7 @@ import qoderdata as qd
 from qoderdata.errors import DataQualityWarning, FrameTypeError, MissingColumnError
 from qoderdata.frames import flatten_deployments, flatten_runs, flatten_sessions, with_names
 from qoderdata.report import folded_sections, sections
-from qoderdata.report.data import ReportData
+from qoderdata.report.data import ReportData, span_text
 from qoderdata.report.figures import Headline, headline, points_text, tiles
 from qoderdata.report.layout import Badge, Section, round_scale
 from qoderdata.report.page import cautions, environment, write_report
@@ -1084,6 +1084,35 @@ def test_commands_for_more_rows_have_the_matching_options(*, has_runs: bool, com
         assert more in words_of(folded_sections.rates(data))
         more = "20 of 30 rows are shown; qoderdata runs --streaks --since all --top 30 shows more."
         assert more in words_of(folded_sections.failing(data))
+
+
+def test_failing_deployments_have_their_state() -> None:
+    by_error, by_hand = {"type": "error", "error": {"type": "x"}}, {"type": "manual"}
+    deployments = [
+        deployment(2, "a", status="paused", paused_reason=by_error),
+        deployment(5, "b", status="paused", paused_reason=by_hand),
+        deployment(8, "c"),
+    ]
+    table = folded_sections.failing(data_of(deployments)).table
+    assert table is not None
+    state = [column.heading for column in table.columns].index("State")
+    expected = [Badge("paused by error", is_bad=True), Badge("paused"), Badge("active")]
+    assert [row[state] for row in table.rows] == expected
+
+
+@pytest.mark.parametrize(
+    ("span", "words"),
+    [
+        ("2h", "2 hours"),
+        ("48h", "48 hours"),
+        ("3D", "3 days"),
+        ("2.5D", "2 d 12 h"),
+        ("1h", "1 h"),
+        ("90min", "1 h 30 min"),
+    ],
+)
+def test_spans_are_in_words(span: str, words: str) -> None:
+    assert span_text(pd.Timedelta(span)) == words
 
 
 @pytest.mark.parametrize(
