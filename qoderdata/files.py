@@ -124,7 +124,10 @@ def replace(
     temporary = target.with_name(f".{target.name[:_REPEATED]}.{os.getpid()}-{secrets.token_hex(4)}{_TEMPORARY}")
     try:
         descriptor = os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, mode)
-    except FileNotFoundError:
+    except FileNotFoundError as error:
+        if target.parent.is_dir():  # as in `/proc`
+            message = "no file can be written to the folder"
+            raise PermissionError(errno.EACCES, message, str(target.parent)) from error
         raise FileNotFoundError(errno.ENOENT, "there is no such folder", str(target.parent)) from None
     try:
         with os.fdopen(descriptor, "wb"):

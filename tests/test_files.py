@@ -425,3 +425,9 @@ class TestWithoutFsspec:
     def test_memory_url_raises_cache_error(self) -> None:
         with pytest.raises(CacheError, match="install fsspec"):
             Folder("memory://folder")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux has /proc")
+def test_folder_in_which_no_file_can_be_made_is_named() -> None:
+    with pytest.raises(PermissionError, match=r"no file can be written to the folder: '/proc'$"):
+        replace("/proc/report.html", lambda sink: sink.write(b"x"))

@@ -1534,6 +1534,14 @@ def test_picture_says_where_intervals_are_cut(status: str, cut: str) -> None:
     assert [label.text for label in picture.labels[:2]] == ["Failure rate by day", f"with its 95 % interval{cut}"]
 
 
+@pytest.mark.parametrize(("age", "is_said"), [("29D 1us", False), ("29D", True)])
+def test_trend_says_when_the_first_run_was_if_30_days_are_not_covered(age: str, *, is_said: bool) -> None:
+    first = pd.Timestamp(START) - pd.Timedelta(age)
+    runs = [run(1, 0, "failed", id="drun_1", triggered_at=first.isoformat()), run(1, 1, "completed")]
+    words = words_of(sections.trend(data_of([deployment(1, "a")], runs)))
+    assert (f"The first of the runs given was triggered at {first:%Y-%m-%d %H:%M} UTC." in words) is is_said
+
+
 def test_line_of_rates_has_a_gap_on_a_day_without_decided_runs() -> None:
     statuses = {9: "failed", 10: "completed", 11: "skipped", 12: "failed"}
     runs = [

@@ -149,9 +149,12 @@ class ReportData:
         assert self.runs is not None  # noqa: S101 - for mypy
         return self.within(self.runs, "triggered_at", length, ago=ago)
 
-    def reaches_back(self, times: pd.Series[Any]) -> bool:
-        """Return whether the times begin more than 13 days before the start, which makes two weeks comparable."""
-        return bool(times.min() < self.start - 2 * WEEK + _DAY)
+    def reaches_back(self, times: pd.Series[Any], length: timedelta = 2 * WEEK) -> bool:
+        """Return whether the times begin this long before the start, or less than a day later.
+
+        Two weeks are needed to compare the last one with the one before.
+        """
+        return bool(times.min() < self.start - length + _DAY)
 
     @cached_property
     def do_runs_reach_back(self) -> bool:

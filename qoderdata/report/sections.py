@@ -96,6 +96,10 @@ def trend(data: ReportData) -> Section:
             "{assumed} of {count} completed runs are assumed to be so.",
             total.completed, assumed=format_count(total.assumed),
         ))  # fmt: skip
+    assert data.runs is not None  # noqa: S101 - for mypy
+    if not data.reaches_back(data.runs["triggered_at"], MONTH):
+        first = data.time_text(data.runs["triggered_at"].min())
+        notes.append(_("The first of the runs given was triggered at {time}.", time=first))
     picture = _month_picture(data, recent, total)
     decided = total.completed + total.failed
     if not decided:

@@ -118,9 +118,9 @@ def distinct_upcoming_triggers(
         warn(
             ngettext(
                 "cron and the service's own list of triggers disagree for {count} deployment; the list is taken "
-                "as far as it reaches. Its schedule may have changed since the pull, so load it again: {ids}",
+                "as far as it reaches. If its schedule was changed since, refresh=True reads it again: {ids}",
                 "cron and the service's own list of triggers disagree for {count} deployments; the list is taken "
-                "as far as it reaches. A schedule may have changed since the pull, so load them again: {ids}",
+                "as far as it reaches. If schedules were changed since, refresh=True reads them again: {ids}",
                 doubtful.size,
                 ids=_names(df, doubtful),
             ),
