@@ -134,7 +134,8 @@ def load_runs(
     APIError
         The list could not be read to its end. What was read is kept, and the next call continues from there.
     CacheError
-        ``offline=True``, and nothing is stored; or another process locks the store and makes no progress.
+        ``offline=True``, and nothing is stored, or a stored file is damaged; or another process locks the store
+        and makes no progress.
 
     Warns
     -----

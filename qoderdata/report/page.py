@@ -120,8 +120,8 @@ def write_report(
     TypeError
         `by` is not text.
     ValueError
-        `by`, `start`, `horizon`, `tz` or `lang` is not one, the file's name ends in another format, or `all_runs`
-        are given without `runs`.
+        `by`, `start`, `horizon`, `tz` or `lang` is not one, the file's name ends in another format, `all_runs` are
+        given without `runs`, or a snapshot does not say when it was read.
     OSError
         The folder is not there or cannot be written.
 
