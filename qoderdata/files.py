@@ -112,7 +112,10 @@ def replace(
     content is complete. `private`: replace whatever is there, links too, by a file that only the user can read.
     `durable`: wait until the disk has the content, so that no power cut leaves an empty file.
     """
-    given = Path(path).expanduser()
+    try:
+        given = Path(path).expanduser()
+    except RuntimeError:
+        raise FileNotFoundError(errno.ENOENT, "there is no home folder of this user", str(path)) from None
     if not private and _is_special(given):
         _write_through(given, write)
         return
@@ -124,10 +127,10 @@ def replace(
     temporary = target.with_name(f".{target.name[:_REPEATED]}.{os.getpid()}-{secrets.token_hex(4)}{_TEMPORARY}")
     try:
         descriptor = os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, mode)
-    except FileNotFoundError as error:
+    except FileNotFoundError:
         if target.parent.is_dir():  # as in `/proc`
             message = "no file can be written to the folder"
-            raise PermissionError(errno.EACCES, message, str(target.parent)) from error
+            raise PermissionError(errno.EACCES, message, str(target.parent)) from None
         raise FileNotFoundError(errno.ENOENT, "there is no such folder", str(target.parent)) from None
     try:
         with os.fdopen(descriptor, "wb"):

@@ -427,6 +427,11 @@ class TestWithoutFsspec:
             Folder("memory://folder")
 
 
+def test_unknown_home_folder_is_named() -> None:
+    with pytest.raises(FileNotFoundError, match=r"no home folder of this user: '~nobody-of-this-name/r.html'$"):
+        replace("~nobody-of-this-name/r.html", lambda sink: sink.write(b"x"))
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux has /proc")
 def test_folder_in_which_no_file_can_be_made_is_named() -> None:
     with pytest.raises(PermissionError, match=r"no file can be written to the folder: '/proc'$"):

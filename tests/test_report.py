@@ -1122,12 +1122,13 @@ def test_spans_are_in_words(span: str, words: str) -> None:
         ("name", False, "qoderdata failures --by name --top 30"),
         ("metadata_agent", True, "qoderdata compare --by metadata_agent --top 30"),
         ("metadata_agent", False, "qoderdata failures --by metadata_agent --top 30"),
+        ("group", True, "qoderdata compare --by group --top 30"),  # the page adds a column of this name
     ],
 )
 def test_call_for_more_groups_groups_by_the_same(by: str, call: str, *, has_runs: bool) -> None:
     deployments = [deployment(number, f"job {number}") for number in range(1, 31)]
     for number, one in enumerate(deployments):
-        one["metadata"]["agent"] = f"robot {number}"
+        one["metadata"] |= {"agent": f"robot {number}", "group": f"group {number}"}
     runs = flatten_runs([run(number, 1, "failed") for number in range(1, 31)]) if has_runs else None
     more = f"20 of 30 rows are shown; {call} shows more."
     assert more in words_of(sections.by_group(data_of(deployments, runs, by=by)))

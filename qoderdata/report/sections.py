@@ -387,10 +387,12 @@ def by_group(data: ReportData) -> Section:
     caption = _("Failure rates by group, those that surely fail most first")
     folded = None
     if len(found) > _MOST_GROUPS:
-        name_of_command = "failures" if data.runs is None else "compare"
-        shows_more = command(f"{name_of_command} --by {shlex.quote(data.group_word)}", count)
-        if data.runs is not None and data.group_word in data.deployments:  # the command groups by columns of runs
+        if data.runs is None:
+            shows_more = command(f"failures --by {shlex.quote(data.group_word)}", count)
+        elif data.group_word in data.given:  # the command has the columns of runs, and keys of metadata
             shows_more = f"compare_periods(runs, by={data.group_word!r})"
+        else:
+            shows_more = command(f"compare --by {shlex.quote(data.group_word)}", count)
         table = make_table(found, [name, rate, interval, runs, *changes], caption, shows_more=shows_more)
         folded = Section("all-groups", _("all {count}", count=f"{len(found):,}"), table=table)
     table = make_table(found.head(_MOST_GROUPS), [name, rate, runs, *changes], caption)
