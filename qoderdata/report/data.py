@@ -76,8 +76,8 @@ class ReportData:
     sessions: pd.DataFrame | None
     #: Earlier deployments frames, the oldest first.
     snapshots: Sequence[pd.DataFrame]
-    #: What the groups are: ``"agent"``, ``"environment"``, a key of the metadata (with ``metadata_`` where a column
-    #: or one of these words has its name), or a column.
+    #: What the groups are: ``"agent"``, ``"environment"``, a column, or a key of the metadata, with ``metadata_``
+    #: before it if one of these has its name.
     group_word: str
     #: The moment that the report is about, in UTC.
     start: pd.Timestamp
