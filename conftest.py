@@ -78,12 +78,16 @@ JOIN_TIMEOUT_S = 60
 
 @pytest.hookimpl(wrapper=True)
 def pytest_collection() -> Generator[None, object, object]:
-    """Exclude modules and tests from garbage collection, which would take seconds: they are never freed."""
+    """Exclude modules and tests from garbage collection: they are never freed. Collect less often than by default.
+
+    Both together save about a tenth of the time of all tests.
+    """
     gc.disable()
     try:
         return (yield)
     finally:
         gc.freeze()
+        gc.set_threshold(20_000)
         gc.enable()
 
 
