@@ -78,9 +78,9 @@ JOIN_TIMEOUT_S = 60
 
 @pytest.hookimpl(wrapper=True)
 def pytest_collection() -> Generator[None, object, object]:
-    """Exclude modules and tests from garbage collection: they are never freed. Collect less often than by default.
+    """Exclude modules and tests from garbage collection, which would take seconds: they are never freed.
 
-    Both together save about a tenth of the time of all tests.
+    Garbage of tests is collected after 20,000 new objects, not 700: this saves about a tenth of their time.
     """
     gc.disable()
     try:
