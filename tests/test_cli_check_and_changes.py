@@ -475,7 +475,8 @@ def test_check_counts_failures_older_than_30_days(monkeypatch: pytest.MonkeyPatc
         served.create_runs(3, deployment_id=deployment_id)
         runs = [one for one in served.runs if one["deployment_id"] == deployment_id]
         newest, *others = runs
-        first = min(datetime.fromisoformat(one["created_at"]) for one in others)
+        triggers = [one["trigger_context"].get("scheduled_at", one["created_at"]) for one in others]
+        first = min(datetime.fromisoformat(one) for one in triggers)
         recent = dict.fromkeys(["created_at", "triggered_at"], (NOW - timedelta(days=1)).isoformat())
         error = {"type": "unknown_error", "message": "x"}
         served.rewrite({**newest, **recent, "session_id": None, "error": error})
