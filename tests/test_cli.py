@@ -14,7 +14,7 @@ import shlex
 import signal
 import subprocess
 import sys
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from unittest.mock import Mock
@@ -1123,6 +1123,31 @@ def test_offline_error_names_the_command_that_stores_archived_ones(words: str, i
     assert found is not None, message
     invoke(found[1])
     assert "archived" not in invoke(words, "--offline", code=None).err
+
+
+@pytest.mark.usefixtures("empty_cache")
+def test_offline_names_each_list_that_is_older_than_a_day(monkeypatch: pytest.MonkeyPatch, invoke: Invoke) -> None:
+    frames = {
+        "deployments": qd.load_deployments(include_archived=True),
+        "runs": qd.load_runs(),
+        "sessions": qd.load_sessions(),
+    }
+    qd.load_agents()
+    fetched = {what: datetime.fromisoformat(frame.attrs["fetched_at"]) for what, frame in frames.items()}
+    oldest, newest = min(fetched.values()), max(fetched.values())
+    for words, lists in (
+        ("deployments --include-archived", ["deployments"]),
+        ("runs --since 2026-01-01T00:00Z", ["runs"]),
+        ("costs --since 2026-01-01T00:00Z", ["deployments", "sessions"]),
+    ):
+        set_wall_clock(monkeypatch, oldest + timedelta(days=1), "cli.service")
+        assert " ago" not in invoke(words, "--offline").err
+        set_wall_clock(monkeypatch, newest + timedelta(days=3, hours=2), "cli.service")
+        assert " ago" not in invoke(words).err
+        assert invoke(words, "--offline").err.splitlines() == [
+            f"qoderdata: the stored {what} are of {fetched[what]:%Y-%m-%d %H:%M} UTC, 3 d 2 h ago"
+            for what in lists
+        ]
 
 
 @pytest.mark.usefixtures("empty_cache")

@@ -10,6 +10,7 @@ import difflib
 import functools
 import warnings
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Literal
 
 import click
@@ -19,11 +20,10 @@ from qoderdata.arguments import ID_PREFIXES
 from qoderdata.cli import output
 from qoderdata.cli.options import PATH, filter_words, filters_given, gather, in_group, use_option_names
 from qoderdata.errors import CacheError, NotFoundError, PermissionDeniedError, UnknownOutcomesWarning
-from qoderdata.formatting import first_few
+from qoderdata.formatting import first_few, format_duration, format_time
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
-    from datetime import datetime
 
     import pandas as pd
 
@@ -79,11 +79,23 @@ class Service:
         if self.max_age is not None:
             given["max_age"] = self.max_age
         try:
-            return load(**given | filters)
+            found = load(**given | filters)
         except KeyboardInterrupt as error:
             if not self.offline:
                 error.add_note(_KEPT)
             raise
+        what = {qd.load_deployments: "deployments", qd.load_runs: "runs", qd.load_sessions: "sessions"}.get(load)
+        if self.offline and what is not None:
+            self._note_if_old(what, found)
+        return found
+
+    def _note_if_old(self, what: str, stored: pd.DataFrame) -> None:
+        from qoderdata.check import STALE  # noqa: PLC0415 - imports pandas
+        from qoderdata.frames import fetched_at  # noqa: PLC0415 - as above
+
+        at = fetched_at(stored)
+        if at is not None and (age := datetime.now(UTC) - at) > STALE:
+            self.note_once(f"the stored {what} are of {format_time(at)}, {format_duration(age)} ago")
 
     def load_filtered(
         self, load: Callable[..., pd.DataFrame], filters: dict[str, Any], *, what: str
