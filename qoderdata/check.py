@@ -21,7 +21,7 @@ from qoderdata.formatting import (
     one_line,
 )
 from qoderdata.frame_checks import TEXT, require_frame, require_unique_deployments, without_repeated_columns
-from qoderdata.frames import fetched_at, flatten_runs, is_in, rows_before
+from qoderdata.frames import STALE, fetched_at, flatten_runs, is_in, rows_before
 from qoderdata.outcomes import STATUSES, is_assumed, is_unknown
 from qoderdata.summaries import compare_periods, failure_streaks, session_costs, unusual_runs
 from qoderdata.summaries.time_windows import parse_micros
@@ -58,8 +58,6 @@ _RESULT: dict[str, Any] = {
     **dict.fromkeys(("severity", "kind", "deployment_id", "name", "detail"), TEXT),
     "since": "datetime64[us, UTC]",
 }
-#: Older data should be loaded again.
-STALE = pd.Timedelta("1D")
 #: Allows for rounding when a share is compared with its limit: as floats, 8.73 / 9.7 is a little above 0.9.
 _TOLERANCE = 1e-9
 

@@ -48,6 +48,8 @@ NAMES = {"deployment_id": "deployment_name", "agent_id": "agent_name", "environm
 _COLUMNS_OF_OTHERS = {"model", "config_type", "session_id"}
 #: The accepted kinds of frames, for messages.
 KINDS = "a frame (pandas, Polars, PyArrow, DuckDB, Dask, PySpark)"
+#: Older data should be loaded again.
+STALE = pd.Timedelta("1D")
 _OBJECT_OF_TEXTS = msgspec.json.Decoder(dict[str, str])
 _DTYPES: dict[pa.DataType, pd.api.extensions.ExtensionDtype] = {
     pa.large_string(): TEXT,

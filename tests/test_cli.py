@@ -1127,6 +1127,7 @@ def test_offline_error_names_the_command_that_stores_archived_ones(words: str, i
 
 @pytest.mark.usefixtures("empty_cache")
 def test_offline_names_each_list_that_is_older_than_a_day(monkeypatch: pytest.MonkeyPatch, invoke: Invoke) -> None:
+    """The commands that show how old the data are have no note."""
     frames = {
         "deployments": qd.load_deployments(include_archived=True),
         "runs": qd.load_runs(),
@@ -1148,6 +1149,8 @@ def test_offline_names_each_list_that_is_older_than_a_day(monkeypatch: pytest.Mo
             f"qoderdata: the stored {what} are of {fetched[what]:%Y-%m-%d %H:%M} UTC, 3 d 2 h ago"
             for what in lists
         ]
+    for words in ("check", "report r.html"):
+        assert " ago" not in invoke(words, "--offline", code=None).err
 
 
 @pytest.mark.usefixtures("empty_cache")

@@ -545,6 +545,8 @@ def test_check_offline_warns_if_not_all_runs_are_stored(monkeypatch: pytest.Monk
         message = " ".join(invoke("check --offline", code=1).err.split())
         assert "not all runs that are asked for are kept" in message
         assert "not all runs" not in invoke("top --once --offline").err
+        set_wall_clock(monkeypatch, NOW + timedelta(days=3), "cli.service")
+        assert "the stored" not in invoke("top --once --offline").err
 
 
 @pytest.mark.usefixtures("check_computed_once")

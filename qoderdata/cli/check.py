@@ -12,7 +12,7 @@ import qoderdata as qd
 from qoderdata.arguments import parse_span
 from qoderdata.cli import grouping, options, output
 from qoderdata.cli.output import MINOR, Output, TableColumn
-from qoderdata.cli.service import Service, run_service_options
+from qoderdata.cli.service import Service, dated_service_options
 from qoderdata.cli.unusual import RUNS_FOR_MEDIAN, not_judged
 from qoderdata.errors import PermissionDeniedError
 from qoderdata.formatting import counted
@@ -55,7 +55,7 @@ _COLUMNS = [
     "--doubtful", "Share of outcomes that may be assumed or unknown (default 0.05).", default=0.05, most=1
 )
 @options.gather("which", dict, *options.deployment_options(""), group="Which deployments")
-@run_service_options
+@dated_service_options
 @options.output_form()
 def check(
     by: tuple[str, ...],

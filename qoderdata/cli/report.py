@@ -12,7 +12,7 @@ import qoderdata as qd
 from qoderdata import arguments, time_math
 from qoderdata.cli import grouping, options
 from qoderdata.cli.output import echo
-from qoderdata.cli.service import Service, run_service_options
+from qoderdata.cli.service import Service, dated_service_options
 from qoderdata.errors import CacheError
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ def _page_path(ctx: click.Context, param: click.Parameter, value: str) -> Path |
 @options.tz_option("of the times shown")
 @options.run_window(of=None)
 @options.deployment_filters(archived=False)
-@run_service_options
+@dated_service_options
 def report(
     path: Path,
     *,

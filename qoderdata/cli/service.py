@@ -52,6 +52,8 @@ class Service:
     offline: bool = False
     #: The argument `outcomes` of `load_runs`.
     outcomes: Literal["auto", "runs", "sessions", "events"] = "auto"
+    #: Whether the command itself says how old the data are.
+    shows_age: bool = False
     #: The notes that were printed.
     _notes: set[str] = field(default_factory=set, init=False, compare=False)
 
@@ -85,13 +87,12 @@ class Service:
                 error.add_note(_KEPT)
             raise
         what = {qd.load_deployments: "deployments", qd.load_runs: "runs", qd.load_sessions: "sessions"}.get(load)
-        if self.offline and what is not None:
+        if self.offline and not self.shows_age and what is not None:
             self._note_if_old(what, found)
         return found
 
     def _note_if_old(self, what: str, stored: pd.DataFrame) -> None:
-        from qoderdata.check import STALE  # noqa: PLC0415 - imports pandas
-        from qoderdata.frames import fetched_at  # noqa: PLC0415 - as above
+        from qoderdata.frames import STALE, fetched_at  # noqa: PLC0415 - imports pandas
 
         at = fetched_at(stored)
         if at is not None and (age := datetime.now(UTC) - at) > STALE:
@@ -398,7 +399,12 @@ service_options = gather("service", Service, *_CONNECTION, *_CACHE, _OFFLINE, *_
 run_service_options = gather(
     "service", Service, _OUTCOMES, *_CONNECTION, *_CACHE, _OFFLINE, *_REFRESH, group=_STORED
 )
+_dated_service = functools.partial(Service, shows_age=True)
+#: Adds them with `--outcomes`, for a command that loads runs and says how old they are, as `service`.
+dated_service_options = gather(
+    "service", _dated_service, _OUTCOMES, *_CONNECTION, *_CACHE, _OFFLINE, *_REFRESH, group=_STORED
+)
 #: Adds them without `--offline`, for a command that always asks the service, as `service`.
 online_service_options = gather("service", Service, _OUTCOMES, *_CONNECTION, *_CACHE, *_REFRESH, group=_STORED)
 #: Adds them without `--refresh`, for a command that asks the service again and again, as `service`.
-live_service_options = gather("service", Service, _OUTCOMES, *_CONNECTION, *_CACHE, _OFFLINE, group=_STORED)
+live_service_options = gather("service", _dated_service, _OUTCOMES, *_CONNECTION, *_CACHE, _OFFLINE, group=_STORED)

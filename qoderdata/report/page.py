@@ -14,10 +14,9 @@ import pandas as pd
 from markupsafe import Markup, escape
 
 from qoderdata import arguments, files
-from qoderdata.check import STALE
 from qoderdata.errors import DataQualityWarning, UnknownOutcomesWarning, warn
 from qoderdata.formatting import format_count, format_duration, format_time, one_line
-from qoderdata.frames import fetched_at
+from qoderdata.frames import STALE, fetched_at
 from qoderdata.report.data import WEEK, ReportData, span_text
 from qoderdata.report.figures import headline, tiles
 from qoderdata.report.folded_sections import about_data, make_folded_sections
