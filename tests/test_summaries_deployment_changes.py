@@ -118,6 +118,27 @@ def test_values_are_compared_as_json(before: Any, after: Any, expected: tuple[st
         assert [tuple(row) for row in rows] == ([expected] if expected else [])
 
 
+@pytest.mark.parametrize(
+    ("before", "after", "expected"),
+    [
+        ("1" * 5000, "2" * 5000, ("1" * 5000, "2" * 5000)),
+        ("1" * 5000, "1" * 5000, None),
+        (r'"\ud800"', r'"\udc00"', (r"\ud800", r"\udc00")),
+        (r'["\ud800"]', r'["\ud800", 1]', (r'["\ud800"]', r'["\ud800",1]')),
+        ("0.1", "0.10", None),
+    ],
+)
+@pytest.mark.parametrize("key", ["a", r"\ud800", "日报"])
+def test_values_that_python_cannot_encode_or_parse_by_default_are_compared(
+    key: str, before: str, after: str, expected: tuple[str, str] | None
+) -> None:
+    """Python's own parser refuses integers of more than 4,300 digits, and no frame can hold half a character."""
+    plain = qd.flatten_deployments([{**RECORD, "metadata": {}}])
+    pair = [plain.assign(metadata=f'{{"{key}": {value}}}') for value in (before, after)]
+    rows = qd.changes(*pair)[["field", "before", "after"]].itertuples(index=False)
+    assert [tuple(row) for row in rows] == ([(f"metadata.{key}", *expected)] if expected else [])
+
+
 @pytest.mark.filterwarnings("ignore:.*did not fit a column:qoderdata.errors.DataQualityWarning")
 def test_next_triggers_and_times_that_do_not_fit_their_columns_are_no_changes() -> None:
     triggers = ["2026-06-16T09:00:00Z", "0001-01-01T00:00:00Z"]
@@ -160,6 +181,13 @@ def test_first_setting_of_a_kind_is_a_change() -> None:
     configured["metadata"]["cas_config"]["config"]["max_retries"] = 3
     found = qd.changes(qd.flatten_deployments([RECORD]), qd.flatten_deployments([configured]))
     assert found[["change", "field", "after"]].to_numpy().tolist() == [["config", "config_max_retries", "3"]]
+
+
+def test_first_setting_of_a_deployment_is_a_change_where_a_removed_one_had_settings() -> None:
+    plain = {**RECORD, "metadata": {"team": "data"}}
+    before = qd.flatten_deployments([plain, {**RECORD, "id": "dep_2"}])
+    found = qd.changes(before, qd.flatten_deployments([RECORD]))
+    assert found.loc[found["change"] == "config", "field"].tolist() == ["session_strategy", "config_timeout_ms"]
 
 
 def test_a_setting_of_0_is_not_a_missing_setting() -> None:

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from qoderdata.decode.jsontext import NotJSONError, parse, write
+from qoderdata.errors import APIResponseValidationError
 from qoderdata.formatting import MISSING, display_width, one_line, truncate_middle
 from qoderdata.frame_checks import TEXT, require_frame, require_unique_deployments, without_repeated_columns
 from qoderdata.frames import is_in
@@ -125,7 +127,8 @@ def changes(before: pd.DataFrame, after: pd.DataFrame) -> pd.DataFrame:
     found: dict[str, list[tuple[str | None, ...]]] = {id_: [] for id_ in new.index}
     for id_ in new.index.difference(old.index, sort=False):
         found[id_].append(("created", "", None, None))
-    for id_, kind, field, *values in _differences(old.loc[both], new.loc[both]):
+    ignored = _settings_to_ignore(old, new)
+    for id_, kind, field, *values in _differences(old.loc[both], new.loc[both], ignored):
         hide = is_secret(field)
         masked = [value and mask_text(value, hide=hide) for value in values]
         is_from_csv = not hide and any(MASK in (value or "") for value in values)
@@ -177,9 +180,9 @@ def _prompt(value: object) -> object:
     if not isinstance(value, str):
         return value
     try:
-        events = map(json.loads, _items(value, "initial_events"))
+        events = _items(value, "initial_events")
         return " ".join(block["text"] for event in events for block in event["content"]) or None
-    except (TypeError, KeyError, ValueError):
+    except (TypeError, KeyError):
         return value
 
 
@@ -204,28 +207,31 @@ def _state_in_words(text: str) -> str:
     return words.get(text, text)
 
 
-def _differences(old: pd.DataFrame, new: pd.DataFrame) -> Iterator[_Difference]:
-    """Yield id, kind, field, before and after of each difference of deployments that are in both frames."""
+def _differences(old: pd.DataFrame, new: pd.DataFrame, ignored: set[str]) -> Iterator[_Difference]:
+    """Yield id, kind, field, before and after of each difference of deployments that are in both frames.
+
+    `ignored`: further columns that are not compared.
+    """
     yield from _states(old, new)
     for kind, columns in _PAIRED_COLUMNS.items():
         yield from _paired(kind, columns, old, new)
-    yield from _other_columns(old, new)
+    yield from _other_columns(old, new, ignored)
     for name, kind in _JSON_COLUMNS.items():
         yield from _json_parts(kind, name, old, new)
 
 
-def _other_columns(old: pd.DataFrame, new: pd.DataFrame) -> Iterator[_Difference]:
+def _other_columns(old: pd.DataFrame, new: pd.DataFrame, ignored: set[str]) -> Iterator[_Difference]:
     """Yield the differences in columns that are compared by themselves, as text."""
     archived = set(new.index[old["archived_at"].isna() & new["archived_at"].notna()])
     taken = {*_NO_CHANGE, *_STATE, *_JSON_COLUMNS, *(name for names in _PAIRED_COLUMNS.values() for name in names)}
-    taken |= _settings_to_ignore(old, new)
+    taken |= ignored
     for name in [name for name in new.columns if name in old.columns and name not in taken]:
         for id_, before, after in _differing(old[name], new[name]):
             suffix = (after or "").removeprefix(before or "")
             is_archived = name == "name" and id_ in archived and re.fullmatch(ARCHIVED_SUFFIX, suffix)
             # A schedule that comes or goes has a row for its cron text.
             is_told = is_archived or (name == "schedule_type" and None in {before, after})
-            is_same_list = name in _LISTS and _items(before, name) == _items(after, name)
+            is_same_list = name in _LISTS and _comparable(_items(before, name)) == _comparable(_items(after, name))
             if not is_told and not is_same_list:
                 yield id_, _KINDS.get(name, "other"), name, before, after
 
@@ -285,21 +291,35 @@ def _text(value: Any) -> str | None:  # noqa: ANN401 - any cell
     return f"{value:.15g}" if isinstance(value, float) else str(value)
 
 
-def _items(text: str | None, name: str) -> list[str]:
-    """Return the items of a JSON list as texts to compare, whatever the order of an object's keys.
+def _items(text: str | None, name: str) -> list[Any]:
+    """Return the items of a JSON list; of another text, the text.
 
     Content of an initial event that is a text becomes one block, as in the newest edition.
     """
-    try:
-        items = json.loads(text or "[]")
-    except json.JSONDecodeError:
-        return [str(text)]
+    items = _parsed(text or "[]")
     if not isinstance(items, list):
-        return [str(text)]
+        return [text]
     for item in items if name == "initial_events" else ():
         if isinstance(item, dict) and isinstance(content := item.get("content"), str):
             item["content"] = [{"type": "text", "text": content}]
-    return [json.dumps(item, sort_keys=True) for item in items]
+    return items
+
+
+def _parsed(text: str) -> Any:  # noqa: ANN401 - any JSON value
+    """Return what a JSON text holds; ``None`` if it is not JSON."""
+    try:
+        return parse(text.encode(), plain=True)
+    except (NotJSONError, APIResponseValidationError):
+        return None
+
+
+def _comparable(value: Any) -> Any:  # noqa: ANN401 - any JSON value
+    """Return what is equal for equal JSON values, whatever the order of an object's keys; 1 is not true."""
+    if isinstance(value, dict):
+        return {key: _comparable(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_comparable(item) for item in value]
+    return type(value), value
 
 
 def _differing(old: pd.Series[Any], new: pd.Series[Any]) -> Iterator[tuple[str, str | None, str | None]]:
@@ -314,10 +334,7 @@ def _differing(old: pd.Series[Any], new: pd.Series[Any]) -> Iterator[tuple[str, 
 
 def _object(text: str | None, column: str, id_: str) -> dict[str, Any]:
     """Return the JSON object in a cell; raise `ValueError` if it holds something else."""
-    try:
-        value = json.loads(text or "{}")
-    except json.JSONDecodeError:
-        value = None
+    value = _parsed(text or "{}")
     if isinstance(value, dict):
         return value
     raise ValueError(
@@ -352,10 +369,10 @@ def _by_key(name: str, old: dict[str, Any], new: dict[str, Any]) -> Iterator[tup
         if is_secret(key) and MASK in (one, other):
             continue  # from a CSV file, in which the value is masked
         is_given = not (_is_blank(one) and _is_blank(other)) or (key in old and key in new)
-        if is_given and json.dumps(one, sort_keys=True) != json.dumps(other, sort_keys=True):
+        if is_given and _comparable(one) != _comparable(other):
             if is_secret(key):
                 one, other = (None if _is_blank(value) else MASK for value in (one, other))
-            yield f"{name}.{key}", _json(one), _json(other)
+            yield _encodable(f"{name}.{key}"), _json(one), _json(other)
 
 
 def _is_blank(value: Any) -> bool:  # noqa: ANN401 - any JSON value
@@ -363,4 +380,9 @@ def _is_blank(value: Any) -> bool:  # noqa: ANN401 - any JSON value
 
 
 def _json(value: Any) -> str | None:  # noqa: ANN401 - any JSON value
-    return value if value is None or isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    return None if value is None else _encodable(value) if isinstance(value, str) else write(value)
+
+
+def _encodable(text: str) -> str:
+    """Return a text in which lone surrogates are escaped, as no frame can hold them."""
+    return text.encode(errors="backslashreplace").decode()
