@@ -36,8 +36,11 @@ def with_all_columns(table: pa.Table, schema: Schema) -> pa.Table:
     if not is_readable(table.schema, schema.arrow):
         raise ValueError("it has columns that this version does not have, or other types")
     lacking = [column for column in schema.columns if column.name not in table.schema.names]
-    tree = replace(schema, columns=tuple(lacking), constants=()).tree
-    keys = [write(dotted(column.path)).removesuffix('"') for column in lacking if column.path]
+    parents = {column.path[:-1] for column in lacking if column.path}
+    constants = tuple(one for one in schema.constants if one[0][:-1] in parents)
+    tree = replace(schema, columns=tuple(lacking), constants=constants).tree
+    paths = [*(column.path for column in lacking if column.path), *(path for path, _ in constants)]
+    keys = [write(dotted(path)).removesuffix('"') for path in paths]
     extra = table[EXTRA].to_pylist()
     values: dict[str, list[object]] = {column.name: [None] * len(extra) for column in lacking}
     for index, text in enumerate(extra):

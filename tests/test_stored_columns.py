@@ -76,7 +76,11 @@ NEW = (
     Column("shared", ("shared",), Kind.SHARED_OBJECT, ""),
     Column("texts", ("texts",), Kind.TEXTS, ""),
 )
-WIDER = replace(AGENTS, columns=(*AGENTS.columns[:2], *NEW, *AGENTS.columns[2:]))
+WIDER = replace(
+    AGENTS,
+    columns=(*AGENTS.columns[:2], *NEW, *AGENTS.columns[2:]),
+    constants=(*AGENTS.constants, (("one", "two", "type"), "two")),
+)
 
 
 @pytest.mark.parametrize(
@@ -91,6 +95,8 @@ WIDER = replace(AGENTS, columns=(*AGENTS.columns[:2], *NEW, *AGENTS.columns[2:])
             {"nested_time": 1781395200000000},
             '{"one.two.by":"é"}',
         ),
+        ({"one": {"two": {"type": "two"}}}, {}, None),
+        ({"one": {"two": {"type": "three"}}}, {}, '{"one.two.type":"three"}'),
         ({"one": {"two": {"at": "soon"}}}, {}, '{"one.two.at":"soon"}'),
         ({"one": "plain"}, {}, '{"one":"plain"}'),
         ({"one": {"two": {"at": "0001-01-01T00:00:00Z"}}}, {}, None),
