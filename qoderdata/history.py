@@ -129,15 +129,25 @@ def files_of(series: Series) -> list[SnapshotFile]:
     return [file for file in _list(series.folder) if not file.is_base]
 
 
-def read(series: Series, files: Iterable[SnapshotFile], columns: Sequence[str] | None = None) -> list[Snapshot]:
-    """Return snapshots in the order given; damaged ones are left out, with a warning.
+def read(
+    series: Series,
+    files: Iterable[SnapshotFile],
+    columns: Sequence[str] | None = None,
+    *,
+    most: int | None = None,
+) -> list[Snapshot]:
+    """Return snapshots in the order given; damaged ones are left out, with one warning.
 
-    A column that a file does not have is filled from its ``extra``; `columns`: read these alone.
+    A column that a file does not have is filled from its ``extra``; `columns`: read these alone; `most`: no more
+    snapshots than these.
     """
     wanted = DEPLOYMENTS.names if columns is None else columns
     bases: dict[str, pa.Table] = {}
-    found, refused = [], []
+    found: list[Snapshot] = []
+    refused = []
     for file in files:
+        if len(found) == most:
+            break
         try:
             found.append(Snapshot(_read_one(series, file.name, wanted, bases), file))
         except FileNotFoundError:
@@ -158,21 +168,23 @@ def read(series: Series, files: Iterable[SnapshotFile], columns: Sequence[str] |
 def accounts(cache_folder: Folder) -> list[Account]:
     """Return the account of each series below a cache folder, not checked.
 
-    It is read from the newest base of each series; a series whose newest base cannot be read is left out. Raise
+    It is read from the newest file of each series that can be read; a series without one is left out. Raise
     `CacheError` if the folder cannot be read now.
     """
     folder = cache_folder.folder(FOLDER)
     with folder.raising_cache_error("snapshots"):
-        paths = sorted(info.path for info in folder.parquet_files())
-    newest = {path.rpartition("/")[0]: path for path in paths}
-    found = []
-    for path in newest.values():
+        paths = sorted((info.path for info in folder.parquet_files()), reverse=True)
+    found: dict[str, Account] = {}
+    for path in paths:
+        place = path.rpartition("/")[0]
+        if place in found:
+            continue
         with contextlib.suppress(Exception):  # a damaged file fails in any way
             schema = pq.read_schema(path, filesystem=cache_folder.filesystem)
             identity = json.loads(schema.metadata[_METADATA_KEY])["identity"]
             del identity["include_archived"]
-            found.append(identity)
-    return found
+            found[place] = identity
+    return list(found.values())
 
 
 # -- files -------------------------------------------------------------------------------------------------------
@@ -183,7 +195,7 @@ def _list(folder: Folder) -> list[SnapshotFile]:
     found = []
     for info in folder.files():
         match = _NAME.fullmatch(info.base_name)
-        if match is None:
+        if match is None or info.path != folder.path_of(info.base_name):
             continue
         with contextlib.suppress(ValueError):  # no time, such as one of month 13
             time = datetime.strptime(match["time"], _TIME_FORMAT).replace(tzinfo=UTC)

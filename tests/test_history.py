@@ -339,6 +339,30 @@ def test_one_warning_counts_the_damaged_snapshots(damaged: int, named: str, tmp_
     assert len(caught) == 1
 
 
+def test_as_of_takes_the_last_usable_snapshot_and_counts_the_damaged_ones_in_one_warning(
+    client: qd.Client, tmp_path: Path
+) -> None:
+    first = pull(client, tmp_path)
+    for hour in (1, 2):
+        pull(client, tmp_path, START + timedelta(hours=hour))
+    for path in sorted((tmp_path / "history").rglob("2*.parquet"))[1:]:
+        path.write_bytes(b"")
+    with pytest.warns(CacheWarning, match=r"2026-06-15 08:00 UTC and 1 more in \S+ was left out") as caught:
+        past = qd.load_deployments(as_of="0h", client=client, cache_dir=tmp_path)
+    assert len(caught) == 1
+    pd.testing.assert_frame_equal(past, first)
+
+
+def test_account_of_a_series_is_read_from_any_file_that_can_be_read(client: qd.Client, tmp_path: Path) -> None:
+    pull(client, tmp_path)
+    base, snapshot = sorted((tmp_path / "history").rglob("*.parquet"), reverse=True)
+    assert history.accounts(Folder(tmp_path)) == [client.identity]
+    base.write_bytes(b"PAR1")
+    assert history.accounts(Folder(tmp_path)) == [client.identity]
+    snapshot.write_bytes(b"PAR1")
+    assert history.accounts(Folder(tmp_path)) == []
+
+
 def test_snapshot_of_another_format_is_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     to = series(tmp_path)
     history.write(to, table(3), START)
@@ -352,6 +376,9 @@ def test_files_with_other_names_or_an_invalid_time_are_ignored(client: qd.Client
     (file,) = (path for path in tmp_path.glob("history/*/*.parquet") if not path.name.startswith("base-"))
     file.with_name(file.name.replace("20260615T", "20261315T")).write_bytes(file.read_bytes())
     file.with_name("notes.txt").touch()
+    copied = file.with_name("copy") / file.name
+    copied.parent.mkdir()
+    copied.write_bytes(file.read_bytes())
     assert len(qd.snapshots(client, tmp_path)) == 1
 
 

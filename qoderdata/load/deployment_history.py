@@ -190,9 +190,8 @@ def read_as_of(
     """
     series, files = _listed(client, cache_dir, include_archived=include_archived)
     candidates = [file for file in files if file.fetched_at <= time]
-    for file in reversed(candidates):
-        for found in history.read(series, [file]):
-            return found.table, file.fetched_at
+    for found in history.read(series, reversed(candidates), most=1):
+        return found.table, found.file.fetched_at
     if candidates:
         raise CacheError(f"no snapshot at or before {format_time(time)} can be used; damaged: {len(candidates)}")
     if files:
