@@ -662,8 +662,8 @@ def test_changes_without_any_snapshot_says_how_to_store_one(tmp_path: Path, invo
     words = ["changes", "--cache-dir", str(folder)]
     text = "there is no snapshot to compare with; {}\n"
     assert invoke(*words).out == text.format("none could be stored, for the reason in the warning")
-    assert invoke(*words).out == text.format("--refresh stores the first one")
-    assert invoke(*words, "--offline").out == text.format("call once without --offline to store the first one")
+    assert invoke(*words).out == text.format("--refresh stores one")
+    assert invoke(*words, "--offline").out == text.format("call once without --offline to store one")
     (folder / "history").unlink()
     assert (
         invoke(*words, "--refresh").out == "there was no snapshot to compare with; the first one is stored now\n"
@@ -781,16 +781,29 @@ def test_changes_show_what_was_created_and_archived_since_a_snapshot_without_any
     assert [(row["deployment_id"], row["change"]) for row in rows] == [(new["id"], "created")]
 
 
-def test_changes_prefer_a_snapshot_with_archived_deployments(sandbox: Sandbox, invoke: Invoke) -> None:
-    first = scheduled_deployments(sandbox)[0]
-    rewrite(sandbox, first, archived_at=f"{NOW:%Y-%m-%dT%H:%M:%SZ}")
-    for days, archived in ((4, True), (3, False)):
+@pytest.mark.parametrize(
+    ("with_archived", "without", "shows_archived"),
+    [(4, 3, False), (3, 4, True), (3, 3, True)],
+)
+def test_changes_compare_with_the_last_snapshot_of_either_list(
+    sandbox: Sandbox, invoke: Invoke, *, with_archived: int, without: int, shows_archived: bool
+) -> None:
+    """At the same time, the list with archived deployments is taken, as it shows more."""
+    archived, listed, *_ = scheduled_deployments(sandbox)
+    rewrite(sandbox, archived, archived_at=f"{NOW - timedelta(days=9):%Y-%m-%dT%H:%M:%SZ}")
+    for days in (5, 4, 3):
         WallClock.moment = NOW - timedelta(days=days)
-        qd.load_deployments(refresh=True, include_archived=archived)
-    rewrite(sandbox, first, name="another name", archived_at=f"{NOW:%Y-%m-%dT%H:%M:%SZ}")
+        rewrite(sandbox, listed, name=f"{days} days ago")
+        for is_archived in [one for one, age in ((True, with_archived), (False, without)) if age == days]:
+            qd.load_deployments(refresh=True, include_archived=is_archived)
+    rewrite(sandbox, archived, name="another name", archived_at=f"{NOW - timedelta(days=9):%Y-%m-%dT%H:%M:%SZ}")
+    rewrite(sandbox, listed, name="now")
     WallClock.moment = NOW
     rows = invoke.json("changes --since 2D --refresh")
-    assert [(row["deployment_id"], row["after"]) for row in rows] == [(first["id"], "another name")]
+    expected = {(listed["id"], "3 days ago", "now")}
+    if shows_archived:
+        expected.add((archived["id"], archived["name"], "another name"))
+    assert {(row["deployment_id"], row["before"], row["after"]) for row in rows} == expected
 
 
 def test_by_adds_columns_to_changes_also_of_removed_deployments(sandbox: Sandbox, invoke: Invoke) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -84,9 +85,9 @@ def _without_snapshot(service: Service, present: pd.DataFrame) -> str:
     if len(qd.snapshots(**service.account)):
         return f"there was no snapshot to compare with; the first one is stored now{others}"
     if service.offline:
-        advice = "call once without --offline to store the first one"
+        advice = "call once without --offline to store one"
     elif present.attrs["from_cache"]:
-        advice = "--refresh stores the first one"
+        advice = "--refresh stores one"
     else:
         advice = "none could be stored, for the reason in the warning"
     return f"there is no snapshot to compare with; {advice}{others}"
@@ -95,9 +96,13 @@ def _without_snapshot(service: Service, present: pd.DataFrame) -> str:
 def _frame_before(service: Service, since: str) -> tuple[pd.DataFrame | None, bool, bool]:
     """Return the frame to compare with, whether it has archived deployments, and whether it is old enough."""
     account = service.account
+    found = []
     for is_archived in (True, False):
         with contextlib.suppress(CacheError):
-            return qd.load_deployments(as_of=since, include_archived=is_archived, **account), is_archived, True
+            found.append((qd.load_deployments(as_of=since, include_archived=is_archived, **account), is_archived))
+    if found:
+        before, is_archived = max(found, key=lambda one: datetime.fromisoformat(one[0].attrs["fetched_at"]))
+        return before, is_archived, True
     listed = qd.snapshots(**account)
     if listed.empty:
         return None, True, False

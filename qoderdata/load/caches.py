@@ -95,8 +95,9 @@ def _file_sizes(infos: Iterable[fs.FileInfo]) -> FileSizes:
 
 
 def clear_cache(cache_dir: str | Path | None = None) -> int:
-    """Remove all cached answers, all stores and all snapshots; nothing else in the folder is touched.
+    """Remove all cached answers, all stores and all snapshots.
 
+    Other files in the folder stay, but not other Parquet files below its folders ``queries`` and ``history``.
     Runs and sessions that the service no longer has are lost with their store, and the history of the deployments
     with their snapshots: export them first to keep them.
 
