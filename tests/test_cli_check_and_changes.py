@@ -531,6 +531,48 @@ def test_older_events_are_read_where_they_decide_whether_a_deployment_fails(
         assert sessions_with_events() == set()
 
 
+@pytest.mark.filterwarnings("default:.* completed runs are assumed", "default:.* that seem to be stuck")
+def test_run_that_ended_is_not_stuck_while_a_person_continues_its_session(
+    monkeypatch: pytest.MonkeyPatch, invoke: Invoke, tmp_path: Path
+) -> None:
+    """Two runs of a day ago have sessions that are running; the events of one show that its run has ended."""
+    with current_sandbox(monkeypatch, now=NOW - timedelta(days=1), deployments=10, runs=10, edition="D") as served:
+        served.forget_runs(NOW)
+        id_ = scheduled_deployments(served)[0]["id"]
+        served.create_runs(11, deployment_id=id_)
+        (running,) = served.create_runs(1, deployment_id=id_, status="running")
+        continued = served.runs[1]
+        for one in served.sessions:
+            if one["id"] == continued["session_id"]:
+                served.rewrite({**one, "status": "running"})
+        paths = {f"/sessions/{one['session_id']}/events" for one in (continued, running)}
+
+        def stuck_in(words: str) -> str:
+            served.requests.clear()
+            (found,) = (one["detail"] for one in invoke.json(words, code=1) if one["kind"] == "stuck")
+            return str(found)
+
+        alone = re.compile(r"[^.]*: a run has not ended after [^.]*\.")
+        assert alone.fullmatch(stuck_in("check --outcomes events"))
+        assert {one.path for one in served.requests} >= paths
+        assert alone.fullmatch(stuck_in("check"))
+        assert {one.path for one in served.requests} == paths
+        assert [row["run_id"] for row in invoke.json("unusual") if row["kind"] == "stuck"] == [running["id"]]
+        invoke(f"report {tmp_path / 'r.html'} --runs")
+        assert "a run has not ended after" in (tmp_path / "r.html").read_text(encoding="utf-8")
+
+        unread = ": 2 runs have not ended, .* A run may have ended earlier, if a person continued its session."
+        for words in ("check --offline", "check --outcomes sessions"):
+            assert re.search(unread, stuck_in(words))
+            assert paths.isdisjoint(one.path for one in served.requests)
+        served.misbehave("403")
+        served.misbehave("403")
+        assert re.search(unread, stuck_in("check"))
+        served.misbehave("403")
+        served.misbehave("403")
+        assert "2 sessions of runs that seem to be stuck could not be read" in invoke("check", code=1).err
+
+
 @pytest.mark.filterwarnings("default:.* completed runs are assumed", "default:not all runs")
 def test_check_offline_warns_if_not_all_runs_are_stored(monkeypatch: pytest.MonkeyPatch, invoke: Invoke) -> None:
     """A streak that began before the stored runs would be too short. `top` never reads more than 30 days.

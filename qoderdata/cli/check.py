@@ -73,7 +73,8 @@ def check(
 
     The exit code is 1 if an error is found; 2 to 5 mean that the check could not be made. A run is stuck if it has
     not ended after its timeout or, where that is not known, after ten times the median of its deployment, which
-    needs 10 completed runs of the last 30 days. A trigger counts as missed 10 minutes after its time: for a check
+    needs 10 completed runs of the last 30 days. The events of its session are read first: the run may have ended,
+    and a person may have continued the session. A trigger counts as missed 10 minutes after its time: for a check
     once a day, give --since 25h.
 
     With --only-new, a finding counts again only after a check that did not find it; one that --top leaves out
@@ -89,7 +90,7 @@ def check(
     deployments = service.deployments({"include_archived": True, **which})
     snapshots = service.snapshots(since)  # that of these deployments too
     groups = grouping.Groups(by, "deployments", service, deployments=deployments)
-    runs = service.runs({"since": history, **which})
+    runs = service.with_ends_of_stuck(service.runs({"since": history, **which}), deployments)
     all_runs = service.runs_for_streaks(deployments, streak=thresholds["streak"])
     has_budgets = deployments["budget_max_credit_cost"].notna().any()
     sessions = _sessions(service, {"since": history, **which}) if has_budgets else None

@@ -87,7 +87,8 @@ def report(
     snapshots = _snapshots(service, at)
     runs = all_runs = None
     if with_runs:
-        deployments, runs = service.deployments(filters), service.runs(window)
+        deployments = service.deployments(filters)
+        runs = service.with_ends_of_stuck(service.runs(window), deployments)
         all_runs = service.runs_for_streaks(deployments, until=until)
     else:
         deployments = service.counted_deployments(filters, until=until)

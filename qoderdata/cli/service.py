@@ -21,6 +21,7 @@ from qoderdata.cli import output
 from qoderdata.cli.options import PATH, filter_words, filters_given, gather, in_group, use_option_names
 from qoderdata.errors import CacheError, NotFoundError, PermissionDeniedError, UnknownOutcomesWarning
 from qoderdata.formatting import first_few, format_duration, format_time
+from qoderdata.pages import progress_bar
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -259,6 +260,41 @@ class Service:
             for id_ in doubtful:
                 self.runs({**filters, "outcomes": "events", "deployment_id": id_})
             return self.runs(filters) if doubtful else runs
+
+    def with_ends_of_stuck(
+        self, runs: pd.DataFrame, deployments: pd.DataFrame | None, *, now: datetime | None = None
+    ) -> pd.DataFrame:
+        """Return the runs, after reading the events of those that are stuck according to their sessions.
+
+        Such a run may have ended: its session runs again while a person continues it.
+        """
+        is_open = runs["status"].eq("running") & runs["status_from"].eq("session")
+        if self.offline or self.outcomes not in {"auto", "events"} or not is_open.any():
+            return runs
+        import pandas as pd  # noqa: PLC0415 - slow to import
+
+        from qoderdata.load.refresh import SingleReads  # noqa: PLC0415 - imports pyarrow
+
+        unusual = qd.unusual_runs(runs, deployments, now=now)
+        stuck = runs[is_open & runs["id"].isin(unusual["run_id"][unusual["kind"].eq("stuck")])]
+        read, singles = functools.partial(qd.load_events, client=self.account["client"]), SingleReads()
+        found = []
+        with progress_bar("sessions", of="events", progress=None) as bar:
+            bar.total = len(stuck)
+            for _, events in singles.each(stuck["session_id"], read):
+                found += [] if events is None else [events]
+                bar.update()
+        singles.warn("session", "of runs that seem to be stuck could not be read")
+        if not found:
+            return runs
+        events = pd.concat(found)
+        stuck = stuck[stuck["session_id"].isin(events["session_id"])]
+        resolved = qd.resolve_outcomes(stuck, events=events)
+        ended = resolved[resolved["status_from"].eq("events")]
+        runs = runs.copy()
+        runs.loc[stuck.index, "status_from"] = "events"
+        runs.loc[ended.index] = ended
+        return runs
 
 
 def _ids_with_doubtful_streaks(deployments: pd.DataFrame, runs: pd.DataFrame, streak: int) -> list[str]:

@@ -56,7 +56,8 @@ def unusual(
     """Show runs that took unusually long or short, or are stuck.
 
     A run is compared with the completed runs of its deployment in the time asked for, and with its timeout. It is
-    stuck if it has not ended after its timeout or, where that is not known, after ten times the median.
+    stuck if it has not ended after its timeout or, where that is not known, after ten times the median. The events
+    of its session are read first: the run may have ended, and a person may have continued the session.
     """
     from qoderdata.frames import fetched_at  # noqa: PLC0415 - imports pandas
 
@@ -68,7 +69,7 @@ def unusual(
     about = grouping.Groups(by, "deployments", service, deployments=deployments)
     runs = service.runs(window)
     present = fetched_at(runs) if now is None else arguments.parse_instant(now, name="now")
-    runs = groups.add_names(runs)
+    runs = groups.add_names(service.with_ends_of_stuck(runs, deployments, now=present))
     notes = [*unknown_outcomes(runs), *_unknown_durations(runs), *not_judged(runs, deployments, min_runs)]
     found = qd.unusual_runs(runs, deployments, now=present, threshold=threshold, min_runs=min_runs)
     waiting = int((found["status"] == "waiting").sum())
