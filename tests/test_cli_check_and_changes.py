@@ -557,6 +557,7 @@ def test_run_that_ended_is_not_stuck_while_a_person_continues_its_session(
         assert {one.path for one in served.requests} >= paths
         assert alone.fullmatch(stuck_in("check"))
         assert {one.path for one in served.requests} == paths
+        assert all("types[]" in one.query for one in served.requests)
         assert [row["run_id"] for row in invoke.json("unusual") if row["kind"] == "stuck"] == [running["id"]]
         invoke(f"report {tmp_path / 'r.html'} --runs")
         assert "a run has not ended after" in (tmp_path / "r.html").read_text(encoding="utf-8")

@@ -274,11 +274,12 @@ class Service:
         import pandas as pd  # noqa: PLC0415 - slow to import
 
         from qoderdata.load.refresh import SingleReads  # noqa: PLC0415 - imports pyarrow
+        from qoderdata.load.run_outcomes import OUTCOME_TYPES  # noqa: PLC0415 - likewise
 
         unusual = qd.unusual_runs(runs, deployments, now=now)
         stuck = runs[is_open & runs["id"].isin(unusual["run_id"][unusual["kind"].eq("stuck")])]
-        read, singles = functools.partial(qd.load_events, client=self.account["client"]), SingleReads()
-        found = []
+        read = functools.partial(qd.load_events, types=OUTCOME_TYPES, client=self.account["client"])
+        found, singles = [], SingleReads()
         with progress_bar("sessions", of="events", progress=None) as bar:
             bar.total = len(stuck)
             for _, events in singles.each(stuck["session_id"], read):

@@ -42,7 +42,7 @@ Level = Literal["auto", "runs", "sessions", "events"]
 LEVELS: tuple[Level, ...] = get_args(Level)
 
 #: The types of events that determine the outcome of a run.
-_OUTCOME_TYPES = [
+OUTCOME_TYPES = [
     "session.status_running",
     "session.status_idle",
     "session.status_rescheduled",
@@ -206,7 +206,7 @@ class RunOutcomes:
 
     def _read_end(self, id_: str) -> dict[str, Any]:
         """Read a session's events, oldest first, up to a final end; return the end that follows from them."""
-        path, params = events_path(id_), {"types[]": _OUTCOME_TYPES, "order": "asc"}
+        path, params = events_path(id_), {"types[]": OUTCOME_TYPES, "order": "asc"}
         client = self.loading.client
 
         def fetch(cursor: str | None, limit: int) -> Page:
