@@ -538,7 +538,9 @@ def test_run_that_ended_is_not_stuck_while_a_person_continues_its_session(
     """Two runs of a day ago have sessions that are running; the events of one show that its run has ended."""
     with current_sandbox(monkeypatch, now=NOW - timedelta(days=1), deployments=10, runs=10, edition="D") as served:
         served.forget_runs(NOW)
-        id_ = scheduled_deployments(served)[0]["id"]
+        deployment = scheduled_deployments(served)[0]
+        id_ = deployment["id"]
+        served.rewrite({**deployment, "name": "Nightly triage"})
         served.create_runs(11, deployment_id=id_)
         (running,) = served.create_runs(1, deployment_id=id_, status="running")
         continued = served.runs[1]
@@ -552,7 +554,7 @@ def test_run_that_ended_is_not_stuck_while_a_person_continues_its_session(
             (found,) = (one["detail"] for one in invoke.json(words, code=1) if one["kind"] == "stuck")
             return str(found)
 
-        alone = re.compile(r"[^.]*: a run has not ended after [^.]*\.")
+        alone = re.compile(r"Nightly triage: a run has not ended after [^.]*\.")
         assert alone.fullmatch(stuck_in("check --outcomes events"))
         assert {one.path for one in served.requests} >= paths
         assert alone.fullmatch(stuck_in("check"))
