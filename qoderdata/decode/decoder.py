@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from qoderdata.decode.exact import Misfit, flatten
-from qoderdata.decode.fast import FastReader, NeedsExactPath
+from qoderdata.decode.fast import FastReader, NeedsExactPath, PageFields, ParsedPage
 from qoderdata.decode.jsontext import NotJSONError, is_utf8, join_list, parse
 from qoderdata.errors import APIResponseValidationError, DataQualityWarning, warn
 from qoderdata.formatting import counted, first_few
@@ -47,25 +47,16 @@ class Page:
     count: int
     #: The body of the answer, which has them.
     body: bytes
+    #: The page as the fast reader parsed it; ``None`` if it could not.
+    parsed: ParsedPage | None
 
 
 class _Object(msgspec.Struct, gc=False):
     """A JSON object whose fields are skipped."""
 
 
-class _Envelope(msgspec.Struct, gc=False):
-    data: list[_Object]
-    has_more: bool
-    last_id: str | None = None
-    next_page: str | None = None
-
-
-class _Texts(msgspec.Struct, gc=False):
-    data: list[msgspec.Raw]
-
-
-_ENVELOPE = msgspec.json.Decoder(_Envelope)
-_TEXTS = msgspec.json.Decoder(_Texts)
+_PAGE_FIELDS: msgspec.json.Decoder[PageFields[_Object]] = msgspec.json.Decoder(PageFields[_Object])
+_TEXTS: msgspec.json.Decoder[PageFields[msgspec.Raw]] = msgspec.json.Decoder(PageFields[msgspec.Raw])
 
 
 class Decoder:
@@ -99,23 +90,28 @@ class Decoder:
             pa.Array.from_buffers(pa.large_string(), 1, [None, ends, pa.py_buffer(body)]).validate(full=True)
         except pa.ArrowInvalid as error:
             raise NotJSONError("the answer is not valid JSON: it is not UTF-8") from error
+        parsed: ParsedPage | None = None
         try:
-            found = _ENVELOPE.decode(body)
-        except (msgspec.MsgspecError, RecursionError):
-            return _exact_page(body)
-        return Page(found.has_more, found.next_page or found.last_id, len(found.data), body)
+            parsed = self._reader.parse(body)
+            fields: PageFields[Any] = parsed.fields
+        except NeedsExactPath:
+            try:
+                fields = _PAGE_FIELDS.decode(body)
+            except (msgspec.MsgspecError, RecursionError):
+                return _exact_page(body)
+        return Page(fields.has_more, fields.next_page or fields.last_id, len(fields.data), body, parsed)
 
     def to_table(self, page: Page) -> pa.Table:
         """Return the table of a page: one row per record, in the page's order.
 
         Raise `APIResponseValidationError` if a record is not an object or has no id.
         """
-        return pa.concat_tables(self._tables(page.body, 0)).unify_dictionaries()
+        return pa.concat_tables(self._tables(page.body, page.parsed, 0)).unify_dictionaries()
 
-    def _tables(self, body: bytes, first: int) -> Iterator[pa.Table]:
+    def _tables(self, body: bytes, parsed: ParsedPage | None, first: int) -> Iterator[pa.Table]:
         """Read a page, in halves until only few records have to go to the exact reader."""
         try:
-            yield self._reader.table(body)
+            yield (parsed or self._reader.parse(body)).table()
         except NeedsExactPath:
             texts = _texts(body)
             if len(texts) <= _EXACT_RECORDS:
@@ -123,7 +119,7 @@ class Decoder:
                 return
             middle = len(texts) // 2
             for start, half in ((first, texts[:middle]), (first + middle, texts[middle:])):
-                yield from self._tables(b'{"data":%b}' % join_list(half), start)
+                yield from self._tables(b'{"data":%b,"has_more":false}' % join_list(half), None, start)
 
     def _exact(self, records: Sequence[object], first: int) -> pa.Table:
         table, misfits, unknown = flatten(records, self.schema, first=first)
@@ -227,7 +223,7 @@ def _exact_page(body: bytes) -> Page:
     for cursor in (last_id, next_page):
         if cursor is not None and not (isinstance(cursor, str) and is_utf8(cursor)):
             raise _not_a_page_error("has a cursor that is not text")
-    return Page(envelope["has_more"], next_page or last_id, len(envelope["data"]), body)
+    return Page(envelope["has_more"], next_page or last_id, len(envelope["data"]), body, None)
 
 
 def _not_a_page_error(what: str) -> APIResponseValidationError:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 
 import msgspec
 import numpy as np
@@ -29,9 +29,10 @@ MAX_LEARNED = 64
 
 _TIME = pa.timestamp("us", tz="UTC")
 _TEXT_LIST = pa.list_(pa.large_string())
-#: The length of a time's text up to its microseconds.
-_TO_MICROSECOND = 26
-_TIME_PATTERN = r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z$"
+#: The length of a time's text up to its seconds, and up to its microseconds.
+_TO_SECOND, _TO_MICROSECOND = 19, 26
+#: Every third character of a time's text, from the ``T`` to the one after the seconds.
+_SEPARATORS = pa.array([b"T::Z", b"T::.", None], pa.large_binary())
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9_]+")
 _ENCODER = msgspec.json.Encoder()
 #: The type that msgspec reads for each kind; JSON text stays as it is.
@@ -47,8 +48,32 @@ _TYPES: dict[Kind, Any] = {
 }
 
 
+T = TypeVar("T")
+
+
 class NeedsExactPath(Exception):  # noqa: N818 - not an error: the exact reader takes over
     """The records may hold a value that only the exact reader can judge."""
+
+
+class PageFields(msgspec.Struct, Generic[T], gc=False):
+    """The fields of a page: its records, and where the list continues."""
+
+    data: list[T]
+    has_more: bool
+    last_id: str | None = None
+    next_page: str | None = None
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class ParsedPage:
+    """A page whose records are structs of the reader that parsed it."""
+
+    reader: FastReader
+    fields: PageFields[Any]
+
+    def table(self) -> pa.Table:
+        """Return its table, one row per record; raise `NeedsExactPath` if a value may not fit its column."""
+        return self.reader.table(self.fields.data)
 
 
 @dataclass(frozen=True)
@@ -79,8 +104,7 @@ class FastReader:
         self.schema = schema
         self.learned = learned
         self._root = self._level(schema.tree, ())
-        page = msgspec.defstruct("Page", [("data", list[self._root.struct])], gc=False)  # type: ignore[name-defined]
-        self._page: msgspec.json.Decoder[Any] = msgspec.json.Decoder(page)
+        self._decoder: msgspec.json.Decoder[Any] = msgspec.json.Decoder(PageFields[self._root.struct])  # type: ignore[name-defined]
 
     def learn(self, unknown: set[FieldPath]) -> FastReader:
         """Return a reader that also expects these fields, as far as there is room for them."""
@@ -88,13 +112,16 @@ class FastReader:
         new = new[: MAX_LEARNED - len(self.learned)]
         return FastReader(self.schema, self.learned.union(new)) if new else self
 
-    def table(self, body: bytes) -> pa.Table:
-        """Return the table of a page, one row per record.
-
-        Raise `NeedsExactPath` if a value may not fit its column.
-        """
+    def parse(self, body: bytes) -> ParsedPage:
+        """Parse a page; raise `NeedsExactPath` if a field is unknown, or a value is of another type."""
         try:
-            records = self._page.decode(body).data
+            return ParsedPage(self, self._decoder.decode(body))
+        except (msgspec.MsgspecError, RecursionError) as error:
+            raise NeedsExactPath(str(error)) from error
+
+    def table(self, records: Sequence[msgspec.Struct]) -> pa.Table:
+        """Return the table of parsed records; raise `NeedsExactPath` if a value may not fit its column."""
+        try:
             found = _Found(len(records))
             self._read(records, self._root, found)
             found.columns |= _time_columns(found.times)
@@ -163,13 +190,14 @@ class FastReader:
             found.columns[column.name] = pa.array(values, column.kind.arrow)
 
     def _read_open(
-        self, values: Sequence[dict[str, msgspec.Raw] | None], rest: Column, inner: _Level, found: _Found
+        self, objects: Sequence[dict[str, msgspec.Raw] | None], rest: Column, inner: _Level, found: _Found
     ) -> None:
         """Read an object of which some keys have columns, and the others are JSON text."""
+        values = [value and value.copy() for value in objects]
         for path, level in inner.nested.items():
             raws = [NULL if value is None else value.pop(path[-1], NULL) for value in values]
-            objects = msgspec.json.decode(join_list(raws), type=list[level.struct | None])  # type: ignore[name-defined]
-            self._read(_present(objects, level), level, found)
+            structs = msgspec.json.decode(join_list(raws), type=list[level.struct | None])  # type: ignore[name-defined]
+            self._read(_present(structs, level), level, found)
         found.columns[rest.name] = _json_column(list(map(_ENCODER.encode, values)), first=b"{")
 
     def _read_shared(self, raws: Sequence[msgspec.Raw], branch: Branch, path: FieldPath) -> dict[str, Any]:
@@ -234,10 +262,21 @@ def _time_columns(columns: Mapping[Column, Sequence[Any]]) -> dict[str, Any]:
 
 
 def _times(texts: Any) -> Any:  # noqa: ANN401 - Arrow arrays
-    """Return texts as times: digits after the microsecond are cut, the zero time is missing."""
-    if not pc.all(pc.match_substring_regex(texts, _TIME_PATTERN), min_count=0).as_py():
+    """Return texts as times: digits after the microsecond are cut, the zero time is missing.
+
+    The cast checks all before those digits, except for what it also accepts: a blank for the ``T``, and times
+    without seconds.
+    """
+    texts = texts.view(pa.large_binary())
+    rest: Any = pc.binary_slice(texts, _TO_MICROSECOND, -1)
+    checks = (
+        pc.is_in(pc.binary_slice(texts, 10, _TO_SECOND + 1, 3), value_set=_SEPARATORS),
+        pc.ends_with(texts, "Z"),
+        pc.ascii_is_decimal(rest.filter(pc.not_equal(rest, pa.scalar(b""))).view(pa.large_string())),
+    )
+    if not all(pc.all(check, min_count=0).as_py() for check in checks):
         raise NeedsExactPath("a time is not as the service writes it")
-    cut = pc.binary_slice(pc.ascii_rtrim(texts, "Z").view(pa.large_binary()), 0, _TO_MICROSECOND)
+    cut = pc.binary_slice(pc.binary_slice(texts, 0, -1), 0, _TO_MICROSECOND)
     times = cut.view(pa.large_string()).cast(pa.timestamp("us")).view(_TIME)
     micros = times.view(pa.int64())
     earliest = pc.min(micros).as_py()
