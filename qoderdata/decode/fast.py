@@ -32,7 +32,7 @@ _TEXT_LIST = pa.list_(pa.large_string())
 #: The length of a time's text up to its seconds, and up to its microseconds.
 _TO_SECOND, _TO_MICROSECOND = 19, 26
 #: Every third character of a time's text, from the ``T`` to the one after the seconds.
-_SEPARATORS = pa.array([b"T::Z", b"T::.", None], pa.large_binary())
+_SEPARATORS = (b"T::Z", b"T::.", None)
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9_]+")
 _ENCODER = msgspec.json.Encoder()
 #: The type that msgspec reads for each kind; JSON text stays as it is.
@@ -269,8 +269,9 @@ def _times(texts: Any) -> Any:  # noqa: ANN401 - Arrow arrays
     """
     texts = texts.view(pa.large_binary())
     rest: Any = pc.binary_slice(texts, _TO_MICROSECOND, -1)
+    separators = pc.binary_slice(texts, 10, _TO_SECOND + 1, 3)
     checks = (
-        pc.is_in(pc.binary_slice(texts, 10, _TO_SECOND + 1, 3), value_set=_SEPARATORS),
+        pc.is_in(separators, value_set=pa.array(_SEPARATORS, pa.large_binary())),
         pc.ends_with(texts, "Z"),
         pc.ascii_is_decimal(rest.filter(pc.not_equal(rest, pa.scalar(b""))).view(pa.large_string())),
     )
