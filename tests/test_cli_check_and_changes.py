@@ -576,6 +576,37 @@ def test_run_that_ended_is_not_stuck_while_a_person_continues_its_session(
         assert "2 sessions of runs that seem to be stuck could not be read" in invoke("check", code=1).err
 
 
+@pytest.mark.filterwarnings("default:.* completed runs are assumed")
+def test_ends_that_events_show_count_in_streaks(
+    monkeypatch: pytest.MonkeyPatch, invoke: Invoke, tmp_path: Path
+) -> None:
+    """The service gives the errors of two runs; the session of the third, which failed too, is running again."""
+    with current_sandbox(monkeypatch, now=NOW - timedelta(days=1), deployments=10, runs=10, edition="D") as served:
+        served.forget_runs(NOW)
+        id_ = scheduled_deployments(served)[0]["id"]
+        served.create_runs(11, deployment_id=id_)
+        for one in served.create_runs(2, deployment_id=id_):
+            served.rewrite({**one, "session_id": None, "error": {"type": "unknown_error", "message": "x"}})
+        (last,) = served.create_runs(1, status="failed", deployment_id=id_)
+        for one in served.sessions:
+            if one["id"] == last["session_id"]:
+                served.rewrite({**one, "status": "running"})
+
+        def found_by(words: str) -> dict[str, str]:
+            found = invoke.json(words, code=1)
+            return {one["kind"]: one["detail"] for one in found if one["deployment_id"] == id_}
+
+        for words in ("check --outcomes events", "check"):
+            found = found_by(words)
+            assert "failed 3 times in a row" in found["failing"]
+            assert "stuck" not in found
+        found = found_by("check --outcomes sessions")
+        assert "failing" not in found
+        assert "stuck" in found
+        invoke(f"report {tmp_path / 'r.html'} --runs")
+        assert "failed 3 times in a row" in (tmp_path / "r.html").read_text(encoding="utf-8")
+
+
 @pytest.mark.filterwarnings("default:.* completed runs are assumed", "default:not all runs")
 def test_check_offline_warns_if_not_all_runs_are_stored(monkeypatch: pytest.MonkeyPatch, invoke: Invoke) -> None:
     """A streak that began before the stored runs would be too short. `top` never reads more than 30 days.

@@ -91,7 +91,7 @@ def check(
     snapshots = service.snapshots(since)  # that of these deployments too
     groups = grouping.Groups(by, "deployments", service, deployments=deployments)
     runs = service.with_ends_of_stuck(service.runs({"since": history, **which}), deployments)
-    all_runs = service.runs_for_streaks(deployments, streak=thresholds["streak"])
+    all_runs = service.runs_for_streaks(deployments, runs, streak=thresholds["streak"])
     has_budgets = deployments["budget_max_credit_cost"].notna().any()
     sessions = _sessions(service, {"since": history, **which}) if has_budgets else None
     findings = qd.check(

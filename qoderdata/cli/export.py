@@ -44,7 +44,8 @@ def export(
 ) -> None:
     """Write a TABLE to a .csv, .csv.gz or .parquet FILE.
 
-    TABLE is deployments, failures, triggers or lints. For runs and sessions: `qoderdata pull runs --out FILE`.
+    TABLE is deployments, failures, triggers or lints; failures also has deployments that never ran. For runs and
+    sessions: `qoderdata pull runs --out FILE`.
     """
     others = {option for those in _TABLES.values() for option in those} - set(_TABLES[what])
     options.refuse_without_effect(sorted(others), f"on {what}")

@@ -89,7 +89,7 @@ def report(
     if with_runs:
         deployments = service.deployments(filters)
         runs = service.with_ends_of_stuck(service.runs(window), deployments)
-        all_runs = service.runs_for_streaks(deployments, until=until)
+        all_runs = service.runs_for_streaks(deployments, runs, until=until)
     else:
         deployments = service.counted_deployments(filters, until=until)
     sessions = service.load(qd.load_sessions, since=time_math.earlier(at, _COSTS)) if with_costs else None
