@@ -241,41 +241,34 @@ class Service:
         return fill_counters(deployments, self.runs({"until": until}))
 
     def runs_for_streaks(
-        self,
-        deployments: pd.DataFrame,
-        runs: pd.DataFrame | None = None,
-        *,
-        until: str | None = None,
-        streak: int = 3,
+        self, deployments: pd.DataFrame, runs: pd.DataFrame, *, until: str | None = None, streak: int = 3
     ) -> pd.DataFrame | None:
-        """Return all runs before a time, as a streak may be older than the runs just loaded, `runs`.
+        """Return all runs before a time, as a streak may be older than the runs just loaded, which are `runs`.
 
-        Return ``None`` if the service counts failures. New runs are not requested again: the rows of `runs` are
-        kept, as events may show how some of these ended. With `--outcomes events`,
-        events are read only of deployments with fewer failures in a row than `streak` after a run that is assumed
-        to have completed. There is no warning about unknown outcomes, since no rate is shown.
+        Return ``None`` if the service counts failures. New runs are not requested again. The rows of `runs` stay
+        as they are: `with_ends_of_stuck` may have found ends that are not stored. With `--outcomes events`, events
+        are read only of deployments with fewer failures in a row than `streak` after a run that is assumed to have
+        completed. There is no warning about unknown outcomes, since no rate is shown.
         """
         if not lacks_counters(deployments):
             return None
         level = "runs" if self.outcomes == "runs" else "sessions"
         filters = {"outcomes": level, "refresh": False, "until": until}
         with warnings.catch_warnings(action="ignore", category=UnknownOutcomesWarning):
-            found = self._all_runs(filters, runs)
+            found = self._runs_updated(filters, runs)
             may_read = self.outcomes == "events" and not self.offline
             doubtful = _ids_with_doubtful_streaks(deployments, found, streak) if may_read else []
             for id_ in doubtful:
                 self.runs({**filters, "outcomes": "events", "deployment_id": id_})
-            return self._all_runs(filters, runs) if doubtful else found
+            return self._runs_updated(filters, runs) if doubtful else found
 
-    def _all_runs(self, filters: dict[str, Any], known: pd.DataFrame | None) -> pd.DataFrame:
-        """Load runs, and replace the rows that are also in `known` by those."""
-        runs = self.runs(filters)
-        if known is None:
-            return runs
+    def _runs_updated(self, filters: dict[str, Any], updates: pd.DataFrame) -> pd.DataFrame:
+        """Load runs, and take the rows of those that are in `updates` from there."""
         import pandas as pd  # noqa: PLC0415 - slow to import
 
-        replaced = known[known["id"].isin(runs["id"])]
-        return pd.concat([replaced, runs[~runs["id"].isin(replaced["id"])]], ignore_index=True)
+        runs = self.runs(filters)
+        updates = updates[updates["id"].isin(runs["id"])]
+        return pd.concat([updates, runs[~runs["id"].isin(updates["id"])]], ignore_index=True)
 
     def with_ends_of_stuck(
         self, runs: pd.DataFrame, deployments: pd.DataFrame | None, *, now: datetime | None = None

@@ -166,7 +166,7 @@ class _Reader:
         stored = replace(self._service, max_age=None, offline=True)
         with warnings.catch_warnings(action="ignore", category=errors.DataQualityWarning):
             try:
-                return stored.runs_for_streaks(self._frames["deployments"])
+                return stored.runs_for_streaks(self._frames["deployments"], self._frames["runs"])
             except errors.CacheError:
                 return None
 
