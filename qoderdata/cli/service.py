@@ -266,9 +266,11 @@ class Service:
         """Load runs, and take the rows of those that are in `updates` from there."""
         import pandas as pd  # noqa: PLC0415 - slow to import
 
+        from qoderdata.frames import is_in  # noqa: PLC0415 - imports pandas
+
         runs = self.runs(filters)
-        updates = updates[updates["id"].isin(runs["id"])]
-        return pd.concat([updates, runs[~runs["id"].isin(updates["id"])]], ignore_index=True)
+        updates = updates[is_in(updates["id"], runs["id"])]
+        return pd.concat([updates, runs[~is_in(runs["id"], updates["id"])]], ignore_index=True)
 
     def with_ends_of_stuck(
         self, runs: pd.DataFrame, deployments: pd.DataFrame | None, *, now: datetime | None = None
