@@ -499,10 +499,14 @@ def test_check_counts_failures_older_than_30_days(monkeypatch: pytest.MonkeyPatc
 def test_older_events_are_read_where_they_decide_whether_a_deployment_fails(
     monkeypatch: pytest.MonkeyPatch, invoke: Invoke
 ) -> None:
-    """Of two rare deployments, one failed ten times in a row; only the events of nine older sessions show it."""
+    """Of three rare deployments, one failed ten times in a row; only the events of nine older sessions show it.
+
+    The third did not run in the last 30 days; that its last runs failed is in their events too.
+    """
     with current_sandbox(monkeypatch, now=NOW - timedelta(days=60), runs=150, edition="D") as served:
-        failing, recovered = (one["id"] for one in scheduled_deployments(served)[:2])
+        failing, recovered, quiet = (one["id"] for one in scheduled_deployments(served)[:3])
         served.forget_runs(NOW)
+        last_of_quiet = {one["session_id"] for one in served.create_runs(3, status="failed", deployment_id=quiet)}
         served.create_runs(9, status="failed", deployment_id=failing)
         served.create_runs(2, status="failed", deployment_id=recovered)
         (last,) = served.create_runs(1, deployment_id=recovered)
@@ -522,12 +526,14 @@ def test_older_events_are_read_where_they_decide_whether_a_deployment_fails(
             return {one.path.split("/")[2] for one in served.requests if one.path.endswith("/events")}
 
         assert failing_found("check") == failing_found("check --outcomes events --offline") == {}
-        assert failing_found("check --outcomes events --streak 1").keys() == {failing, recovered}
-        assert sessions_with_events() == set()
-        (detail,) = failing_found("check --outcomes events").values()
-        assert "failed 10 times in a row" in detail
+        assert failing_found("check --outcomes events --streak 1").keys() == {failing, recovered, quiet}
+        assert sessions_with_events() == last_of_quiet
+        found = failing_found("check --outcomes events")
+        assert found.keys() == {failing, quiet}
+        assert "failed 10 times in a row" in found[failing]
+        assert "failed 3 times in a row" in found[quiet]
         assert sessions_with_events() >= {*older, last["session_id"]}
-        assert failing_found("check --outcomes events") == failing_found("check") == {failing: detail}
+        assert failing_found("check --outcomes events") == failing_found("check") == found
         assert sessions_with_events() == set()
 
 
@@ -581,16 +587,22 @@ def test_run_that_ended_is_not_stuck_while_a_person_continues_its_session(
 def test_ends_that_events_show_count_in_streaks(
     monkeypatch: pytest.MonkeyPatch, invoke: Invoke, tmp_path: Path, before: int, last_status: str
 ) -> None:
-    """The service gives the errors of some runs; the session of the last run is running again."""
+    """The service gives the errors of some runs; the session of the last run is running again.
+
+    So is a session of another deployment, whose events have no times.
+    """
     with current_sandbox(monkeypatch, now=NOW - timedelta(days=1), deployments=10, runs=10, edition="D") as served:
         served.forget_runs(NOW)
-        id_ = scheduled_deployments(served)[0]["id"]
+        id_, other = (one["id"] for one in scheduled_deployments(served)[:2])
         served.create_runs(11, deployment_id=id_)
         for one in served.create_runs(before, deployment_id=id_):
             served.rewrite({**one, "session_id": None, "error": {"type": "unknown_error", "message": "x"}})
         (last,) = served.create_runs(1, status=last_status, deployment_id=id_)
+        *_, untimed = served.create_runs(11, deployment_id=other)
+        untimed_end = {"id": "evt_1", "type": "session.status_idle", "stop_reason": {"type": "end_turn"}}
+        served.rewrite_events(untimed["session_id"], [untimed_end])
         for one in served.sessions:
-            if one["id"] == last["session_id"]:
+            if one["id"] in {last["session_id"], untimed["session_id"]}:
                 served.rewrite({**one, "status": "running"})
 
         def found_by(words: str) -> dict[str, str]:

@@ -245,12 +245,14 @@ class Service:
     ) -> pd.DataFrame | None:
         """Return all runs before a time, as a streak may be older than the runs just loaded, which are `runs`.
 
-        Return ``None`` if the service counts failures. New runs are not requested again. The rows of `runs` stay
-        as they are: `with_ends_of_stuck` may have found ends that are not stored. With `--outcomes events`, events
-        are read only of deployments with fewer failures in a row than `streak` after a run that is assumed to have
-        completed. There is no warning about unknown outcomes, since no rate is shown.
+        Return ``None`` if the service counts the failures of all deployments that are not archived. New runs are
+        not requested again. The rows of `runs` stay as they are: `with_ends_of_stuck` may have found ends that are
+        not stored. With `--outcomes events`, events are read only of deployments with fewer failures in a row than
+        `streak` (or none) after a run that is assumed to have completed. There is no warning about unknown
+        outcomes, since no rate is shown.
         """
-        if not lacks_counters(deployments):
+        live = deployments[deployments["archived_at"].isna()]
+        if live["stats_consecutive_failures"].notna().all():
             return None
         level = "runs" if self.outcomes == "runs" else "sessions"
         filters = {"outcomes": level, "refresh": False, "until": until}
@@ -303,20 +305,21 @@ class Service:
         stuck = stuck[stuck["session_id"].isin(events["session_id"])]
         resolved = qd.resolve_outcomes(stuck, events=events)
         ended = resolved[resolved["status_from"].eq("events")]
-        runs = runs.copy()
-        runs.loc[stuck.index, "status_from"] = "events"
-        runs.loc[ended.index] = ended
-        return runs
+        with_ends = runs.copy()
+        with_ends.loc[stuck.index, "status_from"] = "events"
+        with_ends = pd.concat([with_ends.drop(ended.index), ended]).loc[runs.index]
+        with_ends.attrs = runs.attrs
+        return with_ends
 
 
 def _ids_with_doubtful_streaks(deployments: pd.DataFrame, runs: pd.DataFrame, streak: int) -> list[str]:
-    """Return the ids of active deployments with fewer failures in a row than `streak` after an assumed success."""
+    """Return the ids of active deployments whose streak may be `streak` long, if an assumed success is none."""
     active = deployments[deployments["status"].ne("paused") & deployments["archived_at"].isna()]
     runs = runs[runs["deployment_id"].isin(active["id"]) & runs["triggered_at"].notna()]
     successes = runs[runs["status"].eq("completed")].sort_values("triggered_at")
     last = successes.drop_duplicates("deployment_id", keep="last")
     assumed = last.loc[last["status_from"].eq("session"), "deployment_id"]
-    is_short = qd.failure_streaks(runs)["current_streak"].reindex(assumed).between(1, streak - 1)
+    is_short = qd.failure_streaks(runs)["current_streak"].reindex(assumed).between(0, streak - 1)
     return is_short.index[is_short].tolist()
 
 
