@@ -506,6 +506,8 @@ def _incomplete(
             continue
         if frame.attrs.get("complete") is False:
             detail = _("The {what} are not complete; load them again.", what=what)
+            if frame is runs:
+                detail = _("The runs are not complete, so that no missed trigger is certain; load them again.")
             yield _Finding("incomplete_data", None, detail, None, 2)
         at = fetched_at(frame)
         if at is not None and now - at > STALE:

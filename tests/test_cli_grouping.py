@@ -367,6 +367,21 @@ def test_errors_new_needs_14_days_of_runs(monkeypatch: pytest.MonkeyPatch, invok
     assert "less than 14 days" not in invoke("errors --since all").out
 
 
+def test_errors_are_not_new_if_more_outcomes_are_assumed_before(
+    monkeypatch: pytest.MonkeyPatch, invoke: Invoke
+) -> None:
+    runs = qd.load_runs(since="2026-05-01T00:00Z")
+    week, end = pd.Timedelta("7D"), runs["triggered_at"].max().floor("min") + pd.Timedelta("1min")
+    is_before = runs["triggered_at"] < end - week
+    mixed = runs.assign(status_from=runs["status_from"].mask(runs["status"].eq("completed") & is_before, "session"))
+    monkeypatch.setattr(qd, "load_runs", lambda **_: mixed)
+    text = "which errors are new is not known: before that, more outcomes are assumed (--outcomes events reads them)"
+    for words in ("--new", f"--new-since {end - week:%Y-%m-%dT%H:%M:%SZ}"):
+        assert invoke(f"errors {SINCE} {words}").unwrapped == text
+    assert text in invoke(f"errors {SINCE}").unwrapped
+    assert not qd.error_groups(mixed)["is_new"].any()
+
+
 @pytest.mark.filterwarnings("ignore:.*without created_at")
 def test_costs_of_sessions_without_a_time_have_no_outcome(monkeypatch: pytest.MonkeyPatch, invoke: Invoke) -> None:
     sessions = qd.load_sessions()

@@ -174,6 +174,27 @@ def test_an_error_is_new_if_runs_reach_back_14_days(reach: timedelta, first: tim
     assert qd.error_groups(runs_of(rows))["is_new"].tolist() == [is_new]
 
 
+@pytest.mark.parametrize("engine", ["pandas", "polars", "duckdb"])
+@pytest.mark.parametrize(
+    ("assumed", "assumed_before", "is_new"),
+    [(0, 0, True), (20, 20, True), (20, 0, True), (0, 1, True), (0, 2, False), (18, 19, True), (18, 20, False)],
+)
+def test_no_error_is_new_if_more_outcomes_are_assumed_before(
+    engine: str, assumed: int, assumed_before: int, is_new: bool  # noqa: FBT001
+) -> None:
+    """Of 20 completed runs in each of the last two weeks, so many are assumed; all older ones are."""
+    weeks = {0: assumed, 7: assumed_before, 14: 20}
+    found = [
+        (timedelta(days=begin, hours=1 + number), "session" if number < count else "events")
+        for begin, count in weeks.items()
+        for number in range(20)
+    ]
+    rows = [(DAY, "failed", "a", "x", "dep_1"), *((ago, "completed", None, None, "dep_1") for ago, _ in found)]
+    runs = runs_of(rows).assign(status_from=pd.Series(["events", *(by for _, by in found)], dtype=TEXT))
+    (row,) = rows_of(qd.error_groups(opened(runs, engine)))
+    assert row["is_new"] is is_new
+
+
 @pytest.mark.parametrize("by", [None, "deployment_id"])
 def test_runs_without_a_failure_give_no_rows(by: str | None) -> None:
     assert qd.error_groups(runs_of([(DAY, "completed", None, None, "dep_1")]), by).empty

@@ -237,6 +237,19 @@ def test_due_times_certainty_and_reason_follow_the_rules() -> None:
         assert rows[id_] == [[at, reason, not reason] for at in expected], own
 
 
+def test_no_time_is_certain_if_the_runs_are_not_complete() -> None:
+    records = [deployment(), deployment("dep_2", status="paused", updated_at=None)]
+    df, runs = flatten_deployments(records), flatten_runs([])
+    for is_complete in (None, True, False):
+        runs.attrs["complete"] = is_complete
+        found = missed_triggers(df, runs, since=SINCE, until=UNTIL)
+        reasons = dict(found[["deployment_id", "reason"]].drop_duplicates().to_numpy().tolist())
+        is_certain = is_complete is not False
+        assert reasons["dep_1"] == ("" if is_certain else "the runs are not complete")
+        assert reasons["dep_2"] == "paused since an unknown time"
+        assert found["certain"].equals(found["deployment_id"].eq("dep_1") & is_certain)
+
+
 def test_a_window_of_all_time_is_limited_to_the_deployments_life() -> None:
     found = find([deployment(cron="* * * * *", created_at="2026-06-15T03:00:00Z")], [], since="0001-01-01T00:00Z")
     assert len(found) == 20

@@ -15,7 +15,7 @@ from qoderdata.cli.runs import none_failed, unknown_outcomes
 from qoderdata.cli.service import Service, run_service_options
 from qoderdata.formatting import format_time
 
-_REACH = timedelta(days=14)
+_NEW = timedelta(days=7)
 
 
 @options.command("errors", example="qoderdata errors --since 30D --by agent")
@@ -41,6 +41,9 @@ def errors(
     Messages that only differ in ids, numbers, addresses, paths and quoted texts are one group. The most frequent
     errors come first, also with --by.
     """
+    from qoderdata.outcomes import assumed_share  # noqa: PLC0415 - imports pandas
+    from qoderdata.summaries.run_rates import DOUBTFUL  # noqa: PLC0415 - likewise
+
     new_from = _parse_new_since(new_since, window, only_new=only_new)
     period = options.describe_window(window, "runs triggered", result.tz)
     groups = grouping.Groups(by, "runs", service)
@@ -50,36 +53,42 @@ def errors(
     if new_from is None:
         new = "in the last 7 days"
         end = times.max().floor("min") + timedelta(minutes=1)  # as in `error_groups`
-        is_short = len(runs) > 0 and end - times.min() < _REACH
-        short = "the runs cover less than 14 days"
+        recent_from = end - _NEW
+        is_unknown = len(runs) > 0 and end - times.min() < 2 * _NEW
+        why = "the runs cover less than 14 days"
         since, _ = options.bounds_of(window, runs)
-        is_cut = since is not None and since > datetime.now(UTC) - _REACH - timedelta(days=1)
-        short += " (--since 30D reads more)" if is_cut else ""
+        is_cut = since is not None and since > datetime.now(UTC) - 2 * _NEW - timedelta(days=1)
+        why += " (--since 30D reads more)" if is_cut else ""
     else:
         new = f"since {format_time(new_from, result.tz)}"
-        is_short = len(runs) > 0 and not times.min() < new_from
-        short = "no run before --new-since was read"
-        found["is_new"] = found["first_seen"].ge(new_from) & (not is_short)
-    short = f"which errors are new is not known: {short}"
+        recent_from = new_from
+        is_unknown = len(runs) > 0 and not times.min() < new_from
+        why = "no run before --new-since was read"
+    recent, before = runs[times >= recent_from], runs[times.between(recent_from - _NEW, recent_from, "left")]
+    if not is_unknown and assumed_share(before) - assumed_share(recent) > DOUBTFUL:
+        is_unknown, why = True, "before that, more outcomes are assumed (--outcomes events reads them)"
+    if new_from is not None:
+        found["is_new"] = found["first_seen"].ge(new_from) & (not is_unknown)
+    unknown_new = f"which errors are new is not known: {why}"
     only_new = only_new or new_from is not None
     if only_new:
         found = found[found["is_new"]]
     unknown = unknown_outcomes(runs)
     columns = [
         *groups.columns(found),
-        *([] if only_new or is_short else [_NEW]),
+        *([] if only_new or is_unknown else [_IS_NEW]),
         *_columns(only_new=only_new, is_grouped=bool(groups.keys)),
     ]
     if runs.empty:
         empty = options.nothing_in(period, "runs")
-    elif only_new and is_short:
-        empty = short
+    elif only_new and is_unknown:
+        empty = unknown_new
     else:
         empty = "; ".join(["no error is new" if only_new else none_failed(unknown), *period, *unknown])
-    if is_short and result.style in {"csv", "json"}:
-        note(short)
+    if is_unknown and result.style in {"csv", "json"}:
+        note(unknown_new)
     only = f"only errors first seen {new}{', in their group' if groups.keys else ''}"
-    about = [only, *period] if only_new else [*period, *([short] if is_short else [])]
+    about = [only, *period] if only_new else [*period, *([unknown_new] if is_unknown else [])]
     result.print_frame(found, columns, empty=empty, notes=[*about, *unknown])
 
 
@@ -108,7 +117,7 @@ def _parse_new_since(new_since: str | None, window: dict[str, Any], *, only_new:
     return new_from
 
 
-_NEW = TableColumn("new", lambda row: "new" if row.is_new else "", "fixed", is_alert=lambda row: row.is_new)
+_IS_NEW = TableColumn("new", lambda row: "new" if row.is_new else "", "fixed", is_alert=lambda row: row.is_new)
 
 
 def _columns(*, only_new: bool, is_grouped: bool) -> list[TableColumn]:

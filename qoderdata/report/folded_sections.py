@@ -213,6 +213,11 @@ def missed(data: ReportData) -> Section:
             "{count} times are in doubt, as the deployments are paused or were changed in that time, and no "
             "snapshot shows more.", len(doubtful),
         )  # fmt: skip
+        if data.frames["runs"].attrs.get("complete") is False:
+            text = ngettext(
+                "{count} time is in doubt, as the runs are not complete.",
+                "{count} times are in doubt, as the runs are not complete.", len(doubtful),
+            )  # fmt: skip
         lines.append(Sentence(names_of(data, ids), text, is_listed=True))
     if len(certain):
         times = certain.groupby("deployment_id")["scheduled_at"].agg(times="size", first="min", last="max")

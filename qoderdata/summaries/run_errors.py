@@ -13,6 +13,7 @@ import pandas as pd
 from qoderdata.frame_checks import TEXT
 from qoderdata.outcomes import STATUSES
 from qoderdata.summaries.dataframe_engines import ALL, EngineExpr, add_column, flag, open_source
+from qoderdata.summaries.run_rates import DOUBTFUL
 from qoderdata.summaries.time_windows import EPOCH, instant, with_age
 from qoderdata.time_math import DAY_MICROS
 
@@ -142,6 +143,7 @@ def error_groups(runs: IntoFrameT, by: str | Sequence[str] | None = None) -> Int
     ----------
     runs
         A runs frame, of pandas or any engine that narwhals knows, except Dask, which cannot sort within a group.
+        Its column ``status_from``, if it is there, says which runs are assumed to have completed.
     by
         ``None`` for all runs together; or a column or a list of columns, to group each group's errors.
 
@@ -161,8 +163,10 @@ def error_groups(runs: IntoFrameT, by: str | Sequence[str] | None = None) -> Int
         ``first_seen``      datetime64[us, UTC]  the earliest ``triggered_at``
         ``last_seen``       datetime64[us, UTC]  the latest
         ``is_new``          bool                 first seen in the last 7 days of the frame (up to the end of the
-                                                 newest run's minute), if the frame goes back 14 days or more;
-                                                 False if it does not, as nothing is known then
+                                                 newest run's minute), if the frame goes back 14 days or more,
+                                                 and the share of completed runs that are assumed is not larger
+                                                 in the 7 days before, by more than 5 percentage points;
+                                                 otherwise False, as nothing is known then
         ``example_run_id``  str                  the latest of these runs (then by ``id``)
         ``example_message`` str                  its complete message
         =================== ==================== =============================================================
@@ -200,11 +204,11 @@ def error_groups(runs: IntoFrameT, by: str | Sequence[str] | None = None) -> Int
     shown = ["error_type", "message"]
     results = [*_GROUPS, *shown, "name"]
     wanted = ["id", "deployment_id", "status", "error_type", "error_message", "triggered_at"]
-    source = open_source(runs, by, results=results, wanted=wanted, what="runs")
+    source = open_source(runs, by, results=results, wanted=wanted, what="runs", optional=["status_from"])
     source.refuse_dask("error_groups", "runs in order of time within a group")
 
     rows = with_age(add_column(source.frame, "_at", EPOCH, "triggered_at"), None)
-    rows = rows.with_columns(nw.col("_age").max().alias("_reach"))
+    rows = _with_reach(rows)
     rows = rows.filter(nw.col("status").is_in(STATUSES["failed"]))
     rows = add_column(rows, "message", _TEMPLATE, "error_message")
     rows = rows.with_columns(_later=nw.col(ALL).shift(-1).over(*source.grouping, *shown, order_by=["_at", "id"]))
@@ -229,6 +233,28 @@ def error_groups(runs: IntoFrameT, by: str | Sequence[str] | None = None) -> Int
 
     order = {**dict.fromkeys(source.keys, False), "count": True}
     return source.finalize(grouped, finish, within=shown, dtypes=_GROUPS, order=order)
+
+
+def _with_reach(rows: nw.LazyFrame[Any]) -> nw.LazyFrame[Any]:
+    """Add ``_reach``, how far back the runs go; 0 if more outcomes are assumed in the 7 days before `_NEW`."""
+    age, completed = nw.col("_age"), flag(nw.col("status").is_in(STATUSES["completed"]))
+    assumed: Any = nw.lit(0)
+    if "status_from" in rows.collect_schema():
+        assumed = completed * flag(nw.col("status_from") == "session")
+    is_recent, is_before = flag(age <= _NEW), flag((age > _NEW) & (age <= _REACH))
+    rows = rows.with_columns(
+        (is_recent * completed).alias("_completed"),
+        (is_recent * assumed).alias("_assumed"),
+        (is_before * completed).alias("_completed_before"),
+        (is_before * assumed).alias("_assumed_before"),
+    )
+    sums = ("_completed", "_assumed", "_completed_before", "_assumed_before")
+    rows = rows.with_columns(*(nw.col(name).sum() for name in sums), age.max().alias("_reach"))
+    completed, assumed, completed_before, assumed_before = map(nw.col, sums)
+    # The shares differ by more than `DOUBTFUL`; without a division by zero.
+    more = assumed_before * completed - assumed * completed_before
+    is_doubtful = more > DOUBTFUL * completed * completed_before
+    return rows.with_columns(nw.when(~is_doubtful).then("_reach").otherwise(0).alias("_reach"))
 
 
 def _with_share(frame: nw.LazyFrame[Any], grouping: list[str]) -> nw.LazyFrame[Any]:

@@ -40,7 +40,7 @@ GRACE = "10min"
 _FAR = 1 << 62
 
 _STATE_COLUMNS = ("id", "status", "updated_at", "schedule_expression", "schedule_timezone")
-_CERTAIN, _PAUSED, _CHANGED, _CREATED = range(4)
+_CERTAIN, _PAUSED, _CHANGED, _CREATED, _INCOMPLETE = range(5)
 _NO_SCHEDULE = -1
 _DEPLOYMENT_COLUMNS = (*_STATE_COLUMNS, "name", "created_at", "archived_at")
 _OPTIONAL = ("schedule_type",)
@@ -74,7 +74,8 @@ def missed_triggers(
     df
         A deployments frame, with the archived ones.
     runs
-        All runs of these deployments in the window: the time of a run that is left out counts as missed. A frame
+        All runs of these deployments in the window: the time of a run that is left out counts as missed. If
+        ``attrs["complete"]`` is False, as after ``load_runs(offline=True)``, no time is certain. A frame
         without ``trigger_scheduled_at``, such as an old file, is matched by ``triggered_at`` alone. Of rows with
         the same ``id``, if the frame has it, the last counts.
     since, until
@@ -104,10 +105,11 @@ def missed_triggers(
                                               was due
         ``reason``        str                 why it is not certain: ``"paused since <time>"`` (it is paused
                                               now, or in the snapshot after it), ``"changed at <time>"`` (after
-                                              `since`; its creation is no change), ``"created without time"``;
-                                              the time is ``"an unknown time"`` if no record says it. ``""``
-                                              if it is certain. Without `snapshots`, a reason is given for
-                                              all times of a deployment, also for those after the change
+                                              `since`; its creation is no change), ``"created without time"``,
+                                              ``"the runs are not complete"``; the time is
+                                              ``"an unknown time"`` if no record says it. ``""`` if it is
+                                              certain. Without `snapshots`, a reason is given for all times of
+                                              a deployment, also for those after the change
         ================= =================== ==============================================================
 
     Raises
@@ -163,6 +165,8 @@ def missed_triggers(
     # The reason is that of the last period that had begun.
     periods = periods.sort_values("begin", kind="stable")
     missed = pd.merge_asof(missed, periods, left_on="scheduled_at", right_on="begin", by="row")
+    if runs.attrs.get("complete") is False:
+        missed["kind"] = missed["kind"].replace(_CERTAIN, _INCOMPLETE)
     reasons = list(map(_reason, missed["kind"].tolist(), missed["reason_at"].tolist()))
     return pd.DataFrame({
         "scheduled_at": timestamps(missed["scheduled_at"].to_numpy()).tz_localize("UTC"),
@@ -435,6 +439,8 @@ def _reason(kind: int, at: int) -> str:
         return "created without time"
     if kind == _CERTAIN:
         return ""
+    if kind == _INCOMPLETE:
+        return "the runs are not complete"
     minute = np.datetime64(at, "us").astype("datetime64[m]")
     time = "an unknown time" if at == -_FAR else f"{minute} UTC".replace("T", " ", 1)
     return f"{'paused since' if kind == _PAUSED else 'changed at'} {time}"
