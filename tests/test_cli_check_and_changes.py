@@ -469,9 +469,13 @@ def test_check_counts_failures_older_than_30_days(monkeypatch: pytest.MonkeyPatc
     """Edition D has no counters, and only one run of the deployment is in the 30 days.
 
     The newest run has an error; that the others failed follows from their sessions. No page is requested twice.
+    The record of an archived deployment still has counters.
     """
     with current_sandbox(monkeypatch, now=NOW - timedelta(days=60), runs=250, edition="D") as served:
         deployment_id = scheduled_deployments(served)[0]["id"]
+        archived = next(one for one in served.deployments if one["archived_at"])
+        stats = {"total_runs": 7, "total_failures": 1, "consecutive_failures": 0}
+        served.rewrite({**archived, "metadata": {"cas_config": {"stats": stats}}})
         served.create_runs(3, deployment_id=deployment_id)
         runs = [one for one in served.runs if one["deployment_id"] == deployment_id]
         newest, *others = runs
