@@ -31,6 +31,7 @@ Span = str | timedelta
 #: How ids begin.
 ID_PREFIXES = {"deployment_id": "dep_", "agent_id": "agent_", "session_id": "sess_", "run_id": "drun_"}
 
+_SURROGATE = re.compile("[\ud800-\udfff]")
 _USUAL_SPAN = re.compile(r"([1-9][0-9]{0,5})(min|h|D|W)")
 #: Windows of a day or more are days of the wall clock, so they are not written in hours.
 _WHOLE_DAYS = re.compile(r"\s*[0-9]*\s*(D|W|days?)\s*", re.IGNORECASE)
@@ -259,9 +260,14 @@ def parse_window(freq: str) -> int | None:
     return length // timedelta(microseconds=1)
 
 
+def is_unicode(text: str) -> bool:
+    """Return whether a text can be written as UTF-8; bytes of the command line that are no text cannot."""
+    return not _SURROGATE.search(text)
+
+
 def is_usable_id(value: str) -> bool:
     """Return whether a request can name an id; a URL's path cannot carry the others."""
-    return value.strip() not in {"", ".", ".."}
+    return value.strip() not in {"", ".", ".."} and is_unicode(value)
 
 
 def check_id(value: object, *, name: str) -> str:

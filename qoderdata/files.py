@@ -289,6 +289,12 @@ class Folder:
         """List the Parquet files below this folder, at any depth."""
         return [info for info in self.files() if info.extension == "parquet"]
 
+    def folders(self) -> list[str]:
+        """Return the names of the folders in this folder, in order."""
+        with self._raising_os_error():
+            infos = self.filesystem.get_file_info(fs.FileSelector(self.path, allow_not_found=True))
+        return sorted(info.base_name for info in infos if info.type == fs.FileType.Directory)
+
     def clear(self) -> int:
         """Remove the Parquet files below this folder, and return how many there were.
 
@@ -313,6 +319,11 @@ class Folder:
         for path in paths:
             with contextlib.suppress(FileNotFoundError), self._raising_os_error():
                 self.filesystem.delete_file(path)
+
+    def remove_all(self) -> None:
+        """Remove this folder and all that is in it; one that is not there is no error."""
+        with contextlib.suppress(FileNotFoundError), self._raising_os_error():
+            self.filesystem.delete_dir(self.path)
 
     def move(self, name: str, to: str) -> bool:
         """Move a file below this folder, or what lies in its place, and return whether there was anything."""

@@ -209,6 +209,11 @@ def counted(number: int, noun: str) -> str:
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
+def is_or_are(number: float) -> str:
+    """Return the English verb that goes with a number."""
+    return "is" if number == 1 else "are"
+
+
 def format_count(number: int | None) -> str:
     """Format a whole number; a missing one is not 0.
 

@@ -379,7 +379,7 @@ def expand_metadata(df: pd.DataFrame, keys: Iterable[str] | None = None) -> pd.D
     df
         A deployments frame: its column ``metadata``, of JSON text or of dicts.
     keys
-        The keys to expand; ``None`` takes every key there is, in alphabetical order.
+        The keys to expand; ``None`` takes every key that is valid Unicode, in alphabetical order.
 
     Returns
     -------
@@ -410,7 +410,10 @@ def expand_metadata(df: pd.DataFrame, keys: Iterable[str] | None = None) -> pd.D
     """
     require_frame(df, [], keys=["metadata"], what="deployments")
     rows = [_object(value) for value in df["metadata"]]
-    keys = sorted({key for row in rows for key in row}) if keys is None else _key_list(keys, name="keys")
+    if keys is None:
+        keys = sorted({key for row in rows for key in row if is_utf8(key)})
+    else:
+        keys = _key_list(keys, name="keys")
     columns = {
         f"metadata_{key}": pd.Series([_cell(row.get(key)) for row in rows], index=df.index, dtype=TEXT)
         for key in keys

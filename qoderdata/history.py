@@ -308,9 +308,12 @@ def _new_base(series: Series, table: pa.Table, fetched_at: datetime) -> _Base:
 def _thin(series: Series, files: Sequence[SnapshotFile], *, now: datetime) -> None:
     """Remove the snapshots that are not kept, then the bases to which no snapshot refers or can refer.
 
-    `files` were there before the present snapshot was written.
+    `files` were there before the present snapshot was written. If all of them seem to be too old, nothing is
+    removed, since a clock may be wrong.
     """
     snapshots = [file for file in files if not file.is_base]
+    if snapshots and now - snapshots[-1].fetched_at > KEEP_DAILY_FOR:
+        return
     last_of_day = {file.fetched_at.date(): file for file in snapshots}
     oldest_kept = now
     for file in snapshots:

@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 from narwhals.dependencies import is_dask_dataframe
 
 from qoderdata import errors
-from qoderdata.schema import EVENTS, OUTCOMES, RUNS, SESSIONS
+from qoderdata.schema import EVENTS, OUTCOMES, RUNS, SESSIONS, Kind
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from qoderdata.schema import Schema
 
 _TEXT: Any = pa.large_string()
-_TIME: Any = pa.timestamp("us", tz="UTC")
+_TIME: Any = Kind.TIME.arrow
 _DTYPES: dict[Any, Any] = {
     _TEXT: pd.StringDtype(na_value=np.nan),
     _TIME: pd.DatetimeTZDtype("us", "UTC"),

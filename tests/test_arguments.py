@@ -249,7 +249,7 @@ MISSING_VALUES = [None, float("nan"), np.float32("nan"), pd.NA]
 
 
 class TestCheckId:
-    @pytest.mark.parametrize("value", [*MISSING_VALUES, "", "  ", ".", "..", " .. ", 5, b"dep_1"])
+    @pytest.mark.parametrize("value", [*MISSING_VALUES, "", "  ", ".", "..", " .. ", "a\ud800", 5, b"dep_1"])
     def test_invalid_id_is_refused(self, value: object) -> None:
         with pytest.raises(ValueError, match=r"deployment_id=.* is not the id of anything; ids look like"):
             arguments.check_id(value, name="deployment_id")

@@ -390,6 +390,7 @@ def test_local_error_prints_one_line_and_returns_its_exit_code(
         ("export failures no/such/f.csv", "there is no such folder: 'no/such'"),
         ("pull runs --out no/such/f.csv", "there is no such folder: 'no/such'"),
         ("report no/such/report.html", "there is no such folder: 'no/such'"),
+        ("pull runs --out x\udcff.csv", "is no text in the encoding of this terminal"),
         ("report ~nobody-of-this-name/r.html", "is below the home folder of a user who is not known"),
         ("report .", "this is a folder: '.'; give the name of a file"),
         ("report r.html --lang fr", "--lang': 'fr' is not one of 'en', 'zh'"),

@@ -373,9 +373,11 @@ def test_errors_are_not_new_if_more_outcomes_are_assumed_before(
     runs = qd.load_runs(since="2026-05-01T00:00Z")
     week, end = pd.Timedelta("7D"), runs["triggered_at"].max().floor("min") + pd.Timedelta("1min")
     is_before = runs["triggered_at"] < end - week
-    mixed = runs.assign(status_from=runs["status_from"].mask(runs["status"].eq("completed") & is_before, "session"))
+    assumed = runs["status_from"].mask(runs["status"].eq("completed") & is_before, "session")
+    mixed = runs.assign(status_from=assumed)
     monkeypatch.setattr(qd, "load_runs", lambda **_: mixed)
-    text = "which errors are new is not known: before that, more outcomes are assumed (--outcomes events reads them)"
+    why = "before that, more outcomes are assumed (--outcomes events reads them)"
+    text = f"which errors are new is not known: {why}"
     for words in ("--new", f"--new-since {end - week:%Y-%m-%dT%H:%M:%SZ}"):
         assert invoke(f"errors {SINCE} {words}").unwrapped == text
     assert text in invoke(f"errors {SINCE}").unwrapped

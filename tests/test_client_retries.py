@@ -152,6 +152,14 @@ class TestRetryableFaults:
             Client("pt-secret", service.base_url, timeout=(10, 60), max_retries=0).get_deployment("dep_1")
         assert connection_closed.wait(10)
 
+    def test_response_with_an_invalid_header_is_retried(self, service: ScriptedService) -> None:
+        twice = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Length: 3\r\n\r\n{}"
+        service.respond_with(twice, response())
+        assert "id" not in Client("pt-secret", service.base_url).get_deployment("dep_1")
+        service.respond_with(twice)
+        with pytest.raises(errors.APIConnectionError, match="response is incomplete or invalid"):
+            Client("pt-secret", service.base_url, max_retries=0).get_deployment("dep_1")
+
     def test_retries_are_logged_at_info_and_not_printed(
         self, service: ScriptedService, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
     ) -> None:

@@ -18,7 +18,7 @@ from qoderdata.errors import APIResponseValidationError, DataQualityWarning
 from qoderdata.schema import AGENTS, DEPLOYMENTS, ENVIRONMENTS, EVENTS, RUNS, SESSIONS, Schema
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     import pyarrow as pa
 
@@ -48,8 +48,8 @@ class CountingDecoder(Decoder):
 
     exact = 0
 
-    def _exact(self, records: Sequence[object], first: int) -> pa.Table:
-        table = super()._exact(records, first)
+    def _exact(self, records: Sequence[Mapping[str, object]]) -> pa.Table:
+        table = super()._exact(records)
         self.exact += len(table)
         return table
 
@@ -170,6 +170,7 @@ class TestToTable:
             (b'{"name":"x"}', "record 1 of the answer has no id"),
             (b'{"id":null}', "record 1 of the answer has no id"),
             (b'{"id":7}', "record 1 of the answer has no id"),
+            (b'{"id":""}', "record 1 of the answer has no id"),
             (rb'{"id":"\ud800"}', "record 1 of the answer has no id"),
         ],
     )
@@ -180,9 +181,8 @@ class TestToTable:
         decoder = Decoder(DEPLOYMENTS)
         if known:
             decoder.to_table(decoder.read_page(body([deployment(0, owner=1)])))
-        page = decoder.read_page(b'{"data":[{"id":"dep_0"},' + record + b'],"has_more":false}')
         with pytest.raises(APIResponseValidationError, match=message):
-            decoder.to_table(page)
+            decoder.read_page(b'{"data":[{"id":"dep_0"},' + record + b'],"has_more":false}')
 
     @pytest.mark.parametrize(
         ("record", "same_as"),
@@ -221,7 +221,7 @@ class TestToTable:
         del records[317]["id"]
         decoder = Decoder(DEPLOYMENTS)
         with pytest.raises(APIResponseValidationError, match="record 317 of the answer has no id"):
-            decoder.to_table(decoder.read_page(body(records)))
+            decoder.read_page(body(records))
 
     def test_valid_records_never_take_the_exact_path(self) -> None:
         records = [deployment(number) for number in range(50)]

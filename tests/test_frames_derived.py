@@ -102,7 +102,7 @@ class TestExpandMetadata:
                 deployment("dep_2", metadata={"owner": "", "team": None, "cost": 1.50, "tags": ["a"]}),
                 deployment("dep_3", metadata={}),
                 deployment("dep_4"),
-                deployment("dep_5", metadata={"team": "half \ud83d"}),
+                deployment("dep_5", metadata={"team": "half \ud83d", "half \ud83d key": "x"}),
             ]
         ).set_index(pd.Index(list("abcde")))
 

@@ -37,6 +37,7 @@ from qoderdata.store import (
     partitions,
     row_ids,
 )
+from qoderdata.store import manifest as store_manifest
 from qoderdata.store.partitions import NO_DAY, is_day_within
 from tests.runs_store import BASE_URL, NOW, commit_entries, data_files, make_store, page, run, runs_table, stored
 
@@ -350,6 +351,28 @@ def test_journal_of_a_killed_pull_stays_if_it_cannot_be_committed(
     later.recover()
     assert stored(later) == {"drun_002": "completed"}
     assert later.coverage.cursor == "drun_002"
+    assert file_names(tmp_path, "journal/*") == []
+
+
+def test_journal_is_read_if_a_store_without_a_manifest_cannot_be_rebuilt(
+    store: TableStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The disk became full during the first commit: there are data files, but no manifest."""
+    full = OSError(errno.ENOSPC, "No space left on device")
+    with monkeypatch.context() as patch:
+        patch.setattr(store_manifest, "write_manifest", Mock(side_effect=full))
+        with store.writer_lock():
+            store.add(page(run(2), more=True))
+            with pytest.warns(NotStoredWarning, match="the runs are not kept"):
+                store.commit()
+        assert file_names(tmp_path, "data/*")
+        other = make_store(Folder(tmp_path))
+        with pytest.warns(NotStoredWarning, match="the runs are not kept"):
+            other.recover()
+        assert stored(other) == {"drun_002": "completed"}
+    later = make_store(Folder(tmp_path))
+    later.recover()
+    assert stored(later) == {"drun_002": "completed"}
     assert file_names(tmp_path, "journal/*") == []
 
 

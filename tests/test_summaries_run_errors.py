@@ -180,7 +180,10 @@ def test_an_error_is_new_if_runs_reach_back_14_days(reach: timedelta, first: tim
     [(0, 0, True), (20, 20, True), (20, 0, True), (0, 1, True), (0, 2, False), (18, 19, True), (18, 20, False)],
 )
 def test_no_error_is_new_if_more_outcomes_are_assumed_before(
-    engine: str, assumed: int, assumed_before: int, is_new: bool  # noqa: FBT001
+    engine: str,
+    assumed: int,
+    assumed_before: int,
+    is_new: bool,  # noqa: FBT001
 ) -> None:
     """Of 20 completed runs in each of the last two weeks, so many are assumed; all older ones are."""
     weeks = {0: assumed, 7: assumed_before, 14: 20}

@@ -9,7 +9,7 @@ import qoderdata as qd
 from qoderdata.cli import grouping, options
 from qoderdata.cli.output import RATE_INTERVAL, Output, TableColumn
 from qoderdata.cli.service import Service, run_service_options
-from qoderdata.formatting import counted, format_time
+from qoderdata.formatting import counted, format_time, is_or_are
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -69,7 +69,7 @@ def _notes_on_counters(deployments: pd.DataFrame, tz: str) -> list[str]:
     counts = {name: deployments.attrs.get(f"counted_{name}", 0) for name in ("runs", "assumed", "unknown")}
     if counts["assumed"] or counts["unknown"]:
         notes.append(
-            f"of all loaded runs, {counts['runs']:,} {'is' if counts['runs'] == 1 else 'are'} of these "
+            f"of all loaded runs, {counts['runs']:,} {is_or_are(counts['runs'])} of these "
             f"deployments: {counts['assumed']:,} completed by assumption, and the outcome of "
             f"{counts['unknown']:,} is unknown"
         )

@@ -12,7 +12,7 @@ from qoderdata.arguments import parse_bound, parse_period, parse_span
 from qoderdata.cli import grouping, options
 from qoderdata.cli.output import DEPLOYMENT, Output, TableColumn
 from qoderdata.cli.service import Service, service_options
-from qoderdata.formatting import counted, format_time
+from qoderdata.formatting import counted, format_time, is_or_are
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -94,5 +94,5 @@ def _paused_note(deployments: pd.DataFrame) -> list[str]:
     count = int((deployments["status"].eq("paused") & deployments["schedule_expression"].notna()).sum())
     if not count:
         return []
-    paused = f"{counted(count, 'deployment')} {'is' if count == 1 else 'are'} paused now"
+    paused = f"{counted(count, 'deployment')} {is_or_are(count)} paused now"
     return [f"{paused}, and nothing is missed while paused (see `qoderdata deployments --status paused`)"]

@@ -25,7 +25,7 @@ import qoderdata as qd
 from qoderdata import arguments
 from qoderdata.cli import output
 from qoderdata.cli.output import Output
-from qoderdata.formatting import format_duration, format_time, one_line
+from qoderdata.formatting import format_duration, format_time, is_or_are, one_line
 from qoderdata.time_math import DAY_MICROS, MICROSECOND, earlier, from_micros, list_windows, to_micros
 
 if TYPE_CHECKING:
@@ -413,7 +413,7 @@ def cut_windows(frame: pd.DataFrame, freq: str | None, since: datetime | None, u
         "last": _end_of_window(windows.max(), freq) > until,
     }
     cut = [name for name, is_so in is_cut.items() if is_so]
-    return [f"the {' and the '.join(cut)} window {'is' if len(cut) == 1 else 'are'} not whole"] if cut else []
+    return [f"the {' and the '.join(cut)} window {is_or_are(len(cut))} not whole"] if cut else []
 
 
 def _end_of_window(begin: pd.Timestamp, freq: str) -> datetime:
@@ -486,6 +486,8 @@ def output_path(_ctx: click.Context, _param: click.Parameter, value: str | None)
     """Read the name of a file, and check that it can be written, before anything is loaded."""
     if value is None:
         return None
+    if not arguments.is_unicode(value):
+        raise click.BadParameter(f"{value!r} is no text in the encoding of this terminal; give another name")
     try:
         path = Path(value).expanduser()
     except RuntimeError:

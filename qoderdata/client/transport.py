@@ -181,7 +181,7 @@ def _explain_connection(error: Exception, root: BaseException) -> TransportFailu
         )
     if isinstance(error, requests.exceptions.ProxyError):
         return TransportFailure(f"the proxy failed ({root})", "Check HTTPS_PROXY and NO_PROXY")
-    if isinstance(error, ValueError):
+    if isinstance(error, ValueError) and not isinstance(error, requests.exceptions.InvalidHeader):
         # Not quoted: the URL of a proxy may hold a password.
         return _no_request(f"no request could be made ({type(error).__name__})")
     if isinstance(error, requests.RequestException | urllib3.exceptions.HTTPError):

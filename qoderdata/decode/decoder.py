@@ -10,14 +10,14 @@ import itertools
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from qoderdata.decode.exact import Misfit, flatten
+from qoderdata.decode.exact import Misfit, flatten, require_record
 from qoderdata.decode.fast import FastReader, NeedsExactPath, PageFields, ParsedPage
 from qoderdata.decode.jsontext import NotJSONError, is_utf8, join_list, parse
 from qoderdata.errors import APIResponseValidationError, DataQualityWarning, warn
@@ -52,7 +52,9 @@ class Page:
 
 
 class _Object(msgspec.Struct, gc=False):
-    """A JSON object whose fields are skipped."""
+    """A record whose fields are skipped."""
+
+    id: Annotated[str, msgspec.Meta(min_length=1)]
 
 
 _PAGE_FIELDS: msgspec.json.Decoder[PageFields[_Object]] = msgspec.json.Decoder(PageFields[_Object])
@@ -82,7 +84,7 @@ class Decoder:
         """Read the body of a page; its envelope is known then, and its JSON is proved whole.
 
         Raise `NotJSONError` if it is cut short or is not JSON, and `APIResponseValidationError` if it is
-        JSON, but not the envelope of the contract.
+        JSON, but not the envelope of the contract, or if a record is not an object or has no id.
         """
         try:
             # `bytes.decode` would make a text of the whole body, which takes ten times as long.
@@ -102,27 +104,24 @@ class Decoder:
         return Page(fields.has_more, fields.next_page or fields.last_id, len(fields.data), body, parsed)
 
     def to_table(self, page: Page) -> pa.Table:
-        """Return the table of a page: one row per record, in the page's order.
+        """Return the table of a page: one row per record, in the page's order."""
+        return pa.concat_tables(self._tables(page.body, page.parsed)).unify_dictionaries()
 
-        Raise `APIResponseValidationError` if a record is not an object or has no id.
-        """
-        return pa.concat_tables(self._tables(page.body, page.parsed, 0)).unify_dictionaries()
-
-    def _tables(self, body: bytes, parsed: ParsedPage | None, first: int) -> Iterator[pa.Table]:
+    def _tables(self, body: bytes, parsed: ParsedPage | None) -> Iterator[pa.Table]:
         """Read a page, in halves until only few records have to go to the exact reader."""
         try:
             yield (parsed or self._reader.parse(body)).table()
         except NeedsExactPath:
             texts = _texts(body)
             if len(texts) <= _EXACT_RECORDS:
-                yield self._exact(parse(body)["data"], first)
+                yield self._exact(parse(body)["data"])
                 return
             middle = len(texts) // 2
-            for start, half in ((first, texts[:middle]), (first + middle, texts[middle:])):
-                yield from self._tables(b'{"data":%b,"has_more":false}' % join_list(half), None, start)
+            for half in (texts[:middle], texts[middle:]):
+                yield from self._tables(b'{"data":%b,"has_more":false}' % join_list(half), None)
 
-    def _exact(self, records: Sequence[object], first: int) -> pa.Table:
-        table, misfits, unknown = flatten(records, self.schema, first=first)
+    def _exact(self, records: Sequence[Mapping[str, object]]) -> pa.Table:
+        table, misfits, unknown = flatten(records, self.schema)
         self._misfits += misfits
         self._reader = self._reader.learn(unknown)
         return table
@@ -171,7 +170,7 @@ def from_records(records: Records, schema: Schema) -> pa.Table:
     decoder, remaining = Decoder(schema), _checked(_record_list(records))
     tables = []
     while batch := list(itertools.islice(remaining, _BATCH)):
-        tables.append(decoder._exact(batch, 0))  # noqa: SLF001 - of this module
+        tables.append(decoder._exact(batch))  # noqa: SLF001 - of this module
     return decoder.finish(tables)
 
 
@@ -191,11 +190,11 @@ def _record_list(records: Records) -> Iterable[object]:
     return records
 
 
-def _checked(records: Iterable[object]) -> Iterator[object]:
-    """Check records that a caller gave, since the messages of `flatten` are about a response."""
+def _checked(records: Iterable[object]) -> Iterator[Mapping[str, object]]:
+    """Check records that a caller gave, since the messages of `require_record` are about a response."""
     for index, record in enumerate(records):
         name = record.get("id") if isinstance(record, Mapping) else None
-        if not isinstance(name, str) or not is_utf8(name):
+        if not isinstance(record, Mapping) or not isinstance(name, str) or not name or not is_utf8(name):
             raise APIResponseValidationError(
                 f"record {index} is not a dict with an 'id' that is text; nothing was flattened"
             )
@@ -223,6 +222,8 @@ def _exact_page(body: bytes) -> Page:
     for cursor in (last_id, next_page):
         if cursor is not None and not (isinstance(cursor, str) and is_utf8(cursor)):
             raise _not_a_page_error("has a cursor that is not text")
+    for index, record in enumerate(envelope["data"]):
+        require_record(record, index)
     return Page(envelope["has_more"], next_page or last_id, len(envelope["data"]), body, None)
 
 

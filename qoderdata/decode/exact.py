@@ -40,34 +40,37 @@ class Misfit:
 
 
 def flatten(
-    records: Sequence[object], schema: Schema, *, first: int = 0
+    records: Sequence[Mapping[str, object]], schema: Schema
 ) -> tuple[pa.Table, list[Misfit], set[FieldPath]]:
     """Flatten JSON objects, as `qoderdata.decode.jsontext.parse` returns them, to a table, one row per record.
 
-    Return also the misfits in it, and the paths of fields that have no column. `first` is the index of the first
-    record in the whole answer, for messages. Raise `APIResponseValidationError` if a record is not an object,
-    or has no ``id``.
+    Return also the misfits in it, and the paths of fields that have no column. All records have an ``id``.
     """
     rows: dict[str, list[object]] = {name: [] for name in schema.names}
     misfits: list[Misfit] = []
     unknown: set[FieldPath] = set()
-    for index, record in enumerate(records, start=first):
-        if not isinstance(record, Mapping):
-            raise APIResponseValidationError(
-                f"record {index} of the answer is not an object. Look at what was sent: nothing was loaded"
-            )
+    for record in records:
         row = Row(unknown)
         row.walk(record, schema.tree)
-        if row.columns.get("id") is None:
-            raise APIResponseValidationError(
-                f"record {index} of the answer has no id that is text. Look at what was sent: nothing was loaded"
-            )
         row.columns[EXTRA] = row.extra_text()
         for name, values in rows.items():
             values.append(row.columns.get(name))
         misfits += [Misfit(row.columns["id"], path) for path in row.misfits]
     arrays = [to_array(rows[part.name], part.type) for part in schema.arrow]
     return pa.Table.from_arrays(arrays, schema=schema.arrow), misfits, unknown
+
+
+def require_record(record: object, index: int) -> Mapping[str, object]:
+    """Return a record of an answer; raise `APIResponseValidationError` if it is not an object with an ``id``."""
+    if not isinstance(record, Mapping):
+        lack = "is not an object"
+    elif not record.get("id") or fit(record["id"], Kind.TEXT) is MISFIT:
+        lack = "has no id that is text"
+    else:
+        return record
+    raise APIResponseValidationError(
+        f"record {index} of the answer {lack}. Look at what was sent: nothing was loaded"
+    )
 
 
 def to_array(values: Sequence[object], kind: pa.DataType) -> Any:  # noqa: ANN401 - an Arrow array

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Generic, Literal, TypeVar
 
 import msgspec
 import numpy as np
@@ -27,7 +27,7 @@ NULL = msgspec.Raw(b"null")
 #: The most unknown fields that a reader learns, so that no answer makes it grow without end.
 MAX_LEARNED = 64
 
-_TIME = pa.timestamp("us", tz="UTC")
+_TIME = Kind.TIME.arrow
 _TEXT_LIST = pa.list_(pa.large_string())
 #: The length of a time's text up to its seconds, and up to its microseconds.
 _TO_SECOND, _TO_MICROSECOND = 19, 26
@@ -144,7 +144,7 @@ class FastReader:
             if isinstance(known, str):
                 kind: Any = Literal[known] | None
             elif isinstance(known, Column) and key == "id" and not above:
-                kind, default = str, msgspec.NODEFAULT
+                kind, default = Annotated[str, msgspec.Meta(min_length=1)], msgspec.NODEFAULT
             elif isinstance(known, Column):
                 kind = _TYPES[known.kind]
             elif known is None or (known.rest is not None and known.rest.kind is Kind.SHARED_OBJECT):

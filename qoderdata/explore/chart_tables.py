@@ -21,6 +21,7 @@ from qoderdata.formatting import (
     format_interval,
     format_percent,
     format_time,
+    is_or_are,
     one_line,
     truncate,
 )
@@ -232,15 +233,11 @@ def _notes(
     untimed = int(rows["t"].isna().sum())
     assumed, unknown = (int(rows["o"].eq(OUTCOMES.index(what)).sum()) for what in ("assumed", "unknown"))
     parts = [
-        f"{counted(without, 'deployment')} without a run {_is_or_are(without)} not shown" if without else "",
-        f"{counted(untimed, 'run')} without a time {_is_or_are(untimed)} in the rates only" if untimed else "",
-        f"{counted(assumed, 'run')} {_is_or_are(assumed)} assumed to have completed" if assumed else "",
+        f"{counted(without, 'deployment')} without a run {is_or_are(without)} not shown" if without else "",
+        f"{counted(untimed, 'run')} without a time {is_or_are(untimed)} in the rates only" if untimed else "",
+        f"{counted(assumed, 'run')} {is_or_are(assumed)} assumed to have completed" if assumed else "",
         f"the outcome of {counted(unknown, 'run')} is unknown" if unknown else "",
     ]  # fmt: skip
     if text := "; ".join(filter(None, parts)):
         notes.append(f"{text[0].upper()}{text[1:]}.")
     return notes
-
-
-def _is_or_are(number: int) -> str:
-    return "is" if number == 1 else "are"

@@ -5,8 +5,6 @@ from __future__ import annotations
 import contextlib
 from typing import TYPE_CHECKING, TypedDict
 
-from pyarrow import fs
-
 from qoderdata import cache, history
 from qoderdata.errors import CacheError, CacheWarning, warn
 from qoderdata.files import Folder
@@ -16,6 +14,8 @@ from qoderdata.store import MANIFEST_NAME, TABLES, StoredTable, UnusableManifest
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
+
+    from pyarrow import fs
 
 #: How long to wait for a process that is pulling.
 _LOCK_SECONDS = 5.0
@@ -171,13 +171,11 @@ def clear_stores(folder: Folder) -> int:
                 # The manifest first, so that it never names a file that is gone; a folder in its place names none.
                 with contextlib.suppress(IsADirectoryError):
                     store.remove(MANIFEST_NAME)
-                with contextlib.suppress(FileNotFoundError):
-                    store.filesystem.delete_dir(store.path)
+                store.remove_all()
     return removed
 
 
 def _keys(folder: Folder, table: StoredTable) -> list[str]:
     parent = folder.folder(table.name)
     with parent.raising_cache_error(f"stores of {table.name}"):
-        infos = parent.filesystem.get_file_info(fs.FileSelector(parent.path, allow_not_found=True))
-    return sorted(info.base_name for info in infos if info.type == fs.FileType.Directory)
+        return parent.folders()

@@ -190,8 +190,9 @@ def read_as_of(
     """
     series, files = _listed(client, cache_dir, include_archived=include_archived)
     candidates = [file for file in files if file.fetched_at <= time]
-    for found in history.read(series, reversed(candidates), most=1):
-        return found.table, found.file.fetched_at
+    found = history.read(series, reversed(candidates), most=1)
+    if found:
+        return found[0].table, found[0].file.fetched_at
     if candidates:
         raise CacheError(f"no snapshot at or before {format_time(time)} can be used; damaged: {len(candidates)}")
     if files:

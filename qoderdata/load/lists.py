@@ -39,7 +39,6 @@ from qoderdata.client import Client, given_client
 from qoderdata.decode import Decoder, Page
 from qoderdata.errors import (
     APIError,
-    APIResponseValidationError,
     CacheError,
     CacheWarning,
     DataQualityWarning,
@@ -629,12 +628,7 @@ def _read_list(
     walked = walk(path, fetch, limit=size, max_pages=client.max_pages, mask=client.mask)
     with gc_paused, closing(walked) as pages, progress_bar(schema.name, progress=progress) as shown:
         for page in pages:
-            try:
-                tables.append(decoder.to_table(page))
-            except APIResponseValidationError as error:
-                error.args = (f"GET {path}: {error}",)
-                error.pages, error.records = counts.pages, counts.records
-                raise
+            tables.append(decoder.to_table(page))
             counts.add(page)
             shown.update(page.count)
             if is_past(tables[-1]):

@@ -27,6 +27,7 @@ from qoderdata.pages import (
     list_query,
     walk,
 )
+from qoderdata.schema import Kind
 from qoderdata.store import JournalEntry, Listing, StoredTable, TableStore, row_ids
 from qoderdata.time_math import MICROSECOND, earlier
 
@@ -50,7 +51,7 @@ _MIN_OLDER_RECORDS = 20
 #: The maximum difference of the clocks that set the times of a trigger, its run and its session. The filter by
 #: time that is sent begins this much earlier.
 CLOCK_SKEW = timedelta(hours=1)
-_TIME: Any = pa.timestamp("us", tz="UTC")
+_TIME: Any = Kind.TIME.arrow
 _LAST_INSTANT = datetime.max.replace(tzinfo=UTC)
 #: Errors about a single record, so that others can still be read; errors about the account are raised.
 _RECORD_ERRORS = (errors.APIStatusError, errors.APIResponseValidationError, errors.PaginationError)
@@ -343,7 +344,6 @@ class SingleReads:
 class Refresh:
     """Read from the service until a store can answer for ``since <= time < until``."""
 
-    store: TableStore
     reader: ListReader
     freshness: Freshness
     since: datetime | None
@@ -358,6 +358,9 @@ class Refresh:
     is_contradicted: bool = False
     _refused: set[str] = field(default_factory=set)
     _singles: SingleReads = field(default_factory=SingleReads)
+
+    def __post_init__(self) -> None:
+        self.store = self.reader.store
 
     def run(self) -> None:
         """Walk from the first page until a complete segment is reached, and below that segment if needed.

@@ -23,7 +23,7 @@ from qoderdata.arguments import (
 from qoderdata.client import Client, given_client
 from qoderdata.errors import APIError, DataQualityWarning, warn
 from qoderdata.files import Folder
-from qoderdata.formatting import counted, format_duration
+from qoderdata.formatting import counted, format_duration, is_or_are
 from qoderdata.load.refresh import Freshness, RemoteList
 from qoderdata.load.run_outcomes import LEVELS, Level, RunOutcomes
 from qoderdata.load.stored import Query, StoredLoading
@@ -206,7 +206,7 @@ def load_runs(
             runs.attrs["complete"] &= is_known or outcomes == "auto"
         if offline and reader.missing:
             warn(
-                f"{counted(reader.missing, 'session')} of these runs {'is' if reader.missing == 1 else 'are'} not "
+                f"{counted(reader.missing, 'session')} of these runs {is_or_are(reader.missing)} not "
                 "stored, so that the outcomes of their runs are not known. Call without offline to read them",
                 DataQualityWarning,
             )
@@ -239,7 +239,7 @@ def _warn_assumed(runs: pd.DataFrame, ends: pd.DataFrame, undecided: int, *, off
     how = "load_runs(outcomes='events')" + (" without offline" if offline else "")
     warn(
         f"of all loaded runs, {len(assumed):,} of {counted(len(completed), 'completed run')} "
-        f"{'is' if len(assumed) == 1 else 'are'} assumed, since the session is idle or archived. Failures inside "
+        f"{is_or_are(len(assumed))} assumed, since the session is idle or archived. Failures inside "
         "such a session are not seen, nor whether it waits for a person. "
         f"{how} reads the events of all sessions without a known end: about {counted(undecided, 'request')}, "
         f"{length}",

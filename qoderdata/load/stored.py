@@ -156,7 +156,12 @@ class StoredLoading:
         pages_before = self.counts.pages
         with self.reader(oldest) as reader:
             refresh = Refresh(
-                self.store, reader, self.freshness, since, query.until, reread.since, set(reread.ids)
+                reader,
+                self.freshness,
+                since=since,
+                until=query.until,
+                reread_since=reread.since,
+                stale=set(reread.ids),
             )
             try:
                 refresh.run()

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from qoderdata.arguments import check_count, check_labels
-from qoderdata.formatting import counted
+from qoderdata.formatting import counted, is_or_are
 from qoderdata.plots.labels import font_families, keys_and_names, make_labels, title_of_groups
 
 if TYPE_CHECKING:
@@ -489,7 +489,7 @@ def assumed_note(assumed: float, completed: float) -> str:
     if not assumed:
         return ""
     of_runs = f"of {counted(int(completed), 'completed run')}"
-    return f"{assumed:,.0f} {of_runs} {'is' if assumed == 1 else 'are'} assumed, not proved"
+    return f"{assumed:,.0f} {of_runs} {is_or_are(assumed)} assumed, not proved"
 
 
 def label_x(ax: Axes, *lines: str) -> None:

@@ -326,6 +326,9 @@ class TableStore:
         try:
             if self._needs_rebuild():
                 self._rebuild()
+        except OSError as error:
+            self._keep_in_memory(error)
+        try:
             is_clean = self._journal.is_empty_on_disk
             self._journal.load(after=self._manifest.sequence)
         except OSError as error:
