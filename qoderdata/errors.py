@@ -30,6 +30,15 @@ FRAME_SOURCES = {
     "frame": "load_runs, load_sessions, next_triggers, missed_triggers or a summary of them",
 }
 
+#: How frames of other libraries become pandas frames.
+_TO_PANDAS = {
+    "dask": "compute()",
+    "duckdb": "df()",
+    "polars": "to_pandas()",
+    "pyarrow": "to_pandas()",
+    "pyspark": "toPandas()",
+}
+
 
 class QoderdataError(Exception):
     """Base class of all qoderdata exceptions."""
@@ -232,7 +241,9 @@ def not_a_frame(value: object, *, what: str, kinds: str) -> FrameTypeError:
     """
     library = type(value).__module__.partition(".")[0]  # a frame of Polars is a DataFrame too
     name = type(value).__name__ if library == "builtins" else f"{library}.{type(value).__name__}"
-    return FrameTypeError(f"{what} must be {kinds}, not {name}{frame_hint(what)}")
+    convert = "collect().to_pandas()" if name == "polars.LazyFrame" else _TO_PANDAS.get(library)
+    advice = frame_hint(what) if convert is None else f"; convert it first: {what}.{convert}"
+    return FrameTypeError(f"{what} must be {kinds}, not {name}{advice}")
 
 
 def require_columns(

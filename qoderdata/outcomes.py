@@ -95,12 +95,6 @@ def is_assumed(runs: pd.DataFrame) -> pd.Series[bool]:
     return runs["status"].eq("completed") & runs["status_from"].eq("session")
 
 
-def assumed_share(runs: pd.DataFrame) -> float:
-    """Return which share of the completed runs is assumed to be so; 0 if there are none."""
-    completed = int(runs["status"].isin(STATUSES["completed"]).sum())
-    return int(is_assumed(runs).sum()) / completed if completed else 0.0
-
-
 def is_unknown(runs: pd.DataFrame) -> pd.Series[bool]:
     """Return which runs have no outcome: no status, or one that is not documented."""
     return ~runs["status"].isin([status for known in STATUSES.values() for status in known])

@@ -425,7 +425,7 @@ def test_local_error_prints_one_line_and_returns_its_exit_code(
         ("report r.html --until 7D", "--until has no effect without --runs"),
         ("missed --since all", "--since needs a time or an age"),
         ("missed --outcomes runs", "Commands that have it: pull runs, check, top, failures, runs,"),
-        ("failures --since 7D", "; did you mean '--created-since'? Commands that have it: pull runs,"),
+        ("failures --since 7D", "for a period: `qoderdata runs --since 7D --by deployment --outcomes events`"),
         ("--where team=data runs", " before the command; write it after the command; see"),
         ("triggers --load 1h --by team", "--by has no effect with --load"),
         ("triggers --include-archived", "Commands that have it: pull deployments, deployments, failures,"),
@@ -1740,7 +1740,10 @@ def test_advice_to_read_events_is_omitted_after_sessions_were_read(invoke: Invok
         account.delete_session(first["session_id"])
         text = invoke("runs --failed --base-url", account.base_url).unwrapped
     assert text.startswith("no run is known to have failed; ")
-    assert text.endswith("; the outcome of 1 of 2 runs is not known")
+    assert text.endswith(
+        "; the outcome of 1 of 2 runs is not known; assumed: 1 of 1 completed run; failures inside their sessions "
+        "are not seen; --outcomes events reads them"
+    )
 
 
 @pytest.mark.usefixtures("edition_d")

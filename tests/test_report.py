@@ -1266,8 +1266,8 @@ class TestEachFigure:
             if 2 * total >= failed.total():
                 break
         assert account.page.headline == (
-            f"About the same as last week: {100 * rate:.1f} % of {len(week):,} runs failed, {points(change)}, "
-            f"which may be chance; {count_of_half} deployments account for half of the failures."
+            f"Not clearly different from last week: {100 * rate:.1f} % of {len(week):,} runs failed, "
+            f"{points(change)}, which may be chance; {count_of_half} deployments account for half of the failures."
         )
         assert f"{failed.total()} of {len(week):,} decided runs failed (95 % interval" in account.page.text
 
@@ -1463,7 +1463,10 @@ def group_changes(data: ReportData) -> list[object]:
         ((30, 30), (5, 55), "Worse than last week: 50.0 % of 60 runs failed, up 41.7 points; "),
         ((5, 55), (30, 30), "Better than last week: 8.3 % of 60 runs failed, down 41.7 points; "),
         ((0, 60), (30, 30), "Better than last week: none of 60 runs failed, down 50.0 points."),
-        ((6, 54), (6, 54), "About the same as last week: 10.0 % of 60 runs failed, unchanged; "),
+        ((6, 54), (6, 54), "Not clearly different from last week: 10.0 % of 60 runs failed, unchanged; "),
+        ((40, 560), (42, 558), "About the same as last week: 6.7 % of 600 runs failed, down 0.3 points, "),
+        ((48, 552), (42, 558), "About the same as last week: 8.0 % of 600 runs failed, up 1.0 points, "),
+        ((60, 540), (42, 558), "Not clearly different from last week: 10.0 % of 600 runs failed, up 3.0 points, "),
         ((3, 10), (30, 30), "Not enough runs to compare with last week: 23.1 % of 13 runs failed; "),
         ((2, 17), (30, 30), "Not enough runs to compare with last week: 10.5 % of 19 runs failed; "),
         ((1, 19), (30, 30), "Better than last week: 5.0 % of 20 runs failed, down 45.0 points."),

@@ -177,7 +177,7 @@ def test_an_error_is_new_if_runs_reach_back_14_days(reach: timedelta, first: tim
 @pytest.mark.parametrize("engine", ["pandas", "polars", "duckdb"])
 @pytest.mark.parametrize(
     ("assumed", "assumed_before", "is_new"),
-    [(0, 0, True), (20, 20, True), (20, 0, True), (0, 1, True), (0, 2, False), (18, 19, True), (18, 20, False)],
+    [(0, 0, True), (20, 20, True), (20, 0, True), (0, 3, True), (0, 4, False), (17, 20, True), (15, 20, False)],
 )
 def test_no_error_is_new_if_more_outcomes_are_assumed_before(
     engine: str,

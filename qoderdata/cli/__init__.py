@@ -157,6 +157,11 @@ def _no_such_option(error: click.NoSuchOption) -> str:
         return click.NoSuchOption(name, error.message, alike).format_message()
     if error.ctx is None or error.ctx.command is commands:
         return f"{error.message.rstrip('.')} before the command; write it after the command"
+    if error.ctx.command.name == "failures" and name in {"--since", "--until"}:
+        return (
+            f"{error.message.rstrip('.')}, as failures counts all runs of a deployment; for a period: "
+            "`qoderdata runs --since 7D --by deployment --outcomes events`"
+        )
     # Click also names options that only look similar.
     near = [f"{option!r}" for option in error.possibilities or () if name.strip("-") in option]
     hint = f"; did you mean {' or '.join(near)}?" if near else "."

@@ -11,7 +11,7 @@ import qoderdata as qd
 from qoderdata.arguments import parse_bound
 from qoderdata.cli import grouping, options
 from qoderdata.cli.output import MINOR, Output, TableColumn, note
-from qoderdata.cli.runs import none_failed, unknown_outcomes
+from qoderdata.cli.runs import none_failed, unseen_failures
 from qoderdata.cli.service import Service, run_service_options
 from qoderdata.formatting import format_time
 
@@ -41,8 +41,8 @@ def errors(
     Messages that only differ in ids, numbers, addresses, paths and quoted texts are one group. The most frequent
     errors come first, also with --by.
     """
-    from qoderdata.outcomes import assumed_share  # noqa: PLC0415 - imports pandas
-    from qoderdata.summaries.run_rates import DOUBTFUL  # noqa: PLC0415 - likewise
+    from qoderdata.outcomes import STATUSES, is_assumed  # noqa: PLC0415 - imports pandas
+    from qoderdata.summaries.run_errors import more_assumed_before  # noqa: PLC0415 - likewise
 
     new_from = _parse_new_since(new_since, window, only_new=only_new)
     period = options.describe_window(window, "runs triggered", result.tz)
@@ -65,7 +65,8 @@ def errors(
         is_unknown = len(runs) > 0 and not times.min() < new_from
         why = "no run before --new-since was read"
     recent, before = runs[times >= recent_from], runs[times.between(recent_from - _NEW, recent_from, "left")]
-    if not is_unknown and assumed_share(before) - assumed_share(recent) > DOUBTFUL:
+    counts = ((is_assumed(part), part["status"].isin(STATUSES["completed"])) for part in (recent, before))
+    if not is_unknown and more_assumed_before(*(int(mask.sum()) for masks in counts for mask in masks)):
         is_unknown, why = True, "before that, more outcomes are assumed (--outcomes events reads them)"
     if new_from is not None:
         found["is_new"] = found["first_seen"].ge(new_from) & (not is_unknown)
@@ -73,7 +74,7 @@ def errors(
     only_new = only_new or new_from is not None
     if only_new:
         found = found[found["is_new"]]
-    unknown = unknown_outcomes(runs)
+    unknown = unseen_failures(runs)
     columns = [
         *groups.columns(found),
         *([] if only_new or is_unknown else [_IS_NEW]),
@@ -129,7 +130,7 @@ def _columns(*, only_new: bool, is_grouped: bool) -> list[TableColumn]:
         TableColumn("message", "message", "prose", readable=readable),
         TableColumn("share", "share", "percent", optional=3),
         TableColumn("deployments", "deployments", "count", optional=2),
-        TableColumn("first seen", "first_seen", "time", optional=1 if only_new else 5),
+        TableColumn("first seen", "first_seen", "time", optional=1),
         TableColumn("last seen", "last_seen", "time", optional=4),
         TableColumn("example", "example_run_id", "id", optional=MINOR),
     ]

@@ -13,7 +13,7 @@ import qoderdata as qd
 from qoderdata.arguments import ID_PREFIXES
 from qoderdata.cli import options
 from qoderdata.cli.output import Output, TableColumn, format_seconds, note
-from qoderdata.cli.runs import none_failed, unknown_outcomes
+from qoderdata.cli.runs import none_failed, unseen_failures
 from qoderdata.cli.service import Service, online_service_options
 from qoderdata.errors import NotFoundError
 from qoderdata.formatting import format_time, one_line, truncate
@@ -107,7 +107,7 @@ def _newest_session(service: Service, filters: dict[str, Any], tz: str, *, faile
     else:
         options.refuse_without_effect(["--outcomes"], "without --failed")
         found = runs = service.runs({**filters, "outcomes": "runs"})
-    unknown = unknown_outcomes(runs) if failed else []
+    unknown = unseen_failures(runs) if failed else []
     if found.empty:
         note(f"{none_failed(unknown)}; {period}" if len(runs) else f"there are no {period}")
     else:

@@ -96,7 +96,7 @@ def runs(
         if failed:
             last_runs = qd.run_failure_rates(frame, by="id", per=per).index
             frame = frame[frame["id"].isin(last_runs)]
-    unknown = unknown_outcomes(frame) if errors or failed else []
+    unknown = unseen_failures(frame) if errors or failed else []
     if len(frame) and (errors or is_list):
         none = "no run is known to wait for a person" if waiting else none_failed(unknown)
         empty = "; ".join([none, *period, *unknown])
@@ -130,9 +130,21 @@ def unknown_outcomes(runs: pd.DataFrame) -> list[str]:
     return [f"the outcome of {unknown:,} of {counted(len(runs), 'run')} is not known{advice}"]
 
 
-def none_failed(unknown: list[str]) -> str:
-    """Return words for no failed runs; `unknown` is what `unknown_outcomes` returns."""
-    return "no run is known to have failed" if unknown else "no run failed"
+def unseen_failures(runs: pd.DataFrame) -> list[str]:
+    """Return notes that say how many runs may have failed although no failure is known; none if there are none."""
+    from qoderdata.outcomes import STATUSES, is_assumed  # noqa: PLC0415 - imports pandas
+
+    notes, assumed = unknown_outcomes(runs), int(is_assumed(runs).sum())
+    if assumed:
+        completed = counted(int(runs["status"].isin(STATUSES["completed"]).sum()), "completed run")
+        advice = "" if runs.attrs.get("outcomes") == "events" else "; --outcomes events reads them"
+        notes.append(f"assumed: {assumed:,} of {completed}; failures inside their sessions are not seen{advice}")
+    return notes
+
+
+def none_failed(unseen: list[str]) -> str:
+    """Return words for no failed runs; `unseen` is what `unseen_failures` returns."""
+    return "no run is known to have failed" if unseen else "no run failed"
 
 
 def _view(option: str, runs: pd.DataFrame, groups: grouping.Groups, window: dict[str, Any]) -> _Table:

@@ -17,7 +17,7 @@ from qoderdata.forecast import cost_forecast
 from qoderdata.formatting import format_duration, format_time, make_distinct, one_line, truncate
 from qoderdata.frame_checks import TEXT, require_frame, require_snapshots, require_unique_deployments
 from qoderdata.frames import expand_metadata, fetched_at, is_in, rows_before
-from qoderdata.outcomes import assumed_share, is_assumed
+from qoderdata.outcomes import is_assumed
 from qoderdata.summaries.deployment_changes import ARCHIVED_SUFFIX, without_unlisted
 from qoderdata.summaries.run_rates import DOUBTFUL
 from qoderdata.timelines import missed_triggers, next_triggers
@@ -214,7 +214,7 @@ class ReportData:
     @cached_property
     def has_similar_outcomes(self) -> bool:
         """Whether similar shares of the completed runs are assumed in both weeks; else rates are not compared."""
-        shares = [assumed_share(self.runs_within(WEEK, ago=ago)) for ago in (_NOTHING, WEEK)]
+        shares = [_assumed_share(self.runs_within(WEEK, ago=ago)) for ago in (_NOTHING, WEEK)]
         return abs(shares[0] - shares[1]) <= DOUBTFUL
 
     @cached_property
@@ -469,6 +469,12 @@ def _with_groups(runs: pd.DataFrame, deployments: pd.DataFrame) -> pd.DataFrame:
         warn(message, DataQualityWarning)
     groups = runs["deployment_id"].map(deployments.set_index("id")["group"])
     return runs.assign(group=groups.astype(TEXT).fillna(_("deployments not listed")))
+
+
+def _assumed_share(runs: pd.DataFrame) -> float:
+    """Return which share of the completed runs is assumed to be so."""
+    completed = int(runs["status"].eq("completed").sum())
+    return int(is_assumed(runs).sum()) / completed if completed else 0.0
 
 
 def _fires_a_day(expression: str) -> int:

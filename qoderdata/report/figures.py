@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
 #: A smaller difference of two rates comes from rounding.
 _NO_CHANGE = 1e-9
+#: Two rates are about the same if the whole interval of their difference is within this.
+_SAME = 0.05
 #: Fewer points would be 0.0 with one digit after the dot.
 _LEAST_POINTS = 0.05
 #: From this on, credits are shown without decimals, so that they fit.
@@ -61,8 +63,10 @@ def headline(data: ReportData) -> Headline:
         if row.verdict == "unclear" and abs(row.change) > _NO_CHANGE:
             what = _("{what}, which may be chance", what=what)
         lead = {"worse": _("Worse than last week"), "better": _("Better than last week")}.get(
-            row.verdict, _("About the same as last week")
+            row.verdict, _("Not clearly different from last week")
         )
+        if row.change_low >= -_SAME and row.change_high <= _SAME:
+            lead = _("About the same as last week")
     elif data.has_enough_runs:
         lead = _("Not comparable with last week")
     else:

@@ -165,8 +165,8 @@ def error_groups(runs: IntoFrameT, by: str | Sequence[str] | None = None) -> Int
         ``is_new``          bool                 first seen in the last 7 days of the frame (up to the end of the
                                                  newest run's minute), if the frame goes back 14 days or more,
                                                  and the share of completed runs that are assumed is not larger
-                                                 in the 7 days before, by more than 5 percentage points;
-                                                 otherwise False, as nothing is known then
+                                                 in the 7 days before, by more than 5 percentage points and by
+                                                 more than chance; otherwise False, as nothing is known then
         ``example_run_id``  str                  the latest of these runs (then by ``id``)
         ``example_message`` str                  its complete message
         =================== ==================== =============================================================
@@ -235,25 +235,36 @@ def error_groups(runs: IntoFrameT, by: str | Sequence[str] | None = None) -> Int
     return source.finalize(grouped, finish, within=shown, dtypes=_GROUPS, order=order)
 
 
+def more_assumed_before(assumed: Any, completed: Any, assumed_before: Any, completed_before: Any) -> Any:  # noqa: ANN401 - numbers or expressions
+    """Return whether more of the completed runs are assumed before, by more than 5 points and chance.
+
+    The difference of the shares must be larger than twice its standard error. Both sides are multiplied by the
+    counts, which may be 0.
+    """
+    more = assumed_before * completed - assumed * completed_before
+    variance = assumed_before * (completed_before - assumed_before) * completed**3
+    variance += assumed * (completed - assumed) * completed_before**3
+    is_large = more > DOUBTFUL * completed * completed_before
+    return is_large & (more**2 * completed * completed_before > 4 * variance)
+
+
 def _with_reach(rows: nw.LazyFrame[Any]) -> nw.LazyFrame[Any]:
-    """Add ``_reach``, how far back the runs go; 0 if more outcomes are assumed in the 7 days before `_NEW`."""
+    """Add ``_reach``, how far back the runs go; 0 if `more_assumed_before` in the 7 days before `_NEW`."""
     age, completed = nw.col("_age"), flag(nw.col("status").is_in(STATUSES["completed"]))
     assumed: Any = nw.lit(0)
     if "status_from" in rows.collect_schema():
         assumed = completed * flag(nw.col("status_from") == "session")
     is_recent, is_before = flag(age <= _NEW), flag((age > _NEW) & (age <= _REACH))
-    rows = rows.with_columns(
-        (is_recent * completed).alias("_completed"),
-        (is_recent * assumed).alias("_assumed"),
-        (is_before * completed).alias("_completed_before"),
-        (is_before * assumed).alias("_assumed_before"),
-    )
-    sums = ("_completed", "_assumed", "_completed_before", "_assumed_before")
-    rows = rows.with_columns(*(nw.col(name).sum() for name in sums), age.max().alias("_reach"))
-    completed, assumed, completed_before, assumed_before = map(nw.col, sums)
-    # The shares differ by more than `DOUBTFUL`; without a division by zero.
-    more = assumed_before * completed - assumed * completed_before
-    is_doubtful = more > DOUBTFUL * completed * completed_before
+    counts = {
+        "_assumed": is_recent * assumed,
+        "_completed": is_recent * completed,
+        "_assumed_before": is_before * assumed,
+        "_completed_before": is_before * completed,
+    }
+    rows = rows.with_columns(*(count.alias(name) for name, count in counts.items()))
+    sums = (nw.col(name).sum().cast(nw.Float64) for name in counts)
+    rows = rows.with_columns(*sums, age.max().alias("_reach"))
+    is_doubtful = more_assumed_before(*map(nw.col, counts))
     return rows.with_columns(nw.when(~is_doubtful).then("_reach").otherwise(0).alias("_reach"))
 
 
