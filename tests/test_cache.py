@@ -140,7 +140,7 @@ def test_second_write_replaces_the_first(folder: Folder, answer: cache.CachedTab
 
 
 record_strategy = st.fixed_dictionaries(
-    {"id": st.text(min_size=1, max_size=8)},
+    {"id": st.text(max_size=8)},
     optional={
         "name": st.none() | st.text(max_size=30),
         "agent": st.fixed_dictionaries({"version": st.integers(-(2**70), 2**70)}),

@@ -10,7 +10,7 @@ import itertools
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import numpy as np
@@ -54,7 +54,7 @@ class Page:
 class _Object(msgspec.Struct, gc=False):
     """A record whose fields are skipped."""
 
-    id: Annotated[str, msgspec.Meta(min_length=1)]
+    id: str
 
 
 _PAGE_FIELDS: msgspec.json.Decoder[PageFields[_Object]] = msgspec.json.Decoder(PageFields[_Object])
@@ -194,7 +194,7 @@ def _checked(records: Iterable[object]) -> Iterator[Mapping[str, object]]:
     """Check records that a caller gave, since the messages of `require_record` are about a response."""
     for index, record in enumerate(records):
         name = record.get("id") if isinstance(record, Mapping) else None
-        if not isinstance(record, Mapping) or not isinstance(name, str) or not name or not is_utf8(name):
+        if not isinstance(record, Mapping) or not isinstance(name, str) or not is_utf8(name):
             raise APIResponseValidationError(
                 f"record {index} is not a dict with an 'id' that is text; nothing was flattened"
             )

@@ -64,7 +64,7 @@ def require_record(record: object, index: int) -> Mapping[str, object]:
     """Return a record of an answer; raise `APIResponseValidationError` if it is not an object with an ``id``."""
     if not isinstance(record, Mapping):
         lack = "is not an object"
-    elif not record.get("id") or fit(record["id"], Kind.TEXT) is MISFIT:
+    elif record.get("id") is None or fit(record["id"], Kind.TEXT) is MISFIT:
         lack = "has no id that is text"
     else:
         return record

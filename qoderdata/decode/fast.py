@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Annotated, Any, Generic, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 
 import msgspec
 import numpy as np
@@ -144,7 +144,7 @@ class FastReader:
             if isinstance(known, str):
                 kind: Any = Literal[known] | None
             elif isinstance(known, Column) and key == "id" and not above:
-                kind, default = Annotated[str, msgspec.Meta(min_length=1)], msgspec.NODEFAULT
+                kind, default = str, msgspec.NODEFAULT
             elif isinstance(known, Column):
                 kind = _TYPES[known.kind]
             elif known is None or (known.rest is not None and known.rest.kind is Kind.SHARED_OBJECT):
